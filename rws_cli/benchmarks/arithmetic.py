@@ -1,0 +1,106 @@
+"""Word problems of two to four steps, with a worked answer that ends in a marked result.
+
+    tom has 12 apples, buys 17 more, loses 15, doubles the rest. how many now?
+    12 + 17 = 29 - 15 = 14 * 2 #### 28
+
+All quantities have two digits; each partial result is written once, so that it must be computed and cannot be copied.
+Train and test never share a chain of numbers and operations ("12+17-15*2"): the split is a hash of it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import lru_cache
+
+from rws_cli.benchmarks.base import Example, Mark, Split, held_out
+
+PEOPLE = ["tom", "sam", "ann", "eva", "ben", "mia", "leo", "zoe"]
+THINGS = ["apples", "coins", "cards", "books", "eggs", "pens", "shells", "stamps"]
+PHRASES = {
+    "+": ["buys {} more", "finds {}", "wins {}", "gets {} more"],
+    "-": ["loses {}", "sells {}", "eats {}", "gives {} away"],
+    "*2": ["doubles the rest"],
+    "*3": ["triples the rest"],
+    "*4": ["quadruples the rest"],
+    "/2": ["keeps half"],
+    "/3": ["keeps a third"],
+    "/4": ["keeps a quarter"],
+}
+LOW, HIGH = 10, 99
+
+Step = tuple[str, int, int]
+"""Operation, operand, result."""
+
+
+def _steps_from(value: int, rng: random.Random) -> Step:
+    """One step whose operand (if it adds or subtracts) and result both lie in [10, 99]."""
+    kinds = []
+    if value + LOW <= HIGH:
+        kinds += ["+"] * 3
+    if value - LOW >= LOW:
+        kinds += ["-"] * 3
+    kinds += [f"*{k}" for k in (2, 3, 4) if value * k <= HIGH]
+    kinds += [f"/{k}" for k in (2, 3, 4) if value % k == 0 and value // k >= LOW]
+    kind = rng.choice(kinds)
+    if kind == "+":
+        operand = rng.randint(LOW, HIGH - value)
+        return kind, operand, value + operand
+    if kind == "-":
+        operand = rng.randint(LOW, value - LOW)
+        return kind, operand, value - operand
+    operand = int(kind[1])
+    return kind[0], operand, value * operand if kind[0] == "*" else value // operand
+
+
+def make_problem(rng: random.Random, split: Split) -> tuple[str, str]:
+    """A problem and its worked answer."""
+    while True:
+        start = value = rng.randint(LOW, HIGH)
+        steps: list[Step] = []
+        for _ in range(rng.randint(2, 4)):
+            steps.append(_steps_from(value, rng))
+            value = steps[-1][2]
+        chain = str(start) + "".join(f"{op}{operand}" for op, operand, _ in steps)
+        if held_out("arithmetic " + chain) == (split == "test"):
+            break
+    told = [
+        rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps
+    ]
+    problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
+    answer = str(start)
+    for number, (op, operand, result) in enumerate(steps, start=1):
+        answer += f" {op} {operand} {'####' if number == len(steps) else '='} {result}"
+    return problem, answer
+
+
+def results(answer: str) -> list[str]:
+    """The partial results of a worked answer, in order; the marked one last."""
+    return re.findall(r"(?:=|####) (\d+)", answer)
+
+
+class Arithmetic:
+    """The seeded benchmark: example i depends on (seed, i) alone, so any limit sees the same first problems."""
+
+    name = "arithmetic"
+    version = 1
+
+    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None:
+        self.limit, self.seed, self.split = limit, seed, split
+
+    def examples(self) -> list[Example]:
+        return [_example(self.seed, index, self.split) for index in range(self.limit)]
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
+        expected, found = results(example.reference), results(answer)
+        marked = re.search(r"#### (\d+)", answer)
+        extracted = marked.group(1) if marked else ""
+        hits = sum(a == b for a, b in zip(found, expected, strict=False))
+        return Mark(correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted)
+
+
+@lru_cache(maxsize=4096)
+def _example(seed: int, index: int, split: Split) -> Example:
+    problem, answer = make_problem(random.Random(f"arithmetic {split} {seed} {index}"), split)
+    return Example(id=f"arithmetic-{split}-{seed}-{index}", prompt=problem, reference=answer)

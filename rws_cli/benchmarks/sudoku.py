@@ -1,0 +1,151 @@
+"""6x6 sudoku with boxes of 2 rows by 3 columns and exactly one solution.
+
+Rows are a to f, columns 1 to 6. A prompt names every cell ("sudoku a1=5 a2=_ ..."), so that each answer cell lies a
+fixed distance behind its own name: the bundled model has rotary positions only and reads relative distances. The
+answer is the whole grid, row by row, as 36 digits.
+
+Train and test never share a grid, nor a grid that differs only by renaming digits: the split is a hash of the
+solution with its digits renamed in order of first appearance.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from rws_cli.benchmarks.base import Example, Mark, Split, held_out
+
+SIZE = 6
+CELLS = SIZE * SIZE
+BLANK = "_"
+NAMES = [f"{row}{column}" for row in "abcdef" for column in range(1, 7)]
+
+
+def _box(cell: int) -> int:
+    return cell // SIZE // 2 * 2 + cell % SIZE // 3
+
+
+PEERS = [
+    [
+        other
+        for other in range(CELLS)
+        if other != cell
+        and (other // SIZE == cell // SIZE or other % SIZE == cell % SIZE or _box(other) == _box(cell))
+    ]
+    for cell in range(CELLS)
+]
+ALL_DIGITS = 0b111111
+
+
+def _candidates(grid: list[int], cell: int) -> int:
+    """Bit mask of the digits that no peer of an empty `cell` holds; digits are bits, 0 is empty."""
+    taken = 0
+    for peer in PEERS[cell]:
+        taken |= grid[peer]
+    return ALL_DIGITS & ~taken
+
+
+def _fill(grid: list[int], rng: random.Random | None = None) -> bool:
+    """Complete `grid` in place (fewest candidates first, digits shuffled by `rng`); False if it has no solution."""
+    best, best_options = -1, 0
+    for cell in range(CELLS):
+        if not grid[cell]:
+            options = _candidates(grid, cell)
+            if not options:
+                return False
+            if best < 0 or options.bit_count() < best_options.bit_count():
+                best, best_options = cell, options
+                if options.bit_count() == 1:
+                    break
+    if best < 0:
+        return True
+    digits = [1 << d for d in range(SIZE) if best_options >> d & 1]
+    if rng:
+        rng.shuffle(digits)
+    for digit in digits:
+        grid[best] = digit
+        trial = grid[:]
+        if _fill(trial, rng):
+            grid[:] = trial
+            return True
+    grid[best] = 0
+    return False
+
+
+def _forced(grid: list[int], cell: int) -> bool:
+    """Whether emptying `cell` of a puzzle with one solution leaves it with one."""
+    trial = grid[:]
+    trial[cell] = 0
+    others = _candidates(trial, cell) & ~grid[cell]
+    for digit in (1 << d for d in range(SIZE) if others >> d & 1):
+        attempt = trial[:]
+        attempt[cell] = digit
+        if _fill(attempt):
+            return False
+    return True
+
+
+def canonical(solution: str) -> str:
+    """The grid with its digits renamed 1, 2, ... in order of first appearance."""
+    names = {digit: str(n + 1) for n, digit in enumerate(dict.fromkeys(solution))}
+    return "".join(names[digit] for digit in solution)
+
+
+def in_split(solution: str, split: Split) -> bool:
+    return held_out("sudoku6 " + canonical(solution)) == (split == "test")
+
+
+def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (9, 15)) -> tuple[str, str]:
+    """A puzzle with one solution, and that solution, as strings of 36 characters ("_" for an empty cell).
+
+    Cells of a random grid are emptied in random order while the solution stays unique, down to a number of clues
+    drawn uniformly from `clues`, both ends included (a few grids stop earlier, when no cell can be emptied).
+    """
+    while True:
+        grid = [0] * CELLS
+        _fill(grid, rng)
+        solution = _text(grid)
+        if in_split(solution, split):
+            break
+    target = rng.randint(*clues)
+    remaining = CELLS
+    for cell in rng.sample(range(CELLS), CELLS):
+        if remaining == target:
+            break
+        if _forced(grid, cell):
+            grid[cell] = 0
+            remaining -= 1
+    return _text(grid), solution
+
+
+def _text(grid: list[int]) -> str:
+    return "".join(str(digit.bit_length()) if digit else BLANK for digit in grid)
+
+
+def prompt(puzzle: str) -> str:
+    return "sudoku " + " ".join(f"{name}={value}" for name, value in zip(NAMES, puzzle, strict=True))
+
+
+class Sudoku:
+    """The seeded benchmark: example i depends on (seed, i) alone, so any limit sees the same first puzzles."""
+
+    name = "sudoku"
+    version = 1
+
+    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None:
+        self.limit, self.seed, self.split = limit, seed, split
+
+    def examples(self) -> list[Example]:
+        return [_example(self.seed, index, self.split) for index in range(self.limit)]
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        """Right if every cell is; `partial` is the share of the 36 cells that are."""
+        grid = answer.strip()[:CELLS]
+        hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
+        return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid)
+
+
+@lru_cache(maxsize=4096)
+def _example(seed: int, index: int, split: Split) -> Example:
+    puzzle, solution = make_puzzle(random.Random(f"sudoku {split} {seed} {index}"), split)
+    return Example(id=f"sudoku-{split}-{seed}-{index}", prompt=prompt(puzzle), reference=solution)
