@@ -1,6 +1,7 @@
-"""The bundled models' tokenizer: the words of the two benchmarks, digits one by one, lossless.
+"""The bundled models' tokenizer: the words, numbers and cells of the two benchmarks, lossless.
 
-A token carries the space before it, so that decoding is joining: " 42" is " 4", "2". Run through train_mdm.py.
+A token carries the space before it, so that decoding is joining. A number behind a space is one token; digits without
+a space are one each (a sudoku's answer). Run through train_mdm.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from rws_cli.benchmarks import arithmetic, sudoku
 
 SPECIAL = ["<|endoftext|>", "<|startoftext|>", "<|mdm_mask|>", "<|unknown|>", "<|user|>", "<|assistant|>"]
-TOKEN = r" ?[a-f][1-6]=[1-6_]| ?[A-Za-z]+| ?#+| ?\d| ?[^\sA-Za-z0-9]|\s"
+TOKEN = r" ?[a-f][1-6]=[1-6_]| ?[A-Za-z]+| ?#+| \d\d?(?!\d)|\d| ?[^\sA-Za-z0-9]|\s"
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -25,8 +26,8 @@ def vocabulary() -> list[str]:
     phrases = [phrase.format("") for options in arithmetic.PHRASES.values() for phrase in options]
     words = [f" {word}" for word in " ".join([*arithmetic.THINGS, *phrases, "has how many now"]).split()]
     signs = [",", ".", "?", " +", " -", " *", " /", " =", " ####"]
-    digits = [*"0123456789", *(f" {digit}" for digit in range(10))]
-    return list(dict.fromkeys([*SPECIAL, *digits, *signs, *arithmetic.PEOPLE, *words, "sudoku", *cells]))
+    numbers = [*"0123456789", *(f" {n}" for n in range(arithmetic.HIGH + 1))]
+    return list(dict.fromkeys([*SPECIAL, *numbers, *signs, *arithmetic.PEOPLE, "so", *words, "sudoku", *cells]))
 
 
 def build() -> PreTrainedTokenizerFast:

@@ -1,10 +1,10 @@
 """Word problems of two to four steps, with a worked answer that ends in a marked result.
 
-    tom has 12 apples, buys 17 more, loses 15, doubles the rest. how many now?
-    12 + 17 = 29 - 15 = 14 * 2 #### 28
+    tom has 12 apples, buys 7 more, loses 15, triples the rest. how many now?
+    so 12 + 7 = 19 - 15 = 4 * 3 #### 12
 
-All quantities have two digits; each partial result is written once, so that it must be computed and cannot be copied.
-Train and test never share a chain of numbers and operations ("12+17-15*2"): the split is a hash of it.
+Quantities are 1 to 20, a token each; each partial result is written once, so that it must be computed and cannot be
+copied. Train and test never share a chain of numbers and operations ("12+7-15*3"): the split is a hash of it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PHRASES = {
     "/3": ["keeps a third"],
     "/4": ["keeps a quarter"],
 }
-LOW, HIGH = 10, 99
+LOW, HIGH = 1, 20
 
 Step = tuple[str, int, int]
 """Operation, operand, result."""
 
 
 def _steps_from(value: int, rng: random.Random) -> Step:
-    """One step whose operand (if it adds or subtracts) and result both lie in [10, 99]."""
+    """One step whose operand (if it adds or subtracts) and result both lie in [1, 20]."""
     kinds = []
     if value + LOW <= HIGH:
         kinds += ["+"] * 3
@@ -53,8 +53,8 @@ def _steps_from(value: int, rng: random.Random) -> Step:
     return kind[0], operand, value * operand if kind[0] == "*" else value // operand
 
 
-def make_problem(rng: random.Random, split: Split) -> tuple[str, str]:
-    """A problem and its worked answer."""
+def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
+    """A problem (the prompt) and its worked answer."""
     while True:
         start = value = rng.randint(LOW, HIGH)
         steps: list[Step] = []
@@ -68,7 +68,7 @@ def make_problem(rng: random.Random, split: Split) -> tuple[str, str]:
         rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps
     ]
     problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
-    answer = str(start)
+    answer = f"so {start}"
     for number, (op, operand, result) in enumerate(steps, start=1):
         answer += f" {op} {operand} {'####' if number == len(steps) else '='} {result}"
     return problem, answer
@@ -102,5 +102,5 @@ class Arithmetic:
 
 @lru_cache(maxsize=4096)
 def _example(seed: int, index: int, split: Split) -> Example:
-    problem, answer = make_problem(random.Random(f"arithmetic {split} {seed} {index}"), split)
-    return Example(id=f"arithmetic-{split}-{seed}-{index}", prompt=problem, reference=answer)
+    question, answer = make_example(random.Random(f"arithmetic {split} {seed} {index}"), split)
+    return Example(id=f"arithmetic-{split}-{seed}-{index}", prompt=question, reference=answer)

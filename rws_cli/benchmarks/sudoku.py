@@ -118,6 +118,12 @@ def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (9, 1
     return _text(grid), solution
 
 
+def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
+    """A prompt and its answer."""
+    puzzle, solution = make_puzzle(rng, split)
+    return prompt(puzzle), solution
+
+
 def _text(grid: list[int]) -> str:
     return "".join(str(digit.bit_length()) if digit else BLANK for digit in grid)
 
@@ -147,5 +153,5 @@ class Sudoku:
 
 @lru_cache(maxsize=4096)
 def _example(seed: int, index: int, split: Split) -> Example:
-    puzzle, solution = make_puzzle(random.Random(f"sudoku {split} {seed} {index}"), split)
-    return Example(id=f"sudoku-{split}-{seed}-{index}", prompt=prompt(puzzle), reference=solution)
+    question, answer = make_example(random.Random(f"sudoku {split} {seed} {index}"), split)
+    return Example(id=f"sudoku-{split}-{seed}-{index}", prompt=question, reference=answer)

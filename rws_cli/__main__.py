@@ -1,0 +1,5 @@
+"""`python -m rws_cli` is `rws`."""
+
+from rws_cli.cli import app
+
+app(prog_name="rws")

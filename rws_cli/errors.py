@@ -1,0 +1,21 @@
+"""The two ways a run can fail by something its user can mend; both are printed as one sentence, without a traceback."""
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done (exit code 2): a wrong setting, an unknown name, a missing checkpoint."""
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """The run was well asked for and failed all the same (exit code 1)."""
+
+    exit_code = 1
+
+
+def nearest(word: str, allowed: list[str]) -> str:
+    """ "; did you mean X?" for the closest allowed word, or "" where none is close."""
+    from difflib import get_close_matches
+
+    match = get_close_matches(word, allowed, n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""

@@ -1,0 +1,195 @@
+"""What every family shares: device and dtype, the tokenizer, and the checks after loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rws_cli.config import ClassifierReward, Model
+from rws_cli.errors import UsageError
+
+Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order."""
+
+
+@dataclass
+class Denoiser:
+    """A loaded masked diffusion model.
+
+    eos_ids: tokens that end an answer, the one that pads it first. chat_template: whether prompts are wrapped in it.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    forward: Forward
+    mask_id: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    chat_template: bool
+    device: torch.device
+
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
+        return self.forward(tokens_BL, attention_BL, wanted_BL).float()
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a user's turn, as far as the place where the answer starts."""
+        if not self.chat_template:
+            return self.tokenizer(prompt).input_ids
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def until_end(self, ids: list[int]) -> list[int]:
+        """The ids before the first end token."""
+        end = next((n for n, token in enumerate(ids) if token in self.eos_ids), len(ids))
+        return ids[:end]
+
+    def text(self, ids: list[int], masks: str = "drop") -> str:
+        """The answer's text, cut at the first end token, masks dropped or kept as the tokenizer writes them."""
+        ids = self.until_end(ids)
+        if masks == "keep":
+            return self.tokenizer.decode(ids, skip_special_tokens=False)
+        return self.tokenizer.decode([token for token in ids if token != self.mask_id], skip_special_tokens=True)
+
+
+def pick_device(name: str, key: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{key}={name} is not a device: use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"{key}={name} is not here: torch {torch.__version__} finds no CUDA device; use {key}=cpu.")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
+    """auto: float32 on a CPU, where half precision is slow and no memory is short; as stored elsewhere."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, name)
+
+
+def load_weights(
+    auto_class: Any, path: str, settings: Model | ClassifierReward, key: str, **arguments: Any
+) -> tuple[nn.Module, torch.device]:
+    """from_pretrained with this project's rules: safetensors only, every weight found, none left over.
+
+    Raises UsageError naming `key` (model or reward) and what is wrong with the checkpoint.
+    """
+    device = pick_device(settings.device, f"{key}.device")
+    if settings.device_map is not None:
+        arguments["device_map"] = settings.device_map
+    if settings.remote_code:
+        arguments["trust_remote_code"] = True
+    try:
+        model, report = auto_class.from_pretrained(
+            path,
+            revision=settings.revision,
+            dtype=pick_dtype(settings.dtype, device),
+            attn_implementation=settings.attention,
+            use_safetensors=True,
+            output_loading_info=True,
+            **arguments,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {reason[:300]}") from error
+    except Exception as error:  # safetensors raises its own type, which is no subclass of the above
+        if type(error).__module__.split(".")[0] != "safetensors" and "Safetensor" not in type(error).__name__:
+            raise
+        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {error} (a corrupt or partial file?)") from error
+    for words in ("missing", "unexpected", "mismatched"):
+        if names := sorted(map(str, report.get(f"{words}_keys") or [])):
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UsageError(
+                f"{key}.path={settings.path} does not fit {type(model).__name__}: "
+                f"{words} weights {', '.join(names[:3])}{more}."
+            )
+    model.eval().requires_grad_(False)
+    if settings.device_map is None:
+        model.to(device)
+    return model, next(model.parameters()).device
+
+
+def load_tokenizer(auto_class: Any, path: str, settings: Model | ClassifierReward, key: str) -> Any:
+    try:
+        remote = {"trust_remote_code": True} if settings.remote_code else {}
+        return auto_class.from_pretrained(path, revision=settings.revision, **remote)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{key}.path={settings.path} has no tokenizer that can be loaded: {reason[:300]}") from error
+
+
+def find_tokens(settings: Model, config: dict[str, Any], tokenizer: Any) -> tuple[int, tuple[int, ...], int]:
+    """Mask, end and padding ids: the settings' word first, then the checkpoint's, then the tokenizer's.
+
+    End tokens are the end of text and, where the tokenizer has one, the end of turn that chat templates write.
+    """
+    mask = settings.mask_token_id
+    for candidate in (config.get("mask_token_id"), getattr(tokenizer, "mask_token_id", None)):
+        mask = candidate if mask is None else mask
+    if mask is None:
+        raise UsageError(
+            f"model.path={settings.path} names no mask token, neither in config.json nor in its tokenizer: "
+            "set model.mask_token_id."
+        )
+    known = tokenizer.get_vocab()
+    ends = [config.get("eos_token_id"), tokenizer.eos_token_id]
+    ends += [known[name] for name in ("<|eot_id|>", "<|im_end|>") if name in known]
+    flat = [token for end in ends for token in (end if isinstance(end, list) else [end]) if token is not None]
+    if not flat:
+        flat = [token for token in (tokenizer.sep_token_id,) if token is not None]
+    if not flat:
+        raise UsageError(f"model.path={settings.path} names no end-of-text token, neither in config.json nor in its tokenizer.")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else flat[0]
+    if settings.chat_template and not tokenizer.chat_template:
+        raise UsageError(
+            f"model.path={settings.path} has no chat template: set model.chat_template=false to give prompts as they are."
+        )
+    return mask, tuple(dict.fromkeys(flat)), pad
+
+
+def position_ids(attention_BL: Tensor) -> Tensor:
+    """Positions that count real tokens only, so that a row's rotary angles do not depend on its padding."""
+    return (attention_BL.cumsum(-1) - 1).clamp(min=0)
+
+
+def bidirectional_forward(model: Any, shift: int) -> Forward:
+    """The forward pass of a native decoder class made bidirectional: backbone once, output head on wanted rows alone.
+
+    shift: 1 where logits for position i are read at i − 1 (Dream), else 0.
+    """
+
+    def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        states = model.model(
+            input_ids=tokens_BL,
+            attention_mask=attention_BL.long(),
+            position_ids=position_ids(attention_BL),
+            use_cache=False,
+        ).last_hidden_state
+        row_N, column_N = wanted_BL.nonzero().unbind(1)
+        return model.lm_head(states[row_N, (column_N - shift).clamp(min=0)])
+
+    return forward
+
+
+def check_bidirectional(denoiser: Denoiser) -> None:
+    """Changing the last token must change the first logits; releases of transformers that ignore is_causal fail here."""
+    tokens = torch.full((2, 8), denoiser.mask_id, device=denoiser.device)
+    tokens[1, -1] = denoiser.eos_ids[0]
+    wanted = torch.zeros_like(tokens, dtype=torch.bool)
+    wanted[:, 1] = True
+    with torch.inference_mode():
+        logits = denoiser.logits(tokens, torch.ones_like(wanted), wanted)
+    if torch.equal(logits[0], logits[1]):
+        raise UsageError(
+            "The model attends only backwards: this release of transformers ignores is_causal=False; install >= 5."
+        )

@@ -1,0 +1,71 @@
+"""Finding checkpoints, and reading the parts of them that are not weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rws_cli.config import ASSETS, BUNDLED
+from rws_cli.errors import UsageError, nearest
+
+
+def locate(path: str, key: str) -> str:
+    """A local folder for "bundled:NAME" and for paths; a hub name is returned as it is.
+
+    Raises UsageError naming `key` where a folder or bundled name does not exist.
+    """
+    if path.startswith(BUNDLED):
+        folder = ASSETS / path.removeprefix(BUNDLED)
+        if not (folder / "config.json").is_file():
+            names = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
+            raise UsageError(f"{key}={path} is not bundled: choose from {', '.join(BUNDLED + n for n in names)}"
+                             f"{nearest(folder.name, names) or '.'}")
+        return str(folder)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{key}={path} is not a checkpoint: the folder has no config.json.")
+        return str(folder)
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise UsageError(f"{key}={path} does not exist: give a checkpoint's folder, or a hub name like owner/model.")
+    return path
+
+
+def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
+    """config.json of a folder or hub name, fetched into the local cache if needed.
+
+    Raises UsageError if it cannot be had.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(path, "config.json", revision=revision)
+        assert found is not None
+        return json.loads(Path(found).read_text())
+    except (OSError, ValueError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise UsageError(
+            f"{key}={path}{at} cannot be had: it is no folder here, not in the Hugging Face cache, and the hub did not "
+            "give it (no network, no such name, or no access). Download it first, or give a folder."
+        ) from error
+
+
+def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
+    """What pins a checkpoint in the manifest: each safetensors file's size and SHA-256 of its first MiB (the header
+    with all shapes, and some weights), and the hub commit where there is one."""
+    from transformers.utils import cached_file
+
+    if os.path.isdir(path):
+        folder, commit = Path(path), None
+    else:
+        found = Path(str(cached_file(path, "config.json", revision=revision)))
+        folder, commit = found.parent, found.parent.name
+    files = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            head = hashlib.sha256(stream.read(1 << 20)).hexdigest()
+        files[file.name] = {"bytes": file.stat().st_size, "sha256_first_mib": head}
+    return {"path": path if commit else folder.name, "commit": commit, "weights": files}

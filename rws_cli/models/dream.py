@@ -1,0 +1,67 @@
+"""Dream (Dream-org, 7B): a bidirectional Qwen2 whose logits for position i are read at position i − 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rws_cli.config import Model
+from rws_cli.errors import UsageError
+from rws_cli.models.base import (
+    Denoiser,
+    bidirectional_forward,
+    check_bidirectional,
+    find_tokens,
+    load_tokenizer,
+    load_weights,
+)
+from rws_cli.models.checkpoint import locate, read_config
+
+SHARED_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "hidden_act",
+    "eos_token_id",
+    "pad_token_id",
+)
+
+
+def qwen2_config(config: dict[str, Any], path: str) -> Any:
+    """The native configuration of a Dream config.json. Raises UsageError where the architecture differs from Qwen2's."""
+    from transformers import Qwen2Config
+
+    if str(config.get("model_type")).lower() != "dream":
+        raise UsageError(f"model.path={path} is not a Dream checkpoint: config.json says model_type {config.get('model_type')}.")
+    if config.get("use_sliding_window") or config.get("rope_scaling"):
+        raise UsageError(f"model.path={path} is not supported: config.json asks for a sliding window or rope scaling.")
+    native = Qwen2Config(
+        **{name: config[name] for name in SHARED_FIELDS if name in config},
+        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
+        bos_token_id=None,
+        use_cache=False,
+    )
+    native.is_causal = False
+    return native
+
+
+def load(settings: Model) -> Denoiser:
+    # Dream's tokenizer is Qwen2's (vocab.json, merges.txt, or tokenizer.json) under a class name of its own.
+    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+    path = locate(settings.path, "model.path")
+    config = read_config(path, settings.revision, "model.path")
+    native = qwen2_config(config, settings.path)
+    tokenizer = load_tokenizer(Qwen2Tokenizer, path, settings, "model")
+    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
+    model, device = load_weights(Qwen2ForCausalLM, path, settings, "model", config=native)
+    denoiser = Denoiser(
+        model, tokenizer, bidirectional_forward(model, shift=1), mask_id, eos_ids, pad_id, settings.chat_template, device
+    )
+    check_bidirectional(denoiser)
+    return denoiser

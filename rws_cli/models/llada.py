@@ -1,0 +1,101 @@
+"""LLaDA (arXiv 2502.09992): a bidirectional LLaMA, loaded through transformers' native class without remote code.
+
+Only names differ: LLaDA's config.json fields and weight keys are translated here. The bundled model has this format.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rws_cli.config import Model
+from rws_cli.errors import UsageError
+from rws_cli.models.base import (
+    Denoiser,
+    bidirectional_forward,
+    check_bidirectional,
+    find_tokens,
+    load_tokenizer,
+    load_weights,
+)
+from rws_cli.models.checkpoint import locate, read_config
+
+KEY_MAPPING = {
+    r"^model\.transformer\.wte\.": "model.embed_tokens.",
+    r"^model\.transformer\.ln_f\.": "model.norm.",
+    r"^model\.transformer\.ff_out\.": "lm_head.",
+    r"^model\.transformer\.blocks\.(\d+)\.q_proj\.": r"model.layers.\1.self_attn.q_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.k_proj\.": r"model.layers.\1.self_attn.k_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.v_proj\.": r"model.layers.\1.self_attn.v_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.attn_out\.": r"model.layers.\1.self_attn.o_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_proj\.": r"model.layers.\1.mlp.gate_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.up_proj\.": r"model.layers.\1.mlp.up_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_out\.": r"model.layers.\1.mlp.down_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.attn_norm\.": r"model.layers.\1.input_layernorm.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
+}
+"""One pattern a projection, at most one group a pattern: transformers leaves weights random on patterns with more."""
+
+EXPECTED = {
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "rope": True,
+    "alibi": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+    "bias_for_layer_norm": False,
+    "include_bias": False,
+}
+"""What makes a LLaDA checkpoint a LLaMA; fields that are absent have these values."""
+
+
+def llama_config(config: dict[str, Any], path: str) -> Any:
+    """The native configuration of a LLaDA config.json. Raises UsageError where the architecture differs from LLaMA's."""
+    from transformers import LlamaConfig
+
+    if config.get("model_type") != "llada":
+        raise UsageError(f"model.path={path} is not a LLaDA checkpoint: config.json says model_type {config.get('model_type')}.")
+    for name, value in EXPECTED.items():
+        if config.get(name, value) != value:
+            raise UsageError(f"model.path={path} is not supported: config.json has {name}={config[name]}, not {value}.")
+    if multi_query := config.get("multi_query_attention"):
+        raise UsageError(f"model.path={path} is not supported: config.json has multi_query_attention={multi_query}.")
+    width, heads = config["d_model"], config["n_heads"]
+    native = LlamaConfig(
+        vocab_size=config.get("embedding_size") or config["vocab_size"],
+        hidden_size=width,
+        intermediate_size=config.get("mlp_hidden_size") or width * config["mlp_ratio"],
+        num_hidden_layers=config["n_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("n_kv_heads") or heads,
+        max_position_embeddings=config["max_sequence_length"],
+        rms_norm_eps=config.get("rms_norm_eps", 1e-5),
+        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
+        attention_bias=bool(config.get("include_qkv_bias", False)),
+        tie_word_embeddings=bool(config.get("weight_tying", False)),
+        bos_token_id=None,
+        eos_token_id=config.get("eos_token_id"),
+        pad_token_id=config.get("pad_token_id"),
+        use_cache=False,
+    )
+    native.is_causal = False
+    return native
+
+
+def load(settings: Model) -> Denoiser:
+    # LLaDA ships a plain tokenizer.json; AutoTokenizer would stop at its unknown model type.
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = locate(settings.path, "model.path")
+    config = read_config(path, settings.revision, "model.path")
+    native = llama_config(config, settings.path)
+    tokenizer = load_tokenizer(PreTrainedTokenizerFast, path, settings, "model")
+    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
+    model, device = load_weights(LlamaForCausalLM, path, settings, "model", config=native, key_mapping=KEY_MAPPING)
+    denoiser = Denoiser(
+        model, tokenizer, bidirectional_forward(model, shift=0), mask_id, eos_ids, pad_id, settings.chat_template, device
+    )
+    check_bidirectional(denoiser)
+    return denoiser
+
