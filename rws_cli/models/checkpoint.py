@@ -69,3 +69,25 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
             head = hashlib.sha256(stream.read(1 << 20)).hexdigest()
         files[file.name] = {"bytes": file.stat().st_size, "sha256_first_mib": head}
     return {"path": path if commit else folder.name, "commit": commit, "weights": files}
+
+
+def weight_count(path: str, revision: str | None) -> int | None:
+    """The number of weights, read off the safetensors headers; None if the files are not here yet."""
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    folder = Path(path) if os.path.isdir(path) else None
+    if folder is None:
+        try:
+            folder = Path(str(cached_file(path, "config.json", revision=revision, local_files_only=True))).parent
+        except OSError:
+            return None
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                size = 1
+                for n in tensors.get_slice(name).get_shape():
+                    size *= n
+                total += size
+    return total or None

@@ -1,0 +1,143 @@
+"""The command line: arguments and messages, nothing else. Heavy imports stay inside the commands that need them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from rws_cli import __version__
+from rws_cli.errors import RunError, UsageError
+
+app = typer.Typer(
+    name="rws",
+    help="Run and compare decoding experiments on masked diffusion language models.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Print what the user can mend as one sentence and exit with its code; no traceback."""
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        typer.secho(f"rws: {error}", fg="red", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rws {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run and compare decoding experiments on masked diffusion language models."""
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Examples: rws run · rws run sampler=confidence benchmark=arithmetic · rws run -m sampler=rws,random seed=0,1",
+)
+def run(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDES]...", help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x"),
+    ] = None,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
+    cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan and its cost; run nothing.")] = False,
+) -> None:
+    """Decode a benchmark and write a run folder.
+
+    `rws list` shows what can be chosen; `rws run --cfg job` shows every setting. Other options go to Hydra.
+    """
+    arguments = [*(["--multirun"] if multirun else []), *(["--cfg", cfg] if cfg else []), *(overrides or [])]
+    with one_sentence():
+        from rws_cli import hydra_bridge
+        from rws_cli.runs.folder import find_run, read_json
+
+        stopped = None
+        if resume is not None:
+            stopped = find_run(resume)
+            arguments = [*read_json(stopped / "manifest.json")["overrides"], *arguments]
+        task = hydra_bridge.plan_task if dry_run else hydra_bridge.run_task
+        try:
+            sweep = hydra_bridge.launch(task, arguments, stopped)
+        except KeyboardInterrupt:
+            typer.secho("rws: interrupted; go on with: rws run --resume <the run folder>", fg="red", err=True)
+            raise typer.Exit(130) from None
+        if sweep and not dry_run:
+            from rws_cli.report.compare import write_sweep
+
+            write_sweep(sweep)
+
+
+@app.command(name="list")
+def list_(
+    group: Annotated[
+        str | None, typer.Argument(help="model, reward, sampler, benchmark or experiment; all of them if not given.")
+    ] = None,
+) -> None:
+    """What can be chosen, with a line on each."""
+    from rws_cli.config import LISTED_GROUPS, choices
+    from rws_cli.errors import nearest
+
+    with one_sentence():
+        if group is not None and group not in LISTED_GROUPS:
+            raise UsageError(
+                f"{group} is not a group: choose from {', '.join(LISTED_GROUPS)}{nearest(group, list(LISTED_GROUPS)) or '.'}"
+            )
+        for name in [group] if group else LISTED_GROUPS:
+            found = choices(name)
+            width = max(map(len, found), default=0)
+            if not group:
+                typer.secho(name, bold=True)
+            for choice, description in found.items():
+                typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, finished or running.")]) -> None:
+    """Summary of a run."""
+    with one_sentence():
+        from rws_cli.report.tables import print_run
+        from rws_cli.runs.folder import find_run
+
+        print_run(find_run(run))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or a sweep's folder.")],
+) -> None:
+    """Runs side by side, paired by example, with intervals of the difference to the first."""
+    with one_sentence():
+        from rws_cli.report.compare import compare_runs, print_comparison
+        from rws_cli.runs.folder import find_runs
+
+        folders = [folder for run in runs for folder in find_runs(run)]
+        if len(folders) < 2:
+            raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
+        print_comparison(compare_runs(folders))
+
+
+def entry() -> None:
+    """The installed `rws`."""
+    try:
+        app()
+    except BrokenPipeError:  # `rws show … | head`
+        sys.stderr.close()
+        raise SystemExit(1) from None

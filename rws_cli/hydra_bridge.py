@@ -1,0 +1,155 @@
+"""Between Typer and Hydra: the one place that knows both, swaps sys.argv and reads HydraConfig.
+
+`hydra.main` runs inside a Typer command with that command's remaining arguments, so overrides, sweeps, launchers and
+`--cfg` work as Hydra's users know them. Hydra's own errors are turned into one sentence with exit code 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rws_cli.config import CONF, GROUPS, check, choices, first_line, known_keys, unknown_key
+from rws_cli.errors import UsageError, nearest
+
+SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
+RESUME, COMMAND = "RWS_RESUME", "RWS_COMMAND"
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir",
+                    "-cd", "--experimental-rerun", "--info", "-i")  # fmt: skip
+
+
+def run_task(composed: DictConfig) -> str:
+    """One job: check the configuration, run it, print its table. Importable, so that launchers can send it away."""
+    from rws_cli.experiment import Request, run
+    from rws_cli.report.tables import print_run
+
+    config = check(composed)
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(resolved, dict)
+    job = HydraConfig.get()
+    resume = os.environ.get(RESUME)
+    folder = run(
+        config,
+        {str(key): value for key, value in resolved.items()},
+        Request(
+            overrides=list(job.overrides.task),
+            command=os.environ.get(COMMAND, "rws run").split("\0"),
+            folder=Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else None,
+            resume=Path(resume) if resume else None,
+        ),
+    )
+    print_run(folder)
+    return str(folder)
+
+
+def plan_task(composed: DictConfig) -> None:
+    """One job of a dry run: check the configuration and print what it would do."""
+    from rws_cli.experiment import plan
+    from rws_cli.report.tables import print_plan
+
+    config = check(composed)
+    print_plan(config, plan(config))
+
+
+def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path | None = None) -> Path | None:
+    """Run a task under Hydra with a command line's arguments; returns the sweep folder if it was a sweep.
+
+    Raises UsageError for whatever Hydra finds wrong with the arguments, and what the task raises.
+    """
+    arguments = sort_flags(arguments)
+    OmegaConf.register_new_resolver("rws_sweep", _claim_sweep, replace=True)
+    environment = {"HYDRA_FULL_ERROR": "1", COMMAND: "\0".join(["rws", "run", *arguments])}
+    if resume:
+        environment[RESUME] = str(resume)
+    with _as_main(arguments, environment):
+        try:
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(explain(error)) from error
+        sweep = os.environ.pop(SWEEP_FOLDER, None)
+    return Path(sweep) if sweep else None
+
+
+def sort_flags(arguments: list[str]) -> list[str]:
+    """Flags before overrides, as Hydra 1.3.8 wants them; `experiment=x` is taken as `+experiment=x`."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("-"):
+            flags.append(argument)
+            if argument in FLAGS_WITH_VALUE:
+                flags += [value for value in [next(rest, None)] if value is not None]
+        else:
+            overrides.append("+" + argument if argument.startswith("experiment=") else argument)
+    return flags + overrides
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(
+        r"Could not load '([\w/]+)/([^']*)'", text
+    ):
+        group, name = match.groups()
+        if group in GROUPS:
+            found = list(choices(group))
+            return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
+        return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
+    if match := re.search(r"Could not override '([^']*)'", text):
+        key = match.group(1)
+        if "No match in the defaults list" in text:
+            return f"{key} is not a group of choices{nearest(key, list(GROUPS)) or '.'} Groups: {', '.join(GROUPS)}."
+        return unknown_key(key)
+    if match := re.search(r"Could not append to config\. An item is already at '([^']*)'", text):
+        return f"+{match.group(1)} adds a setting that exists: write {match.group(1)}=… without the plus."
+    if match := re.search(r"Could not delete from config\. '([^']*)' does not exist", text):
+        return f"~{match.group(1)} removes a setting that does not exist{nearest(match.group(1), known_keys()) or '.'}"
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"The override {match.group(1)!r} cannot be read: write key=value, and quote what the shell would split."
+    if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input|no viable alternative", text):
+        return f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
+    return f"{first_line(error)}{'' if first_line(error).endswith('.') else '.'}"
+
+
+def _claim_sweep(output: str) -> str:
+    """A sweep's folder, claimed once; jobs in other processes find it in the environment."""
+    from rws_cli.runs.folder import claim_version, point_latest
+
+    if SWEEP_FOLDER not in os.environ:
+        folder = claim_version(Path(output) / "multirun")
+        point_latest(folder)
+        os.environ[SWEEP_FOLDER] = str(folder)
+    return os.environ[SWEEP_FOLDER]
+
+
+@contextmanager
+def _as_main(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
+    """Give Hydra the command line it expects, and put everything back."""
+    argv, handlers = sys.argv, logging.root.handlers[:]
+    before = {name: os.environ.get(name) for name in (*environment, SWEEP_FOLDER, RESUME)}
+    sys.argv = ["rws run", *arguments]
+    os.environ.pop(SWEEP_FOLDER, None)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        logging.root.handlers[:] = handlers
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

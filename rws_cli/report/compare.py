@@ -1,0 +1,229 @@
+"""Runs side by side: the same examples under different settings, paired, with intervals of the difference."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rws_cli.config import differing_keys, identity
+from rws_cli.errors import UsageError
+from rws_cli.metrics.order import DEFAULT_GOD
+from rws_cli.report.tables import number, shown
+from rws_cli.runs.folder import read_json
+from rws_cli.runs.records import read_samples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it is done; `key` names its settings without the seed."""
+
+    folder: Path
+    config: dict[str, Any]
+    status: str
+    samples: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a comparison: runs that differ in the seed alone, averaged within each example.
+
+    Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
+    percentiles over examples, None for the first line itself.
+    """
+
+    label: str
+    seeds: list[int]
+    examples: int
+    values: dict[str, float | None]
+    difference: dict[str, float | None]
+    interval: dict[str, tuple[float, float] | None]
+
+
+MEASURES = {
+    "accuracy": lambda s: float(s["mark"]["correct"]),
+    "partial": lambda s: s["mark"]["partial"],
+    "reward": lambda s: s["reward"],
+    "god": lambda s: s["order"][DEFAULT_GOD],
+    "mdm_passes": lambda s: float(s["cost"]["mdm_passes"]),
+    "reward_calls": lambda s: float(s["cost"]["reward_calls"]),
+    "seconds": lambda s: s["cost"]["seconds"],
+}
+
+
+def read_run(folder: Path) -> Run:
+    manifest = read_json(folder / "manifest.json")
+    samples = {sample["id"]: sample for sample in read_samples(folder)}
+    return Run(folder, manifest["config"], manifest["status"], samples)
+
+
+def compare_runs(folders: list[Path]) -> list[Line]:
+    """The lines of a comparison, in the order in which their settings first appear.
+
+    Raises UsageError if the runs have no example in common, or the same example with different prompts.
+    """
+    runs = [read_run(folder) for folder in folders]
+    ids = _paired(runs)
+    groups = _by_settings(runs)
+    labels = _labels([members[0].config for members in groups])
+    lines: list[Line] = []
+    baseline: dict[str, np.ndarray | None] = {}
+    for label, members in zip(labels, groups, strict=True):
+        columns = {name: _column(members, ids, measure) for name, measure in MEASURES.items()}
+        if not lines:
+            baseline = columns
+        differences = {name: _difference(columns[name], baseline[name]) for name in MEASURES}
+        lines.append(
+            Line(
+                label=label,
+                seeds=[run.config["seed"] for run in members],
+                examples=len(ids),
+                values={name: None if c is None else float(c.mean()) for name, c in columns.items()},
+                difference={name: None if d is None else float(d.mean()) for name, d in differences.items()},
+                interval={
+                    name: None if d is None or not lines else bootstrap_interval(d) for name, d in differences.items()
+                },
+            )
+        )
+    return lines
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of paired differences (n,), resampling examples. Seeded."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        mean = float(differences.mean())
+        return mean, mean
+    found = bootstrap(
+        (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _paired(runs: list[Run]) -> list[str]:
+    ids = [i for i in runs[0].samples if all(i in run.samples for run in runs)]
+    if not ids:
+        raise UsageError(
+            f"{shown(runs[0].folder)} and the others have no example in common: compare runs of the same benchmark and seed of it."
+        )
+    for run in runs[1:]:
+        for i in ids:
+            if run.samples[i]["prompt"] != runs[0].samples[i]["prompt"]:
+                raise UsageError(f"Example {i} has another prompt in {shown(run.folder)} than in {shown(runs[0].folder)}.")
+    return ids
+
+
+def _by_settings(runs: list[Run]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in identity(run.config).items() if key != "seed"}
+        groups.setdefault(repr(sorted(settings.items())), []).append(run)
+    return list(groups.values())
+
+
+def _labels(configs: list[dict[str, Any]]) -> list[str]:
+    """The sampler's name, and what else tells a line from the others of that name."""
+    labels = []
+    for config in configs:
+        name = config["sampler"]["name"]
+        others = [c for c in configs if c is not config and c["sampler"]["name"] == name]
+        keys: dict[str, Any] = {}
+        for other in others:
+            for key, (value, _) in differing_keys(identity(config), identity(other)).items():
+                if key != "seed":
+                    keys[key] = value
+        group_names = [key for key in keys if key in ("model.name", "reward.name", "benchmark.name")]
+        shown_keys = group_names or list(keys)
+        details = ", ".join(f"{key.removesuffix('.name').removeprefix('sampler.')}={keys[key]}" for key in shown_keys)
+        labels.append(f"{name} ({details})" if details else name)
+    return labels
+
+
+def _column(runs: list[Run], ids: list[str], measure: Any) -> np.ndarray | None:
+    """A measure for each example, averaged over the runs (seeds) of a line; None where it is not defined."""
+    import numpy as np
+
+    values = [[measure(run.samples[i]) for run in runs] for i in ids]
+    if any(value is None for row in values for value in row):
+        return None
+    return np.asarray(values, dtype=float).mean(axis=1)
+
+
+def _difference(column: np.ndarray | None, baseline: np.ndarray | None) -> np.ndarray | None:
+    return None if column is None or baseline is None else column - baseline
+
+
+def print_comparison(lines: list[Line]) -> None:
+    console = Console(highlight=False)
+    table = Table(title=f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals")
+    for column in ("sampler", "seeds", "accuracy", "difference", "partial", "reward", "GOD", "difference",
+                   "MDM passes", "reward calls", "seconds"):  # fmt: skip
+        table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=column == "difference")
+    for line in lines:
+        v = line.values
+        table.add_row(
+            line.label,
+            ",".join(map(str, line.seeds)),
+            number(v["accuracy"], ".1%"),
+            _signed(line, "accuracy", 100, ".1f"),
+            number(v["partial"], ".1%"),
+            number(v["reward"], ".3f"),
+            number(v["god"], ".2f"),
+            _signed(line, "god", 1, ".2f"),
+            number(v["mdm_passes"], ".1f"),
+            number(v["reward_calls"], ".1f"),
+            number(v["seconds"], ".3f"),
+        )
+    console.print(table)
+
+
+def _signed(line: Line, name: str, factor: float, form: str) -> str:
+    interval, difference = line.interval[name], line.difference[name]
+    if interval is None or difference is None:
+        return "–"
+    low, high = (format(factor * bound, "+" + form) for bound in interval)
+    return f"{format(factor * difference, '+' + form)} [{low}, {high}]"
+
+
+def write_sweep(folder: Path) -> None:
+    """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
+    from rws_cli.runs.folder import find_runs
+
+    runs = [run for run in find_runs(str(folder)) if (run / "metrics.json").exists()]
+    rows = []
+    for run in runs:
+        config, metrics = read_json(run / "manifest.json")["config"], read_json(run / "metrics.json")
+        rows.append(
+            {
+                "job": run.name,
+                **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
+                "seed": config["seed"],
+                "overrides": " ".join(read_json(run / "manifest.json")["overrides"]),
+                **{key: metrics[key] for key in ("examples", "accuracy", "partial", "reward")},
+                "god": metrics["order"][metrics["god"]],
+                **metrics["cost"],
+            }
+        )
+    if rows:
+        with (folder / "sweep.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    console = Console(highlight=False)
+    if len(runs) > 1:
+        try:
+            print_comparison(compare_runs(runs))
+        except UsageError as error:
+            console.print(f"Not compared: {error}")
+    console.print(shown(folder), soft_wrap=True)

@@ -1,0 +1,80 @@
+"""How far a run is: a bar on a terminal, a plain line now and then where there is none; run.log gets the lines too."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts finished examples and committed tokens. Writes to standard error, so that output can be piped."""
+
+    def __init__(self, total: int, samples: list[dict[str, Any]], log: Path) -> None:
+        self.total, self.log = total, log
+        self.done = len(samples)
+        self.right = sum(sample["mark"]["correct"] for sample in samples)
+        self.first, self.tokens, self.running_tokens = self.done, 0, 0
+        self.started = self.last_line = time.monotonic()
+        self.tokens_per_example: float | None = None
+        self.console = Console(stderr=True)
+        self.bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+            self.bar = RichProgress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+            self.task = self.bar.add_task("", total=self.total, completed=self.done, status="")
+            self.bar.start()
+        self._say(f"{self.done} of {self.total} examples done, decoding the rest", force=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+        self._say(self._status(), force=True)
+
+    def step(self, committed: int) -> None:
+        """Some tokens were committed."""
+        self.tokens += committed
+        self.running_tokens += committed
+        self._show()
+
+    def finished(self, samples: list[dict[str, Any]]) -> None:
+        """Some examples are done and on disk."""
+        self.done += len(samples)
+        self.right += sum(sample["mark"]["correct"] for sample in samples)
+        self.running_tokens = 0
+        self.tokens_per_example = self.tokens / (self.done - self.first)
+        self._show()
+
+    def _status(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        parts = [f"{self.done} of {self.total} examples", f"{self.tokens / seconds:,.0f} tokens/s"]
+        if self.done:
+            parts.append(f"accuracy {self.right / self.done:.1%}")
+        if self.done < self.total and self.tokens_per_example:
+            left = (self.total - self.done) * self.tokens_per_example - self.running_tokens
+            parts.append(f"{max(left, 0) / (self.tokens / seconds):,.0f} s left")
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, status=self._status().split(", ", 1)[1])
+        self._say(self._status())
+
+    def _say(self, line: str, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            stamp = time.strftime("%H:%M:%S")
+            with self.log.open("a") as file:
+                file.write(f"{stamp} {line}\n")
+            if not self.bar:
+                self.console.print(f"{stamp} {line}", highlight=False, soft_wrap=True)

@@ -1,0 +1,87 @@
+"""Tables on the terminal: a run, a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rws_cli.config import Config
+from rws_cli.metrics.summary import summarize
+from rws_cli.runs.folder import read_json
+from rws_cli.runs.records import read_samples
+
+
+def number(value: float | int | None, form: str = ",.3f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a run came to, as lines of name and value."""
+    cost, order, n = metrics["cost"], metrics["order"], metrics["examples"]
+    low, high = metrics["accuracy_interval"]
+    reward_tokens = f", {cost['reward_tokens']:,} tokens" if cost["reward_tokens"] else ""
+    return [
+        ("examples", f"{n}"),
+        ("accuracy", f"{metrics['accuracy']:.1%}  (95 % interval {low:.1%} to {high:.1%})"),
+        ("partial credit", f"{metrics['partial']:.1%}"),
+        ("mean reward", number(metrics["reward"])),
+        (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
+        ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
+        ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
+        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{reward_tokens}, {cost['reward_hits']:,} hits"),
+        ("decoding", f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"),
+        ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
+        *([("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")] if "peak_memory_bytes" in cost else []),
+        *([("whole run", f"{cost['run_seconds']:,.1f} s")] if "run_seconds" in cost else []),
+    ]
+
+
+def print_run(folder: Path) -> None:
+    """A run's table and its path; a running or broken-off run shows what it has so far."""
+    console = Console(highlight=False)
+    manifest = read_json(folder / "manifest.json")
+    config, status = manifest["config"], manifest["status"]
+    table = Table(title=f"{config['benchmark']['name']} · {config['model']['name']} · {config['sampler']['name']} · "
+                        f"reward {config['reward']['name']} · seed {config['seed']}", show_header=False)  # fmt: skip
+    samples = read_samples(folder)
+    metrics_file = folder / "metrics.json"
+    if samples:
+        metrics = read_json(metrics_file) if status == "finished" and metrics_file.exists() else summarize(samples)
+        for row in rows_of(metrics):
+            table.add_row(*row)
+    if status != "finished":
+        table.add_row("status", f"{status}, {len(samples)} of {config['benchmark']['limit']} examples done")
+        if manifest["error"]:
+            table.add_row("error", manifest["error"])
+    console.print(table)
+    console.print(f"{shown(folder)}", soft_wrap=True)
+
+
+def shown(folder: Path) -> str:
+    """The path from where the user stands, if the folder lies below."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
+
+
+def print_plan(config: Config, plan: dict[str, Any]) -> None:
+    """What a dry run found."""
+    console = Console(highlight=False)
+    table = Table(title="Plan: nothing was run", show_header=False)
+    sampler = config.sampler
+    table.add_row("model", f"{config.model.name}  ({config.model.path})")
+    table.add_row("reward", config.reward.name)
+    table.add_row(
+        "sampler",
+        f"{sampler.name}: {sampler.gen_length} tokens, {sampler.blocks} block(s) of {sampler.block_length}, "
+        f"order {sampler.order}, guidance {sampler.guidance.kind}",
+    )
+    table.add_row("benchmark", config.benchmark.name)
+    for name, value in plan.items():
+        form = ".3g" if "FLOP" in name else ",d"
+        table.add_row(name, "unknown before the checkpoint is here" if value is None else format(value, form))
+    console.print(table)

@@ -1,0 +1,66 @@
+"""Reward models in AutoModelForSequenceClassification format with one label: Skywork-Reward and its kin, and our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rws_cli.config import ClassifierReward
+from rws_cli.errors import UsageError
+from rws_cli.models.base import load_tokenizer, load_weights
+from rws_cli.models.checkpoint import locate
+from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
+
+
+class Classifier:
+    """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text."""
+
+    def __init__(self, settings: ClassifierReward) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        path = locate(settings.path, "reward.path")
+        self.settings = settings
+        self.tokenizer = load_tokenizer(AutoTokenizer, path, settings, "reward")
+        if not self.tokenizer.chat_template:
+            raise UsageError(f"reward.path={settings.path} has no chat template: its tokenizer must bring one.")
+        self.model, self.device = load_weights(
+            AutoModelForSequenceClassification, path, settings, "reward", num_labels=1
+        )
+        # Pooling looks for the last token that is not padding, so both sides must agree on what padding is.
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.tokenizer.padding_side = "right"
+        stored = Path(settings.statistics or Path(path) / "normalization.json")
+        self.statistics = (
+            as_statistics(read_statistics(stored, "reward.statistics"))
+            if settings.statistics or stored.is_file()
+            else None
+        )
+
+    @torch.inference_mode()
+    def score(self, candidates: list[Candidate]) -> Scores:
+        """Scores in the candidates' order. Raises UsageError for a text beyond reward.max_length."""
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": c.example.prompt}, {"role": "assistant", "content": c.text}],
+                tokenize=False,
+            )
+            for c in candidates
+        ]
+        ids = self.tokenizer(texts, add_special_tokens=False).input_ids
+        lengths = [len(row) for row in ids]
+        limit = self.settings.max_length or getattr(self.model.config, "max_position_embeddings", None)
+        if limit and max(lengths) > limit:
+            raise UsageError(
+                f"A text of {max(lengths)} tokens is longer than the reward model reads ({limit}, reward.max_length)."
+            )
+        values: list[float] = []
+        for start in range(0, len(ids), self.settings.batch_size):
+            batch = self.tokenizer.pad(
+                {"input_ids": ids[start : start + self.settings.batch_size]}, return_tensors="pt"
+            ).to(self.device)
+            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            values += logits[:, 0].float().tolist()
+        return Scores(values, lengths)

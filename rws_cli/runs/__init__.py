@@ -1,0 +1,1 @@
+"""The run folder: manifest, records, resume, reading back."""

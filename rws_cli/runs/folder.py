@@ -1,0 +1,93 @@
+"""Run folders: claimed atomically, written whole or not at all, found again by path.
+
+A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it runs), metrics.json and run.log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from rws_cli.errors import RunError, UsageError
+
+VERSION = re.compile(r"v(\d{3,})")
+
+
+def claim_version(parent: Path) -> Path:
+    """Make and return the next free vNNN under `parent`. mkdir is the claim: two runs never get the same one.
+
+    Raises RunError if the folder cannot be written.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(m.group(1)) for p in parent.iterdir() if (m := VERSION.fullmatch(p.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = parent / f"v{number:03d}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise RunError(f"The output folder {parent} cannot be written: {error.strerror}; set output=<a folder>.") from error
+
+
+def point_latest(folder: Path) -> None:
+    """Make `latest` beside the folder a link to it, replacing the old one in one move."""
+    link, fresh = folder.parent / "latest", folder.parent / f".latest-{folder.name}-{os.getpid()}"
+    try:
+        fresh.symlink_to(folder.name)
+        os.replace(fresh, link)
+    except OSError:  # a file system without links; `latest` is a convenience
+        fresh.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file's content in one move, so that a reader never sees half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def find_run(path: str) -> Path:
+    """The run folder that a user's path names: itself, or what `latest` in it points to.
+
+    Raises UsageError if there is no run there.
+    """
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "latest"):
+        if (candidate / "manifest.json").is_file():
+            return candidate.resolve()
+    if not folder.exists():
+        raise UsageError(f"{path} does not exist: give a run folder, such as outputs/sudoku/tiny-rws/v001.")
+    inside = sorted(p.parent for p in folder.glob("**/manifest.json") if "latest" not in p.parts)
+    hint = f" (there are runs inside it: {', '.join(map(str, inside[:3]))}{', …' if len(inside) > 3 else ''})"
+    raise UsageError(f"{path} is not a run folder: it has no manifest.json{hint if inside else ''}.")
+
+
+def find_runs(path: str) -> list[Path]:
+    """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
+    folder = Path(path).expanduser()
+    inside = [p.parent for p in folder.glob("*/manifest.json") if p.parent.name != "latest"]
+    if inside and not (folder / "manifest.json").is_file() and all(p.name.isdigit() for p in inside):
+        return [p.resolve() for p in sorted(inside, key=lambda p: int(p.name))]
+    return [find_run(path)]
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError naming the file if it is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from error

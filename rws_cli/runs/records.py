@@ -1,0 +1,107 @@
+"""What a run has computed: a line an example in samples.jsonl, and a row an example in the trace.
+
+Lines are appended whole and flushed to disk as examples finish, a batch's trace before its lines, so that an example
+with a line has its trace. A run killed in the middle of a line loses that line alone, and the example is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rws_cli.errors import RunError
+
+SAMPLES, TRACE, TRACE_PARTS = "samples.jsonl", "trace.parquet", "trace"
+
+
+def read_samples(run: Path) -> list[dict[str, Any]]:
+    """The finished examples, in the order in which they finished; a broken last line is not one.
+
+    Raises RunError if any other line is broken, for then the file is not what a killed run leaves.
+    """
+    path = run / SAMPLES
+    if not path.exists():
+        return []
+    samples = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line:
+            try:
+                samples.append(json.loads(line))
+            except ValueError as error:
+                if not path.read_bytes().endswith(b"\n") and path.read_bytes().endswith(line):
+                    break
+                raise RunError(f"{path}, line {number} is not JSON: the file was changed by hand or damaged.") from error
+    return samples
+
+
+def drop_broken_line(run: Path) -> None:
+    """Cut what follows the last line break of samples.jsonl: the half-written line of a killed run."""
+    path = run / SAMPLES
+    if path.exists():
+        content = path.read_bytes()
+        if len(content) != (whole := content.rfind(b"\n") + 1):
+            os.truncate(path, whole)
+
+
+def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
+    """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
+    text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
+    try:
+        with (run / SAMPLES).open("a") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"{run / SAMPLES} cannot be written: {error.strerror}.") from error
+
+
+def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
+    """The traces of a batch, as one Parquet file with list columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = run / TRACE_PARTS
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256("\n".join(row["id"] for row in rows).encode()).hexdigest()[:16]
+    fresh = folder / f".{name}"
+    pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema()), fresh)
+    os.replace(fresh, folder / f"{name}.parquet")
+
+
+def trace_schema() -> Any:
+    """One row an example; lists have an entry for each committed token, in the order of commits."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("step", pa.list_(pa.int32())),
+            ("position", pa.list_(pa.int32())),
+            ("token", pa.list_(pa.int32())),
+            ("confidence", pa.list_(pa.float64())),
+            ("reward", pa.list_(pa.float64())),
+            ("scale", pa.list_(pa.float64())),
+        ]
+    )
+
+
+def join_trace(run: Path, ids: list[str]) -> None:
+    """Make trace.parquet of the parts, a row for each of `ids` in their order, and remove the parts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
+    if not parts:
+        return
+    # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
+    sources = [run / TRACE, *parts] if (run / TRACE).exists() else parts
+    rows = {row["id"]: row for part in sources for row in pq.read_table(part).to_pylist()}
+    fresh = run / f".{TRACE}"
+    pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
+    os.replace(fresh, run / TRACE)
+    for part in parts:
+        part.unlink()
+    (run / TRACE_PARTS).rmdir()
