@@ -26,7 +26,7 @@ class Request:
     """What the command line asked for: overrides and command as typed; where to run, or which run to go on with."""
 
     overrides: list[str]
-    command: list[str]
+    command: str
     folder: Path | None = None
     resume: Path | None = None
 

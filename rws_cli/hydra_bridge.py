@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ def run_task(composed: DictConfig) -> str:
         {str(key): value for key, value in resolved.items()},
         Request(
             overrides=list(job.overrides.task),
-            command=os.environ.get(COMMAND, "rws run").split("\0"),
+            command=os.environ.get(COMMAND, "rws run"),
             folder=Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else None,
             resume=Path(resume) if resume else None,
         ),
@@ -71,7 +72,7 @@ def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path
     """
     arguments = sort_flags(arguments)
     OmegaConf.register_new_resolver("rws_sweep", _claim_sweep, replace=True)
-    environment = {"HYDRA_FULL_ERROR": "1", COMMAND: "\0".join(["rws", "run", *arguments])}
+    environment = {"HYDRA_FULL_ERROR": "1", COMMAND: shlex.join(["rws", "run", *arguments])}
     if resume:
         environment[RESUME] = str(resume)
     with _as_main(arguments, environment):

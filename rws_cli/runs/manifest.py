@@ -18,7 +18,7 @@ SCHEMA = 1
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow")
 
 
-def new_manifest(resolved: dict[str, Any], overrides: list[str], command: list[str]) -> dict[str, Any]:
+def new_manifest(resolved: dict[str, Any], overrides: list[str], command: str) -> dict[str, Any]:
     """status: running, finished, failed or interrupted. Times are UTC. `config` is resolved, `overrides` as typed."""
     return {
         "schema": SCHEMA,

@@ -1,0 +1,1 @@
+"""Measures: the order of generation, and the summary of a run."""

@@ -1,0 +1,317 @@
+"""Train the bundled reward model on the bundled model's own mistakes, and calibrate it.
+
+    python scripts/train_reward.py         # about twenty minutes on two cores; --help for the rest
+
+It starts from the masked diffusion model's weights, attends both ways (`is_causal` false in its config.json, which
+transformers' native class honors) and has one label. It learns from answers of all degrees of damage: partly hidden
+true answers filled by the model, as RWS shows them; the same with wrong tokens already committed; and the model's own
+decodings in a few parallel steps of random order. The label is the benchmark's partial credit; the loss is
+Bradley-Terry over answers to one prompt, plus cross-entropy of the score's logistic with the label.
+
+Figures are measured on test problems that neither model has seen, statistics for normalization on training problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny_tokenizer
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from train_mdm import LENGTHS, MAKERS, WIDTHS, encode, make_optimizers, mask_some
+from transformers import LlamaForSequenceClassification
+
+from rws_cli.benchmarks.arithmetic import Arithmetic
+from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config import ClassifierReward, Model, NoGuidance, RewardGuidance, Sampler
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.loop import decode
+from rws_cli.models import load_model
+from rws_cli.models.base import Denoiser
+from rws_cli.rewards.base import Candidate
+from rws_cli.rewards.classifier import Classifier
+
+BENCHMARKS = {"sudoku": Sudoku, "arithmetic": Arithmetic}
+VARIANTS = 4
+"""Damaged answers to each prompt."""
+
+
+def make_reward(denoiser: Denoiser, tokenizer: Any) -> LlamaForSequenceClassification:
+    """The model's own layers under a new head of one label, with a row for the padding token."""
+    config = denoiser.model.config.__class__(**denoiser.model.config.to_dict())
+    config.is_causal, config.num_labels, config.vocab_size = False, 1, len(tokenizer)
+    config.architectures = ["LlamaForSequenceClassification"]
+    config.pad_token_id, config.eos_token_id, config.bos_token_id = (
+        tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id,
+    )  # fmt: skip
+    reward = LlamaForSequenceClassification._from_config(config, attn_implementation="eager")
+    weights = denoiser.model.model.state_dict()
+    rows = weights["embed_tokens.weight"]
+    weights["embed_tokens.weight"] = torch.cat([rows, torch.zeros(len(tokenizer) - len(rows), rows.shape[1])])
+    reward.model.load_state_dict(weights)
+    return reward
+
+
+@torch.no_grad()
+def damage(
+    denoiser: Denoiser, ids: torch.Tensor, length: int, kind: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Damaged answers (B, G). kind 0: hide and fill; 1, 2: wrong tokens first; 3: three parallel steps from nothing."""
+    truth = ids[:, -length:]
+    answers = truth.clone()
+    if kind in (1, 2):
+        # A wrong token is what stands at that place in another row's answer: plausible, and mostly wrong.
+        share = torch.rand(len(ids), 1, generator=generator) * 0.4
+        wrong = torch.rand(answers.shape, generator=generator) < share
+        answers = torch.where(wrong, truth.roll(1, 0), truth)
+    hidden = torch.ones_like(truth, dtype=torch.bool) if kind == 3 else mask_some(truth, generator)
+    rounds = 3 if kind == 3 else 1
+    noise = torch.rand(truth.shape, generator=generator).argsort(1).argsort(1)
+    for n in range(rounds):
+        tokens = torch.cat([ids[:, :-length], answers.masked_fill(hidden, denoiser.mask_id)], 1).clamp(min=0)
+        attention = ids >= 0
+        wanted = torch.zeros_like(attention)
+        wanted[:, -length:] = True
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = denoiser.logits(tokens, attention, wanted).view(*truth.shape, -1)
+        logits[..., denoiser.mask_id] = -torch.inf
+        if kind == 2:
+            logits -= torch.empty_like(logits).exponential_(generator=generator).log()
+        filled = torch.where(hidden, logits.argmax(-1), answers)
+        last = n == rounds - 1
+        now = hidden if last else hidden & (noise < (n + 1) * length // rounds)
+        answers, hidden = torch.where(now, filled, answers), hidden & ~now
+    return answers
+
+
+def render(tokenizer: Any, prompts: list[str], texts: list[str], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, width), padded right, of prompt and answer as the runner's classifier writes them; last positions."""
+    chats = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": p}, {"role": "assistant", "content": t}], tokenize=False
+        )
+        for p, t in zip(prompts, texts, strict=True)
+    ]
+    rows = tokenizer(chats, add_special_tokens=False).input_ids
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    for n, row in enumerate(rows):
+        ids[n, : len(row)] = torch.tensor(row)
+    return ids, torch.tensor([len(row) - 1 for row in rows])
+
+
+def pair_loss(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bradley-Terry loss over pairs of variants (P, VARIANTS) whose labels differ, and the share ordered rightly."""
+    better = labels[:, :, None] > labels[:, None, :]
+    gap = (scores[:, :, None] - scores[:, None, :])[better]
+    return F.softplus(-gap).mean(), (gap > 0).float().mean()
+
+
+class Recorder:
+    """A scorer that keeps what reward guidance would show to a reward model, and steers nothing."""
+
+    statistics = Statistics(0.0, 1.0, 0.0, 1.0)
+
+    def __init__(self, denoiser: Denoiser, examples: list[Example]) -> None:
+        self.denoiser, self.examples = denoiser, examples
+        self.seen: list[Candidate] = []
+
+    def __call__(self, rows: list[int], tokens_BG: torch.Tensor, filled: list[float], step: int) -> list[float]:
+        for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True):
+            self.seen.append(Candidate(self.examples[row], self.denoiser.text(ids), share, step))
+        return [0.0] * len(rows)
+
+
+def own_decodings(
+    denoiser: Denoiser, task: str, examples: list[Example], order: str, tokens_per_step: int, seed: int, watch: bool
+) -> tuple[list[str], list[Candidate]]:
+    """The model's answers in an order and, if asked, all intermediate sequences as RWS would show them."""
+    length = LENGTHS[task]
+    watching = RewardGuidance("rws", 0.0, "linear", "zscore", "argmax", "all", 1, 1e-3)
+    guidance = watching if watch else NoGuidance("none")
+    sampler = Sampler("calibration", order, length, length, None, tokens_per_step, 0.0, 1.0, 0.0, "raw", "none", guidance)
+    texts: list[str] = []
+    seen: list[Candidate] = []
+    for start in range(0, len(examples), 64):
+        part = examples[start : start + 64]
+        prompts = [denoiser.encode(example.prompt) for example in part]
+        canvas = new_canvas(
+            prompts, [e.id for e in part], length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device
+        )
+        recorder = Recorder(denoiser, part)
+        decode(denoiser, canvas, sampler, recorder)
+        texts += [denoiser.text(row) for row in canvas.response_BG.tolist()]
+        seen += recorder.seen
+    return texts, seen
+
+
+def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, Any]:
+    """Pairwise accuracy and rank correlation on test problems, for each benchmark and together."""
+    figures: dict[str, Any] = {"problems_per_benchmark": problems}
+    all_hits: list[bool] = []
+    all_scores: list[float] = []
+    all_partials: list[float] = []
+    for task, kind in BENCHMARKS.items():
+        benchmark = kind(limit=problems, seed=7)
+        examples = benchmark.examples()
+        # Own complete answers: random order, three seeds, one to several tokens a step.
+        answers = [
+            own_decodings(denoiser, task, examples, "random", per_step, seed, watch=False)[0]
+            for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))
+        ]
+        scored = [score(reward, [Candidate(e, t, 1.0, -1) for e, t in zip(examples, a, strict=True)]) for a in answers]
+        marks = [[benchmark.mark(e, t).partial for e, t in zip(examples, a, strict=True)] for a in answers]
+        hits = [
+            (scored[a][n] > scored[b][n]) == (marks[a][n] > marks[b][n])
+            for n in range(problems)
+            for a, b in itertools.combinations(range(len(answers)), 2)
+            if marks[a][n] != marks[b][n]
+        ]
+        sample = random.Random(0)
+        seen = [
+            candidate
+            for order in ("confidence", "random")
+            for candidate in own_decodings(denoiser, task, examples, order, 1, 11, watch=True)[1]
+        ]
+        seen = sample.sample(seen, min(4000, len(seen)))
+        scores = score(reward, seen)
+        partials = [benchmark.mark(c.example, c.text).partial for c in seen]
+        figures[task] = {
+            "pairs": len(hits),
+            "pairwise_accuracy": round(float(np.mean(hits)), 4),
+            "intermediate_sequences": len(seen),
+            "spearman": round(float(spearmanr(scores, partials).statistic), 4),
+        }
+        all_hits, all_scores, all_partials = all_hits + hits, all_scores + scores, all_partials + partials
+    figures["together"] = {
+        "pairs": len(all_hits),
+        "pairwise_accuracy": round(float(np.mean(all_hits)), 4),
+        "intermediate_sequences": len(all_scores),
+        "spearman": round(float(spearmanr(all_scores, all_partials).statistic), 4),
+    }
+    return figures
+
+
+def score(reward: Classifier, candidates: list[Candidate]) -> list[float]:
+    return reward.score(candidates).values
+
+
+def calibrate(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, Any]:
+    """Statistics of scores over whole decodings of training problems, confidence and random order."""
+    seen: list[Candidate] = []
+    for task, kind in BENCHMARKS.items():
+        examples = kind(limit=problems, seed=3, split="train").examples()
+        for order in ("confidence", "random"):
+            seen += own_decodings(denoiser, task, examples, order, 1, 5, watch=True)[1]
+    scores = np.array(score(reward, seen))
+    tenth = np.minimum((np.array([c.filled for c in seen]) * 10).astype(int), 9)
+    draw = random.Random(0)
+    by_fill = []
+    for n in range(10):
+        pool = [round(float(s), 4) for s in scores[tenth == n]]
+        by_fill.append(draw.sample(pool, min(200, len(pool))))
+    return {
+        "mean": round(float(scores.mean()), 4),
+        "std": round(float(scores.std(ddof=1)), 4),
+        "min": round(float(scores.min()), 4),
+        "max": round(float(scores.max()), 4),
+        "quantiles": {str(q): round(float(np.quantile(scores, q)), 4) for q in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)},
+        "n": len(scores),
+        "source": f"Bundled model, {problems} training problems of each benchmark, confidence and random order, a token a "
+        "step, masks filled with the likeliest token; every step counts once.",
+        "by_fill": by_fill,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mdm", default="bundled:tiny-mdm")
+    parser.add_argument("--out", type=Path, default=Path("rws_cli/assets/tiny-reward"))
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=16, help="prompts of each benchmark a step")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--muon-lr", type=float, default=2e-3)
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--test-problems", type=int, default=250)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    denoiser = load_model(Model("tiny", "llada", args.mdm, None, "float32", "cpu", None, "sdpa", None, True, False))
+    tokenizer = tiny_tokenizer.build()
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    tokenizer.padding_side = "right"
+    reward = make_reward(denoiser, tokenizer)
+    reward.requires_grad_(True).train()
+    optimizers = make_optimizers(reward, args)
+    backbone = torch.compile(reward.model, dynamic=False)
+    benchmarks = {task: kind(limit=1) for task, kind in BENCHMARKS.items()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    curve = args.out / "curve.jsonl"
+    curve.write_text("")
+    print(f"{sum(p.numel() for p in reward.parameters()):,} parameters", flush=True)
+
+    started = time.monotonic()
+    recent: list[list[float]] = []
+    for step in range(args.steps):
+        scale = min((step + 1) / args.warmup, 1.0, (args.steps - step) / (0.5 * args.steps))
+        for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
+            optimizer.param_groups[0]["lr"] = lr * scale
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        row = []
+        for task, make in MAKERS.items():
+            pairs = [make(random.Random(f"reward {args.seed} {step} {i}"), "train") for i in range(args.batch)]
+            ids, length = encode(denoiser.tokenizer, task, pairs)
+            answers = torch.cat([damage(denoiser, ids, length, kind, generator) for kind in range(VARIANTS)])
+            examples = [Example("", p, a) for p, a in pairs] * VARIANTS
+            texts = [denoiser.text(answer) for answer in answers.tolist()]
+            labels = torch.tensor([benchmarks[task].mark(e, t).partial for e, t in zip(examples, texts, strict=True)])
+            rendered, last = render(tokenizer, [e.prompt for e in examples], texts, WIDTHS[task] + 4)
+            with torch.autocast("cpu", torch.bfloat16):
+                attention = (rendered != tokenizer.pad_token_id).long()
+                states = backbone(input_ids=rendered, attention_mask=attention).last_hidden_state
+                scores = reward.score(states[torch.arange(len(last)), last])[:, 0].float()
+            by_prompt = [x.view(VARIANTS, args.batch).T for x in (scores, labels)]
+            ranking, hits = pair_loss(*by_prompt)
+            level = F.binary_cross_entropy_with_logits(scores, labels)
+            (ranking + level).backward()
+            row += [float(ranking.detach()), float(hits), float(level.detach())]
+        torch.nn.utils.clip_grad_norm_(reward.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        recent.append(row)
+        if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
+            means = [round(float(x), 4) for x in np.mean(recent, axis=0)]
+            recent.clear()
+            names = [f"{task}_{what}" for task in MAKERS for what in ("pair_loss", "pair_accuracy", "level_loss")]
+            line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1), **dict(zip(names, means, strict=True))}
+            with curve.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+    reward.eval().to(torch.bfloat16).save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    settings = ClassifierReward("tiny", "classifier", str(args.out), None, "float32", "cpu", None, "sdpa", 128, None, None, False)
+    saved = Classifier(settings)
+    statistics = calibrate(saved, denoiser, args.test_problems)
+    (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n")
+    figures = measure(saved, denoiser, args.test_problems)
+    figures["parameters"] = sum(p.numel() for p in reward.parameters())
+    figures["training_seconds"] = round(time.monotonic() - started, 1)
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
