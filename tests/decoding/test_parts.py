@@ -1,0 +1,156 @@
+"""The parts on hand-made numbers: noise, proposals, orders, schedules, guidance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rws_cli.config import RewardGuidance
+from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
+from rws_cli.decoding.noise import mix, row_key, uniform
+from rws_cli.decoding.orders import ORDERS
+from rws_cli.decoding.prediction import Prediction, nucleus, propose, temper
+from rws_cli.decoding.schedules import best, commits_per_step
+from rws_cli.errors import RunError
+
+
+def splitmix64(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_mix_is_splitmix64(x: int) -> None:
+    assert int(mix(torch.tensor([x]))) % 2**64 == splitmix64(x % 2**64)
+
+
+def test_splitmix64_known_answer() -> None:
+    """The first output of the generator seeded with 1234567, as published with its reference code."""
+    assert int(mix(torch.tensor([1234567]))) % 2**64 == 6457827717110365317
+
+
+def test_uniforms_are_uniform_and_independent_of_company() -> None:
+    keys = torch.tensor([row_key(0, f"e{n}") for n in range(40)])
+    u = uniform(keys, 3, torch.arange(40), 500)
+    assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 0.001
+    assert abs(float(torch.corrcoef(u).fill_diagonal_(0).abs().max())) < 0.25
+    assert torch.equal(uniform(keys[7:9], 3, torch.arange(7, 9), 500), u[7:9])
+    assert not torch.equal(uniform(keys, 4, torch.arange(40), 500), u)
+    assert 0 < float(u.min())
+    assert float(u.max()) < 1
+
+
+def test_proposals_follow_the_tempered_law() -> None:
+    logits = torch.tensor([[1.0, 0.0, -1.0, 2.0, 9.0]]).double().expand(20000, 5)
+    keys, places = torch.full((20000,), row_key(0, "x")), torch.arange(20000)
+    tempered = temper(logits, 1.7, 1.0)
+    allowed = tempered[0, :4].softmax(-1)
+    tokens = propose(tempered, 1.7, 4, keys, 0, places, 0)
+    counts = torch.bincount(tokens, minlength=5)
+    assert counts[4] == 0  # the mask is never proposed
+    assert stats.chisquare(counts[:4].numpy(), (allowed * 20000).numpy()).pvalue > 0.001
+    assert propose(temper(logits[:1], 0.0, 1.0), 0.0, 4, keys[:1], 0, places[:1], 0).item() == 3
+
+
+def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
+    log_p = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).double().log()
+    kept = nucleus(log_p, 0.8).exp()
+    torch.testing.assert_close(kept, torch.tensor([[0.625, 0.375, 0.0, 0.0]]).double())
+    assert int((nucleus(log_p, 0.81).exp() > 0).sum()) == 3
+    assert int((nucleus(log_p, 0.01).exp() > 0).sum()) == 1
+    assert nucleus(log_p, 1.0) is log_p
+
+
+def test_orders_on_two_hand_made_positions() -> None:
+    p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]).double()
+    log_p = (p + 1e-300).log()
+    prediction = Prediction(torch.tensor([0, 0]), torch.tensor([3, 1]), torch.tensor([0, 1]))
+    keys = torch.tensor([5, 5])
+    values = {name: order(log_p, prediction, keys, 0).tolist() for name, order in ORDERS.items()}
+    assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])
+    assert values["margin"] == pytest.approx([0.2, 0.25])
+    assert values["entropy"] == pytest.approx(
+        [0.6 * math.log(0.6) + 0.4 * math.log(0.4), 0.5 * math.log(0.5) + 0.5 * math.log(0.25)]
+    )
+    assert values["left_to_right"] == [-3.0, -1.0]
+    assert all(0 < v < 1 for v in values["random"])
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_commits_per_step(masked: int, steps: int) -> None:
+    plan = commits_per_step(masked, steps)
+    assert len(plan) == steps
+    assert sum(plan) == masked
+    assert plan == sorted(plan, reverse=True)
+    assert max(plan) - min(plan) <= 1
+
+
+def test_best_takes_the_highest_and_breaks_ties_leftward() -> None:
+    score = torch.tensor([[0.1, 0.9, -math.inf, 0.9], [0.5, 0.5, 0.5, -math.inf]])
+    assert best(score, torch.tensor([1, 2])).tolist() == [[False, True, False, False], [True, True, False, False]]
+    assert best(score, torch.tensor([9, 0])).tolist() == [[True, True, False, True], [False] * 4]
+
+
+STATISTICS = Statistics(mean=2.0, std=4.0, min=-6.0, max=10.0)
+
+
+def test_normalizations() -> None:
+    assert normalize(6.0, "none", STATISTICS) == 6.0
+    assert normalize(6.0, "zscore", STATISTICS) == 1.0
+    assert normalize(6.0, "minmax", STATISTICS) == 0.75
+    assert normalize(99.0, "minmax", STATISTICS) == 1.0
+    assert normalize(6.0, "sigmoid", STATISTICS) == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> RewardGuidance:
+    return RewardGuidance("rws", strength, form, normalize, "argmax", "all", 1, 1e-3)
+
+
+@pytest.mark.parametrize(("form", "expected"), [("identity", 0.5), ("linear", 2.0), ("exponential", math.e), ("floored", 0.5)])
+def test_forms_of_the_scale(form: str, expected: float) -> None:
+    assert scale(0.5, settings(form, strength=2.0)) == pytest.approx(expected)
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.sampled_from(["identity", "linear", "exponential", "floored"]),
+    st.floats(0, 100),
+)
+def test_a_normalized_score_always_gives_a_positive_finite_scale(r: float, form: str, strength: float) -> None:
+    assert 1e-3 <= scale(r, settings(form, strength=strength)) <= 1e4
+
+
+def test_a_raw_score_that_would_invert_the_logits_is_an_error() -> None:
+    with pytest.raises(RunError, match="invert"):
+        scale(-3.0, settings("linear", "none"))
+    with pytest.raises(RunError, match="invert"):
+        scale(0.0, settings("identity", "none"))
+    assert scale(-3.0, settings("exponential", "none")) == pytest.approx(math.exp(-3))
+    assert scale(-3.0, settings("floored", "none")) == 1e-3
+    with pytest.raises(RunError, match="nan"):
+        scale(math.nan, settings("linear"))
+
+
+def test_target_all_keeps_argmax_and_proposed_scales_one_logit() -> None:
+    z = torch.tensor([[1.0, 3.0, -2.0], [4.0, 0.5, 1.0]])
+    r = torch.tensor([2.0, 0.5])
+    assert apply(z, r, "all").tolist() == [[2.0, 6.0, -4.0], [2.0, 0.25, 0.5]]
+    assert apply(z, r, "proposed").tolist() == [[1.0, 6.0, -2.0], [2.0, 0.5, 1.0]]
+
+
+def test_fill_shows_the_likeliest_a_sample_or_the_mask() -> None:
+    logits = torch.zeros(1000, 4)
+    logits[:, 1], logits[:, 3] = 1.0, 5.0
+    keys, places = torch.full((1000,), 77), torch.arange(1000)
+    assert set(fill(logits, "argmax", 3, keys, 0, places).tolist()) == {1}
+    sampled = torch.bincount(fill(logits, "sample", 3, keys, 0, places), minlength=4) / 1000
+    law = torch.tensor([1.0, math.e, 1.0, 0.0]) / (2 + math.e)
+    torch.testing.assert_close(sampled, law, atol=0.06, rtol=0)
+    assert set(fill(logits, "keep", 3, keys, 0, places).tolist()) == {3}

@@ -1,0 +1,160 @@
+"""Small random checkpoints in the real file formats, and a fake model whose logits are a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rws_cli.config import Model, NoGuidance, Sampler
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
+    """A sampler with plain defaults; settings override."""
+    values: dict[str, Any] = {
+        "name": "test",
+        "order": "confidence",
+        "gen_length": gen_length,
+        "block_length": gen_length,
+        "steps": None,
+        "tokens_per_step": None,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "cfg_scale": 0.0,
+        "confidence": "raw",
+        "eos": "none",
+        "guidance": NoGuidance("none"),
+    }
+    return Sampler(**(values | settings))
+
+
+def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
+    values: dict[str, Any] = {
+        "name": "test",
+        "kind": kind,
+        "path": str(path),
+        "revision": None,
+        "dtype": "float32",
+        "device": "cpu",
+        "device_map": None,
+        "attention": "sdpa",
+        "mask_token_id": None,
+        "chat_template": True,
+        "remote_code": False,
+    }
+    return Model(**(values | settings))
+
+
+class FakeDenoiser:
+    """Logits are a smooth random function of the tokens attended to: rows cannot see each other or their padding."""
+
+    def __init__(self, vocabulary: int = 12, mask_id: int = 11, eos_ids: tuple[int, ...] = (10,), seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.mask_id, self.eos_ids, self.vocabulary = mask_id, eos_ids, vocabulary
+        self.embedding = torch.randn(vocabulary, 16, generator=generator, dtype=torch.float64)
+        self.place = torch.randn(256, 16, generator=generator, dtype=torch.float64)
+        self.head = torch.randn(16, vocabulary, generator=generator, dtype=torch.float64) * 3
+        self.head[:, mask_id] = 0
+        self.calls: list[Tensor] = []
+
+    def full_logits(self, tokens_BL: Tensor, attention_BL: Tensor) -> Tensor:
+        """(B, L, V), float64; the mask token's logit is far below all others."""
+        position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
+        states = self.embedding[tokens_BL] + self.place[position]
+        kernel = torch.exp(-0.2 * (position[:, :, None] - position[:, None, :]).abs().double())
+        kernel = kernel * attention_BL[:, None, :]
+        mixed = torch.tanh((kernel @ states) / kernel.sum(-1, keepdim=True) * 2)
+        logits = mixed @ self.head
+        logits[..., self.mask_id] = -40.0
+        return logits
+
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        self.calls.append(tokens_BL.clone())
+        return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
+
+
+def word_tokenizer(words: list[str], **special: str) -> Any:
+    """A WordLevel tokenizer over `words`, split at spaces; special names its special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token=words[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=words[0], **special)
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: 1 + 0.1 * torch.randn(shape, generator=generator)
+        if len(shape) == 1 and not name.endswith("bias")
+        else torch.randn(shape, generator=generator) * 0.3
+        for name, shape in shapes.items()
+    }
+
+
+def save_sharded(weights: dict[str, Tensor], folder: Path, shards: int = 2) -> None:
+    """Safetensors shards and their index, as the hub's large checkpoints have."""
+    names = sorted(weights)
+    index: dict[str, Any] = {"metadata": {"total_size": sum(w.numel() * 4 for w in weights.values())}, "weight_map": {}}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: weights[name].contiguous() for name in names[shard::shards]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        index["weight_map"] |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+LLADA_TEMPLATE = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = '<|start_header_id|> ' + message['role'] + ' <|end_header_id|> '+ message['content'] | trim"
+    " + ' <|eot_id|> ' %}{% if loop.index0 == 0 %}{% set content = bos_token + ' ' + content %}{% endif %}"
+    "{{ content }}{% endfor %}{{ '<|start_header_id|> assistant <|end_header_id|> ' }}"
+)
+SPECIAL = ["<|endoftext|>", "<|startoftext|>", "<|mdm_mask|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+WORDS = [*SPECIAL, "user", "assistant", *(f"w{n}" for n in range(40))]
+
+
+def llada_config(**fields: Any) -> dict[str, Any]:
+    """LLaDA-8B-Instruct's config.json, field by field, at a small size."""
+    real = SHARED / "data" / "llada_8b_instruct" / "config.json"
+    config = json.loads(real.read_text()) if real.exists() else {"model_type": "llada", "block_type": "llama"}
+    return config | {
+        "d_model": 32, "mlp_hidden_size": 48, "n_layers": 3, "n_heads": 4, "n_kv_heads": 4, "max_sequence_length": 128,
+        "vocab_size": len(WORDS), "embedding_size": len(WORDS) + 2, "mask_token_id": 2, "eos_token_id": 0,
+        "pad_token_id": 0, "rope_theta": 500000.0, "rms_norm_eps": 1e-5, "weight_tying": False,
+        "include_qkv_bias": False,
+    } | fields  # fmt: skip
+
+
+def llada_weights(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
+    d, m, v = config["d_model"], config["mlp_hidden_size"], config["embedding_size"]
+    kv = d // config["n_heads"] * config["n_kv_heads"]
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (v, d), "ln_f.weight": (d,), "ff_out.weight": (v, d)}
+    for n in range(config["n_layers"]):
+        shapes |= {
+            f"blocks.{n}.{name}.weight": shape
+            for name, shape in {
+                "q_proj": (d, d), "k_proj": (kv, d), "v_proj": (kv, d), "attn_out": (d, d), "ff_proj": (m, d),
+                "up_proj": (m, d), "ff_out": (d, m), "attn_norm": (d,), "ff_norm": (d,),
+            }.items()
+        }  # fmt: skip
+    return {f"model.transformer.{name}": weight for name, weight in random_weights(shapes, seed).items()}
+
+
+def save_llada(folder: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_sharded(weights, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 0}))
+    tokenizer = word_tokenizer(
+        WORDS, eos_token="<|endoftext|>", pad_token="<|endoftext|>", bos_token="<|startoftext|>", chat_template=LLADA_TEMPLATE
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
