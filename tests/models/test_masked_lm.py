@@ -26,7 +26,7 @@ FAMILIES = {
     "bert": lambda: BertForMaskedLM(BertConfig(**SIZE, pad_token_id=1)),
     "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**SIZE, pad_token_id=1, eos_token_id=3, max_position_embeddings=64)),
     "modernbert": lambda: ModernBertForMaskedLM(
-        ModernBertConfig(**SIZE, pad_token_id=1, cls_token_id=2, sep_token_id=3, reference_compile=False)
+        ModernBertConfig(**SIZE, pad_token_id=1, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3)
     ),
 }
 
