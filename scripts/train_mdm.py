@@ -4,8 +4,7 @@
 
 The objective is LLaDA's (arXiv 2502.09992, eq. 3) with the number of masked positions drawn uniformly from 1 to the
 length of the answer, which weighs every mask count alike and is the same bound with less variance. The learning rate
-is flat after a warm-up and falls linearly to zero over the last quarter, so that a run of N steps passes through the
-same states as a longer one until its own fall begins; `--resume` continues from the state file kept beside the output.
+rises over a warm-up and falls linearly to zero; `--resume` continues from the state file kept beside the output.
 """
 
 from __future__ import annotations
@@ -164,9 +163,9 @@ def save_llada(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("rws_cli/assets/tiny-mdm"))
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=32, help="sudokus a step")
-    parser.add_argument("--arithmetic-batch", type=int, default=64, help="word problems a step")
+    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("--batch", type=int, default=48, help="sudokus a step")
+    parser.add_argument("--arithmetic-batch", type=int, default=48, help="word problems a step")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--muon-lr", type=float, default=5e-3)
     parser.add_argument("--warmup", type=int, default=100)
@@ -177,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rope-theta", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=int, default=100)
-    parser.add_argument("--eval-every", type=int, default=1000)
+    parser.add_argument("--eval-every", type=int, default=500)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -208,7 +207,7 @@ def main() -> None:
     started = time.monotonic()
     recent: list[list[tuple[float, float]]] = []
     for step in range(first, args.steps):
-        scale = min((step + 1) / args.warmup, 1.0, (args.steps - step) / (0.25 * args.steps))
+        scale = min((step + 1) / args.warmup, 1.0, 1 - step / args.steps)
         for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
             optimizer.param_groups[0]["lr"] = lr * scale
         means = []

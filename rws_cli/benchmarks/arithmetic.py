@@ -3,7 +3,7 @@
     tom has 12 apples, buys 7 more, loses 15, triples the rest. how many now?
     so 12 + 7 = 19 - 15 = 4 * 3 #### 12
 
-Quantities are 1 to 20, a token each; each partial result is written once, so that it must be computed and cannot be
+Quantities are 1 to 30, a token each; each partial result is written once, so that it must be computed and cannot be
 copied. Train and test never share a chain of numbers and operations ("12+7-15*3"): the split is a hash of it.
 """
 
@@ -27,14 +27,14 @@ PHRASES = {
     "/3": ["keeps a third"],
     "/4": ["keeps a quarter"],
 }
-LOW, HIGH = 1, 20
+LOW, HIGH = 1, 30
 
 Step = tuple[str, int, int]
 """Operation, operand, result."""
 
 
 def _steps_from(value: int, rng: random.Random) -> Step:
-    """One step whose operand (if it adds or subtracts) and result both lie in [1, 20]."""
+    """One step whose operand (if it adds or subtracts) and result both lie in [1, 30]."""
     kinds = []
     if value + LOW <= HIGH:
         kinds += ["+"] * 3

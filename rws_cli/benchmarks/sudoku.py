@@ -95,7 +95,7 @@ def in_split(solution: str, split: Split) -> bool:
     return held_out("sudoku6 " + canonical(solution)) == (split == "test")
 
 
-def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (9, 15)) -> tuple[str, str]:
+def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (12, 18)) -> tuple[str, str]:
     """A puzzle with one solution, and that solution, as strings of 36 characters ("_" for an empty cell).
 
     Cells of a random grid are emptied in random order while the solution stays unique, down to a number of clues

@@ -44,7 +44,7 @@ def test_every_puzzle_has_exactly_its_solution(split: str) -> None:
         puzzle, solution = make_puzzle(random.Random(f"t{n}"), split)
         assert legal(solution)
         assert solutions(puzzle) == [solution]
-        assert 9 <= 36 - puzzle.count("_") <= 20
+        assert 12 <= 36 - puzzle.count("_") <= 18
         assert in_split(solution, split)
 
 
