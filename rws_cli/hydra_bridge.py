@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +26,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli.config import CONF, GROUPS, check, choices, first_line, known_keys, unknown_key
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import RunError, UsageError, nearest
 
 SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
 RESUME, COMMAND = "RWS_RESUME", "RWS_COMMAND"
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir",
-                    "-cd", "--experimental-rerun", "--info", "-i")  # fmt: skip
+FLAGS_WITH_VALUE = (
+    "--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd",
+    "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc")
 
 
 def run_task(composed: DictConfig) -> str:
@@ -75,22 +80,50 @@ def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path
     environment = {"HYDRA_FULL_ERROR": "1", COMMAND: shlex.join(["rws", "run", *arguments])}
     if resume:
         environment[RESUME] = str(resume)
+    if task is plan_task:
+        environment[SWEEP_FOLDER] = tempfile.gettempdir()  # a dry run claims no folder
+    started: list[bool] = []
+    failed: list[UsageError | RunError] = []
+
+    @functools.wraps(task)
+    def guarded(composed: DictConfig) -> Any:
+        started.append(True)
+        try:
+            return task(composed)
+        except (UsageError, RunError) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra names the job, goes on with the others and raises at the end
+            failed.append(error)  # raised below, without Hydra's line about the job
+
     with _as_main(arguments, environment):
         try:
-            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(guarded)()
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(explain(error)) from error
-        sweep = os.environ.pop(SWEEP_FOLDER, None)
+        except (ValueError, TypeError, AssertionError) as error:
+            if started:
+                raise
+            raise UsageError(f"The overrides cannot be composed: {first_line(error)}.") from error
+        finally:
+            sweep = os.environ.pop(SWEEP_FOLDER, None)
+    if failed:
+        raise failed[0]
     return Path(sweep) if sweep else None
 
 
 def sort_flags(arguments: list[str]) -> list[str]:
-    """Flags before overrides, as Hydra 1.3.8 wants them; `experiment=x` is taken as `+experiment=x`."""
+    """Flags before overrides, as Hydra 1.3.8 wants them; `experiment=x` is taken as `+experiment=x`.
+
+    Raises UsageError for a flag that nobody knows.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith("-"):
+            name = argument.split("=", 1)[0]
+            if name not in FLAGS:
+                raise UsageError(f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}")
             flags.append(argument)
             if argument in FLAGS_WITH_VALUE:
                 flags += [value for value in [next(rest, None)] if value is not None]
@@ -143,7 +176,8 @@ def _as_main(arguments: list[str], environment: dict[str, str]) -> Iterator[None
     argv, handlers = sys.argv, logging.root.handlers[:]
     before = {name: os.environ.get(name) for name in (*environment, SWEEP_FOLDER, RESUME)}
     sys.argv = ["rws run", *arguments]
-    os.environ.pop(SWEEP_FOLDER, None)
+    for name in before:
+        os.environ.pop(name, None)
     os.environ.update(environment)
     try:
         yield

@@ -39,8 +39,10 @@ def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
 
     Raises UsageError if it cannot be had.
     """
+    from huggingface_hub.utils import logging
     from transformers.utils import cached_file
 
+    logging.set_verbosity_error()  # one sentence of ours says what a dozen retries would
     try:
         found = cached_file(path, "config.json", revision=revision)
         assert found is not None

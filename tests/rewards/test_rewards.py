@@ -1,0 +1,141 @@
+"""Rewards and the scorer between them and the loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support import word_tokenizer
+from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
+
+from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config import ClassifierReward
+from rws_cli.decoding.loop import Cost
+from rws_cli.errors import UsageError
+from rws_cli.rewards.base import Candidate, Scores
+from rws_cli.rewards.classifier import Classifier
+from rws_cli.rewards.controls import Constant, Shuffled, Verifier
+from rws_cli.rewards.scorer import RowScorer
+
+WORDS = ["<unk>", "<pad>", "<end>", "<user>", "<bot>", *(f"w{n}" for n in range(20))]
+TEMPLATE = (
+    "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
+)
+SIZE = {
+    "vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 1, "max_position_embeddings": 64,
+    "bos_token_id": None, "eos_token_id": 2,
+}  # fmt: skip
+FAMILIES = {
+    "llama": lambda: LlamaForSequenceClassification(LlamaConfig(**SIZE, pad_token_id=1)),
+    "qwen3": lambda: Qwen3ForSequenceClassification(Qwen3Config(**SIZE, head_dim=8)),  # no padding token of its own
+}
+
+
+def save(folder: Path, family: str = "llama", pad: bool = True) -> Path:
+    torch.manual_seed(1)
+    FAMILIES[family]().save_pretrained(folder)
+    special = {"pad_token": "<pad>"} if pad else {}
+    word_tokenizer(WORDS, eos_token="<end>", chat_template=TEMPLATE, **special).save_pretrained(folder)
+    return folder
+
+
+def settings(path: Path, **options) -> ClassifierReward:
+    values = {
+        "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
+        "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
+        "remote_code": False,
+    }  # fmt: skip
+    return ClassifierReward(**(values | options))
+
+
+def candidates() -> list[Candidate]:
+    texts = ["w1", "w2 w3 w4 w5", "", "w1", "w7 w8"]
+    return [Candidate(Example("e", f"w{n} w9", ""), text, 1.0, 0) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_the_models_own_on_each_text_alone(tmp_path: Path, family: str) -> None:
+    folder = save(tmp_path, family, pad=family == "llama")
+    found = Classifier(settings(folder)).score(candidates())
+    model = FAMILIES[family]().__class__.from_pretrained(folder).eval()
+    for candidate, value, tokens in zip(candidates(), found.values, found.tokens, strict=True):
+        text = f"<user> {candidate.example.prompt} <end> <bot> {candidate.text} <end>"
+        ids = torch.tensor([[WORDS.index(word) for word in text.split()]])
+        with torch.inference_mode():
+            expected = model.score(model.model(ids).last_hidden_state[0, -1])
+        if family == "llama":  # qwen3 pads with its end token, and pools before it
+            assert value == pytest.approx(float(expected), abs=1e-5)
+        assert tokens == ids.shape[1]
+
+
+def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path) -> None:
+    folder = save(tmp_path / "reward")
+    assert Classifier(settings(folder)).statistics is None
+    stored = {"mean": 1.0, "std": 2.0, "min": -3.0, "max": 4.0}
+    (folder / "normalization.json").write_text(json.dumps(stored))
+    found = Classifier(settings(folder)).statistics
+    assert found is not None
+    assert (found.mean, found.std, found.min, found.max) == (1, 2, -3, 4)
+    del stored["std"]
+    (tmp_path / "mine.json").write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match="lacks std"):
+        Classifier(settings(folder, statistics=str(tmp_path / "mine.json")))
+    with pytest.raises(UsageError, match="no normalization statistics"):
+        Classifier(settings(folder, statistics=str(tmp_path / "none.json")))
+
+
+def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
+    folder = save(tmp_path)
+    with pytest.raises(UsageError, match="longer than the reward model reads"):
+        Classifier(settings(folder, max_length=5)).score(candidates())
+    for file in folder.glob("*chat_template*"):
+        file.unlink()
+    with pytest.raises(UsageError, match="no chat template"):
+        Classifier(settings(folder))
+
+
+def test_controls(tmp_path: Path) -> None:
+    benchmark = Sudoku(limit=2)
+    example = benchmark.examples()[0]
+    half = example.reference[:18]
+    verifier = Verifier(benchmark).score([Candidate(example, half, 0.5, 3), Candidate(example, example.reference, 1.0, 9)])
+    assert verifier.values == [0.5, 1.0]
+    assert Constant(0.25).score(candidates()).values == [0.25] * 5
+
+    by_fill = [[float(10 * n + i) for i in range(5)] for n in range(10)]
+    stored = {"mean": 0, "std": 1, "min": 0, "max": 1, "by_fill": by_fill}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "normalization.json").write_text(json.dumps(stored))
+    shuffled = Shuffled(str(tmp_path), seed=0)
+    asked = [Candidate(example, "anything", fill, step) for fill, step in ((0.0, 0), (0.57, 9), (1.0, 17), (0.57, 9))]
+    values = shuffled.score(asked).values
+    assert [int(v // 10) for v in values] == [0, 5, 9, 5]
+    assert values[1] == values[3]
+    assert shuffled.score(asked[1:2]).values == [values[1]]  # the same alone as in a batch
+    other = [Shuffled(str(tmp_path), seed=s).score(asked[1:2]).values[0] for s in range(20)]
+    assert len(set(other)) > 2
+
+
+def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
+    class Lengths:
+        statistics = None
+        calls = 0
+
+        def score(self, asked: list[Candidate]) -> Scores:
+            self.calls += 1
+            return Scores([float(len(c.text)) for c in asked], [len(c.text) for c in asked])
+
+    denoiser = SimpleNamespace(text=lambda ids, masks: "".join(map(str, ids)))
+    costs = [Cost(), Cost()]
+    reward = Lengths()
+    scorer = RowScorer(reward, denoiser, [Example("a", "", ""), Example("b", "", "")], costs, None)  # type: ignore[arg-type]
+    assert scorer([0, 1], torch.tensor([[1, 2], [3, 4]]), [0.0, 0.0], 0) == [2.0, 2.0]
+    assert scorer([0, 1], torch.tensor([[1, 2], [3, 14]]), [0.5, 0.5], 1) == [2.0, 3.0]
+    assert scorer([0], torch.tensor([[1, 2]]), [1.0], 2) == [2.0]
+    assert reward.calls == 2
+    assert [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in costs] == [(1, 2, 2), (2, 0, 5)]

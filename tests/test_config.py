@@ -1,0 +1,104 @@
+"""Every configuration composes and checks; every mistake gets one sentence that names it."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from support import make_sampler
+
+from rws_cli.config import CONF, LISTED_GROUPS, Config, check, choices, config_hash, differing_keys, identity, known_keys
+from rws_cli.errors import UsageError
+
+
+def composed(*overrides: str):
+    OmegaConf.register_new_resolver("rws_sweep", lambda output: output, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def checked(*overrides: str) -> Config:
+    return check(composed(*overrides))
+
+
+@pytest.mark.parametrize("group", LISTED_GROUPS)
+def test_every_choice_has_a_description(group: str) -> None:
+    assert choices(group)
+    assert all(len(line) > 15 for line in choices(group).values())
+
+
+@pytest.mark.parametrize("group", ["model", "sampler", "benchmark", "reward"])
+def test_every_choice_composes_and_checks(group: str) -> None:
+    for name in choices(group):
+        more = ["sampler=confidence"] if (group, name) == ("reward", "none") else []
+        config = checked(f"{group}={name}", *more)
+        assert getattr(config, group).name == name
+        assert config.sampler.gen_length == config.benchmark.gen_length
+
+
+def test_the_schema_and_conf_hold_the_same_keys() -> None:
+    """No default outside conf/, no key in conf/ that nothing reads."""
+    known = set(known_keys())
+    container = OmegaConf.to_container(composed(), resolve=False)
+    assert isinstance(container, dict)
+    missing = {key for key in differing_keys(container, {}) if key not in known}
+    assert not missing
+
+
+MISTAKES = [
+    (["seed=abc"], "seed=abc has the wrong type: a whole number"),
+    (["seed=null"], "seed"),
+    (["sampler.temperature=-1"], "sampler.temperature=-1.0 is out of range: it must be at least 0"),
+    (["sampler.temperature=nan"], "out of range"),
+    (["sampler.top_p=0"], "sampler.top_p=0.0 is out of range: it must be greater than 0"),
+    (["sampler.top_p=1.5"], "at most 1"),
+    (["sampler.block_length=5"], "does not divide sampler.gen_length=36: choose from 1, 2, 3, 4, 6, 9, 12, 18, 36"),
+    (["sampler.steps=8", "sampler.tokens_per_step=2"], "both set"),
+    (["sampler.steps=40"], "at most sampler.gen_length=36"),
+    (["sampler.steps=10", "sampler.block_length=9"], "not a multiple of the 4 blocks"),
+    (["sampler.tokens_per_step=10", "sampler.block_length=9"], "at most sampler.block_length=9"),
+    (["sampler.order=confidense"], "did you mean confidence"),
+    (["sampler.guidance.kind=rwz"], "sampler.guidance.kind=rwz is not known: choose from none, temperature, rws"),
+    (["sampler.guidance.strength=-2"], "sampler.guidance.strength=-2.0 is out of range"),
+    (["+sampler.guidance.strenght=2"], "sampler.guidance.strenght is not a setting here; did you mean sampler.guidance.strength"),
+    (["+sampler.tempature=1"], "did you mean sampler.temperature"),
+    (["+colour=red"], "colour is not a setting"),
+    (["runtime.batch_size=1.5"], "runtime.batch_size=1.5 has the wrong type: a whole number"),
+    (["benchmark.limit=0"], "benchmark.limit=0 is out of range: it must be at least 1"),
+    (["reward=none"], "needs a reward"),
+    (["model.remote_code=true"], "model.revision"),
+    (["reward=constant", "sampler.guidance.normalize=none", "reward.value=-1"], "reward.value=-1.0"),
+    (["model=tiny", "~model.path"], "model.path is not set"),
+    (["sampler.block_length=${nowhere}"], "cannot be resolved"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_mistakes_are_named(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        checked(*overrides)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
+def test_steps_and_blocks_always_add_up(blocks: int, block_length: int, steps_per_block: int) -> None:
+    sampler = make_sampler()
+    sampler.gen_length, sampler.block_length = blocks * block_length, block_length
+    sampler.steps = None
+    assert sampler.blocks == blocks
+    assert sampler.steps_per_block == block_length
+    sampler.tokens_per_step = min(steps_per_block, block_length)
+    assert (sampler.steps_per_block - 1) * sampler.tokens_per_step < block_length
+    assert sampler.steps_per_block * sampler.tokens_per_step >= block_length
+
+
+def test_identity_leaves_out_what_changes_no_token() -> None:
+    a = OmegaConf.to_container(composed("runtime.batch_size=3", "output=elsewhere"), resolve=True)
+    b = OmegaConf.to_container(composed(), resolve=True)
+    c = OmegaConf.to_container(composed("sampler.temperature=0.5"), resolve=True)
+    assert isinstance(a, dict) and isinstance(b, dict) and isinstance(c, dict)  # noqa: PT018
+    assert config_hash(a) == config_hash(b) != config_hash(c)
+    assert differing_keys(identity(b), identity(c)) == {"sampler.temperature": (0.0, 0.5)}
