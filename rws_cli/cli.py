@@ -58,7 +58,9 @@ def run(
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
     cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan and its cost; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the plan and its cost; run nothing.")
+    ] = False,
 ) -> None:
     """Decode a benchmark and write a run folder.
 

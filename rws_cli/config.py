@@ -26,9 +26,9 @@ LISTED_GROUPS = GROUPS[:5]
 BUNDLED = "bundled:"
 
 
-def option(**limits: Any) -> Any:
-    """A setting and its limits: choices=(…), min=…, above=…, max=…"""
-    return field(metadata=limits)
+def limits(**allowed: Any) -> dict[str, Any]:
+    """What a setting may be, for its field's metadata: choices=(…), min=…, above=…, max=…"""
+    return allowed
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -48,14 +48,14 @@ class Model:
     """
 
     name: str
-    kind: str = option(choices=("llada", "dream", "masked_lm"))
+    kind: str = field(metadata=limits(choices=("llada", "dream", "masked_lm")))
     path: str
     revision: str | None
-    dtype: str = option(choices=DTYPES)
+    dtype: str = field(metadata=limits(choices=DTYPES))
     device: str
     device_map: str | None
-    attention: str = option(choices=("sdpa", "eager", "flash_attention_2"))
-    mask_token_id: int | None = option(min=0)
+    attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
+    mask_token_id: int | None = field(metadata=limits(min=0))
     chat_template: bool
     remote_code: bool
 
@@ -81,13 +81,13 @@ class ClassifierReward:
     kind: str
     path: str
     revision: str | None
-    dtype: str = option(choices=DTYPES)
+    dtype: str = field(metadata=limits(choices=DTYPES))
     device: str
     device_map: str | None
-    attention: str = option(choices=("sdpa", "eager", "flash_attention_2"))
-    batch_size: int = option(min=1)
+    attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
+    batch_size: int = field(metadata=limits(min=1))
     statistics: str | None
-    max_length: int | None = option(min=1)
+    max_length: int | None = field(metadata=limits(min=1))
     remote_code: bool
 
 
@@ -137,7 +137,7 @@ class TemperatureGuidance:
     """Constant scale of the logits, the control that every claim for RWS needs."""
 
     kind: str
-    scale: float = option(above=0.0)
+    scale: float = field(metadata=limits(above=0.0))
 
 
 @dataclass
@@ -145,13 +145,13 @@ class RewardGuidance:
     """Reward-Weighted Sampling. What the paper leaves open is an option here; see decoding/guidance.py for each."""
 
     kind: str
-    strength: float = option(min=0.0)
-    form: str = option(choices=("identity", "linear", "exponential", "floored"))
-    normalize: str = option(choices=("none", "zscore", "minmax", "sigmoid"))
-    fill: str = option(choices=("argmax", "sample", "drop", "keep"))
-    target: str = option(choices=("all", "proposed"))
-    every: int = option(min=1)
-    floor: float = option(above=0.0)
+    strength: float = field(metadata=limits(min=0.0))
+    form: str = field(metadata=limits(choices=("identity", "linear", "exponential", "floored")))
+    normalize: str = field(metadata=limits(choices=("none", "zscore", "minmax", "sigmoid")))
+    fill: str = field(metadata=limits(choices=("argmax", "sample", "drop", "keep")))
+    target: str = field(metadata=limits(choices=("all", "proposed")))
+    every: int = field(metadata=limits(min=1))
+    floor: float = field(metadata=limits(above=0.0))
 
 
 GUIDANCES = {"none": NoGuidance, "temperature": TemperatureGuidance, "rws": RewardGuidance}
@@ -168,16 +168,16 @@ class Sampler:
     """
 
     name: str
-    order: str = option(choices=ORDERS)
-    gen_length: int = option(min=1)
-    block_length: int = option(min=1)
-    steps: int | None = option(min=1)
-    tokens_per_step: int | None = option(min=1)
-    temperature: float = option(min=0.0)
-    top_p: float = option(above=0.0, max=1.0)
-    cfg_scale: float = option(min=0.0)
-    confidence: str = option(choices=("raw", "tempered"))
-    eos: str = option(choices=("none", "suppress", "stop"))
+    order: str = field(metadata=limits(choices=ORDERS))
+    gen_length: int = field(metadata=limits(min=1))
+    block_length: int = field(metadata=limits(min=1))
+    steps: int | None = field(metadata=limits(min=1))
+    tokens_per_step: int | None = field(metadata=limits(min=1))
+    temperature: float = field(metadata=limits(min=0.0))
+    top_p: float = field(metadata=limits(above=0.0, max=1.0))
+    cfg_scale: float = field(metadata=limits(min=0.0))
+    confidence: str = field(metadata=limits(choices=("raw", "tempered")))
+    eos: str = field(metadata=limits(choices=("none", "suppress", "stop")))
     guidance: Any
 
     @property
@@ -199,18 +199,18 @@ class BenchmarkConfig:
     """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need."""
 
     name: str
-    kind: str = option(choices=("sudoku", "arithmetic"))
-    limit: int = option(min=1)
+    kind: str = field(metadata=limits(choices=("sudoku", "arithmetic")))
+    limit: int = field(metadata=limits(min=1))
     seed: int
-    gen_length: int = option(min=1)
+    gen_length: int = field(metadata=limits(min=1))
 
 
 @dataclass
 class Runtime:
     """What may change without changing a token: rows decoded together, CPU threads (null: as torch chooses)."""
 
-    batch_size: int = option(min=1)
-    threads: int | None = option(min=1)
+    batch_size: int = field(metadata=limits(min=1))
+    threads: int | None = field(metadata=limits(min=1))
 
 
 @dataclass
@@ -236,7 +236,9 @@ def choices(group: str) -> dict[str, str]:
     found = {}
     for path in sorted((CONF / group).glob("*.yaml")):
         if not path.stem.startswith("_"):
-            comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+            comments = [
+                line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
+            ]
             found[path.stem] = comments[0][2:] if comments else ""
     return found
 
@@ -288,7 +290,10 @@ def _type_name(cls: type, key: str) -> str:
     for part in key.split("."):
         hint = get_type_hints(hint).get(part, "another type")
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    words = [names.get(name, name) for name in re.findall(r"\w+", getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint))]
+    words = [
+        names.get(name, name)
+        for name in re.findall(r"\w+", getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint))
+    ]
     return " or ".join("null" if word == "None" else word for word in words)
 
 
@@ -300,7 +305,9 @@ def _check_limits(node: Any, where: str) -> None:
         elif value is not None:
             allowed = f.metadata.get("choices")
             if allowed and value not in allowed:
-                raise UsageError(f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}")
+                raise UsageError(
+                    f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"
+                )
             for limit, broken, words in (
                 ("min", lambda v, m: v < m, "at least"),
                 ("above", lambda v, m: not v > m, "greater than"),
@@ -314,7 +321,9 @@ def _check_limits(node: Any, where: str) -> None:
 def _by_kind(schemas: dict[str, type], values: Any, at: str) -> Any:
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in schemas:
-        raise UsageError(f"{at}.kind={kind} is not known: choose from {', '.join(schemas)}{nearest(str(kind), list(schemas)) or '.'}")
+        raise UsageError(
+            f"{at}.kind={kind} is not known: choose from {', '.join(schemas)}{nearest(str(kind), list(schemas)) or '.'}"
+        )
     return _typed(schemas[kind], values, at)
 
 
@@ -336,7 +345,9 @@ def _check_sampler(config: Config) -> None:
             f"(gen_length {s.gen_length} / block_length {s.block_length}): choose {s.blocks}, {2 * s.blocks}, …"
         )
     if s.steps is not None and s.steps > s.gen_length:
-        raise UsageError(f"sampler.steps={s.steps} is out of range: it must be at most sampler.gen_length={s.gen_length}.")
+        raise UsageError(
+            f"sampler.steps={s.steps} is out of range: it must be at most sampler.gen_length={s.gen_length}."
+        )
     if s.tokens_per_step is not None and s.tokens_per_step > s.block_length:
         raise UsageError(
             f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
@@ -344,7 +355,9 @@ def _check_sampler(config: Config) -> None:
         )
     if isinstance(s.guidance, RewardGuidance):
         if isinstance(config.reward, NoReward):
-            raise UsageError("sampler.guidance.kind=rws needs a reward: choose reward=tiny or another, not reward=none.")
+            raise UsageError(
+                "sampler.guidance.kind=rws needs a reward: choose reward=tiny or another, not reward=none."
+            )
         if s.guidance.normalize == "none" and isinstance(config.reward, ConstantReward) and config.reward.value <= 0:
             raise UsageError(
                 f"reward.value={config.reward.value} cannot scale logits with sampler.guidance.normalize=none: it must be greater than 0."

@@ -127,7 +127,13 @@ def decode_batch(
 
     sampler, ids = config.sampler, [example.id for example in batch]
     canvas = new_canvas(
-        [prompts[i] for i in ids], ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, config.seed, denoiser.device
+        [prompts[i] for i in ids],
+        ids,
+        sampler.gen_length,
+        denoiser.mask_id,
+        denoiser.pad_id,
+        config.seed,
+        denoiser.device,
     )
     costs = [Cost() for _ in batch]
     scorer = None
@@ -244,5 +250,3 @@ def _check_context(model: Any, prompts: dict[str, list[int]], gen_length: int) -
 def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:
     for start in range(0, len(examples), size):
         yield examples[start : start + size]
-
-

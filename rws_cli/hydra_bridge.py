@@ -123,7 +123,9 @@ def sort_flags(arguments: list[str]) -> list[str]:
         if argument.startswith("-"):
             name = argument.split("=", 1)[0]
             if name not in FLAGS:
-                raise UsageError(f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}")
+                raise UsageError(
+                    f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}"
+                )
             flags.append(argument)
             if argument in FLAGS_WITH_VALUE:
                 flags += [value for value in [next(rest, None)] if value is not None]
@@ -155,7 +157,9 @@ def explain(error: Exception) -> str:
     if match := re.search(r"Error parsing override '([^']*)'", text):
         return f"The override {match.group(1)!r} cannot be read: write key=value, and quote what the shell would split."
     if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input|no viable alternative", text):
-        return f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
+        return (
+            f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
+        )
     return f"{first_line(error)}{'' if first_line(error).endswith('.') else '.'}"
 
 

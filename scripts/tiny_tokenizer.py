@@ -31,9 +31,7 @@ def vocabulary() -> list[str]:
 
 
 def build() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(
-        models.WordLevel({token: n for n, token in enumerate(vocabulary())}, unk_token="<|unknown|>")
-    )
+    tokenizer = Tokenizer(models.WordLevel({token: n for n, token in enumerate(vocabulary())}, unk_token="<|unknown|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(

@@ -30,7 +30,7 @@ from train_mdm import LENGTHS, MAKERS, WIDTHS, encode, make_optimizers, mask_som
 from transformers import LlamaForSequenceClassification
 
 from rws_cli.benchmarks.arithmetic import Arithmetic
-from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import ClassifierReward, Model, NoGuidance, RewardGuidance, Sampler
 from rws_cli.decoding.canvas import new_canvas
@@ -41,7 +41,7 @@ from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
-BENCHMARKS = {"sudoku": Sudoku, "arithmetic": Arithmetic}
+BENCHMARKS: dict[str, type[Benchmark]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = 4
 """Damaged answers to each prompt."""
 
@@ -63,9 +63,7 @@ def make_reward(denoiser: Denoiser, tokenizer: Any) -> LlamaForSequenceClassific
 
 
 @torch.no_grad()
-def damage(
-    denoiser: Denoiser, ids: torch.Tensor, length: int, kind: int, generator: torch.Generator
-) -> torch.Tensor:
+def damage(denoiser: Denoiser, ids: torch.Tensor, length: int, kind: int, generator: torch.Generator) -> torch.Tensor:
     """Damaged answers (B, G). kind 0: hide and fill; 1, 2: wrong tokens first; 3: three parallel steps from nothing."""
     truth = ids[:, -length:]
     answers = truth.clone()
@@ -138,7 +136,9 @@ def own_decodings(
     length = LENGTHS[task]
     watching = RewardGuidance("rws", 0.0, "linear", "zscore", "argmax", "all", 1, 1e-3)
     guidance = watching if watch else NoGuidance("none")
-    sampler = Sampler("calibration", order, length, length, None, tokens_per_step, 0.0, 1.0, 0.0, "raw", "none", guidance)
+    sampler = Sampler(
+        "calibration", order, length, length, None, tokens_per_step, 0.0, 1.0, 0.0, "raw", "none", guidance
+    )
     texts: list[str] = []
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
@@ -295,14 +295,20 @@ def main() -> None:
             means = [round(float(x), 4) for x in np.mean(recent, axis=0)]
             recent.clear()
             names = [f"{task}_{what}" for task in MAKERS for what in ("pair_loss", "pair_accuracy", "level_loss")]
-            line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1), **dict(zip(names, means, strict=True))}
+            line = {
+                "step": step + 1,
+                "seconds": round(time.monotonic() - started, 1),
+                **dict(zip(names, means, strict=True)),
+            }
             with curve.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
 
     reward.eval().to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    settings = ClassifierReward("tiny", "classifier", str(args.out), None, "float32", "cpu", None, "sdpa", 128, None, None, False)
+    settings = ClassifierReward(
+        "tiny", "classifier", str(args.out), None, "float32", "cpu", None, "sdpa", 128, None, None, False
+    )
     saved = Classifier(settings)
     statistics = calibrate(saved, denoiser, args.test_problems)
     (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n")

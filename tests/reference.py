@@ -47,7 +47,11 @@ def llada_logits(tokens: Tensor, w: dict[str, Tensor], config: dict) -> Tensor:
         block = {k.removeprefix(f"blocks.{n}."): v for k, v in w.items() if k.startswith(f"blocks.{n}.")}
         h = rms_norm(x, block["attn_norm.weight"], eps)
         q, k, v = (h @ block[f"{name}_proj.weight"].T + block.get(f"{name}_proj.bias", 0) for name in "qkv")
-        x = x + attend(q, k, v, config["n_heads"], config["n_kv_heads"], config["rope_theta"]) @ block["attn_out.weight"].T
+        x = (
+            x
+            + attend(q, k, v, config["n_heads"], config["n_kv_heads"], config["rope_theta"])
+            @ block["attn_out.weight"].T
+        )
         h = rms_norm(x, block["ff_norm.weight"], eps)
         gate = h @ block["ff_proj.weight"].T
         x = x + (gate * torch.sigmoid(gate) * (h @ block["up_proj.weight"].T)) @ block["ff_out.weight"].T

@@ -54,7 +54,9 @@ def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
 class FakeDenoiser:
     """Logits are a smooth random function of the tokens attended to: rows cannot see each other or their padding."""
 
-    def __init__(self, vocabulary: int = 12, mask_id: int = 11, eos_ids: tuple[int, ...] = (10,), seed: int = 0) -> None:
+    def __init__(
+        self, vocabulary: int = 12, mask_id: int = 11, eos_ids: tuple[int, ...] = (10,), seed: int = 0
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.mask_id, self.eos_ids, self.vocabulary = mask_id, eos_ids, vocabulary
         self.embedding = torch.randn(vocabulary, 16, generator=generator, dtype=torch.float64)
@@ -154,7 +156,11 @@ def save_llada(folder: Path, config: dict[str, Any], weights: dict[str, Tensor])
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 0}))
     tokenizer = word_tokenizer(
-        WORDS, eos_token="<|endoftext|>", pad_token="<|endoftext|>", bos_token="<|startoftext|>", chat_template=LLADA_TEMPLATE
+        WORDS,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        bos_token="<|startoftext|>",
+        chat_template=LLADA_TEMPLATE,
     )
     tokenizer.save_pretrained(folder)
     return folder

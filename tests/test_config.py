@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from support import make_sampler
 
-from rws_cli.config import CONF, LISTED_GROUPS, Config, check, choices, config_hash, differing_keys, identity, known_keys
+from rws_cli.config import (
+    CONF,
+    LISTED_GROUPS,
+    Config,
+    check,
+    choices,
+    config_hash,
+    differing_keys,
+    identity,
+    known_keys,
+)
 from rws_cli.errors import UsageError
 
 

@@ -64,9 +64,7 @@ def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
         chain = str(start) + "".join(f"{op}{operand}" for op, operand, _ in steps)
         if held_out("arithmetic " + chain) == (split == "test"):
             break
-    told = [
-        rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps
-    ]
+    told = [rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps]
     problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
     answer = f"so {start}"
     for number, (op, operand, result) in enumerate(steps, start=1):

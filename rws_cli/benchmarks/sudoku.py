@@ -29,8 +29,7 @@ PEERS = [
     [
         other
         for other in range(CELLS)
-        if other != cell
-        and (other // SIZE == cell // SIZE or other % SIZE == cell % SIZE or _box(other) == _box(cell))
+        if other != cell and (other // SIZE == cell // SIZE or other % SIZE == cell % SIZE or _box(other) == _box(cell))
     ]
     for cell in range(CELLS)
 ]

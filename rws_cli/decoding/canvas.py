@@ -37,9 +37,7 @@ class Canvas:
 
     def rows(self, index: Tensor) -> Canvas:
         """A copy of some rows, for a forward pass."""
-        return Canvas(
-            self.tokens_BL[index], self.attention_BL[index], self.start, self.mask_id, self.key_B[index]
-        )
+        return Canvas(self.tokens_BL[index], self.attention_BL[index], self.start, self.mask_id, self.key_B[index])
 
 
 def new_canvas(

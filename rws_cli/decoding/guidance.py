@@ -35,9 +35,7 @@ class Statistics:
     max: float
 
 
-def fill(
-    logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, step: int, position_N: Tensor
-) -> Tensor:
+def fill(logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, step: int, position_N: Tensor) -> Tensor:
     """Tokens (N,) to show in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").
 
     For "drop" and "keep" the masks stay; the text is then rendered without or with them.
@@ -73,7 +71,9 @@ def scale(r: float, settings: RewardGuidance) -> float:
     Raises RunError for a raw score that does not, and for one that is not a number.
     """
     if not math.isfinite(r):
-        raise RunError(f"The reward model returned {r}, which cannot scale logits: check the reward model and its dtype.")
+        raise RunError(
+            f"The reward model returned {r}, which cannot scale logits: check the reward model and its dtype."
+        )
     strength = settings.strength
     if settings.form == "linear":
         value = 1.0 + strength * r

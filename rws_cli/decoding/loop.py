@@ -231,9 +231,7 @@ class _Guide:
         if due:
             row_N, position_N = wanted_BG.nonzero().unbind(1)
             shown_BG = part.response_BG.clone()
-            shown_BG[wanted_BG] = fill(
-                logits_NV, settings.fill, part.mask_id, part.key_B[row_N], step, position_N
-            )
+            shown_BG[wanted_BG] = fill(logits_NV, settings.fill, part.mask_id, part.key_B[row_N], step, position_N)
             filled = (1 - part.masked_BG.double().mean(1)).tolist()
             scores = self.scorer([rows[b] for b in due], shown_BG[due], [filled[b] for b in due], step)
             for b, score in zip(due, scores, strict=True):

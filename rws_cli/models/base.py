@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rws_cli.config import ClassifierReward, Model
 from rws_cli.errors import UsageError
@@ -23,7 +23,7 @@ class Denoiser:
     eos_ids: tokens that end an answer, the one that pads it first. chat_template: whether prompts are wrapped in it.
     """
 
-    model: nn.Module
+    model: Any
     tokenizer: Any
     forward: Forward
     mask_id: int
@@ -79,7 +79,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
 
 def load_weights(
     auto_class: Any, path: str, settings: Model | ClassifierReward, key: str, **arguments: Any
-) -> tuple[nn.Module, torch.device]:
+) -> tuple[Any, torch.device]:
     """from_pretrained with this project's rules: safetensors only, every weight found, none left over.
 
     Raises UsageError naming `key` (model or reward) and what is wrong with the checkpoint.
@@ -105,7 +105,9 @@ def load_weights(
     except Exception as error:  # safetensors raises its own type, which is no subclass of the above
         if type(error).__module__.split(".")[0] != "safetensors" and "Safetensor" not in type(error).__name__:
             raise
-        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {error} (a corrupt or partial file?)") from error
+        raise UsageError(
+            f"{key}.path={settings.path} cannot be loaded: {error} (a corrupt or partial file?)"
+        ) from error
     for words in ("missing", "unexpected", "mismatched"):
         if names := sorted(map(str, report.get(f"{words}_keys") or [])):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -148,7 +150,9 @@ def find_tokens(settings: Model, config: dict[str, Any], tokenizer: Any) -> tupl
     if not flat:
         flat = [token for token in (tokenizer.sep_token_id,) if token is not None]
     if not flat:
-        raise UsageError(f"model.path={settings.path} names no end-of-text token, neither in config.json nor in its tokenizer.")
+        raise UsageError(
+            f"model.path={settings.path} names no end-of-text token, neither in config.json nor in its tokenizer."
+        )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else flat[0]
     if settings.chat_template and not tokenizer.chat_template:
         raise UsageError(

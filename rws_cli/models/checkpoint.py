@@ -21,8 +21,10 @@ def locate(path: str, key: str) -> str:
         folder = ASSETS / path.removeprefix(BUNDLED)
         if not (folder / "config.json").is_file():
             names = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
-            raise UsageError(f"{key}={path} is not bundled: choose from {', '.join(BUNDLED + n for n in names)}"
-                             f"{nearest(folder.name, names) or '.'}")
+            raise UsageError(
+                f"{key}={path} is not bundled: choose from {', '.join(BUNDLED + n for n in names)}"
+                f"{nearest(folder.name, names) or '.'}"
+            )
         return str(folder)
     folder = Path(path).expanduser()
     if folder.is_dir():

@@ -37,7 +37,9 @@ def qwen2_config(config: dict[str, Any], path: str) -> Any:
     from transformers import Qwen2Config
 
     if str(config.get("model_type")).lower() != "dream":
-        raise UsageError(f"model.path={path} is not a Dream checkpoint: config.json says model_type {config.get('model_type')}.")
+        raise UsageError(
+            f"model.path={path} is not a Dream checkpoint: config.json says model_type {config.get('model_type')}."
+        )
     if config.get("use_sliding_window") or config.get("rope_scaling"):
         raise UsageError(f"model.path={path} is not supported: config.json asks for a sliding window or rope scaling.")
     native = Qwen2Config(
@@ -61,7 +63,14 @@ def load(settings: Model) -> Denoiser:
     mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
     model, device = load_weights(Qwen2ForCausalLM, path, settings, "model", config=native)
     denoiser = Denoiser(
-        model, tokenizer, bidirectional_forward(model, shift=1), mask_id, eos_ids, pad_id, settings.chat_template, device
+        model,
+        tokenizer,
+        bidirectional_forward(model, shift=1),
+        mask_id,
+        eos_ids,
+        pad_id,
+        settings.chat_template,
+        device,
     )
     check_bidirectional(denoiser)
     return denoiser

@@ -55,7 +55,9 @@ def llama_config(config: dict[str, Any], path: str) -> Any:
     from transformers import LlamaConfig
 
     if config.get("model_type") != "llada":
-        raise UsageError(f"model.path={path} is not a LLaDA checkpoint: config.json says model_type {config.get('model_type')}.")
+        raise UsageError(
+            f"model.path={path} is not a LLaDA checkpoint: config.json says model_type {config.get('model_type')}."
+        )
     for name, value in EXPECTED.items():
         if config.get(name, value) != value:
             raise UsageError(f"model.path={path} is not supported: config.json has {name}={config[name]}, not {value}.")
@@ -94,8 +96,14 @@ def load(settings: Model) -> Denoiser:
     mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
     model, device = load_weights(LlamaForCausalLM, path, settings, "model", config=native, key_mapping=KEY_MAPPING)
     denoiser = Denoiser(
-        model, tokenizer, bidirectional_forward(model, shift=0), mask_id, eos_ids, pad_id, settings.chat_template, device
+        model,
+        tokenizer,
+        bidirectional_forward(model, shift=0),
+        mask_id,
+        eos_ids,
+        pad_id,
+        settings.chat_template,
+        device,
     )
     check_bidirectional(denoiser)
     return denoiser
-

@@ -36,9 +36,7 @@ def load(settings: Model) -> Denoiser:
 def _forward(model: Any) -> Forward:
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     # RoBERTa and its kin number positions from the padding id upward.
-    first = next(
-        (m.padding_idx + 1 for m in model.modules() if hasattr(m, "create_position_ids_from_input_ids")), 0
-    )
+    first = next((m.padding_idx + 1 for m in model.modules() if hasattr(m, "create_position_ids_from_input_ids")), 0)
 
     def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
         positions = {"position_ids": position_ids(attention_BL) + first} if takes_positions else {}

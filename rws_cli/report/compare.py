@@ -120,7 +120,9 @@ def _paired(runs: list[Run]) -> list[str]:
     for run in runs[1:]:
         for i in ids:
             if run.samples[i]["prompt"] != runs[0].samples[i]["prompt"]:
-                raise UsageError(f"Example {i} has another prompt in {shown(run.folder)} than in {shown(runs[0].folder)}.")
+                raise UsageError(
+                    f"Example {i} has another prompt in {shown(run.folder)} than in {shown(runs[0].folder)}."
+                )
     return ids
 
 

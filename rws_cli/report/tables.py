@@ -32,7 +32,10 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
         ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
         ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{reward_tokens}, {cost['reward_hits']:,} hits"),
-        ("decoding", f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"),
+        (
+            "decoding",
+            f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}",
+        ),
         ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
         *([("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")] if "peak_memory_bytes" in cost else []),
         *([("whole run", f"{cost['run_seconds']:,.1f} s")] if "run_seconds" in cost else []),

@@ -34,7 +34,8 @@ class Scores:
 class Reward(Protocol):
     """statistics is None where none were stored; then only sampler.guidance.normalize=none can use the reward."""
 
-    statistics: Statistics | None
+    @property
+    def statistics(self) -> Statistics | None: ...
 
     def score(self, candidates: list[Candidate]) -> Scores: ...
 

@@ -33,7 +33,9 @@ def claim_version(parent: Path) -> Path:
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise RunError(f"The output folder {parent} cannot be written: {error.strerror}; set output=<a folder>.") from error
+        raise RunError(
+            f"The output folder {parent} cannot be written: {error.strerror}; set output=<a folder>."
+        ) from error
 
 
 def point_latest(folder: Path) -> None:

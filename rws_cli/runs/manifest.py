@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,17 @@ from rws_cli import __version__
 from rws_cli.config import PACKAGE, config_hash
 
 SCHEMA = 1
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
 
 
 def new_manifest(resolved: dict[str, Any], overrides: list[str], command: str) -> dict[str, Any]:
@@ -39,7 +49,7 @@ def new_manifest(resolved: dict[str, Any], overrides: list[str], command: str) -
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

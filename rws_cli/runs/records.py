@@ -33,7 +33,9 @@ def read_samples(run: Path) -> list[dict[str, Any]]:
             except ValueError as error:
                 if not path.read_bytes().endswith(b"\n") and path.read_bytes().endswith(line):
                     break
-                raise RunError(f"{path}, line {number} is not JSON: the file was changed by hand or damaged.") from error
+                raise RunError(
+                    f"{path}, line {number} is not JSON: the file was changed by hand or damaged."
+                ) from error
     return samples
 
 

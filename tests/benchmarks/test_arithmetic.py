@@ -9,7 +9,14 @@ import pytest
 
 from rws_cli.benchmarks.arithmetic import Arithmetic, make_example
 
-WORDS = {"doubles": ("*", 2), "triples": ("*", 3), "quadruples": ("*", 4), "half": ("/", 2), "third": ("/", 3), "quarter": ("/", 4)}
+WORDS = {
+    "doubles": ("*", 2),
+    "triples": ("*", 3),
+    "quadruples": ("*", 4),
+    "half": ("/", 2),
+    "third": ("/", 3),
+    "quarter": ("/", 4),
+}
 
 
 def work_out(problem: str) -> tuple[str, list[int], str]:

@@ -13,7 +13,9 @@ from rws_cli.benchmarks.sudoku import Sudoku, canonical, in_split, make_puzzle
 def legal(grid: str) -> bool:
     rows = [grid[6 * r : 6 * r + 6] for r in range(6)]
     columns = [grid[c::6] for c in range(6)]
-    boxes = ["".join(rows[2 * i + a][3 * j + b] for a, b in product(range(2), range(3))) for i in range(3) for j in range(2)]
+    boxes = [
+        "".join(rows[2 * i + a][3 * j + b] for a, b in product(range(2), range(3))) for i in range(3) for j in range(2)
+    ]
     return all(sorted(unit) == list("123456") for unit in (*rows, *columns, *boxes))
 
 

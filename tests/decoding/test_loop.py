@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import FakeDenoiser, make_sampler
 from torch import Tensor
 
 from rws_cli.config import RewardGuidance, TemperatureGuidance
@@ -62,7 +62,9 @@ samplers = st.fixed_dictionaries(
         "cfg_scale": st.sampled_from([0.0, 0.5]),
         "confidence": st.sampled_from(["raw", "tempered"]),
         "eos": st.sampled_from(["none", "suppress", "stop"]),
-        "guidance": st.sampled_from([guidance(), guidance(fill="sample", every=2), TemperatureGuidance("temperature", 2.0)]),
+        "guidance": st.sampled_from(
+            [guidance(), guidance(fill="sample", every=2), TemperatureGuidance("temperature", 2.0)]
+        ),
     }
 )
 

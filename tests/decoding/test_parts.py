@@ -43,7 +43,7 @@ def test_uniforms_are_uniform_and_independent_of_company() -> None:
     assert abs(float(torch.corrcoef(u).fill_diagonal_(0).abs().max())) < 0.25
     assert torch.equal(uniform(keys[7:9], 3, torch.arange(7, 9), 500), u[7:9])
     assert not torch.equal(uniform(keys, 4, torch.arange(40), 500), u)
-    assert 0 < float(u.min())
+    assert float(u.min()) > 0
     assert float(u.max()) < 1
 
 
@@ -113,7 +113,9 @@ def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> Rew
     return RewardGuidance("rws", strength, form, normalize, "argmax", "all", 1, 1e-3)
 
 
-@pytest.mark.parametrize(("form", "expected"), [("identity", 0.5), ("linear", 2.0), ("exponential", math.e), ("floored", 0.5)])
+@pytest.mark.parametrize(
+    ("form", "expected"), [("identity", 0.5), ("linear", 2.0), ("exponential", math.e), ("floored", 0.5)]
+)
 def test_forms_of_the_scale(form: str, expected: float) -> None:
     assert scale(0.5, settings(form, strength=2.0)) == pytest.approx(expected)
 

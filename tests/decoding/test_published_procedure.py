@@ -65,21 +65,34 @@ def published(
 
 CASES = [
     (gen, block, steps, temperature, cfg)
-    for gen, block, steps in ((8, 8, 8), (12, 4, 12), (12, 4, 6), (10, 5, 4), (12, 12, 5), (16, 8, 6), (9, 3, 9), (7, 7, 1))
+    for gen, block, steps in (
+        (8, 8, 8),
+        (12, 4, 12),
+        (12, 4, 6),
+        (10, 5, 4),
+        (12, 12, 5),
+        (16, 8, 6),
+        (9, 3, 9),
+        (7, 7, 1),
+    )
     for temperature in (0.0, 0.7, 1.5)
     for cfg in (0.0, 1.5)
 ]
 
 
 @pytest.mark.parametrize(("gen", "block", "steps", "temperature", "cfg"), CASES)
-def test_same_tokens_as_the_published_procedure(gen: int, block: int, steps: int, temperature: float, cfg: float) -> None:
+def test_same_tokens_as_the_published_procedure(
+    gen: int, block: int, steps: int, temperature: float, cfg: float
+) -> None:
     for model_seed in range(4):
         for order, remasking in (("confidence", "low_confidence"), ("random", "random")):
             model = FakeDenoiser(vocabulary=14, mask_id=13, seed=model_seed)
             prompt = [3, 1, 4, 1, 5][: 2 + model_seed]
             expected = published(model, prompt, gen, block, steps, temperature, cfg, remasking, seed=9)
             canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, seed=9)
-            sampler = make_sampler(gen, block_length=block, steps=steps, temperature=temperature, cfg_scale=cfg, order=order)
+            sampler = make_sampler(
+                gen, block_length=block, steps=steps, temperature=temperature, cfg_scale=cfg, order=order
+            )
             decode(model, canvas, sampler)
             assert canvas.response_BG[0].tolist() == expected
             assert model.mask_id not in expected

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import make_settings, random_weights, save_sharded
 from reference import dream_logits
+from support import make_settings, random_weights, save_sharded
 
 from rws_cli.errors import UsageError
 from rws_cli.models import load_model

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import llada_config, llada_weights, make_settings, save_llada
 from reference import llada_logits
+from support import llada_config, llada_weights, make_settings, save_llada
 
 from rws_cli.errors import UsageError
 from rws_cli.models import load_model

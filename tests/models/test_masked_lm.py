@@ -24,7 +24,9 @@ SIZE = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 WORDS = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(25))]
 FAMILIES = {
     "bert": lambda: BertForMaskedLM(BertConfig(**SIZE, pad_token_id=1)),
-    "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**SIZE, pad_token_id=1, eos_token_id=3, max_position_embeddings=64)),
+    "roberta": lambda: RobertaForMaskedLM(
+        RobertaConfig(**SIZE, pad_token_id=1, eos_token_id=3, max_position_embeddings=64)
+    ),
     "modernbert": lambda: ModernBertForMaskedLM(
         ModernBertConfig(**SIZE, pad_token_id=1, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3)
     ),

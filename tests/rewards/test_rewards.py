@@ -22,9 +22,7 @@ from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 from rws_cli.rewards.scorer import RowScorer
 
 WORDS = ["<unk>", "<pad>", "<end>", "<user>", "<bot>", *(f"w{n}" for n in range(20))]
-TEMPLATE = (
-    "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
-)
+TEMPLATE = "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
 SIZE = {
     "vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 1, "max_position_embeddings": 64,
@@ -103,7 +101,9 @@ def test_controls(tmp_path: Path) -> None:
     benchmark = Sudoku(limit=2)
     example = benchmark.examples()[0]
     half = example.reference[:18]
-    verifier = Verifier(benchmark).score([Candidate(example, half, 0.5, 3), Candidate(example, example.reference, 1.0, 9)])
+    verifier = Verifier(benchmark).score(
+        [Candidate(example, half, 0.5, 3), Candidate(example, example.reference, 1.0, 9)]
+    )
     assert verifier.values == [0.5, 1.0]
     assert Constant(0.25).score(candidates()).values == [0.25] * 5
 

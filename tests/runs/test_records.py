@@ -44,7 +44,9 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None
         claim_version(tmp_path / "outputs" / "x")
 
 
-samples_strategy = st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none(), min_size=1), min_size=1, max_size=5)
+samples_strategy = st.lists(
+    st.dictionaries(st.text(), st.text() | st.integers() | st.none(), min_size=1), min_size=1, max_size=5
+)
 
 
 @given(samples=samples_strategy, cut=st.integers(0, 10_000))
@@ -69,7 +71,15 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
 
 
 def trace_row(name: str, step: int) -> dict:
-    return {"id": name, "step": [step], "position": [0], "token": [7], "confidence": [0.5], "reward": [None], "scale": [1.5]}
+    return {
+        "id": name,
+        "step": [step],
+        "position": [0],
+        "token": [7],
+        "confidence": [0.5],
+        "reward": [None],
+        "scale": [1.5],
+    }
 
 
 def test_trace_parts_join_in_order_without_doubles(tmp_path: Path) -> None:

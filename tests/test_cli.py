@@ -1,0 +1,275 @@
+"""The command line as users type it, on a small random checkpoint in LLaDA's format (and so meaningless scores)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+import rws_cli
+from rws_cli.cli import app
+
+LIMIT = 6
+
+
+@pytest.fixture
+def rws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Type a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    runner = CliRunner()
+
+    def type_(*arguments: str) -> Result:
+        return runner.invoke(app, list(arguments))
+
+    return type_
+
+
+@pytest.fixture
+def small(llada_folder: Path) -> list[str]:
+    return [
+        f"model.path={llada_folder}", "model.name=small", f"benchmark.limit={LIMIT}", "reward=verifier",
+        "runtime.batch_size=4", "sampler.tokens_per_step=6",
+    ]  # fmt: skip
+
+
+def samples_of(run: Path) -> list[dict]:
+    """Samples without what a clock decides."""
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for sample in samples:
+        sample["cost"] = {key: value for key, value in sample["cost"].items() if not key.endswith("seconds")}
+    return samples
+
+
+def test_version_help_and_lists(rws) -> None:
+    assert rws("--version").output.strip() == f"rws {rws_cli.__version__}"
+    assert "compare" in rws("--help").output
+    assert "--resume" in rws("run", "--help").output
+    for group, name in (("model", "llada_1_5"), ("sampler", "left_to_right"), ("experiment", "controls")):
+        assert name in rws("list", group).output
+        assert name in rws("list").output
+    wrong = rws("list", "samplers")
+    assert wrong.exit_code == 2
+    assert "did you mean sampler" in wrong.output
+    assert rws().exit_code == 2
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = "import sys; from rws_cli import cli; print('torch' in sys.modules or 'hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", *small)
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    assert result.output.rstrip().endswith("outputs/sudoku/small-rws/v001")
+    assert "GOD (god_tokens)" in result.output
+    assert sorted(p.name for p in run.iterdir()) == [
+        "manifest.json", "metrics.json", "run.log", "samples.jsonl", "trace.parquet",
+    ]  # fmt: skip
+    assert (run.parent / "latest").resolve() == run
+
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["config"]["sampler"]["guidance"]["kind"] == "rws"
+    assert manifest["overrides"] == small
+    assert manifest["versions"]["torch"]
+    assert manifest["checkpoints"]["model"]["weights"]
+
+    samples = samples_of(run)
+    assert len(samples) == LIMIT
+    trace = pq.read_table(run / "trace.parquet").to_pylist()
+    assert [row["id"] for row in trace] == [sample["id"] for sample in samples]
+    for sample, row in zip(samples, trace, strict=True):
+        assert sorted(row["position"]) == list(range(36))
+        assert [sample["tokens"][p] for p in row["position"]] == row["token"]
+        assert all(1.0 < s < 2.0 for s in row["scale"])  # 1 + sigmoid
+        assert sample["cost"]["mdm_passes"] == 6
+        assert sample["cost"]["reward_calls"] + sample["cost"]["reward_hits"] == 6
+        assert sample["reward"] == sample["mark"]["partial"]
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["examples"] == LIMIT
+    assert metrics["accuracy"] == sum(s["mark"]["correct"] for s in samples) / LIMIT
+    assert metrics["partial"] == pytest.approx(sum(s["mark"]["partial"] for s in samples) / LIMIT)
+    assert metrics["cost"]["mdm_passes"] == 6 * LIMIT
+
+    shown = rws("show", "outputs/sudoku/small-rws")
+    assert shown.exit_code == 0
+    assert "accuracy" in shown.output
+    assert rws("run", *small, "seed=1").output.rstrip().endswith("v002")
+
+
+def test_the_same_tokens_at_any_batch_size(rws, small: list[str], tmp_path: Path) -> None:
+    found = []
+    for size in (1, 4, 6):
+        options = [
+            *small,
+            f"runtime.batch_size={size}",
+            "sampler.temperature=0.8",
+            "sampler.eos=stop",
+            f"output=o{size}",
+        ]
+        assert rws("run", *options).exit_code == 0
+        found.append(samples_of(tmp_path / f"o{size}" / "sudoku" / "small-rws" / "v001"))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_sweep_keeps_its_jobs_and_a_joined_table(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", "sampler=confidence,random", "seed=0,1", *small, "-m")  # Hydra wants -m first; rws does not
+    assert result.exit_code == 0, result.output
+    sweep = tmp_path / "outputs" / "multirun" / "v001"
+    assert sorted(p.name for p in sweep.iterdir()) == ["0", "1", "2", "3", "multirun.yaml", "sweep.csv"]
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["sampler"], row["seed"]) for row in rows] == [
+        ("confidence", "0"), ("confidence", "1"), ("random", "0"), ("random", "1"),
+    ]  # fmt: skip
+    for row in rows:
+        metrics = json.loads((sweep / row["job"] / "metrics.json").read_text())
+        assert float(row["accuracy"]) == metrics["accuracy"]
+        assert float(row["mdm_passes"]) == metrics["cost"]["mdm_passes"]
+    compared = rws("compare", str(sweep))
+    assert compared.exit_code == 0
+    assert "confidence" in compared.output
+    assert "0,1" in compared.output
+
+
+def test_one_failing_job_leaves_the_others_and_says_so(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", "-m", "sampler.block_length=36,5,18", *small)
+    assert result.exit_code == 2
+    assert "does not divide" in result.output
+    sweep = tmp_path / "outputs" / "multirun" / "v001"
+    assert (sweep / "0" / "metrics.json").exists()
+    assert (sweep / "2" / "metrics.json").exists()
+
+
+def test_dry_run_runs_nothing(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", "--dry-run", *small, "sampler.cfg_scale=1")
+    assert result.exit_code == 0, result.output
+    assert "MDM passes, at most" in result.output
+    assert f"{2 * 6 * LIMIT}" in result.output
+    assert not list(tmp_path.iterdir())
+    swept = rws("run", "--dry-run", "-m", *small, "seed=0,1")
+    assert swept.output.count("nothing was run") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_hydras_own_options(rws, tmp_path: Path) -> None:
+    printed = rws("run", "sampler=random", "--cfg", "job")
+    assert printed.exit_code == 0
+    assert "order: random" in printed.output
+    assert not list(tmp_path.iterdir())
+
+
+MISTAKES = {
+    "sampler=rwss": "sampler=rwss is not known: choose from confidence, entropy, left_to_right, margin, random, rws, temperature; did you mean rws?",
+    "smapler=rws": "did you mean sampler?",
+    "seeed=1": "seeed is not a setting here; did you mean seed?",
+    "+seed=1": "write seed=… without the plus",
+    "~foo": "removes a setting that does not exist",
+    "word": "write key=value",
+    "=3": "cannot be composed",
+    "sampler.guidance.form=[1": "cannot be read",
+    "--resme": "did you mean --resume?",
+    "model=llada": "GSAI-ML/LLaDA-8B-Instruct cannot be had",
+    "model.path=/nowhere": "model.path=/nowhere does not exist",
+    "reward.path=bundled:nothing": "is not bundled",
+    "model.device=cuda:77": "model.device=cuda:77",
+    "model.device=abacus": "is not a device",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(rws, override: str, tmp_path: Path) -> None:
+    result = rws("run", override)
+    assert result.exit_code == 2, result.output
+    assert MISTAKES[override] in result.output
+    assert "Traceback" not in result.output
+    assert result.output.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_refuses_what_cannot_be_compared(rws, small: list[str]) -> None:
+    assert rws("compare", "nowhere", "neither").exit_code == 2
+    rws("run", *small, "output=a")
+    rws("run", *small, "output=b", "benchmark.seed=5")
+    one = rws("compare", "a/sudoku/small-rws")
+    assert one.exit_code == 2
+    assert "two or more" in one.output
+    different = rws("compare", "a/sudoku/small-rws", "b/sudoku/small-rws")
+    assert different.exit_code == 2
+    assert "no example in common" in different.output
+
+
+def test_resume_refuses_another_configuration(rws, small: list[str], tmp_path: Path) -> None:
+    assert rws("run", *small).exit_code == 0
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    refused = rws("run", "--resume", str(run), "sampler.temperature=0.5", "seed=3")
+    assert refused.exit_code == 2
+    assert "sampler.temperature (0.0 there, 0.5 here)" in refused.output
+    assert "seed (0 there, 3 here)" in refused.output
+    assert rws("run", "--resume", str(tmp_path / "nowhere")).exit_code == 2
+    again = rws("run", "--resume", str(run), "runtime.batch_size=1")  # changes no token, so it is welcome
+    assert again.exit_code == 0, again.output
+    assert len(samples_of(run)) == LIMIT
+
+
+@pytest.mark.parametrize("lines", [0, 3, 7])
+def test_a_killed_run_resumes_to_the_same_samples(rws, small: list[str], tmp_path: Path, lines: int) -> None:
+    options = [
+        *small,
+        "benchmark.limit=12",
+        "runtime.batch_size=1",
+        "sampler.tokens_per_step=1",
+        "sampler.temperature=0.7",
+    ]
+    assert rws("run", *options, "output=whole").exit_code == 0
+    killed = tmp_path / "killed" / "sudoku" / "small-rws" / "v001"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rws_cli", "run", *options, "output=killed"], cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        file = killed / "samples.jsonl"
+        done = file.read_bytes().count(b"\n") if file.exists() else 0
+        if (killed / "manifest.json").exists() and done >= lines:
+            break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with (killed / "samples.jsonl").open("a") as file:
+        file.write('{"id": "sudoku-test-0-')  # and the disk caught it in the middle of a line
+    shown = rws("show", str(killed))
+    assert shown.exit_code == 0
+    assert "running" in shown.output
+    resumed = rws("run", "--resume", str(killed))
+    assert resumed.exit_code == 0, resumed.output
+    whole = tmp_path / "whole" / "sudoku" / "small-rws" / "v001"
+    assert samples_of(killed) == samples_of(whole)
+    assert pq.read_table(killed / "trace.parquet") == pq.read_table(whole / "trace.parquet")
+    manifest = json.loads((killed / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert len(manifest["resumed"]) == 1
+
+
+def test_a_failing_run_keeps_what_it_has(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", *small, "sampler.guidance.normalize=none", "sampler.guidance.form=identity")
+    assert result.exit_code == 1, result.output
+    assert "would invert the logits" in result.output
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "invert" in manifest["error"]
+    assert "failed" in rws("show", str(run)).output
