@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,7 +199,7 @@ def _signed(line: Line, name: str, factor: float, form: str) -> str:
 
 def write_sweep(folder: Path) -> None:
     """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
-    from rws_cli.runs.folder import find_runs
+    from rws_cli.runs.folder import find_runs, write_whole
 
     runs = [run for run in find_runs(str(folder)) if (run / "metrics.json").exists()]
     rows = []
@@ -218,10 +217,9 @@ def write_sweep(folder: Path) -> None:
             }
         )
     if rows:
-        with (folder / "sweep.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        import pandas as pd
+
+        write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
     console = Console(highlight=False)
     if len(runs) > 1:
         try:

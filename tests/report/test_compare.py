@@ -1,0 +1,77 @@
+"""Comparison of runs: pairing, seeds, intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rws_cli.errors import UsageError
+from rws_cli.report.compare import bootstrap_interval, compare_runs
+
+
+def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
+    folder.mkdir(parents=True)
+    settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)}}
+    settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
+    (folder / "manifest.json").write_text(json.dumps({"config": settings, "status": "finished"}))
+    with (folder / "samples.jsonl").open("w") as file:
+        for name, value in values.items():
+            sample = {
+                "id": name,
+                "prompt": config.get("prompt", "p"),
+                "mark": {"correct": value > 0.5, "partial": value},
+                "reward": None,
+                "order": {"god_tokens": 10 * value},
+                "cost": {"mdm_passes": 4, "reward_calls": 0, "seconds": 0.5},
+            }
+            file.write(json.dumps(sample) + "\n")
+    return folder
+
+
+def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "0", "confidence", 0, {"a": 1.0, "b": 0.0, "c": 1.0, "only here": 1.0}),
+        write_run(tmp_path / "1", "rws", 0, {"c": 1.0, "b": 1.0, "a": 1.0}),
+        write_run(tmp_path / "2", "rws", 1, {"a": 0.0, "b": 1.0, "c": 1.0}),
+    ]
+    baseline, rws = compare_runs(runs)
+    assert (baseline.label, baseline.seeds, baseline.examples) == ("confidence", [0], 3)
+    assert baseline.values["accuracy"] == pytest.approx(2 / 3)
+    assert baseline.interval["accuracy"] is None
+    assert (rws.label, rws.seeds) == ("rws", [0, 1])
+    assert rws.values["accuracy"] == pytest.approx(5 / 6)
+    assert rws.difference["accuracy"] == pytest.approx(1 / 6)  # per example: −1/2, +1, 0
+    low, high = rws.interval["accuracy"] or (math.nan, math.nan)
+    assert -0.5 <= low < 1 / 6 < high <= 1.0
+    assert rws.difference["god"] == pytest.approx(10 / 6)
+    assert rws.values["reward"] is None
+
+
+def test_labels_tell_same_named_samplers_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(n), "rws", 0, {"a": 1.0, "b": 0.0}, strength=n) for n in (1, 2)]
+    assert [line.label for line in compare_runs(runs)] == ["rws (strength=1)", "rws (strength=2)"]
+
+
+def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", "confidence", 0, {"a": 1.0})
+    b = write_run(tmp_path / "b", "rws", 0, {"b": 1.0})
+    c = write_run(tmp_path / "c", "rws", 0, {"a": 1.0}, prompt="another")
+    with pytest.raises(UsageError, match="no example in common"):
+        compare_runs([a, b])
+    with pytest.raises(UsageError, match="another prompt"):
+        compare_runs([a, c])
+
+
+def test_bootstrap_interval_is_the_normal_one_for_many_examples() -> None:
+    differences = np.random.default_rng(0).normal(0.3, 2.0, 2000)
+    low, high = bootstrap_interval(differences)
+    half = stats.norm.ppf(0.975) * differences.std() / math.sqrt(2000)
+    assert low == pytest.approx(differences.mean() - half, abs=0.01)
+    assert high == pytest.approx(differences.mean() + half, abs=0.01)
+    assert bootstrap_interval(differences) == (low, high)
+    assert bootstrap_interval(np.zeros(5)) == (0.0, 0.0)
