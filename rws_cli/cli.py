@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rws_cli import __version__
-from rws_cli.errors import RunError, UsageError
+from rws_cli.errors import Interrupted, RunError, UsageError
 
 app = typer.Typer(
     name="rws",
@@ -29,6 +29,10 @@ def one_sentence() -> Iterator[None]:
     except (UsageError, RunError) as error:
         typer.secho(f"rws: {error}", fg="red", err=True)
         raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as stop:
+        advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) else ""
+        typer.secho(f"rws: interrupted{advice}", fg="red", err=True)
+        raise typer.Exit(130) from None
 
 
 def _version(wanted: bool) -> None:
@@ -73,14 +77,12 @@ def run(
 
         stopped = None
         if resume is not None:
+            if multirun:
+                raise UsageError("--resume goes on with one run and does not go together with --multirun.")
             stopped = find_run(resume)
             arguments = [*read_json(stopped / "manifest.json")["overrides"], *arguments]
         task = hydra_bridge.plan_task if dry_run else hydra_bridge.run_task
-        try:
-            sweep = hydra_bridge.launch(task, arguments, stopped)
-        except KeyboardInterrupt:
-            typer.secho("rws: interrupted; go on with: rws run --resume <the run folder>", fg="red", err=True)
-            raise typer.Exit(130) from None
+        sweep = hydra_bridge.launch(task, arguments, stopped)
         if sweep and not dry_run:
             from rws_cli.report.compare import write_sweep
 

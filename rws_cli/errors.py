@@ -1,4 +1,4 @@
-"""The two ways a run can fail by something its user can mend; both are printed as one sentence, without a traceback."""
+"""The ways a run can end early that are not a bug; each is printed as one sentence, without a traceback."""
 
 
 class UsageError(Exception):
@@ -11,6 +11,14 @@ class RunError(Exception):
     """The run was well asked for and failed all the same (exit code 1)."""
 
     exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run (exit code 130); `run` is its folder, with all finished examples."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.run = run
 
 
 def nearest(word: str, allowed: list[str]) -> str:

@@ -39,8 +39,9 @@ FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--h
 
 def run_task(composed: DictConfig) -> str:
     """One job: check the configuration, run it, print its table. Importable, so that launchers can send it away."""
-    from rws_cli.experiment import Request, run
+    from rws_cli.experiment import run
     from rws_cli.report.tables import print_run
+    from rws_cli.runs.manifest import Request
 
     config = check(composed)
     resolved = OmegaConf.to_container(composed, resolve=True)
@@ -63,7 +64,7 @@ def run_task(composed: DictConfig) -> str:
 
 def plan_task(composed: DictConfig) -> None:
     """One job of a dry run: check the configuration and print what it would do."""
-    from rws_cli.experiment import plan
+    from rws_cli.plan import plan
     from rws_cli.report.tables import print_plan
 
     config = check(composed)

@@ -27,8 +27,11 @@ from rws_cli.errors import RunError
 class Denoiser(Protocol):
     """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32."""
 
-    mask_id: int
-    eos_ids: tuple[int, ...]
+    @property
+    def mask_id(self) -> int: ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
 
     def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor: ...
 

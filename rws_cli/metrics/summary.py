@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 from rws_cli.metrics.order import DEFAULT_GOD, mean_statistics
@@ -29,3 +30,12 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
         "cost": cost,
     }
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes: the GPU's where one was used, else resident memory."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from rws_cli.config import Model
-from rws_cli.models.base import Denoiser
+from rws_cli.models.base import Denoiser, Family, Prepared, load, prepare
 
 
-def load_model(settings: Model) -> Denoiser:
-    """Load a checkpoint of any known family. Raises UsageError if it is missing or not what it should be."""
-    from rws_cli.models import dream, llada, masked_lm
+def family_of(kind: str) -> Family:
+    from rws_cli.models.dream import DREAM
+    from rws_cli.models.llada import LLADA
+    from rws_cli.models.masked_lm import MASKED_LM
 
-    families = {"llada": llada.load, "dream": dream.load, "masked_lm": masked_lm.load}
-    return families[settings.kind](settings)
+    return {"llada": LLADA, "dream": DREAM, "masked_lm": MASKED_LM}[kind]
+
+
+def prepare_model(settings: Model) -> Prepared:
+    """All of a checkpoint but its weights. Raises UsageError if it is missing or not what it should be."""
+    return prepare(settings, family_of(settings.kind))
+
+
+def load_model(settings: Model, prepared: Prepared | None = None) -> Denoiser:
+    """A loaded checkpoint of any known family. Raises UsageError as prepare_model does, and if weights do not fit."""
+    return load(settings, family_of(settings.kind), prepared or prepare_model(settings))

@@ -11,30 +11,37 @@ from torch import Tensor
 
 from rws_cli.config import ClassifierReward, Model
 from rws_cli.errors import UsageError
+from rws_cli.models.checkpoint import locate, read_config
 
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order."""
 
 
-@dataclass
-class Denoiser:
-    """A loaded masked diffusion model.
+@dataclass(frozen=True)
+class Family:
+    """What sets a family apart.
 
-    eos_ids: tokens that end an answer, the one that pads it first. chat_template: whether prompts are wrapped in it.
+    tokenizer: its tokenizer class. weights: its model class and the arguments of from_pretrained, from config.json and
+    the path to name in errors. forward: its forward pass.
     """
 
-    model: Any
+    tokenizer: Callable[[], Any]
+    weights: Callable[[dict[str, Any], str], tuple[Any, dict[str, Any]]]
+    forward: Callable[[Any], Forward]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All of a checkpoint but its weights. eos_ids: tokens that end an answer, the one that pads it first."""
+
+    path: str
+    model_class: Any
+    arguments: dict[str, Any]
     tokenizer: Any
-    forward: Forward
     mask_id: int
     eos_ids: tuple[int, ...]
     pad_id: int
     chat_template: bool
-    device: torch.device
-
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
-        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
-        return self.forward(tokens_BL, attention_BL, wanted_BL).float()
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a user's turn, as far as the place where the answer starts."""
@@ -44,6 +51,19 @@ class Denoiser:
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
         )
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+@dataclass(frozen=True)
+class Denoiser(Prepared):
+    """A checkpoint with its weights."""
+
+    model: Any
+    forward: Forward
+    device: torch.device
+
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
+        return self.forward(tokens_BL, attention_BL, wanted_BL).float()
 
     def until_end(self, ids: list[int]) -> list[int]:
         """The ids before the first end token."""
@@ -56,6 +76,24 @@ class Denoiser:
         if masks == "keep":
             return self.tokenizer.decode(ids, skip_special_tokens=False)
         return self.tokenizer.decode([token for token in ids if token != self.mask_id], skip_special_tokens=True)
+
+
+def prepare(settings: Model, family: Family) -> Prepared:
+    """Find and read a checkpoint, weights apart. Raises UsageError for whatever is missing or does not fit."""
+    path = locate(settings.path, "model.path")
+    config = read_config(path, settings.revision, "model.path")
+    model_class, arguments = family.weights(config, settings.path)
+    tokenizer = load_tokenizer(family.tokenizer(), path, settings, "model")
+    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
+    return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, settings.chat_template)
+
+
+def load(settings: Model, family: Family, prepared: Prepared) -> Denoiser:
+    """Load the weights of a prepared checkpoint. Raises UsageError if they do not fit."""
+    model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **prepared.arguments)
+    denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device)
+    check_bidirectional(denoiser)
+    return denoiser
 
 
 def pick_device(name: str, key: str) -> torch.device:

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rws_cli.config import Model
 from rws_cli.errors import UsageError
-from rws_cli.models.base import (
-    Denoiser,
-    bidirectional_forward,
-    check_bidirectional,
-    find_tokens,
-    load_tokenizer,
-    load_weights,
-)
-from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.models.base import Family, bidirectional_forward
 
 SHARED_FIELDS = (
     "vocab_size",
@@ -52,25 +43,17 @@ def qwen2_config(config: dict[str, Any], path: str) -> Any:
     return native
 
 
-def load(settings: Model) -> Denoiser:
+def _tokenizer() -> Any:
     # Dream's tokenizer is Qwen2's (vocab.json, merges.txt, or tokenizer.json) under a class name of its own.
-    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import Qwen2Tokenizer
 
-    path = locate(settings.path, "model.path")
-    config = read_config(path, settings.revision, "model.path")
-    native = qwen2_config(config, settings.path)
-    tokenizer = load_tokenizer(Qwen2Tokenizer, path, settings, "model")
-    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
-    model, device = load_weights(Qwen2ForCausalLM, path, settings, "model", config=native)
-    denoiser = Denoiser(
-        model,
-        tokenizer,
-        bidirectional_forward(model, shift=1),
-        mask_id,
-        eos_ids,
-        pad_id,
-        settings.chat_template,
-        device,
-    )
-    check_bidirectional(denoiser)
-    return denoiser
+    return Qwen2Tokenizer
+
+
+def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
+    from transformers import Qwen2ForCausalLM
+
+    return Qwen2ForCausalLM, {"config": qwen2_config(config, path)}
+
+
+DREAM = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=1))

@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rws_cli.config import Model
 from rws_cli.errors import UsageError
-from rws_cli.models.base import (
-    Denoiser,
-    bidirectional_forward,
-    check_bidirectional,
-    find_tokens,
-    load_tokenizer,
-    load_weights,
-)
-from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.models.base import Family, bidirectional_forward
 
 KEY_MAPPING = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
@@ -85,25 +76,17 @@ def llama_config(config: dict[str, Any], path: str) -> Any:
     return native
 
 
-def load(settings: Model) -> Denoiser:
+def _tokenizer() -> Any:
     # LLaDA ships a plain tokenizer.json; AutoTokenizer would stop at its unknown model type.
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    path = locate(settings.path, "model.path")
-    config = read_config(path, settings.revision, "model.path")
-    native = llama_config(config, settings.path)
-    tokenizer = load_tokenizer(PreTrainedTokenizerFast, path, settings, "model")
-    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
-    model, device = load_weights(LlamaForCausalLM, path, settings, "model", config=native, key_mapping=KEY_MAPPING)
-    denoiser = Denoiser(
-        model,
-        tokenizer,
-        bidirectional_forward(model, shift=0),
-        mask_id,
-        eos_ids,
-        pad_id,
-        settings.chat_template,
-        device,
-    )
-    check_bidirectional(denoiser)
-    return denoiser
+    return PreTrainedTokenizerFast
+
+
+def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM, {"config": llama_config(config, path), "key_mapping": KEY_MAPPING}
+
+
+LLADA = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=0))

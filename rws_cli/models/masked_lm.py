@@ -7,30 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from rws_cli.config import Model
-from rws_cli.models.base import (
-    Denoiser,
-    Forward,
-    check_bidirectional,
-    find_tokens,
-    load_tokenizer,
-    load_weights,
-    position_ids,
-)
-from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.models.base import Family, Forward, position_ids
 
 
-def load(settings: Model) -> Denoiser:
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+def _tokenizer() -> Any:
+    from transformers import AutoTokenizer
 
-    path = locate(settings.path, "model.path")
-    config = read_config(path, settings.revision, "model.path")
-    tokenizer = load_tokenizer(AutoTokenizer, path, settings, "model")
-    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
-    model, device = load_weights(AutoModelForMaskedLM, path, settings, "model")
-    denoiser = Denoiser(model, tokenizer, _forward(model), mask_id, eos_ids, pad_id, settings.chat_template, device)
-    check_bidirectional(denoiser)
-    return denoiser
+    return AutoTokenizer
+
+
+def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForMaskedLM
+
+    return AutoModelForMaskedLM, {}
 
 
 def _forward(model: Any) -> Forward:
@@ -43,3 +32,6 @@ def _forward(model: Any) -> Forward:
         return model(input_ids=tokens_BL, attention_mask=attention_BL.long(), **positions).logits[wanted_BL]
 
     return forward
+
+
+MASKED_LM = Family(_tokenizer, _weights, _forward)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rws_cli.config import ClassifierReward
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import load_tokenizer, load_weights
 from rws_cli.models.checkpoint import locate
 from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
@@ -41,7 +41,7 @@ class Classifier:
 
     @torch.inference_mode()
     def score(self, candidates: list[Candidate]) -> Scores:
-        """Scores in the candidates' order. Raises UsageError for a text beyond reward.max_length."""
+        """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
         texts = [
             self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": c.example.prompt}, {"role": "assistant", "content": c.text}],
@@ -53,7 +53,7 @@ class Classifier:
         lengths = [len(row) for row in ids]
         limit = self.settings.max_length or getattr(self.model.config, "max_position_embeddings", None)
         if limit and max(lengths) > limit:
-            raise UsageError(
+            raise RunError(
                 f"A text of {max(lengths)} tokens is longer than the reward model reads ({limit}, reward.max_length)."
             )
         values: list[float] = []

@@ -6,13 +6,19 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rws_cli import __version__
-from rws_cli.config import PACKAGE, config_hash
+from rws_cli.config import PACKAGE, Config, config_hash, differing_keys, identity
+from rws_cli.errors import Interrupted, UsageError
+from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
+from rws_cli.runs.records import drop_broken_line
 
 SCHEMA = 1
 PACKAGES = (
@@ -28,15 +34,49 @@ PACKAGES = (
 )
 
 
-def new_manifest(resolved: dict[str, Any], overrides: list[str], command: str) -> dict[str, Any]:
-    """status: running, finished, failed or interrupted. Times are UTC. `config` is resolved, `overrides` as typed."""
-    return {
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for: overrides and command as typed; where to run, or which run to go on with."""
+
+    overrides: list[str]
+    command: str
+    folder: Path | None = None
+    resume: Path | None = None
+
+
+def resumable(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a run to go on with. Raises UsageError naming the keys in which its configuration differs."""
+    manifest = read_json(folder / "manifest.json")
+    if manifest["config_hash"] != config_hash(resolved):
+        differing = differing_keys(identity(manifest["config"]), identity(resolved))
+        listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
+        raise UsageError(f"{folder} was made with another configuration and cannot be resumed with this one: {listed}.")
+    return manifest
+
+
+def open_run(
+    config: Config,
+    resolved: dict[str, Any],
+    request: Request,
+    stopped: dict[str, Any] | None,
+    checkpoints: dict[str, Any],
+) -> tuple[Path, dict[str, Any]]:
+    """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running."""
+    if request.resume and stopped:
+        drop_broken_line(request.resume)
+        manifest = stopped | {"status": "running", "error": None, "resumed": [*stopped["resumed"], now()]}
+        write_json(request.resume / "manifest.json", manifest)
+        return request.resume, manifest
+    parent = Path(config.output) / config.benchmark.name / f"{config.model.name}-{config.sampler.name}"
+    folder = request.folder or claim_version(parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
         "schema": SCHEMA,
         "status": "running",
         "config": resolved,
         "config_hash": config_hash(resolved),
-        "overrides": overrides,
-        "command": command,
+        "overrides": request.overrides,
+        "command": request.command,
         "started": now(),
         "finished": None,
         "resumed": [],
@@ -44,8 +84,31 @@ def new_manifest(resolved: dict[str, Any], overrides: list[str], command: str) -
         "versions": versions(),
         "git": git_state(),
         "machine": machine(),
-        "checkpoints": {},
+        "checkpoints": checkpoints,
     }
+    write_json(folder / "manifest.json", manifest)
+    if request.folder is None:
+        point_latest(folder)
+    return folder, manifest
+
+
+@contextmanager
+def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
+    """Write into the manifest how what is done inside ends: finished, failed or interrupted. Times are UTC.
+
+    Raises Interrupted, naming the folder, where the user stopped it.
+    """
+    try:
+        yield
+        manifest.update(status="finished", finished=now())
+    except KeyboardInterrupt as stop:
+        manifest.update(status="interrupted", finished=now(), error="interrupted by the user")
+        raise Interrupted(str(folder)) from stop
+    except BaseException as error:
+        manifest.update(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        write_json(folder / "manifest.json", manifest)
 
 
 def now() -> str:

@@ -15,7 +15,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import ClassifierReward
 from rws_cli.decoding.loop import Cost
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
 from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
@@ -89,7 +89,7 @@ def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path
 
 def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
     folder = save(tmp_path)
-    with pytest.raises(UsageError, match="longer than the reward model reads"):
+    with pytest.raises(RunError, match="longer than the reward model reads"):
         Classifier(settings(folder, max_length=5)).score(candidates())
     for file in folder.glob("*chat_template*"):
         file.unlink()
