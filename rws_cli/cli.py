@@ -41,6 +41,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _complete(incomplete: str) -> list[str]:
+    """Shell completion of an override: settings up to the equals sign, choices of a group behind it."""
+    from rws_cli.config import GROUPS, choices, known_keys
+
+    key, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{name}=" for name in dict.fromkeys([*GROUPS, *known_keys()]) if name.startswith(key)]
+    return [full for name in choices(key) if (full := f"{key}={name}").startswith(incomplete)] if key in GROUPS else []
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -57,7 +67,11 @@ def main(
 def run(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDES]...", help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x"),
+        typer.Argument(
+            metavar="[OVERRIDES]...",
+            help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
+            autocompletion=_complete,
+        ),
     ] = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
     cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,

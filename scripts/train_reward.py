@@ -1,6 +1,6 @@
 """Train the bundled reward model on the bundled model's own mistakes, and calibrate it.
 
-    python scripts/train_reward.py         # about twenty minutes on two cores; --help for the rest
+    python scripts/train_reward.py         # about a quarter of an hour on two cores; --help for the rest
 
 It starts from the masked diffusion model's weights, attends both ways (`is_causal` false in its config.json, which
 transformers' native class honors) and has one label. It learns from answers of all degrees of damage: partly hidden
@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mdm", default="bundled:tiny-mdm")
     parser.add_argument("--out", type=Path, default=Path("rws_cli/assets/tiny-reward"))
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=16, help="prompts of each benchmark a step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--muon-lr", type=float, default=2e-3)

@@ -154,7 +154,7 @@ def _step(
     key_N = part.key_B[row_N]
     tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
     token_N = propose(tempered_NV, sampler.temperature, canvas.mask_id, key_N, step, position_N, GUMBEL)
-    prediction = Prediction(row_N, position_N, token_N)
+    prediction = Prediction(position_N, token_N)
     raw_NV = z_NV.log_softmax(-1)
     log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
     score_N = ORDERS[sampler.order](log_p_NV, prediction, key_N, step)

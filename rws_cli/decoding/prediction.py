@@ -21,9 +21,8 @@ PURPOSES = 3
 
 @dataclass
 class Prediction:
-    """The open positions: row_N their canvas rows, position_N their places in the response, token_N the proposals."""
+    """The open positions: position_N their places in the response, token_N the tokens proposed for them."""
 
-    row_N: Tensor
     position_N: Tensor
     token_N: Tensor
 

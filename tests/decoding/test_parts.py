@@ -71,7 +71,7 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
 def test_orders_on_two_hand_made_positions() -> None:
     p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]).double()
     log_p = (p + 1e-300).log()
-    prediction = Prediction(torch.tensor([0, 0]), torch.tensor([3, 1]), torch.tensor([0, 1]))
+    prediction = Prediction(torch.tensor([3, 1]), torch.tensor([0, 1]))
     keys = torch.tensor([5, 5])
     values = {name: order(log_p, prediction, keys, 0).tolist() for name, order in ORDERS.items()}
     assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])
