@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import rws_cli
-from rws_cli.cli import app
+from rws_cli.cli import _complete, app
 
 LIMIT = 6
 
@@ -225,30 +225,44 @@ def test_resume_refuses_another_configuration(rws, small: list[str], tmp_path: P
     assert len(samples_of(run)) == LIMIT
 
 
-@pytest.mark.parametrize("lines", [0, 3, 7])
-def test_a_killed_run_resumes_to_the_same_samples(rws, small: list[str], tmp_path: Path, lines: int) -> None:
-    options = [
+def start_and_stop(tmp_path: Path, options: list[str], lines: int, stop: signal.Signals) -> subprocess.Popen[str]:
+    """Run in another process until `lines` examples are on disk, then signal it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rws_cli", "run", *options, "output=stopped"],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        file = run / "samples.jsonl"
+        done = file.read_bytes().count(b"\n") if file.exists() else 0
+        if (run / "run.log").exists() and done >= lines:
+            break
+        time.sleep(0.001)
+    process.send_signal(stop)
+    return process
+
+
+@pytest.fixture
+def slow(small: list[str]) -> list[str]:
+    return [
         *small,
         "benchmark.limit=12",
         "runtime.batch_size=1",
         "sampler.tokens_per_step=1",
         "sampler.temperature=0.7",
     ]
-    assert rws("run", *options, "output=whole").exit_code == 0
-    killed = tmp_path / "killed" / "sudoku" / "small-rws" / "v001"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rws_cli", "run", *options, "output=killed"], cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        file = killed / "samples.jsonl"
-        done = file.read_bytes().count(b"\n") if file.exists() else 0
-        if (killed / "manifest.json").exists() and done >= lines:
-            break
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+
+
+@pytest.mark.parametrize("lines", [0, 3, 7])
+def test_a_killed_run_resumes_to_the_same_samples(rws, slow: list[str], tmp_path: Path, lines: int) -> None:
+    assert rws("run", *slow, "output=whole").exit_code == 0
+    killed = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
+    assert start_and_stop(tmp_path, slow, lines, signal.SIGKILL).wait() == -signal.SIGKILL
     with (killed / "samples.jsonl").open("a") as file:
         file.write('{"id": "sudoku-test-0-')  # and the disk caught it in the middle of a line
     shown = rws("show", str(killed))
@@ -262,6 +276,24 @@ def test_a_killed_run_resumes_to_the_same_samples(rws, small: list[str], tmp_pat
     manifest = json.loads((killed / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert len(manifest["resumed"]) == 1
+
+
+def test_an_interrupted_run_says_how_to_go_on(rws, slow: list[str], tmp_path: Path) -> None:
+    process = start_and_stop(tmp_path, slow, 2, signal.SIGINT)
+    message = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in message
+    run = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
+    assert f"rws run --resume {run.relative_to(tmp_path)}" in message
+    assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
+    assert rws("run", "--resume", str(run)).exit_code == 0
+    assert len(samples_of(run)) == 12
+
+
+def test_overrides_complete_in_the_shell() -> None:
+    assert "sampler.temperature=" in _complete("sampler.te")
+    assert _complete("sampler=r") == ["sampler=random", "sampler=rws"]
+    assert _complete("seed=") == []
 
 
 def test_a_failing_run_keeps_what_it_has(rws, small: list[str], tmp_path: Path) -> None:
