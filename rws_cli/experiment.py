@@ -20,6 +20,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.summary import peak_memory, summarize
 from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
+from rws_cli.models.base import pick_device
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
@@ -82,6 +83,7 @@ def prepare_prompts(config: Config) -> tuple[Prepared, dict[str, list[int]]]:
     """
     prepared = prepare_model(config.model)
     if isinstance(config.reward, ClassifierReward):
+        pick_device(config.reward.device, "reward.device")
         read_config(locate(config.reward.path, "reward.path"), config.reward.revision, "reward.path")
     prompts = {e.id: prepared.encode(e.prompt) for e in load_benchmark(config.benchmark).examples()}
     native = prepared.arguments.get("config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,7 @@ class Denoiser(Prepared):
 
 def prepare(settings: Model, family: Family) -> Prepared:
     """Find and read a checkpoint, weights apart. Raises UsageError for whatever is missing or does not fit."""
+    pick_device(settings.device, "model.device")
     path = locate(settings.path, "model.path")
     config = read_config(path, settings.revision, "model.path")
     model_class, arguments = family.weights(config, settings.path)
@@ -122,6 +124,10 @@ def load_weights(
 
     Raises UsageError naming `key` (model or reward) and what is wrong with the checkpoint.
     """
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     device = pick_device(settings.device, f"{key}.device")
     if settings.device_map is not None:
         arguments["device_map"] = settings.device_map
