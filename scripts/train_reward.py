@@ -2,14 +2,15 @@
 
     python scripts/train_reward.py         # about ten minutes on two cores; --help for the rest
 
-It starts from the masked diffusion model's layers with two more above, attends both ways (`is_causal` false in its config.json, which
-transformers' native class honors) and has one label. It learns from answers of all degrees of damage: partly hidden
-true answers filled by the model, as RWS shows them; the same with wrong numbers already committed; and the model's own
-decodings in a few parallel steps of random order. The label is the benchmark's partial credit; the loss is
-Bradley-Terry over answers to one prompt, plus cross-entropy of the score's logistic with the label, plus, while
-training alone, cross-entropy of a second head that says of each token whether it is right. The reward's chat template
-writes a mask before each result of a sum: there the model computes, as it has learned to, what the next token should
-be, and goes on learning it under its old head. Without this it learned to check sudokus in minutes, and sums not at all.
+It starts from the masked diffusion model's own layers, attends both ways (`is_causal` false in its config.json, which
+transformers' native class honors) and has one label. Training has two parts. First it practises on true answers with
+random numbers written over some results: a second head says of each token whether it is right (binary cross-entropy),
+the model's old head what a wrong one should have been (cross-entropy). Then it ranks answers of all degrees of damage:
+true answers partly hidden and filled by the model, as RWS shows them; the same with wrong numbers already committed;
+and the model's own decodings in a few parallel steps. There the label is the benchmark's partial credit and the loss
+Bradley-Terry over answers to one prompt, plus cross-entropy of the score's logistic with the label, plus the losses of
+the first part. Without the practice it learned to check sudokus in minutes, and sums not at all. The two other heads
+are dropped at the end.
 
 Figures are measured on test problems that neither model has seen, statistics for normalization on training problems.
 """
@@ -32,7 +33,7 @@ from scipy.stats import spearmanr
 from train_mdm import LENGTHS, MAKERS, WIDTHS, encode, make_optimizers, mask_some
 from transformers import LlamaForSequenceClassification
 
-from rws_cli.benchmarks.arithmetic import HIGH, Arithmetic
+from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
 from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import ClassifierReward, Model, NoGuidance, RewardGuidance, Sampler
@@ -45,28 +46,15 @@ from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
 BENCHMARKS: dict[str, type[Benchmark]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' + message['content'] | replace(' =', ' =<|mdm_mask|>') | replace(' ####', ' ####<|mdm_mask|>')"
-    " + eos_token }}{% else %}{{ '<|user|>' + message['content'] }}{% endif %}{% endfor %}"
-)
-NEW_LAYERS = 2
-SPARE = 8
-"""Tokens that rendering adds to the longest prompt and answer: the end token, and a mask for each result."""
-NUMBERS = {"sudoku": list("123456"), "arithmetic": [f" {n}" for n in range(1, HIGH + 1)]}
 VARIANTS = 4
 """Damaged answers to each prompt."""
 
 
 def make_reward(denoiser: Denoiser, tokenizer: Any) -> LlamaForSequenceClassification:
-    """The model's own layers, two new ones above them, a head of one label, and a row for the padding token.
-
-    The new layers start as the identity (no output); they compare what the old ones compute with what stands there.
-    """
+    """The model's own layers, a head of one label, and an embedding for the padding token."""
     config = denoiser.model.config.__class__(**denoiser.model.config.to_dict())
     config.is_causal, config.num_labels, config.vocab_size = False, 1, len(tokenizer)
     config.architectures = ["LlamaForSequenceClassification"]
-    config.num_hidden_layers += NEW_LAYERS
     config.pad_token_id, config.eos_token_id, config.bos_token_id = (
         tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id,
     )  # fmt: skip
@@ -74,26 +62,33 @@ def make_reward(denoiser: Denoiser, tokenizer: Any) -> LlamaForSequenceClassific
     weights = denoiser.model.model.state_dict()
     rows = weights["embed_tokens.weight"]
     weights["embed_tokens.weight"] = torch.cat([rows, torch.zeros(len(tokenizer) - len(rows), rows.shape[1])])
-    reward.model.load_state_dict(weights, strict=False)
-    for layer in reward.model.layers[-NEW_LAYERS:]:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
-    return reward
+    reward.model.load_state_dict(weights)
+    return reward.requires_grad_(True).train()
+
+
+def results(tokenizer: Any, task: str, ids: torch.Tensor) -> torch.Tensor:
+    """Where true answers, somewhere in ids (B, T), have what partial credit counts: digits, or numbers behind a sign."""
+    counted = [*"123456"] if task == "sudoku" else [" =", " ####"]
+    found = torch.isin(ids, torch.tensor(tokenizer.convert_tokens_to_ids(counted)))
+    return found if task == "sudoku" else found.roll(1, 1)
+
+
+def spoil(tokenizer: Any, task: str, truth: torch.Tensor, most: float, generator: torch.Generator) -> torch.Tensor:
+    """True answers (B, G) with random numbers over a share of their results, the share uniform in 0 .. most by row."""
+    numbers = [*"123456"] if task == "sudoku" else [f" {n}" for n in range(LOW, HIGH + 1)]
+    ids = torch.tensor(tokenizer.convert_tokens_to_ids(numbers))
+    share = torch.rand(len(truth), 1, generator=generator) * most
+    spoiled = results(tokenizer, task, truth) & (torch.rand(truth.shape, generator=generator) < share)
+    return torch.where(spoiled, ids[torch.randint(len(ids), truth.shape, generator=generator)], truth)
 
 
 @torch.no_grad()
 def damage(
     denoiser: Denoiser, task: str, ids: torch.Tensor, length: int, kind: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Damaged answers (B, G). kind 0: hide and fill; 1, 2: wrong numbers first; 3: three parallel steps from nothing."""
+    """Damaged answers (B, G). kind 0: hide and fill; 1, 2: wrong results first; 3: three parallel steps from nothing."""
     truth = ids[:, -length:]
-    answers = truth.clone()
-    if kind in (1, 2):
-        numbers = torch.tensor(denoiser.tokenizer.convert_tokens_to_ids(NUMBERS[task]))
-        drawn = numbers[torch.randint(len(numbers), truth.shape, generator=generator)]
-        share = torch.rand(len(ids), 1, generator=generator) * 0.4
-        wrong = torch.rand(answers.shape, generator=generator) < share
-        answers = torch.where(wrong & torch.isin(truth, numbers), drawn, truth)
+    answers = spoil(denoiser.tokenizer, task, truth, 0.4, generator) if kind in (1, 2) else truth.clone()
     hidden = torch.ones_like(truth, dtype=torch.bool) if kind == 3 else mask_some(truth, generator)
     rounds = 3 if kind == 3 else 1
     noise = torch.rand(truth.shape, generator=generator).argsort(1).argsort(1)
@@ -130,11 +125,53 @@ def render(tokenizer: Any, prompts: list[str], texts: list[str], width: int) -> 
     return ids, torch.tensor([min(len(row), width) - 1 for row in rows])
 
 
-def pair_loss(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bradley-Terry loss over pairs of variants (P, VARIANTS) whose labels differ, and the share ordered rightly."""
-    better = labels[:, :, None] > labels[:, None, :]
-    gap = (scores[:, :, None] - scores[:, None, :])[better]
-    return F.softplus(-gap).mean(), (gap > 0).float().mean()
+FIGURES = ("pair_loss", "pair_accuracy", "level_loss", "token_loss", "token_accuracy")
+
+
+class Lesson(torch.nn.Module):
+    """The reward and the two heads it has while learning; a call gives the loss on damaged answers and FIGURES."""
+
+    def __init__(self, denoiser: Denoiser, tokenizer: Any) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.reward = make_reward(denoiser, tokenizer)
+        self.token_head = torch.nn.Linear(self.reward.config.hidden_size, 1)
+        self.old_head = torch.nn.Linear(self.reward.config.hidden_size, denoiser.model.config.vocab_size, bias=False)
+        self.old_head.load_state_dict(denoiser.model.lm_head.state_dict())
+        self.backbone = torch.compile(self.reward.model, dynamic=False)
+
+    def forward(
+        self, task: str, examples: list[Example], texts: list[str], labels: torch.Tensor, variants: int
+    ) -> tuple[torch.Tensor, list[float]]:
+        """examples, texts and labels (variants x prompts): all prompts' first variant, then all their second, ..."""
+        width = WIDTHS[task] + 1  # the end token
+        prompts = [e.prompt for e in examples]
+        ids, last = render(self.tokenizer, prompts, texts, width)
+        truth, _ = render(self.tokenizer, prompts, [e.reference for e in examples], width)
+        _, starts = render(self.tokenizer, prompts, [""] * len(prompts), width)
+        attention = ids != self.tokenizer.pad_token_id
+        judged = results(self.tokenizer, task, truth) & (torch.arange(width) >= starts[:, None])
+        right = (ids == truth)[judged]
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state
+        states = states.float()
+        scores = self.reward.score(states[torch.arange(len(last)), last])[:, 0]
+        token_scores = self.token_head(states[judged])[:, 0]
+        level = F.binary_cross_entropy_with_logits(scores, labels)
+        token = F.binary_cross_entropy_with_logits(token_scores, right.float())
+        loss = level + token
+        if not right.all():
+            loss = loss + F.cross_entropy(self.old_head(states[judged][~right]), truth[judged][~right])
+        ranking = hits = torch.tensor(torch.nan)
+        if variants > 1:
+            by_prompt = [x.view(variants, -1).T for x in (scores, labels)]
+            better = by_prompt[1][:, :, None] > by_prompt[1][:, None, :]
+            gap = (by_prompt[0][:, :, None] - by_prompt[0][:, None, :])[better]
+            ranking, hits = F.softplus(-gap).mean(), (gap > 0).float().mean()
+            loss = loss + ranking
+        return loss, [
+            float(x.detach()) for x in (ranking, hits, level, token, ((token_scores > 0) == right).float().mean())
+        ]
 
 
 class Recorder:
@@ -259,14 +296,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mdm", default="bundled:tiny-mdm")
     parser.add_argument("--out", type=Path, default=Path("rws_cli/assets/tiny-reward"))
-    parser.add_argument("--steps", type=int, default=330)
-    parser.add_argument("--batch", type=int, default=16, help="sudokus a step, four damaged answers to each")
+    parser.add_argument("--practice", type=int, default=1500, help="steps of the first part")
+    parser.add_argument("--steps", type=int, default=2300, help="steps of both parts")
+    parser.add_argument("--batch", type=int, default=16, help="sudokus a step (four damaged answers to each)")
     parser.add_argument("--arithmetic-batch", type=int, default=24, help="word problems a step, likewise")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--muon-lr", type=float, default=1.5e-3)
+    parser.add_argument("--muon-lr", type=float, default=5e-3)
     parser.add_argument("--warmup", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log-every", type=int, default=25)
+    parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--test-problems", type=int, default=200)
     args = parser.parse_args()
 
@@ -275,78 +313,53 @@ def main() -> None:
     tokenizer = tiny_tokenizer.build()
     tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     tokenizer.padding_side = "right"
-    tokenizer.chat_template = CHAT_TEMPLATE
-    reward = make_reward(denoiser, tokenizer)
-    reward.requires_grad_(True).train()
-    token_head = torch.nn.Linear(reward.config.hidden_size, 1)
-    result_head = torch.nn.Linear(reward.config.hidden_size, denoiser.model.config.vocab_size, bias=False)
-    result_head.load_state_dict(denoiser.model.lm_head.state_dict())
-    everything = torch.nn.ModuleList([reward, token_head, result_head])
-    optimizers = make_optimizers(everything, args)
-    backbone = torch.compile(reward.model, dynamic=False)
+    lesson = Lesson(denoiser, tokenizer)
+    reward = lesson.reward
+    optimizers = make_optimizers(lesson, args)
     benchmarks = {task: kind(limit=1) for task, kind in BENCHMARKS.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     curve = args.out / "curve.jsonl"
     curve.write_text("")
     print(f"{sum(p.numel() for p in reward.parameters()):,} parameters", flush=True)
 
-    sizes = {"sudoku": args.batch, "arithmetic": args.arithmetic_batch}
     started = time.monotonic()
     recent: list[list[float]] = []
     for step in range(args.steps):
-        scale = min((step + 1) / args.warmup, 1.0, (args.steps - step) / (0.5 * args.steps))
+        scale = min((step + 1) / args.warmup, 1.0, (args.steps - step) / (0.6 * args.steps))
         for optimizer, lr in zip(optimizers, (args.muon_lr, args.lr), strict=True):
             optimizer.param_groups[0]["lr"] = lr * scale
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        row = []
+        practice = step < args.practice
+        # Sums need the practice; sudokus hardly do.
+        sizes = (
+            {"sudoku": 8, "arithmetic": 96} if practice else {"sudoku": args.batch, "arithmetic": args.arithmetic_batch}
+        )
+        figures: list[float] = []
         for task, make in MAKERS.items():
-            size = sizes[task]
-            pairs = [make(random.Random(f"reward {args.seed} {step} {i}"), "train") for i in range(size)]
+            pairs = [make(random.Random(f"reward {args.seed} {step} {i}"), "train") for i in range(sizes[task])]
             ids, length = encode(denoiser.tokenizer, task, pairs)
-            answers = torch.cat([damage(denoiser, task, ids, length, kind, generator) for kind in range(VARIANTS)])
-            examples = [Example("", p, a) for p, a in pairs] * VARIANTS
-            prompts, texts = [e.prompt for e in examples], [denoiser.text(answer) for answer in answers.tolist()]
+            if practice:
+                answers = spoil(tokenizer, task, ids[:, -length:], 1.0, generator)
+            else:
+                answers = torch.cat([damage(denoiser, task, ids, length, kind, generator) for kind in range(VARIANTS)])
+            variants = 1 if practice else VARIANTS
+            examples = [Example("", p, a) for p, a in pairs] * variants
+            texts = [denoiser.text(answer) for answer in answers.tolist()]
             labels = torch.tensor([benchmarks[task].mark(e, t).partial for e, t in zip(examples, texts, strict=True)])
-            width = WIDTHS[task] + SPARE
-            rendered, last = render(tokenizer, prompts, texts, width)
-            truth, _ = render(tokenizer, prompts, [e.reference for e in examples], width)
-            _, answer_starts = render(tokenizer, prompts, [""] * len(prompts), width)
-            attention = rendered != tokenizer.pad_token_id
-            in_answer = attention & (torch.arange(width) >= answer_starts[:, None])
-            with torch.autocast("cpu", torch.bfloat16):
-                states = backbone(input_ids=rendered, attention_mask=attention.long()).last_hidden_state
-                scores = reward.score(states[torch.arange(len(last)), last])[:, 0].float()
-                token_scores = token_head(states[in_answer])[:, 0].float()
-            by_prompt = [x.view(VARIANTS, size).T for x in (scores, labels)]
-            ranking, hits = pair_loss(*by_prompt)
-            level = F.binary_cross_entropy_with_logits(scores, labels)
-            right = (rendered == truth)[in_answer].float()
-            token_level = F.binary_cross_entropy_with_logits(token_scores, right)
-            # At a mask that stands where the true answer has one, the true next token.
-            masked = (rendered == denoiser.mask_id) & (truth == denoiser.mask_id)
-            loss = ranking + level + token_level
-            if bool(masked.any()):
-                loss = loss + F.cross_entropy(result_head(states[masked].float()), truth.roll(-1, 1)[masked])
+            loss, row = lesson(task, examples, texts, labels, variants)
             loss.backward()
-            row += [float(ranking.detach()), float(hits), float(level.detach()), float(token_level.detach())]
-        torch.nn.utils.clip_grad_norm_(everything.parameters(), 1.0)
+            figures += row
+        torch.nn.utils.clip_grad_norm_(lesson.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        recent.append(row)
-        if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
-            means = [round(float(x), 4) for x in np.mean(recent, axis=0)]
+        recent.append(figures)
+        if (step + 1) % args.log_every == 0 or step + 1 in (args.practice, args.steps):
+            names = [f"{task}_{what}" for task in MAKERS for what in FIGURES]
+            means = zip(names, np.mean(recent, axis=0).tolist(), strict=True)
+            line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
+            line |= {name: round(mean, 4) for name, mean in means if mean == mean}
             recent.clear()
-            names = [
-                f"{task}_{what}"
-                for task in MAKERS
-                for what in ("pair_loss", "pair_accuracy", "level_loss", "token_loss")
-            ]
-            line = {
-                "step": step + 1,
-                "seconds": round(time.monotonic() - started, 1),
-                **dict(zip(names, means, strict=True)),
-            }
             with curve.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
