@@ -90,7 +90,7 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
         f"## tiny-reward: {reward['parameters']:,} weights, {size['tiny-reward']:.1f} MiB",
         "",
         "A reward model in AutoModelForSequenceClassification format (LlamaForSequenceClassification, one label, "
-        "`is_causal` false), started from tiny-mdm and trained by `scripts/train_reward.py` on its mistakes; the score's "
+        "`is_causal` false), started from tiny-mdm and trained by `scripts/train_reward.py` on spoiled answers and on its mistakes; the score's "
         f"logistic estimates the share of the answer that is right. Training and figures took {reward['training_seconds']:,.0f} s. "
         f"Figures are on {reward['problems_per_benchmark']} test problems of each benchmark:",
         "",
@@ -106,7 +106,7 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
         f"{statistics['std']:.2f}, from {statistics['min']:.2f} to {statistics['max']:.2f}, n = {statistics['n']:,}. "
         f"{statistics['source']}",
         "",
-        "Limits: 350 words, two tasks, digits and names it was trained on; of no use outside this project's tests and demonstrations.",
+        "Limits: both know two tasks and the words in them, and are of no use beyond demonstrations and tests.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
 """Train the bundled reward model on the bundled model's own mistakes, and calibrate it.
 
-    python scripts/train_reward.py         # about ten minutes on two cores; --help for the rest
+    python scripts/train_reward.py         # about half an hour on two cores; --help for the rest
 
 It starts from the masked diffusion model's own layers, attends both ways (`is_causal` false in its config.json, which
 transformers' native class honors) and has one label. Training has two parts. First it practises on true answers with
@@ -46,8 +46,9 @@ from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
 BENCHMARKS: dict[str, type[Benchmark]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
-VARIANTS = 4
-"""Damaged answers to each prompt."""
+VARIANTS = ("fill", "spoil", "decode", "decode")
+"""How the answers to one prompt are damaged."""
+MOST_STEPS = 8
 
 
 def make_reward(denoiser: Denoiser, tokenizer: Any) -> LlamaForSequenceClassification:
@@ -84,15 +85,16 @@ def spoil(tokenizer: Any, task: str, truth: torch.Tensor, most: float, generator
 
 @torch.no_grad()
 def damage(
-    denoiser: Denoiser, task: str, ids: torch.Tensor, length: int, kind: int, generator: torch.Generator
+    denoiser: Denoiser, task: str, ids: torch.Tensor, length: int, how: str, generator: torch.Generator
 ) -> torch.Tensor:
-    """Damaged answers (B, G). kind 0: hide and fill; 1, 2: wrong results first; 3: three parallel steps from nothing."""
+    """Damaged answers (B, G). fill: true ones partly hidden and filled; spoil: likewise, with wrong results among what
+    is not hidden, and filled by sampling; decode: from nothing, in a few parallel steps of random order."""
     truth = ids[:, -length:]
-    answers = spoil(denoiser.tokenizer, task, truth, 0.4, generator) if kind in (1, 2) else truth.clone()
-    hidden = torch.ones_like(truth, dtype=torch.bool) if kind == 3 else mask_some(truth, generator)
-    rounds = 3 if kind == 3 else 1
-    noise = torch.rand(truth.shape, generator=generator).argsort(1).argsort(1)
-    for n in range(rounds):
+    answers = spoil(denoiser.tokenizer, task, truth, 0.4, generator) if how == "spoil" else truth.clone()
+    hidden = torch.ones_like(truth, dtype=torch.bool) if how == "decode" else mask_some(truth, generator)
+    steps = int(torch.randint(1, MOST_STEPS + 1, (), generator=generator)) if how == "decode" else 1
+    turn = torch.rand(truth.shape, generator=generator).argsort(1).argsort(1)
+    for step in range(steps):
         tokens = torch.cat([ids[:, :-length], answers.masked_fill(hidden, denoiser.mask_id)], 1).clamp(min=0)
         attention = ids >= 0
         wanted = torch.zeros_like(attention)
@@ -100,12 +102,10 @@ def damage(
         with torch.autocast("cpu", torch.bfloat16):
             logits = denoiser.logits(tokens, attention, wanted).view(*truth.shape, -1)
         logits[..., denoiser.mask_id] = -torch.inf
-        if kind == 2:
+        if how == "spoil":
             logits -= torch.empty_like(logits).exponential_(generator=generator).log()
-        filled = torch.where(hidden, logits.argmax(-1), answers)
-        last = n == rounds - 1
-        now = hidden if last else hidden & (noise < (n + 1) * length // rounds)
-        answers, hidden = torch.where(now, filled, answers), hidden & ~now
+        now = hidden & (turn < -(-(step + 1) * length // steps))
+        answers, hidden = torch.where(now, logits.argmax(-1), answers), hidden & ~now
     return answers
 
 
@@ -296,9 +296,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mdm", default="bundled:tiny-mdm")
     parser.add_argument("--out", type=Path, default=Path("rws_cli/assets/tiny-reward"))
-    parser.add_argument("--practice", type=int, default=1500, help="steps of the first part")
+    parser.add_argument("--practice", type=int, default=1300, help="steps of the first part")
     parser.add_argument("--steps", type=int, default=2300, help="steps of both parts")
-    parser.add_argument("--batch", type=int, default=16, help="sudokus a step (four damaged answers to each)")
+    parser.add_argument("--batch", type=int, default=24, help="sudokus a step (four damaged answers to each)")
     parser.add_argument("--arithmetic-batch", type=int, default=24, help="word problems a step, likewise")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--muon-lr", type=float, default=5e-3)
@@ -334,26 +334,26 @@ def main() -> None:
         sizes = (
             {"sudoku": 8, "arithmetic": 96} if practice else {"sudoku": args.batch, "arithmetic": args.arithmetic_batch}
         )
-        figures: list[float] = []
+        row: list[float] = []
         for task, make in MAKERS.items():
             pairs = [make(random.Random(f"reward {args.seed} {step} {i}"), "train") for i in range(sizes[task])]
             ids, length = encode(denoiser.tokenizer, task, pairs)
             if practice:
                 answers = spoil(tokenizer, task, ids[:, -length:], 1.0, generator)
             else:
-                answers = torch.cat([damage(denoiser, task, ids, length, kind, generator) for kind in range(VARIANTS)])
-            variants = 1 if practice else VARIANTS
+                answers = torch.cat([damage(denoiser, task, ids, length, how, generator) for how in VARIANTS])
+            variants = 1 if practice else len(VARIANTS)
             examples = [Example("", p, a) for p, a in pairs] * variants
             texts = [denoiser.text(answer) for answer in answers.tolist()]
             labels = torch.tensor([benchmarks[task].mark(e, t).partial for e, t in zip(examples, texts, strict=True)])
-            loss, row = lesson(task, examples, texts, labels, variants)
+            loss, seen = lesson(task, examples, texts, labels, variants)
             loss.backward()
-            figures += row
+            row += seen
         torch.nn.utils.clip_grad_norm_(lesson.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        recent.append(figures)
+        recent.append(row)
         if (step + 1) % args.log_every == 0 or step + 1 in (args.practice, args.steps):
             names = [f"{task}_{what}" for task in MAKERS for what in FIGURES]
             means = zip(names, np.mean(recent, axis=0).tolist(), strict=True)

@@ -262,7 +262,9 @@ def slow(small: list[str]) -> list[str]:
 def test_a_killed_run_resumes_to_the_same_samples(rws, slow: list[str], tmp_path: Path, lines: int) -> None:
     assert rws("run", *slow, "output=whole").exit_code == 0
     killed = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
-    assert start_and_stop(tmp_path, slow, lines, signal.SIGKILL).wait() == -signal.SIGKILL
+    process = start_and_stop(tmp_path, slow, lines, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     with (killed / "samples.jsonl").open("a") as file:
         file.write('{"id": "sudoku-test-0-')  # and the disk caught it in the middle of a line
     shown = rws("show", str(killed))
