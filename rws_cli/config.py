@@ -38,26 +38,35 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass
-class Model:
-    """A checkpoint of a masked diffusion model.
+class Checkpoint:
+    """Where weights are and how they are loaded.
 
-    kind: the family, which says how weights and logits are read.
     path: a folder, "bundled:NAME", or a name on the Hugging Face hub (with `revision`).
-    mask_token_id: overrides what the checkpoint says.
     remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
     """
 
     name: str
-    kind: str = field(metadata=limits(choices=("llada", "dream", "masked_lm")))
+    kind: str
     path: str
     revision: str | None
     dtype: str = field(metadata=limits(choices=DTYPES))
     device: str
     device_map: str | None
     attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
+    remote_code: bool
+
+
+@dataclass
+class Model(Checkpoint):
+    """A masked diffusion model.
+
+    kind: the family, which says how weights and logits are read.
+    mask_token_id: overrides what the checkpoint says.
+    """
+
+    kind: str = field(metadata=limits(choices=("llada", "dream", "masked_lm")))
     mask_token_id: int | None = field(metadata=limits(min=0))
     chat_template: bool
-    remote_code: bool
 
 
 # --- rewards ------------------------------------------------------------------------------------------------------
@@ -70,25 +79,16 @@ class NoReward:
 
 
 @dataclass
-class ClassifierReward:
+class ClassifierReward(Checkpoint):
     """A reward model: any AutoModelForSequenceClassification with one label.
 
     statistics: a JSON file with the score's mean, std, min and max; null reads normalization.json of the checkpoint.
     max_length: longer texts are an error, in tokens; null takes the model's own limit.
     """
 
-    name: str
-    kind: str
-    path: str
-    revision: str | None
-    dtype: str = field(metadata=limits(choices=DTYPES))
-    device: str
-    device_map: str | None
-    attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
     batch_size: int = field(metadata=limits(min=1))
     statistics: str | None
     max_length: int | None = field(metadata=limits(min=1))
-    remote_code: bool
 
 
 @dataclass
@@ -241,6 +241,14 @@ def choices(group: str) -> dict[str, str]:
             ]
             found[path.stem] = comments[0][2:] if comments else ""
     return found
+
+
+def compose(*overrides: str) -> Config:
+    """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
+    import hydra
+
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(hydra.compose("config", list(overrides)))
 
 
 def check(composed: DictConfig) -> Config:

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import binomtest
 from train_reward import BENCHMARKS, own_decodings
 
-from rws_cli.config import ASSETS, Model
+from rws_cli.config import ASSETS, compose
 from rws_cli.models import load_model
 
 SETTINGS = {"sudoku": (1, 4, 8), "arithmetic": (1, 2, 4)}
@@ -26,9 +26,7 @@ ORDERS = ("confidence", "random", "left_to_right")
 
 def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
     """Share right on the test split (seed 0): benchmark → order → tokens a step."""
-    denoiser = load_model(
-        Model("tiny", "llada", "bundled:tiny-mdm", None, "float32", "cpu", None, "sdpa", None, True, False)
-    )
+    denoiser = load_model(compose("model.device=cpu").model)
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for task, kind in BENCHMARKS.items():
         benchmark = kind(limit=examples)
@@ -56,12 +54,7 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
     reward = json.loads((ASSETS / "tiny-reward" / "figures.json").read_text())
     statistics = json.loads((ASSETS / "tiny-reward" / "normalization.json").read_text())
     size = {name: (ASSETS / name / "model.safetensors").stat().st_size / 2**20 for name in ("tiny-mdm", "tiny-reward")}
-    weights = sum(
-        p.numel()
-        for p in load_model(
-            Model("tiny", "llada", "bundled:tiny-mdm", None, "float32", "cpu", None, "sdpa", None, True, False)
-        ).model.parameters()
-    )
+    weights = sum(p.numel() for p in load_model(compose("model.device=cpu").model).model.parameters())
     last = mdm_curve[-1]
     lines = [
         "# The bundled checkpoints",

@@ -34,9 +34,9 @@ from train_mdm import LENGTHS, MAKERS, WIDTHS, encode, make_optimizers, mask_som
 from transformers import LlamaForSequenceClassification
 
 from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
-from rws_cli.benchmarks.base import Benchmark, Example
+from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import ClassifierReward, Model, NoGuidance, RewardGuidance, Sampler
+from rws_cli.config import compose
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import decode
@@ -45,7 +45,7 @@ from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
-BENCHMARKS: dict[str, type[Benchmark]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
+BENCHMARKS: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = ("fill", "spoil", "decode", "decode")
 """How the answers to one prompt are damaged."""
 MOST_STEPS = 8
@@ -193,19 +193,16 @@ def own_decodings(
     denoiser: Denoiser, task: str, examples: list[Example], order: str, tokens_per_step: int, seed: int, watch: bool
 ) -> tuple[list[str], list[Candidate]]:
     """The model's answers in an order and, if asked, all intermediate sequences as RWS would show them."""
-    length = LENGTHS[task]
-    watching = RewardGuidance("rws", 0.0, "linear", "zscore", "argmax", "all", 1, 1e-3)
-    guidance = watching if watch else NoGuidance("none")
-    sampler = Sampler(
-        "calibration", order, length, length, None, tokens_per_step, 0.0, 1.0, 0.0, "raw", "none", guidance
-    )
+    watching = ("sampler=rws", "sampler.guidance.strength=0") if watch else ("sampler=confidence",)
+    settings = (f"benchmark={task}", f"sampler.order={order}", f"sampler.tokens_per_step={tokens_per_step}")
+    sampler = compose(*watching, *settings).sampler
     texts: list[str] = []
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
         prompts = [denoiser.encode(example.prompt) for example in part]
         canvas = new_canvas(
-            prompts, [e.id for e in part], length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device
+            prompts, [e.id for e in part], LENGTHS[task], denoiser.mask_id, denoiser.pad_id, seed, denoiser.device
         )
         recorder = Recorder(denoiser, part)
         decode(denoiser, canvas, sampler, recorder)
@@ -309,7 +306,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    denoiser = load_model(Model("tiny", "llada", args.mdm, None, "float32", "cpu", None, "sdpa", None, True, False))
+    denoiser = load_model(compose(f"model.path={args.mdm}", "model.device=cpu").model)
     tokenizer = tiny_tokenizer.build()
     tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     tokenizer.padding_side = "right"
@@ -366,10 +363,7 @@ def main() -> None:
 
     reward.eval().to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    settings = ClassifierReward(
-        "tiny", "classifier", str(args.out), None, "float32", "cpu", None, "sdpa", 128, None, None, False
-    )
-    saved = Classifier(settings)
+    saved = Classifier(compose(f"reward.path={args.out.resolve()}", "reward.device=cpu").reward)
     statistics = calibrate(saved, denoiser, args.test_problems)
     (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n")
     figures = measure(saved, denoiser, args.test_problems)

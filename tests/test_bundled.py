@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import make_sampler, make_settings
+from support import make_sampler
 
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import ASSETS, ClassifierReward
+from rws_cli.config import ASSETS, compose
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
 from rws_cli.models import load_model
@@ -23,15 +23,12 @@ BENCHMARKS = {"sudoku": (Sudoku, 36), "arithmetic": (Arithmetic, 20)}
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return load_model(make_settings("llada", "bundled:tiny-mdm"))
+    return load_model(compose().model)
 
 
 @pytest.fixture(scope="module")
 def reward() -> Classifier:
-    path = "bundled:tiny-reward"
-    return Classifier(
-        ClassifierReward("t", "classifier", path, None, "float32", "cpu", None, "sdpa", 64, None, None, False)
-    )
+    return Classifier(compose().reward)
 
 
 def answers(denoiser, task: str, count: int, size: int = 20, **options) -> list[str]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import random
 import re
-from functools import lru_cache
 
-from rws_cli.benchmarks.base import Example, Mark, Split, held_out
+from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
 
 PEOPLE = ["tom", "sam", "ann", "eva", "ben", "mia", "leo", "zoe"]
 THINGS = ["apples", "coins", "cards", "books", "eggs", "pens", "shells", "stamps"]
@@ -77,17 +76,10 @@ def results(answer: str) -> list[str]:
     return re.findall(r"(?:=|####) (\d+)", answer)
 
 
-class Arithmetic:
-    """The seeded benchmark: example i depends on (seed, i) alone, so any limit sees the same first problems."""
-
+class Arithmetic(Generated):
     name = "arithmetic"
     version = 1
-
-    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None:
-        self.limit, self.seed, self.split = limit, seed, split
-
-    def examples(self) -> list[Example]:
-        return [_example(self.seed, index, self.split) for index in range(self.limit)]
+    make = staticmethod(make_example)
 
     def mark(self, example: Example, answer: str) -> Mark:
         """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
@@ -96,9 +88,3 @@ class Arithmetic:
         extracted = marked.group(1) if marked else ""
         hits = sum(a == b for a, b in zip(found, expected, strict=False))
         return Mark(correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted)
-
-
-@lru_cache(maxsize=4096)
-def _example(seed: int, index: int, split: Split) -> Example:
-    question, answer = make_example(random.Random(f"arithmetic {split} {seed} {index}"), split)
-    return Example(id=f"arithmetic-{split}-{seed}-{index}", prompt=question, reference=answer)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 Split = Literal["train", "test"]
@@ -43,11 +46,28 @@ class Benchmark(Protocol):
     name: str
     version: int
 
-    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None: ...
-
     def examples(self) -> list[Example]: ...
 
     def mark(self, example: Example, answer: str) -> Mark: ...
+
+
+class Generated(Benchmark):
+    """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
+    ones. A benchmark adds its name, version, `make` (random numbers, split → prompt, answer) and `mark`."""
+
+    make: Callable[[random.Random, Split], tuple[str, str]]
+
+    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None:
+        self.limit, self.seed, self.split = limit, seed, split
+
+    def examples(self) -> list[Example]:
+        return [self._example(self.seed, index, self.split) for index in range(self.limit)]
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def _example(cls, seed: int, index: int, split: Split) -> Example:
+        prompt, answer = cls.make(random.Random(f"{cls.name} {split} {seed} {index}"), split)
+        return Example(id=f"{cls.name}-{split}-{seed}-{index}", prompt=prompt, reference=answer)
 
 
 def held_out(key: str, one_in: int = 8) -> bool:

@@ -11,9 +11,8 @@ solution with its digits renamed in order of first appearance.
 from __future__ import annotations
 
 import random
-from functools import lru_cache
 
-from rws_cli.benchmarks.base import Example, Mark, Split, held_out
+from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
 
 SIZE = 6
 CELLS = SIZE * SIZE
@@ -131,26 +130,13 @@ def prompt(puzzle: str) -> str:
     return "sudoku " + " ".join(f"{name}={value}" for name, value in zip(NAMES, puzzle, strict=True))
 
 
-class Sudoku:
-    """The seeded benchmark: example i depends on (seed, i) alone, so any limit sees the same first puzzles."""
-
+class Sudoku(Generated):
     name = "sudoku"
     version = 1
-
-    def __init__(self, limit: int, seed: int = 0, split: Split = "test") -> None:
-        self.limit, self.seed, self.split = limit, seed, split
-
-    def examples(self) -> list[Example]:
-        return [_example(self.seed, index, self.split) for index in range(self.limit)]
+    make = staticmethod(make_example)
 
     def mark(self, example: Example, answer: str) -> Mark:
         """Right if every cell is; `partial` is the share of the 36 cells that are."""
         grid = answer.strip()[:CELLS]
         hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
         return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid)
-
-
-@lru_cache(maxsize=4096)
-def _example(seed: int, index: int, split: Split) -> Example:
-    question, answer = make_example(random.Random(f"sudoku {split} {seed} {index}"), split)
-    return Example(id=f"sudoku-{split}-{seed}-{index}", prompt=question, reference=answer)

@@ -1,0 +1,39 @@
+"""The training scripts run from end to end at a toy size, and what they write loads like any checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config import compose
+from rws_cli.models import load_model
+from rws_cli.rewards.base import Candidate
+from rws_cli.rewards.classifier import Classifier
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def script(name: str, *arguments: str | Path) -> None:
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1"}  # compiling takes longer than two steps
+    subprocess.run([sys.executable, SCRIPTS / name, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
+    model, reward = tmp_path / "model", tmp_path / "reward"
+    size = ["--width", "32", "--hidden", "48", "--layers", "1", "--heads", "2", "--batch", "4"]
+    script("train_mdm.py", "--out", model, "--stop", "2", *size)
+    script("train_mdm.py", "--out", model, "--stop", "3", *size, "--resume")
+    assert [json.loads(line)["step"] for line in (model / "curve.jsonl").read_text().splitlines()] == [2, 3]
+    assert load_model(compose(f"model.path={model}").model).mask_id == 2
+
+    script("train_reward.py", "--mdm", model, "--out", reward, "--practice", "1", "--steps", "2", "--batch", "4",
+           "--arithmetic-batch", "4", "--test-problems", "4")  # fmt: skip
+    classifier = Classifier(compose(f"reward.path={reward}").reward)
+    assert classifier.statistics is not None
+    assert classifier.statistics.min <= classifier.statistics.mean <= classifier.statistics.max
+    example = Sudoku(limit=1).examples()[0]
+    assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
