@@ -195,14 +195,50 @@ class Sampler:
 
 
 @dataclass
-class BenchmarkConfig:
+class GeneratedBenchmark:
     """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need."""
 
     name: str
-    kind: str = field(metadata=limits(choices=("sudoku", "arithmetic")))
+    kind: str
     limit: int = field(metadata=limits(min=1))
     seed: int
     gen_length: int = field(metadata=limits(min=1))
+
+
+@dataclass
+class DataBenchmark:
+    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields.
+
+    hub, subset, split, revision: the data set; path: a .jsonl, .json, .csv or .parquet file instead of it.
+    limit: the first so many rows; null is all.
+    shots: solved examples before each question, the first of shots_split, or of the file shots_path.
+    template: the prompt; {fields} in braces are the data set's, or the benchmark's own.
+    """
+
+    name: str
+    kind: str
+    hub: str | None
+    subset: str | None
+    split: str
+    revision: str | None
+    path: str | None
+    limit: int | None = field(metadata=limits(min=1))
+    shots: int = field(metadata=limits(min=0))
+    shots_split: str
+    shots_path: str | None
+    template: str
+    gen_length: int = field(metadata=limits(min=1))
+
+
+BENCHMARKS = {
+    "sudoku": GeneratedBenchmark,
+    "arithmetic": GeneratedBenchmark,
+    "gsm8k": DataBenchmark,
+    "math": DataBenchmark,
+    "countdown": DataBenchmark,
+    "sudoku4": DataBenchmark,
+    "keywords": DataBenchmark,
+}
 
 
 @dataclass
@@ -220,7 +256,7 @@ class Config:
     model: Model
     reward: Any
     sampler: Sampler
-    benchmark: BenchmarkConfig
+    benchmark: Any
     runtime: Runtime
 
 
@@ -264,6 +300,7 @@ def check(composed: DictConfig) -> Config:
     values.pop("hydra", None)
     config: Config = _typed(Config, values, "")
     config.reward = _by_kind(REWARDS, config.reward, "reward")
+    config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")
     config.sampler.guidance = _by_kind(GUIDANCES, config.sampler.guidance, "sampler.guidance")
     _check_sampler(config)
     _check_remote_code(config.model, "model")
@@ -395,6 +432,8 @@ def known_keys() -> list[str]:
         return keys
 
     keys = walk(Config, "")
+    for cls in BENCHMARKS.values():
+        keys += walk(cls, "benchmark.")
     for cls in REWARDS.values():
         keys += walk(cls, "reward.")
     for cls in GUIDANCES.values():

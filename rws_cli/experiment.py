@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,7 +14,7 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example
-from rws_cli.config import ClassifierReward, Config, RewardGuidance
+from rws_cli.config import Checkpoint, ClassifierReward, Config, RewardGuidance
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
@@ -32,12 +34,19 @@ from rws_cli.runs.records import append_samples, join_trace, read_samples, write
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All that a run needs, loaded."""
+class Task:
+    """What is asked, before any weights load: examples, their prompts as token ids, by example."""
 
+    prepared: Prepared
     benchmark: Benchmark
     examples: list[Example]
     prompts: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What answers, and what scores answers."""
+
     denoiser: Denoiser
     reward: Reward | None
 
@@ -50,18 +59,18 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     """
     started = time.perf_counter()
     stopped = resumable(request.resume, resolved) if request.resume else None
-    prepared, prompts = prepare_prompts(config)
-    parts = load_parts(config, prepared, prompts)
-    folder, manifest = open_run(config, resolved, request, stopped, checkpoints(config))
+    task = prepare(config)
+    parts = load(config, task)
+    folder, manifest = open_run(config, resolved, request, stopped, sources(config, task))
     samples = read_samples(folder)
     done = {sample["id"] for sample in samples}
-    todo = [example for example in parts.examples if example.id not in done]
+    todo = [example for example in task.examples if example.id not in done]
     setup_seconds = time.perf_counter() - started
 
     with recorded(folder, manifest):
-        with Progress(len(parts.examples), samples, folder / "run.log") as progress:
+        with Progress(len(task.examples), samples, folder / "run.log") as progress:
             for batch in _batches(todo, config.runtime.batch_size):
-                new = decode_batch(config, parts, batch, folder, progress)
+                new = decode_batch(config, task, parts, batch, folder, progress)
                 append_samples(folder, new)
                 samples += new
                 progress.finished(new)
@@ -76,16 +85,15 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     return folder
 
 
-def prepare_prompts(config: Config) -> tuple[Prepared, dict[str, list[int]]]:
-    """Everything that can be found wrong without weights: checkpoints, tokens, lengths. Returns prompts as token ids.
-
-    Raises UsageError.
-    """
+def prepare(config: Config) -> Task:
+    """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     prepared = prepare_model(config.model)
     if isinstance(config.reward, ClassifierReward):
         pick_device(config.reward.device, "reward.device")
         read_config(locate(config.reward.path, "reward.path"), config.reward.revision, "reward.path")
-    prompts = {e.id: prepared.encode(e.prompt) for e in load_benchmark(config.benchmark).examples()}
+    benchmark = load_benchmark(config.benchmark)
+    examples = benchmark.examples()
+    prompts = {example.id: prepared.encode(example.prompt) for example in examples}
     native = prepared.arguments.get("config")
     limit, longest = getattr(native, "max_position_embeddings", None), max(prompts, key=lambda i: len(prompts[i]))
     if limit and len(prompts[longest]) + config.sampler.gen_length > limit:
@@ -93,15 +101,14 @@ def prepare_prompts(config: Config) -> tuple[Prepared, dict[str, list[int]]]:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with "
             f"sampler.gen_length={config.sampler.gen_length} that is more than the model's context of {limit}."
         )
-    return prepared, prompts
+    return Task(prepared, benchmark, examples, prompts)
 
 
-def load_parts(config: Config, prepared: Prepared, prompts: dict[str, list[int]]) -> Parts:
+def load(config: Config, task: Task) -> Parts:
     """Load reward and model. Raises UsageError if weights do not fit or the reward lacks the statistics it needs."""
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
-    benchmark = load_benchmark(config.benchmark)
-    reward = load_reward(config.reward, benchmark, config.seed)
+    reward = load_reward(config.reward, task.benchmark, config.seed)
     guidance = config.sampler.guidance
     if isinstance(guidance, RewardGuidance) and guidance.normalize != "none" and reward and not reward.statistics:
         raise UsageError(
@@ -109,16 +116,16 @@ def load_parts(config: Config, prepared: Prepared, prompts: dict[str, list[int]]
             f"reward={config.reward.name} stores none: set reward.statistics=<a JSON file with mean, std, min, max>, "
             "or sampler.guidance.normalize=none."
         )
-    return Parts(benchmark, benchmark.examples(), prompts, load_model(config.model, prepared), reward)
+    return Parts(load_model(config.model, task.prepared), reward)
 
 
 def decode_batch(
-    config: Config, parts: Parts, batch: list[Example], folder: Path, progress: Progress
+    config: Config, task: Task, parts: Parts, batch: list[Example], folder: Path, progress: Progress
 ) -> list[dict[str, Any]]:
     """Decode and mark some examples; writes their traces and returns their samples."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
     canvas = new_canvas(
-        [parts.prompts[i] for i in ids],
+        [task.prompts[i] for i in ids],
         ids,
         sampler.gen_length,
         denoiser.mask_id,
@@ -143,11 +150,12 @@ def decode_batch(
         rewards = list(scorer(list(range(len(batch))), canvas.response_BG, [1.0] * len(batch), -1))
     write_trace_part(folder, [{"id": i, **asdict(trace)} for i, trace in zip(ids, traces, strict=True)])
     rows = zip(batch, responses, rewards, traces, costs, strict=True)
-    return [_sample(config, parts, *row) for row in rows]
+    return [_sample(config, task, parts, *row) for row in rows]
 
 
 def _sample(
     config: Config,
+    task: Task,
     parts: Parts,
     example: Example,
     response: list[int],
@@ -164,7 +172,7 @@ def _sample(
         "prompt": example.prompt,
         "answer": answer,
         "reference": example.reference,
-        "mark": asdict(parts.benchmark.mark(example, answer)),
+        "mark": asdict(task.benchmark.mark(example, answer)),
         "reward": reward,
         "order": order_statistics(trace.position, trace.step, block_length, content),
         "order_with_eos": order_statistics(trace.position, trace.step, block_length),
@@ -174,14 +182,17 @@ def _sample(
     }
 
 
-def checkpoints(config: Config) -> dict[str, Any]:
-    """What pins the model's and the reward's weights, for the manifest."""
+def sources(config: Config, task: Task) -> dict[str, Any]:
+    """What pins the model's and the reward's weights and the benchmark's examples, for the manifest."""
     nodes = {"model": config.model, "reward": config.reward}
-    return {
+    weights = {
         key: fingerprint(locate(node.path, f"{key}.path"), node.revision)
         for key, node in nodes.items()
-        if hasattr(node, "path")
+        if isinstance(node, Checkpoint)
     }
+    asked = json.dumps([[e.id, e.prompt, e.reference] for e in task.examples], ensure_ascii=False)
+    version, digest = task.benchmark.version, hashlib.sha256(asked.encode()).hexdigest()
+    return weights | {"benchmark": {"version": version, "examples": len(task.examples), "sha256": digest}}
 
 
 def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:

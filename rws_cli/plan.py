@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.config import Config, RewardGuidance
-from rws_cli.experiment import prepare_prompts
+from rws_cli.experiment import prepare
 from rws_cli.models.checkpoint import weight_count
 
 
@@ -15,20 +15,20 @@ def plan(config: Config) -> dict[str, int | float | None]:
     Tokens count prompt and response, as a run's own cost does; FLOPs are two a weight and token, attention left out.
     Raises UsageError as a run would.
     """
-    prepared, prompts = prepare_prompts(config)
+    task = prepare(config)
     sampler = config.sampler
     steps = sampler.blocks * min(sampler.steps_per_block, sampler.block_length)
     passes = steps * (2 if sampler.cfg_scale > 0 else 1)
-    tokens = passes * sum(len(prompt) + sampler.gen_length for prompt in prompts.values())
-    weights = weight_count(prepared.path, config.model.revision)
+    tokens = passes * sum(len(prompt) + sampler.gen_length for prompt in task.prompts.values())
+    weights = weight_count(task.prepared.path, config.model.revision)
     guidance: Any = sampler.guidance
     calls = -(-steps // guidance.every) if isinstance(guidance, RewardGuidance) else 0
     return {
-        "examples": len(prompts),
+        "examples": len(task.prompts),
         "steps per example": steps,
-        "MDM passes, at most": passes * len(prompts),
+        "MDM passes, at most": passes * len(task.prompts),
         "tokens through the MDM, at most": tokens,
-        "reward calls, at most": calls * len(prompts),
+        "reward calls, at most": calls * len(task.prompts),
         "MDM weights": weights,
         "MDM FLOPs, about": None if weights is None else 2.0 * weights * tokens,
     }

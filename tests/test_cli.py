@@ -84,7 +84,8 @@ def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -
     assert manifest["config"]["sampler"]["guidance"]["kind"] == "rws"
     assert manifest["overrides"] == small
     assert manifest["versions"]["torch"]
-    assert manifest["checkpoints"]["model"]["weights"]
+    assert manifest["sources"]["model"]["weights"]
+    assert manifest["sources"]["benchmark"]["examples"] == LIMIT
 
     samples = samples_of(run)
     assert len(samples) == LIMIT

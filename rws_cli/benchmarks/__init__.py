@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark, Generated
-from rws_cli.config import BenchmarkConfig
+from rws_cli.config import DataBenchmark, GeneratedBenchmark
 
 
-def load_benchmark(settings: BenchmarkConfig) -> Benchmark:
+def load_benchmark(settings: GeneratedBenchmark | DataBenchmark) -> Benchmark:
+    """The benchmark that the settings name. Raises UsageError if its data cannot be read."""
     from rws_cli.benchmarks.arithmetic import Arithmetic
     from rws_cli.benchmarks.sudoku import Sudoku
 
+    if isinstance(settings, DataBenchmark):
+        from rws_cli.benchmarks.data import FromData
+
+        return FromData(settings)
     kinds: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
     return kinds[settings.kind](limit=settings.limit, seed=settings.seed)

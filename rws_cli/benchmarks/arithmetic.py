@@ -87,4 +87,6 @@ class Arithmetic(Generated):
         marked = re.search(r"#### (\d+)", answer)
         extracted = marked.group(1) if marked else ""
         hits = sum(a == b for a, b in zip(found, expected, strict=False))
-        return Mark(correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted)
+        return Mark(
+            correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted, extractor="####"
+        )

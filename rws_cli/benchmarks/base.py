@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+Row = dict[str, Any]
+"""A line of a data set, its fields by name."""
 Split = Literal["train", "test"]
 
 
@@ -19,11 +21,13 @@ class Example:
     id: stable name, unique in its benchmark; random streams and resume key on it.
     prompt: the user's turn, before the chat template.
     reference: a right answer, as the model would write it.
+    row: what the data set says besides; empty for generated examples.
     """
 
     id: str
     prompt: str
     reference: str
+    row: Row = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Mark:
     correct: whether the answer passes.
     partial: the share of it that is right, in [0, 1]; 1 exactly where every part is.
     extracted: what was read off the answer and compared ("" if nothing could be read).
+    extractor: the rule that read it.
     """
 
     correct: bool
     partial: float
     extracted: str
+    extractor: str
 
 
 class Benchmark(Protocol):

@@ -139,4 +139,4 @@ class Sudoku(Generated):
         """Right if every cell is; `partial` is the share of the 36 cells that are."""
         grid = answer.strip()[:CELLS]
         hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
-        return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid)
+        return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid")

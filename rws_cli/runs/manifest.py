@@ -31,6 +31,8 @@ PACKAGES = (
     "numpy",
     "pandas",
     "pyarrow",
+    "datasets",
+    "math-verify",
 )
 
 
@@ -59,10 +61,17 @@ def open_run(
     resolved: dict[str, Any],
     request: Request,
     stopped: dict[str, Any] | None,
-    checkpoints: dict[str, Any],
+    sources: dict[str, Any],
 ) -> tuple[Path, dict[str, Any]]:
-    """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running."""
+    """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running.
+
+    Raises UsageError if the stopped run read other weights or examples than `sources`.
+    """
     if request.resume and stopped:
+        if changed := [name for name, source in sources.items() if stopped["sources"].get(name) != source]:
+            raise UsageError(
+                f"{request.resume} cannot be resumed: the {' and the '.join(changed)} changed since it was started."
+            )
         drop_broken_line(request.resume)
         manifest = stopped | {"status": "running", "error": None, "resumed": [*stopped["resumed"], now()]}
         write_json(request.resume / "manifest.json", manifest)
@@ -84,7 +93,7 @@ def open_run(
         "versions": versions(),
         "git": git_state(),
         "machine": machine(),
-        "checkpoints": checkpoints,
+        "sources": sources,
     }
     write_json(folder / "manifest.json", manifest)
     if request.folder is None:

@@ -1,0 +1,100 @@
+"""Benchmarks read from the Hugging Face hub or from a local file with the same fields. One `Task` each in TASKS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rws_cli.benchmarks import countdown, keywords, mathematics, sudoku4
+from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.config import DataBenchmark
+from rws_cli.errors import UsageError
+
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a data set becomes a benchmark.
+
+    names: a row → what the prompt template may name. Raises KeyError for a missing field.
+    reference: a row → a right answer, as the model would write it; shots show it.
+    mark: a row and an answer → its mark.
+    """
+
+    names: Callable[[Row], dict[str, Any]]
+    reference: Callable[[Row], str]
+    mark: Callable[[Row, str], Mark]
+    version: int = 1
+
+
+TASKS = {
+    "gsm8k": Task(lambda row: {"question": row["question"]}, lambda row: row["answer"], mathematics.mark_gsm8k),
+    "math": Task(lambda row: {"problem": row["problem"]}, lambda row: row["solution"], mathematics.mark_math),
+    "countdown": Task(countdown.names, lambda row: row["output"], countdown.mark),
+    "sudoku4": Task(sudoku4.names, sudoku4.reference, sudoku4.mark),
+    "keywords": Task(keywords.names, keywords.reference, keywords.mark),
+}
+
+
+class FromData:
+    """The benchmark that the settings name: rows in the file's order, ids by their place in it."""
+
+    def __init__(self, settings: DataBenchmark) -> None:
+        self.settings, self.task = settings, TASKS[settings.kind]
+        self.name, self.version = settings.name, self.task.version
+        self.rows = read_rows(settings.path, settings.split, settings, "benchmark.path")
+        self._shots = self._read_shots() if settings.shots else ""
+
+    def examples(self) -> list[Example]:
+        chosen = self.rows[: self.settings.limit]
+        return [
+            Example(f"{self.name}-{n}", self._shots + self._ask(row), self.task.reference(row), row)
+            for n, row in enumerate(chosen)
+        ]
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        return self.task.mark(example.row, answer)
+
+    def _ask(self, row: Row) -> str:
+        try:
+            return self.settings.template.format(**self.task.names(row))
+        except (KeyError, IndexError, ValueError) as error:
+            raise UsageError(
+                f"benchmark={self.name} cannot make a prompt: {error} is neither a field of its data "
+                f"({', '.join(row)}) nor a name for benchmark.template."
+            ) from error
+
+    def _read_shots(self) -> str:
+        s = self.settings
+        if s.path and not s.shots_path:
+            raise UsageError("benchmark.shots needs solved examples: set benchmark.shots_path to a file of them.")
+        rows = read_rows(s.shots_path, s.shots_split, s, "benchmark.shots_path")[: s.shots]
+        return "".join(f"{self._ask(row)}\n{self.task.reference(row)}\n\n" for row in rows)
+
+
+def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -> list[Row]:
+    """Rows of a local file, or of the hub's data set if `path` is None. Raises UsageError."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    if path is not None:
+        file = Path(path).expanduser()
+        if file.suffix not in FORMATS:
+            raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
+        if not file.is_file():
+            raise UsageError(f"{key}={path} does not exist.")
+        source: dict[str, Any] = {"path": FORMATS[file.suffix], "data_files": str(file), "split": "train"}
+    elif settings.hub is not None:
+        source = {"path": settings.hub, "name": settings.subset, "revision": settings.revision, "split": split}
+    else:
+        raise UsageError(f"benchmark={settings.name} needs data: set benchmark.path=<file> or benchmark.hub=<name>.")
+    try:
+        return datasets.load_dataset(**source).to_list()
+    except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
+        reason = " ".join(str(error).split())[:300]
+        named = f"{key}={path}" if path else f"benchmark.hub={settings.hub}"
+        advice = "" if path else f" Offline, set {key} to a file with the same fields."
+        raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error

@@ -1,0 +1,47 @@
+"""4x4 sudoku with boxes of 2x2, as published: CSV of Puzzle and Solution, or JSON lines of input and output."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rws_cli.benchmarks.base import Mark, Row
+
+CELLS = 16
+UNITS = [
+    *[[4 * r + c for c in range(4)] for r in range(4)],
+    *[[4 * r + c for r in range(4)] for c in range(4)],
+    *[[4 * (b // 2 * 2 + n // 2) + b % 2 * 2 + n % 2 for n in range(4)] for b in range(4)],
+]
+
+
+def _digits(text: Any) -> str:
+    return re.sub(r"\D", "", str(text)).zfill(CELLS)  # a CSV reader takes the grid for a number, and drops its zeros
+
+
+def _puzzle(row: Row) -> str:
+    return _digits(row["Puzzle"] if "Puzzle" in row else row["input"])
+
+
+def _lines(grid: str) -> str:
+    return "\n".join(grid[n : n + 4] for n in range(0, CELLS, 4))
+
+
+def names(row: Row) -> dict[str, Any]:
+    return {"puzzle": _lines(_puzzle(row))}
+
+
+def reference(row: Row) -> str:
+    return _lines(_digits(row["Solution"] if "Solution" in row else row["output"]))
+
+
+def mark(row: Row, answer: str) -> Mark:
+    """Right if the first 16 digits keep the clues and fill every row, column and box with 1 to 4, for a puzzle may have
+    several solutions; else `partial` is the share of cells that agree with the published one."""
+    puzzle, expected = _puzzle(row), _digits(reference(row))
+    grid = re.sub(r"\D", "", answer)[:CELLS]
+    keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
+    if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
+        return Mark(True, 1.0, grid, "first 16 digits")
+    hits = sum(a == b for a, b in zip(grid, expected, strict=False))
+    return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "first 16 digits")
