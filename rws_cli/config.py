@@ -230,6 +230,18 @@ class DataBenchmark:
     gen_length: int = field(metadata=limits(min=1))
 
 
+@dataclass
+class CodeBenchmark(DataBenchmark):
+    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed.
+
+    seconds, memory_mb: what each program may use.
+    """
+
+    allow_code_execution: bool
+    seconds: float = field(metadata=limits(above=0.0))
+    memory_mb: int = field(metadata=limits(min=64))
+
+
 BENCHMARKS = {
     "sudoku": GeneratedBenchmark,
     "arithmetic": GeneratedBenchmark,
@@ -238,6 +250,8 @@ BENCHMARKS = {
     "countdown": DataBenchmark,
     "sudoku4": DataBenchmark,
     "keywords": DataBenchmark,
+    "humaneval": CodeBenchmark,
+    "mbpp": CodeBenchmark,
 }
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rws_cli.benchmarks import countdown, keywords, mathematics, sudoku4
+from rws_cli.benchmarks import code, countdown, keywords, mathematics, sandbox, sudoku4
 from rws_cli.benchmarks.base import Example, Mark, Row
-from rws_cli.config import DataBenchmark
+from rws_cli.config import CodeBenchmark, DataBenchmark
 from rws_cli.errors import UsageError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -21,21 +21,41 @@ class Task:
 
     names: a row → what the prompt template may name. Raises KeyError for a missing field.
     reference: a row → a right answer, as the model would write it; shots show it.
-    mark: a row and an answer → its mark.
+    mark: a row, an answer and the settings → its mark.
     """
 
     names: Callable[[Row], dict[str, Any]]
     reference: Callable[[Row], str]
-    mark: Callable[[Row, str], Mark]
+    mark: Callable[[Row, str, Any], Mark]
     version: int = 1
 
 
 TASKS = {
-    "gsm8k": Task(lambda row: {"question": row["question"]}, lambda row: row["answer"], mathematics.mark_gsm8k),
-    "math": Task(lambda row: {"problem": row["problem"]}, lambda row: row["solution"], mathematics.mark_math),
-    "countdown": Task(countdown.names, lambda row: row["output"], countdown.mark),
-    "sudoku4": Task(sudoku4.names, sudoku4.reference, sudoku4.mark),
-    "keywords": Task(keywords.names, keywords.reference, keywords.mark),
+    "gsm8k": Task(
+        lambda row: {"question": row["question"]},
+        lambda row: row["answer"],
+        lambda row, answer, _: mathematics.mark_gsm8k(row, answer),
+    ),
+    "math": Task(
+        lambda row: {"problem": row["problem"]},
+        lambda row: row["solution"],
+        lambda row, answer, _: mathematics.mark_math(row, answer),
+    ),
+    "countdown": Task(
+        countdown.names, lambda row: str(row["output"]), lambda row, answer, _: countdown.mark(row, answer)
+    ),
+    "sudoku4": Task(sudoku4.names, sudoku4.reference, lambda row, answer, _: sudoku4.mark(row, answer)),
+    "keywords": Task(keywords.names, keywords.reference, lambda row, answer, _: keywords.mark(row, answer)),
+    "humaneval": Task(
+        code.humaneval_names,
+        lambda row: row["prompt"] + row["canonical_solution"],
+        lambda row, answer, settings: code.mark_program(code.humaneval_program(row, answer), settings),
+    ),
+    "mbpp": Task(
+        code.mbpp_names,
+        lambda row: row["code"],
+        lambda row, answer, settings: code.mark_program(code.mbpp_program(row, answer), settings),
+    ),
 }
 
 
@@ -45,6 +65,13 @@ class FromData:
     def __init__(self, settings: DataBenchmark) -> None:
         self.settings, self.task = settings, TASKS[settings.kind]
         self.name, self.version = settings.name, self.task.version
+        if isinstance(settings, CodeBenchmark):
+            if not settings.allow_code_execution:
+                raise UsageError(
+                    f"benchmark={self.name} runs the programs that a model writes, in a sandbox: "
+                    "allow it with benchmark.allow_code_execution=true."
+                )
+            sandbox.check_supported()
         self.rows = read_rows(settings.path, settings.split, settings, "benchmark.path")
         self._shots = self._read_shots() if settings.shots else ""
 
@@ -56,7 +83,7 @@ class FromData:
         ]
 
     def mark(self, example: Example, answer: str) -> Mark:
-        return self.task.mark(example.row, answer)
+        return self.task.mark(example.row, answer, self.settings)
 
     def _ask(self, row: Row) -> str:
         try:
