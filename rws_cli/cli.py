@@ -138,6 +138,26 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, f
 
 
 @app.command()
+def mark(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDES]...", help="Settings of the benchmark: benchmark.key=value"),
+    ] = None,
+) -> None:
+    """Mark a run's answers again, without decoding."""
+    with one_sentence():
+        from rws_cli.remark import remark
+        from rws_cli.report.tables import print_run
+        from rws_cli.runs.folder import find_run
+
+        folder = find_run(run)
+        changed = remark(folder, overrides or [])
+        print_run(folder)
+        typer.echo(f"{changed} marks changed")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or a sweep's folder.")],
 ) -> None:

@@ -83,8 +83,8 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
         f"## tiny-reward: {reward['parameters']:,} weights, {size['tiny-reward']:.1f} MiB",
         "",
         "A reward model in AutoModelForSequenceClassification format (LlamaForSequenceClassification, one label, "
-        "`is_causal` false), started from tiny-mdm and trained by `scripts/train_reward.py` on spoiled answers and on its mistakes; the score's "
-        f"logistic estimates the share of the answer that is right. Training and figures took {reward['training_seconds']:,.0f} s. "
+        "`is_causal` false), started from tiny-mdm and trained by `scripts/train_reward.py` on spoiled answers and on its mistakes, to rank "
+        f"answers by the share that is right. Training and figures took {reward['training_seconds']:,.0f} s. "
         f"Figures are on {reward['problems_per_benchmark']} test problems of each benchmark:",
         "",
         "| | pairs of own answers | ordered rightly | intermediate sequences | Spearman with share right |",

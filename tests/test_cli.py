@@ -308,3 +308,32 @@ def test_a_failing_run_keeps_what_it_has(rws, small: list[str], tmp_path: Path) 
     assert manifest["status"] == "failed"
     assert "invert" in manifest["error"]
     assert "failed" in rws("show", str(run)).output
+
+
+def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "two.jsonl"
+    data.write_text('{"question": "w1 w2", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
+    options = [*small, "benchmark=gsm8k", f"benchmark.path={data}", "benchmark.gen_length=8", "benchmark.limit=2",
+               "benchmark.template='{question}'", "sampler.tokens_per_step=4"]  # fmt: skip
+    assert rws("run", *options).exit_code == 0
+    run = tmp_path / "outputs" / "gsm8k" / "small-rws" / "v001"
+    before = samples_of(run)
+    assert [sample["mark"]["correct"] for sample in before] == [False, False]
+    again = rws("mark", str(run))
+    assert again.exit_code == 0, again.output
+    assert "0 marks changed" in again.output
+    assert samples_of(run) == before
+
+    # As if an older marker had missed a right answer.
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    lines[1]["answer"] = "#### 2"
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "1 marks changed" in rws("mark", "outputs/gsm8k/small-rws").output
+    assert json.loads((run / "metrics.json").read_text())["accuracy"] == 0.5
+    assert [note["changed"] for note in json.loads((run / "manifest.json").read_text())["marked"]] == [0, 1]
+
+    assert "did you mean benchmark.path" in rws("mark", str(run), "benchmark.pth=x").output
+    assert rws("mark", str(run), "seed=1").exit_code == 2
+    data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
+    assert "gsm8k-0 is not what it was" in rws("mark", str(run)).output
+    assert rws("run", "--resume", str(run)).exit_code == 2  # the examples changed
