@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from rws_cli.config import differing_keys, identity
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.report.tables import number, shown
+from rws_cli.report.tables import number, shown, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
 
@@ -37,7 +37,7 @@ class Line:
     """One row of a comparison: runs that differ in the seed alone, averaged within each example.
 
     Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
-    percentiles over examples, None for the first line itself.
+    percentiles over examples. Both are None for the first line itself, intervals also for a single example.
     """
 
     label: str
@@ -87,7 +87,9 @@ def compare_runs(folders: list[Path]) -> list[Line]:
                 seeds=[run.config["seed"] for run in members],
                 examples=len(ids),
                 values={name: None if c is None else float(c.mean()) for name, c in columns.items()},
-                difference={name: None if d is None else float(d.mean()) for name, d in differences.items()},
+                difference={
+                    name: None if d is None or not lines else float(d.mean()) for name, d in differences.items()
+                },
                 interval={
                     name: None if d is None or not lines else bootstrap_interval(d) for name, d in differences.items()
                 },
@@ -96,12 +98,14 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     return lines
 
 
-def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean of paired differences (n,), resampling examples. Seeded."""
+def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean of paired differences (n,), resampling examples; None of one. Seeded."""
     import numpy as np
     from scipy.stats import bootstrap
 
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) == 0:
         mean = float(differences.mean())
         return mean, mean
     found = bootstrap(
@@ -166,35 +170,49 @@ def _difference(column: np.ndarray | None, baseline: np.ndarray | None) -> np.nd
 
 
 def print_comparison(lines: list[Line]) -> None:
-    console = Console(highlight=False)
-    table = Table(title=f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals")
-    for column in ("sampler", "seeds", "accuracy", "difference", "partial", "reward", "GOD", "difference",
-                   "MDM passes", "reward calls", "seconds"):  # fmt: skip
-        table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=column == "difference")
+    """Two tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost
+    an example, in passes of the model, calls of the reward and seconds."""
+    console = wide_console()
+    console.print(f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals")
+    quality, process = (Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)) for _ in range(2))
+    for table, columns in (
+        (quality, ("seeds", "accuracy", "difference", "partial", "reward")),
+        (process, ("GOD", "difference", "passes", "calls", "seconds")),
+    ):
+        table.add_column("sampler", overflow="fold")
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=column == "difference")
     for line in lines:
         v = line.values
-        table.add_row(
+        quality.add_row(
             line.label,
             ",".join(map(str, line.seeds)),
             number(v["accuracy"], ".1%"),
             _signed(line, "accuracy", 100, ".1f"),
             number(v["partial"], ".1%"),
             number(v["reward"], ".3f"),
+        )
+        process.add_row(
+            line.label,
             number(v["god"], ".2f"),
             _signed(line, "god", 1, ".2f"),
             number(v["mdm_passes"], ".1f"),
             number(v["reward_calls"], ".1f"),
             number(v["seconds"], ".3f"),
         )
-    console.print(table)
+    console.print(quality)
+    console.print(process)
 
 
 def _signed(line: Line, name: str, factor: float, form: str) -> str:
     interval, difference = line.interval[name], line.difference[name]
-    if interval is None or difference is None:
+    if difference is None:
         return "–"
+    signed = format(factor * difference, "+" + form)
+    if interval is None:
+        return signed
     low, high = (format(factor * bound, "+" + form) for bound in interval)
-    return f"{format(factor * difference, '+' + form)} [{low}, {high}]"
+    return f"{signed} [{low}, {high}]"
 
 
 def write_sweep(folder: Path) -> None:
@@ -220,7 +238,7 @@ def write_sweep(folder: Path) -> None:
         import pandas as pd
 
         write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
-    console = Console(highlight=False)
+    console = wide_console()
     if len(runs) > 1:
         try:
             print_comparison(compare_runs(runs))

@@ -18,6 +18,12 @@ def number(value: float | int | None, form: str = ",.3f") -> str:
     return "–" if value is None else format(value, form)
 
 
+def wide_console() -> Console:
+    """Standard output; where it is no terminal there is no width to keep to, and nothing is cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+
+
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """What a run came to, as lines of name and value."""
     cost, order, n = metrics["cost"], metrics["order"], metrics["examples"]
@@ -56,7 +62,9 @@ def print_run(folder: Path) -> None:
         for row in rows_of(metrics):
             table.add_row(*row)
     if status != "finished":
-        table.add_row("status", f"{status}, {len(samples)} of {config['benchmark']['limit']} examples done")
+        table.add_row(
+            "status", f"{status}, {len(samples)} of {manifest['sources']['benchmark']['examples']} examples done"
+        )
         if manifest["error"]:
             table.add_row("error", manifest["error"])
     console.print(table)
