@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ def check_supported() -> None:
 
 
 def run(program: str, seconds: float = 5.0, memory: int = 1 << 30) -> Outcome:
-    """Run a Python program alone. seconds: wall time (and as much processor time); memory: address space, in bytes."""
+    """Run a Python program alone. seconds: wall time (and about as much processor time); memory: address space, in bytes."""
     secret = secrets.token_hex(16)
     with (
         tempfile.TemporaryDirectory(prefix="rws-", ignore_cleanup_errors=True) as folder,
@@ -53,7 +54,7 @@ def run(program: str, seconds: float = 5.0, memory: int = 1 << 30) -> Outcome:
         tempfile.TemporaryFile() as err,
     ):
         reading, writing = os.pipe()
-        order = {"seconds": math.ceil(seconds), "memory": memory, "file_bytes": OUTPUT_BYTES, "folder": folder,
+        order = {"seconds": math.ceil(seconds) + 1, "memory": memory, "file_bytes": OUTPUT_BYTES, "folder": folder,
                  "secret": secret, "done": writing}  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-I", str(jail.__file__)],
@@ -77,6 +78,8 @@ def run(program: str, seconds: float = 5.0, memory: int = 1 << 30) -> Outcome:
             os.close(reading)
         if said == secret.encode():
             return Outcome(True, "")
+        if process.returncode == -signal.SIGKILL:  # the limit on processor time, which threads use up sooner
+            return Outcome(False, "timeout")
         err.seek(0)
         lines = err.read().decode(errors="replace").strip().splitlines()
         return Outcome(False, lines[-1][:300] if lines else f"exit code {process.returncode}")
