@@ -1,7 +1,6 @@
-"""The typed configuration: what may be set, of which type and within which range. Defaults live in conf/ alone.
+"""From a composed configuration to a checked one: `check` gives a `Config`, or says in one sentence what is wrong.
 
-`check` turns a composed configuration into a `Config`, or says in one sentence what is wrong with it. It needs no
-weights and imports no torch.
+It needs no weights and imports no torch.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,6 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from rws_cli.errors import UsageError, nearest
+from rws_cli.schema import (
+    BENCHMARKS,
+    GUIDANCES,
+    REWARDS,
+    ClassifierReward,
+    Config,
+    ConstantReward,
+    Model,
+    NoReward,
+    RewardGuidance,
+)
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -25,260 +35,8 @@ GROUPS = ("model", "reward", "sampler", "benchmark", "experiment", "runtime")
 LISTED_GROUPS = GROUPS[:5]
 BUNDLED = "bundled:"
 
-
-def limits(**allowed: Any) -> dict[str, Any]:
-    """What a setting may be, for its field's metadata: choices=(…), min=…, above=…, max=…"""
-    return allowed
-
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-# --- models -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Checkpoint:
-    """Where weights are and how they are loaded.
-
-    path: a folder, "bundled:NAME", or a name on the Hugging Face hub (with `revision`).
-    remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
-    """
-
-    name: str
-    kind: str
-    path: str
-    revision: str | None
-    dtype: str = field(metadata=limits(choices=DTYPES))
-    device: str
-    device_map: str | None
-    attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
-    remote_code: bool
-
-
-@dataclass
-class Model(Checkpoint):
-    """A masked diffusion model.
-
-    kind: the family, which says how weights and logits are read.
-    mask_token_id: overrides what the checkpoint says.
-    """
-
-    kind: str = field(metadata=limits(choices=("llada", "dream", "masked_lm")))
-    mask_token_id: int | None = field(metadata=limits(min=0))
-    chat_template: bool
-
-
-# --- rewards ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class NoReward:
-    name: str
-    kind: str
-
-
-@dataclass
-class ClassifierReward(Checkpoint):
-    """A reward model: any AutoModelForSequenceClassification with one label.
-
-    statistics: a JSON file with the score's mean, std, min and max; null reads normalization.json of the checkpoint.
-    max_length: longer texts are an error, in tokens; null takes the model's own limit.
-    """
-
-    batch_size: int = field(metadata=limits(min=1))
-    statistics: str | None
-    max_length: int | None = field(metadata=limits(min=1))
-
-
-@dataclass
-class VerifierReward:
-    """The benchmark's own partial credit: an oracle, for ablations only."""
-
-    name: str
-    kind: str
-
-
-@dataclass
-class ShuffledReward:
-    """Scores of other examples, drawn from those stored for the same fill level in `statistics`: a control."""
-
-    name: str
-    kind: str
-    statistics: str
-
-
-@dataclass
-class ConstantReward:
-    name: str
-    kind: str
-    value: float
-
-
-REWARDS = {
-    "none": NoReward,
-    "classifier": ClassifierReward,
-    "verifier": VerifierReward,
-    "shuffled": ShuffledReward,
-    "constant": ConstantReward,
-}
-
-
-# --- samplers -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class NoGuidance:
-    kind: str
-
-
-@dataclass
-class TemperatureGuidance:
-    """Constant scale of the logits, the control that every claim for RWS needs."""
-
-    kind: str
-    scale: float = field(metadata=limits(above=0.0))
-
-
-@dataclass
-class RewardGuidance:
-    """Reward-Weighted Sampling. What the paper leaves open is an option here; see decoding/guidance.py for each."""
-
-    kind: str
-    strength: float = field(metadata=limits(min=0.0))
-    form: str = field(metadata=limits(choices=("identity", "linear", "exponential", "floored")))
-    normalize: str = field(metadata=limits(choices=("none", "zscore", "minmax", "sigmoid")))
-    fill: str = field(metadata=limits(choices=("argmax", "sample", "drop", "keep")))
-    target: str = field(metadata=limits(choices=("all", "proposed")))
-    every: int = field(metadata=limits(min=1))
-    floor: float = field(metadata=limits(above=0.0))
-
-
-GUIDANCES = {"none": NoGuidance, "temperature": TemperatureGuidance, "rws": RewardGuidance}
-ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right")
-
-
-@dataclass
-class Sampler:
-    """How a response is decoded. Lengths are in tokens; `steps` counts over the whole response.
-
-    steps, tokens_per_step: one of them; both null is one token a step.
-    confidence: orders read the untempered softmax (raw), or the one that tokens are drawn from (tempered).
-    eos: none; suppress (end tokens are committed last); stop (done once an end token has nothing masked before it).
-    """
-
-    name: str
-    order: str = field(metadata=limits(choices=ORDERS))
-    gen_length: int = field(metadata=limits(min=1))
-    block_length: int = field(metadata=limits(min=1))
-    steps: int | None = field(metadata=limits(min=1))
-    tokens_per_step: int | None = field(metadata=limits(min=1))
-    temperature: float = field(metadata=limits(min=0.0))
-    top_p: float = field(metadata=limits(above=0.0, max=1.0))
-    cfg_scale: float = field(metadata=limits(min=0.0))
-    confidence: str = field(metadata=limits(choices=("raw", "tempered")))
-    eos: str = field(metadata=limits(choices=("none", "suppress", "stop")))
-    guidance: Any
-
-    @property
-    def blocks(self) -> int:
-        return self.gen_length // self.block_length
-
-    @property
-    def steps_per_block(self) -> int:
-        if self.steps is not None:
-            return self.steps // self.blocks
-        return -(-self.block_length // (self.tokens_per_step or 1))
-
-
-# --- benchmark, runtime, the whole --------------------------------------------------------------------------------
-
-
-@dataclass
-class GeneratedBenchmark:
-    """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need."""
-
-    name: str
-    kind: str
-    limit: int = field(metadata=limits(min=1))
-    seed: int
-    gen_length: int = field(metadata=limits(min=1))
-
-
-@dataclass
-class DataBenchmark:
-    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields.
-
-    hub, subset, split, revision: the data set; path: a .jsonl, .json, .csv or .parquet file instead of it.
-    limit: the first so many rows; null is all.
-    shots: solved examples before each question, the first of shots_split, or of the file shots_path.
-    template: the prompt; {fields} in braces are the data set's, or the benchmark's own.
-    """
-
-    name: str
-    kind: str
-    hub: str | None
-    subset: str | None
-    split: str
-    revision: str | None
-    path: str | None
-    limit: int | None = field(metadata=limits(min=1))
-    shots: int = field(metadata=limits(min=0))
-    shots_split: str
-    shots_path: str | None
-    template: str
-    gen_length: int = field(metadata=limits(min=1))
-
-
-@dataclass
-class CodeBenchmark(DataBenchmark):
-    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed.
-
-    seconds, memory_mb: what each program may use.
-    """
-
-    allow_code_execution: bool
-    seconds: float = field(metadata=limits(above=0.0))
-    memory_mb: int = field(metadata=limits(min=64))
-
-
-BENCHMARKS = {
-    "sudoku": GeneratedBenchmark,
-    "arithmetic": GeneratedBenchmark,
-    "gsm8k": DataBenchmark,
-    "math": DataBenchmark,
-    "countdown": DataBenchmark,
-    "sudoku4": DataBenchmark,
-    "keywords": DataBenchmark,
-    "humaneval": CodeBenchmark,
-    "mbpp": CodeBenchmark,
-}
-
-
-@dataclass
-class Runtime:
-    """What may change without changing a token: rows decoded together, CPU threads (null: as torch chooses)."""
-
-    batch_size: int = field(metadata=limits(min=1))
-    threads: int | None = field(metadata=limits(min=1))
-
-
-@dataclass
-class Config:
-    seed: int
-    output: str
-    model: Model
-    reward: Any
-    sampler: Sampler
-    benchmark: Any
-    runtime: Runtime
-
-
 NOT_IDENTITY = ("output", "runtime")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
-
-
-# --- composition and checks ---------------------------------------------------------------------------------------
 
 
 def choices(group: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example
-from rws_cli.config import Checkpoint, ClassifierReward, Config, RewardGuidance
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
@@ -31,6 +30,7 @@ from rws_cli.rewards.scorer import RowScorer
 from rws_cli.runs.folder import write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, write_trace_part
+from rws_cli.schema import Checkpoint, ClassifierReward, Config, RewardGuidance
 
 
 @dataclass(frozen=True)

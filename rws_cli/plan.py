@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rws_cli.config import Config, RewardGuidance
 from rws_cli.experiment import prepare
 from rws_cli.models.checkpoint import weight_count
+from rws_cli.schema import Config, RewardGuidance
 
 
 def plan(config: Config) -> dict[str, int | float | None]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rws_cli.config import Model, NoGuidance, Sampler
+from rws_cli.schema import Model, NoGuidance, Sampler
 
 SHARED = Path(__file__).parents[2] / "shared"
 

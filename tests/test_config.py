@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from support import make_sampler
 
-from rws_cli.config import (
-    CONF,
-    LISTED_GROUPS,
-    Config,
-    check,
-    choices,
-    config_hash,
-    differing_keys,
-    identity,
-    known_keys,
-)
+from rws_cli.config import CONF, LISTED_GROUPS, check, choices, config_hash, differing_keys, identity, known_keys
 from rws_cli.errors import UsageError
+from rws_cli.schema import Config
 
 
 def composed(*overrides: str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark, Generated
-from rws_cli.config import DataBenchmark, GeneratedBenchmark
+from rws_cli.schema import DataBenchmark, GeneratedBenchmark
 
 
 def load_benchmark(settings: GeneratedBenchmark | DataBenchmark) -> Benchmark:

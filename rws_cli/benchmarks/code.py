@@ -7,7 +7,7 @@ from typing import Any
 
 from rws_cli.benchmarks import sandbox
 from rws_cli.benchmarks.base import Mark, Row
-from rws_cli.config import CodeBenchmark
+from rws_cli.schema import CodeBenchmark
 
 
 def humaneval_names(row: Row) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rws_cli.benchmarks import code, countdown, keywords, mathematics, sandbox, sudoku4
 from rws_cli.benchmarks.base import Example, Mark, Row
-from rws_cli.config import CodeBenchmark, DataBenchmark
 from rws_cli.errors import UsageError
+from rws_cli.schema import CodeBenchmark, DataBenchmark
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 

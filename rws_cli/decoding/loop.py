@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rws_cli.config import RewardGuidance, Sampler, TemperatureGuidance
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.orders import ORDERS
 from rws_cli.decoding.prediction import GUMBEL, Prediction, propose, temper
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
+from rws_cli.schema import RewardGuidance, Sampler, TemperatureGuidance
 
 
 class Denoiser(Protocol):

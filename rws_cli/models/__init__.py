@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rws_cli.config import Model
 from rws_cli.models.base import Denoiser, Family, Prepared, load, prepare
+from rws_cli.schema import Model
 
 
 def family_of(kind: str) -> Family:

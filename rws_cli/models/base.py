@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.config import ClassifierReward, Model
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.schema import ClassifierReward, Model
 
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order."""

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rws_cli.config import Config
 from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
+from rws_cli.schema import Config
 
 
 def number(value: float | int | None, form: str = ",.3f") -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark
-from rws_cli.config import ClassifierReward, ConstantReward, NoReward, ShuffledReward, VerifierReward
 from rws_cli.rewards.base import Reward
+from rws_cli.schema import ClassifierReward, ConstantReward, NoReward, ShuffledReward, VerifierReward
 
 
 def load_reward(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from rws_cli.config import ClassifierReward
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import load_tokenizer, load_weights
 from rws_cli.models.checkpoint import locate
 from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
+from rws_cli.schema import ClassifierReward
 
 
 class Classifier:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli import __version__
-from rws_cli.config import PACKAGE, Config, config_hash, differing_keys, identity
+from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
 from rws_cli.errors import Interrupted, UsageError
 from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
 from rws_cli.runs.records import drop_broken_line
+from rws_cli.schema import Config
 
 SCHEMA = 1
 PACKAGES = (

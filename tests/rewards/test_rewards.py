@@ -13,13 +13,13 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Confi
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import ClassifierReward
 from rws_cli.decoding.loop import Cost
 from rws_cli.errors import RunError, UsageError
 from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 from rws_cli.rewards.scorer import RowScorer
+from rws_cli.schema import ClassifierReward
 
 WORDS = ["<unk>", "<pad>", "<end>", "<user>", "<bot>", *(f"w{n}" for n in range(20))]
 TEMPLATE = "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
