@@ -103,6 +103,24 @@ def run(
             write_sweep(sweep)
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def calibrate(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDES]...",
+            help="Hydra overrides, as for rws run: reward=… model=… benchmark=…",
+            autocompletion=_complete,
+        ),
+    ] = None,
+) -> None:
+    """Measure the statistics that normalize a reward's scores, on decodings that nothing steers."""
+    with one_sentence():
+        from rws_cli import hydra_bridge
+
+        hydra_bridge.launch(hydra_bridge.calibrate_task, overrides or [])
+
+
 @app.command(name="list")
 def list_(
     group: Annotated[

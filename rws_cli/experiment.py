@@ -25,7 +25,7 @@ from rws_cli.models.base import pick_device
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
-from rws_cli.rewards.base import Reward
+from rws_cli.rewards.base import Reward, as_statistics, read_statistics
 from rws_cli.rewards.scorer import RowScorer
 from rws_cli.runs.folder import write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
@@ -45,10 +45,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Parts:
-    """What answers, and what scores answers."""
+    """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found."""
 
     denoiser: Denoiser
     reward: Reward | None
+    statistics: Statistics | None
 
 
 def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
@@ -61,7 +62,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     stopped = resumable(request.resume, resolved) if request.resume else None
     task = prepare(config)
     parts = load(config, task)
-    folder, manifest = open_run(config, resolved, request, stopped, sources(config, task))
+    folder, manifest = open_run(config, resolved, request, stopped, sources(config, task, parts))
     samples = read_samples(folder)
     done = {sample["id"] for sample in samples}
     todo = [example for example in task.examples if example.id not in done]
@@ -109,14 +110,23 @@ def load(config: Config, task: Task) -> Parts:
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     reward = load_reward(config.reward, task.benchmark, config.seed)
+    statistics = reward.statistics if reward else None
+    if reward and statistics is None and (found := calibrated_file(config)).is_file():
+        statistics = as_statistics(read_statistics(found, "reward"))
     guidance = config.sampler.guidance
-    if isinstance(guidance, RewardGuidance) and guidance.normalize != "none" and reward and not reward.statistics:
+    if isinstance(guidance, RewardGuidance) and guidance.normalize != "none" and reward and not statistics:
         raise UsageError(
             f"sampler.guidance.normalize={guidance.normalize} needs the score's statistics, and "
-            f"reward={config.reward.name} stores none: set reward.statistics=<a JSON file with mean, std, min, max>, "
-            "or sampler.guidance.normalize=none."
+            f"reward={config.reward.name} stores none: measure them with rws calibrate and the same model, reward and "
+            "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
-    return Parts(load_model(config.model, task.prepared), reward)
+    return Parts(load_model(config.model, task.prepared), reward, statistics)
+
+
+def calibrated_file(config: Config) -> Path:
+    """Where rws calibrate leaves the statistics of a reward for a model and a benchmark."""
+    parent = Path(config.output) / "calibration" / config.reward.name / f"{config.model.name}-{config.benchmark.name}"
+    return parent / "latest" / "normalization.json"
 
 
 def decode_batch(
@@ -138,7 +148,7 @@ def decode_batch(
     if parts.reward:
         masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
         # Without statistics only normalize=none gets here, which reads none of these.
-        statistics = parts.reward.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
+        statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
         scorer = RowScorer(parts.reward, denoiser, batch, costs, statistics, masks)
     traces = decode(denoiser, canvas, sampler, scorer, costs, progress.step)
 
@@ -182,8 +192,8 @@ def _sample(
     }
 
 
-def sources(config: Config, task: Task) -> dict[str, Any]:
-    """What pins the model's and the reward's weights and the benchmark's examples, for the manifest."""
+def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
+    """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes = {"model": config.model, "reward": config.reward}
     weights = {
         key: fingerprint(locate(node.path, f"{key}.path"), node.revision)
@@ -192,7 +202,10 @@ def sources(config: Config, task: Task) -> dict[str, Any]:
     }
     asked = json.dumps([[e.id, e.prompt, e.reference] for e in task.examples], ensure_ascii=False)
     version, digest = task.benchmark.version, hashlib.sha256(asked.encode()).hexdigest()
-    return weights | {"benchmark": {"version": version, "examples": len(task.examples), "sha256": digest}}
+    return weights | {
+        "statistics": asdict(parts.statistics) if parts.statistics else None,
+        "benchmark": {"version": version, "examples": len(task.examples), "sha256": digest},
+    }
 
 
 def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:

@@ -71,6 +71,14 @@ def plan_task(composed: DictConfig) -> None:
     print_plan(config, plan(config))
 
 
+def calibrate_task(composed: DictConfig) -> None:
+    """One calibration: check the configuration, measure, and say how to use what was found."""
+    from rws_cli.calibrate import calibrate
+    from rws_cli.report.tables import print_calibration
+
+    print_calibration(calibrate(check(composed), list(HydraConfig.get().overrides.task)))
+
+
 def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path | None = None) -> Path | None:
     """Run a task under Hydra with a command line's arguments; returns the sweep folder if it was a sweep.
 

@@ -36,10 +36,8 @@ from transformers import LlamaForSequenceClassification
 from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.calibrate import statistics_of, unsteered, watch
 from rws_cli.config import compose
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import decode
 from rws_cli.models import load_model
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
@@ -174,40 +172,20 @@ class Lesson(torch.nn.Module):
         ]
 
 
-class Recorder:
-    """A scorer that keeps what reward guidance would show to a reward model, and steers nothing."""
-
-    statistics = Statistics(0.0, 1.0, 0.0, 1.0)
-
-    def __init__(self, denoiser: Denoiser, examples: list[Example]) -> None:
-        self.denoiser, self.examples = denoiser, examples
-        self.seen: list[Candidate] = []
-
-    def __call__(self, rows: list[int], tokens_BG: torch.Tensor, filled: list[float], step: int) -> list[float]:
-        for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True):
-            self.seen.append(Candidate(self.examples[row], self.denoiser.text(ids), share, step))
-        return [0.0] * len(rows)
-
-
 def own_decodings(
-    denoiser: Denoiser, task: str, examples: list[Example], order: str, tokens_per_step: int, seed: int, watch: bool
+    denoiser: Denoiser, task: str, examples: list[Example], order: str, tokens_per_step: int, seed: int, watched: bool
 ) -> tuple[list[str], list[Candidate]]:
     """The model's answers in an order and, if asked, all intermediate sequences as RWS would show them."""
-    watching = ("sampler=rws", "sampler.guidance.strength=0") if watch else ("sampler=confidence",)
     settings = (f"benchmark={task}", f"sampler.order={order}", f"sampler.tokens_per_step={tokens_per_step}")
-    sampler = compose(*watching, *settings).sampler
+    sampler = compose("sampler=confidence", *settings).sampler
+    if watched:
+        sampler = unsteered(sampler)
     texts: list[str] = []
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
-        prompts = [denoiser.encode(example.prompt) for example in part]
-        canvas = new_canvas(
-            prompts, [e.id for e in part], LENGTHS[task], denoiser.mask_id, denoiser.pad_id, seed, denoiser.device
-        )
-        recorder = Recorder(denoiser, part)
-        decode(denoiser, canvas, sampler, recorder)
-        texts += [denoiser.text(row) for row in canvas.response_BG.tolist()]
-        seen += recorder.seen
+        answers, shown = watch(denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed)
+        texts, seen = texts + answers, seen + shown
     return texts, seen
 
 
@@ -222,7 +200,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
         examples = benchmark.examples()
         # Own complete answers: random order, three seeds, one to several tokens a step.
         answers = [
-            own_decodings(denoiser, task, examples, "random", per_step, seed, watch=False)[0]
+            own_decodings(denoiser, task, examples, "random", per_step, seed, watched=False)[0]
             for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))
         ]
         scored = [score(reward, [Candidate(e, t, 1.0, -1) for e, t in zip(examples, a, strict=True)]) for a in answers]
@@ -237,7 +215,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
         seen = [
             candidate
             for order in ("confidence", "random")
-            for candidate in own_decodings(denoiser, task, examples, order, 1, 11, watch=True)[1]
+            for candidate in own_decodings(denoiser, task, examples, order, 1, 11, watched=True)[1]
         ]
         seen = sample.sample(seen, min(4000, len(seen)))
         scores = score(reward, seen)
@@ -268,25 +246,12 @@ def calibrate(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str
     for task, kind in BENCHMARKS.items():
         examples = kind(limit=problems, seed=3, split="train").examples()
         for order in ("confidence", "random"):
-            seen += own_decodings(denoiser, task, examples, order, 1, 5, watch=True)[1]
-    scores = np.array(score(reward, seen))
-    tenth = np.minimum((np.array([c.filled for c in seen]) * 10).astype(int), 9)
-    draw = random.Random(0)
-    by_fill = []
-    for n in range(10):
-        pool = [round(float(s), 4) for s in scores[tenth == n]]
-        by_fill.append(draw.sample(pool, min(200, len(pool))))
-    return {
-        "mean": round(float(scores.mean()), 4),
-        "std": round(float(scores.std(ddof=1)), 4),
-        "min": round(float(scores.min()), 4),
-        "max": round(float(scores.max()), 4),
-        "quantiles": {str(q): round(float(np.quantile(scores, q)), 4) for q in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)},
-        "n": len(scores),
-        "source": f"Bundled model, {problems} training problems of each benchmark, confidence and random order, a token a "
-        "step, masks filled with the likeliest token; every step counts once.",
-        "by_fill": by_fill,
-    }  # fmt: skip
+            seen += own_decodings(denoiser, task, examples, order, 1, 5, watched=True)[1]
+    source = (
+        f"Bundled model, {problems} training problems of each benchmark, confidence and random order, a token a step, "
+        "masks filled with the likeliest token; every step counts once."
+    )
+    return statistics_of(score(reward, seen), [candidate.filled for candidate in seen], source)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
 from rws_cli.schema import Model, NoGuidance, Sampler
 
@@ -163,4 +164,28 @@ def save_llada(folder: Path, config: dict[str, Any], weights: dict[str, Tensor])
         chat_template=LLADA_TEMPLATE,
     )
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+REWARD_WORDS = ["<unk>", "<pad>", "<end>", "<user>", "<bot>", *(f"w{n}" for n in range(20))]
+REWARD_TEMPLATE = "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
+REWARD_SIZE = {
+    "vocab_size": len(REWARD_WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 1, "max_position_embeddings": 256,
+    "bos_token_id": None, "eos_token_id": 2,
+}  # fmt: skip
+REWARD_FAMILIES = {
+    "llama": lambda: LlamaForSequenceClassification(LlamaConfig(**REWARD_SIZE, pad_token_id=1)),
+    "qwen3": lambda: Qwen3ForSequenceClassification(
+        Qwen3Config(**REWARD_SIZE, head_dim=8)
+    ),  # no padding token of its own
+}
+
+
+def save_reward(folder: Path, family: str = "llama", pad: bool = True) -> Path:
+    """A small random reward model with one label; `pad`: whether its tokenizer has a padding token."""
+    torch.manual_seed(1)
+    REWARD_FAMILIES[family]().save_pretrained(folder)
+    special = {"pad_token": "<pad>"} if pad else {}
+    word_tokenizer(REWARD_WORDS, eos_token="<end>", chat_template=REWARD_TEMPLATE, **special).save_pretrained(folder)
     return folder

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support import save_reward
 from typer.testing import CliRunner, Result
 
 import rws_cli
@@ -337,3 +338,34 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
     assert "gsm8k-0 is not what it was" in rws("mark", str(run)).output
     assert rws("run", "--resume", str(run)).exit_code == 2  # the examples changed
+
+
+def test_calibration_measures_what_an_unsteered_run_shows_to_the_reward(rws, small: list[str], tmp_path: Path) -> None:
+    assert rws("calibrate", *small).exit_code == 0
+    found = json.loads(next((tmp_path / "outputs" / "calibration").glob("*/*/v001/normalization.json")).read_text())
+    assert rws("run", *small, "sampler.guidance.strength=0").exit_code == 0
+    trace = pq.read_table(tmp_path / "outputs" / "sudoku" / "small-rws" / "v001" / "trace.parquet").to_pylist()
+    scores = [dict(zip(row["step"], row["reward"], strict=True)) for row in trace]
+    flat = [score for by_step in scores for score in by_step.values()]
+    assert found["n"] == len(flat) == 6 * LIMIT
+    assert found["mean"] == pytest.approx(sum(flat) / len(flat), abs=1e-4)
+    assert (found["min"], found["max"]) == pytest.approx((min(flat), max(flat)), abs=1e-4)
+    assert [len(pool) for pool in found["by_fill"]] == [6, 6, 0, 6, 0, 6, 6, 0, 6, 0]  # 0, 6, …, 30 of 36 are filled
+    assert found["provenance"]["sources"]["benchmark"]["examples"] == LIMIT
+
+
+def test_a_reward_without_statistics_is_calibrated_first(rws, small: list[str], tmp_path: Path) -> None:
+    options = [*small, "reward=classifier", f"reward.path={save_reward(tmp_path / 'reward')}", "reward.name=mine"]
+    refused = rws("run", *options)
+    assert refused.exit_code == 2
+    assert "rws calibrate" in refused.output
+    result = rws("calibrate", *options)
+    assert result.exit_code == 0, result.output
+    assert rws("run", *options).exit_code == 0
+    stored = json.loads((tmp_path / "outputs/calibration/mine/small-sudoku/latest/normalization.json").read_text())
+    manifest = json.loads((tmp_path / "outputs/sudoku/small-rws/latest/manifest.json").read_text())
+    assert manifest["sources"]["statistics"] == {key: stored[key] for key in ("mean", "std", "min", "max")}
+    constant = rws("calibrate", *small, "reward=constant")
+    assert constant.exit_code == 1
+    assert "nothing to normalize" in constant.output
+    assert rws("calibrate", *small, "reward=none", "sampler=confidence").exit_code == 2

@@ -79,6 +79,23 @@ def shown(folder: Path) -> str:
         return str(folder)
 
 
+def print_calibration(file: Path) -> None:
+    """What rws calibrate measured, and where it is."""
+    console, stored = wide_console(), read_json(file)
+    table = Table(title="Statistics of the reward's scores", show_header=False)
+    for name in ("n", "mean", "std", "min", "max"):
+        table.add_row(name, f"{stored[name]:,}")
+    for quantile, value in stored["quantiles"].items():
+        table.add_row(f"{float(quantile):.0%} quantile", f"{value:,}")
+    console.print(table)
+    console.print(
+        f"{stored['source']} Runs with the same model, reward and benchmark use these statistics where the reward brings "
+        "none of its own; elsewhere set reward.statistics to the file.",
+        soft_wrap=True,
+    )
+    console.print(shown(file), soft_wrap=True)
+
+
 def print_plan(config: Config, plan: dict[str, Any]) -> None:
     """What a dry run found."""
     console = Console(highlight=False)

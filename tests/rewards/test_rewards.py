@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import word_tokenizer
-from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
+from support import REWARD_FAMILIES, REWARD_WORDS, save_reward
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
@@ -20,26 +19,6 @@ from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 from rws_cli.rewards.scorer import RowScorer
 from rws_cli.schema import ClassifierReward
-
-WORDS = ["<unk>", "<pad>", "<end>", "<user>", "<bot>", *(f"w{n}" for n in range(20))]
-TEMPLATE = "{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else '<bot> ' }}{{ m['content'] + ' <end> ' }}{% endfor %}"
-SIZE = {
-    "vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 1, "max_position_embeddings": 64,
-    "bos_token_id": None, "eos_token_id": 2,
-}  # fmt: skip
-FAMILIES = {
-    "llama": lambda: LlamaForSequenceClassification(LlamaConfig(**SIZE, pad_token_id=1)),
-    "qwen3": lambda: Qwen3ForSequenceClassification(Qwen3Config(**SIZE, head_dim=8)),  # no padding token of its own
-}
-
-
-def save(folder: Path, family: str = "llama", pad: bool = True) -> Path:
-    torch.manual_seed(1)
-    FAMILIES[family]().save_pretrained(folder)
-    special = {"pad_token": "<pad>"} if pad else {}
-    word_tokenizer(WORDS, eos_token="<end>", chat_template=TEMPLATE, **special).save_pretrained(folder)
-    return folder
 
 
 def settings(path: Path, **options) -> ClassifierReward:
@@ -56,14 +35,14 @@ def candidates() -> list[Candidate]:
     return [Candidate(Example("e", f"w{n} w9", ""), text, 1.0, 0) for n, text in enumerate(texts)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", REWARD_FAMILIES)
 def test_scores_are_the_models_own_on_each_text_alone(tmp_path: Path, family: str) -> None:
-    folder = save(tmp_path, family, pad=family == "llama")
+    folder = save_reward(tmp_path, family, pad=family == "llama")
     found = Classifier(settings(folder)).score(candidates())
-    model = FAMILIES[family]().__class__.from_pretrained(folder).eval()
+    model = REWARD_FAMILIES[family]().__class__.from_pretrained(folder).eval()
     for candidate, value, tokens in zip(candidates(), found.values, found.tokens, strict=True):
         text = f"<user> {candidate.example.prompt} <end> <bot> {candidate.text} <end>"
-        ids = torch.tensor([[WORDS.index(word) for word in text.split()]])
+        ids = torch.tensor([[REWARD_WORDS.index(word) for word in text.split()]])
         with torch.inference_mode():
             expected = model.score(model.model(ids).last_hidden_state[0, -1])
         if family == "llama":  # qwen3 pads with its end token, and pools before it
@@ -72,7 +51,7 @@ def test_scores_are_the_models_own_on_each_text_alone(tmp_path: Path, family: st
 
 
 def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path) -> None:
-    folder = save(tmp_path / "reward")
+    folder = save_reward(tmp_path / "reward")
     assert Classifier(settings(folder)).statistics is None
     stored = {"mean": 1.0, "std": 2.0, "min": -3.0, "max": 4.0}
     (folder / "normalization.json").write_text(json.dumps(stored))
@@ -88,7 +67,7 @@ def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path
 
 
 def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
-    folder = save(tmp_path)
+    folder = save_reward(tmp_path)
     with pytest.raises(RunError, match="longer than the reward model reads"):
         Classifier(settings(folder, max_length=5)).score(candidates())
     for file in folder.glob("*chat_template*"):

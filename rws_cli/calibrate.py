@@ -1,0 +1,126 @@
+"""Normalization statistics of a reward: how its scores lie along the decodings that it will be asked to steer.
+
+`rws calibrate` decodes a benchmark as the sampler would without any steering, lets the reward score every intermediate
+sequence that Reward-Weighted Sampling would have shown to it, and stores where the scores lie. Normalized guidance of
+the same reward, model and benchmark then finds them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from rws_cli import __version__
+from rws_cli.benchmarks.base import Example
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.loop import decode
+from rws_cli.errors import RunError, UsageError
+from rws_cli.experiment import calibrated_file, load, prepare, sources
+from rws_cli.models.base import Denoiser
+from rws_cli.rewards.base import Candidate
+from rws_cli.runs.folder import claim_version, point_latest, write_json
+from rws_cli.runs.manifest import now
+from rws_cli.schema import Config, RewardGuidance, Sampler
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+KEPT = 200
+"""Scores stored for each tenth of the fill level, for reward=shuffled to draw from."""
+
+
+class Recorder:
+    """A scorer that keeps what reward guidance would show to a reward model, and steers nothing."""
+
+    statistics = Statistics(0.0, 1.0, 0.0, 1.0)
+
+    def __init__(self, denoiser: Denoiser, examples: Sequence[Example], masks: str = "drop") -> None:
+        self.denoiser, self.examples, self.masks = denoiser, examples, masks
+        self.seen: list[Candidate] = []
+
+    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
+        for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True):
+            self.seen.append(Candidate(self.examples[row], self.denoiser.text(ids, self.masks), share, step))
+        return [0.0] * len(rows)
+
+
+def unsteered(sampler: Sampler) -> Sampler:
+    """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
+    fill = sampler.guidance.fill if isinstance(sampler.guidance, RewardGuidance) else "argmax"
+    watching = RewardGuidance("rws", 0.0, "linear", "none", fill, "all", 1, 1e-3)
+    return replace(sampler, guidance=watching)
+
+
+def watch(
+    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+) -> tuple[list[str], list[Candidate]]:
+    """Decode some examples in one batch: their answers, and every sequence that the sampler's guidance showed."""
+    ids = [example.id for example in examples]
+    canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
+    masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
+    recorder = Recorder(denoiser, examples, masks)
+    decode(denoiser, canvas, sampler, recorder)
+    return [denoiser.text(row) for row in canvas.response_BG.tolist()], recorder.seen
+
+
+def statistics_of(scores: Sequence[float], filled: Sequence[float], source: str) -> dict[str, Any]:
+    """The content of a normalization file: location and spread of scores, and a sample of them by fill level."""
+    values = np.asarray(scores)
+    tenth = np.minimum((np.asarray(filled) * 10).astype(int), 9)
+    pools = [np.round(values[tenth == n], 4).tolist() for n in range(10)]
+    draw = random.Random(0)
+    return {
+        "mean": round(float(values.mean()), 4),
+        "std": round(float(values.std(ddof=1)), 4),
+        "min": round(float(values.min()), 4),
+        "max": round(float(values.max()), 4),
+        "quantiles": {str(q): round(float(np.quantile(values, q)), 4) for q in QUANTILES},
+        "n": len(values),
+        "source": source,
+        "by_fill": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
+    }
+
+
+def calibrate(config: Config, overrides: list[str]) -> Path:
+    """Measure the statistics of config.reward, and write them with where they come from; returns the file.
+
+    Raises UsageError as a run would, and for reward=none; RunError if scores are not numbers or do not vary.
+    """
+    config = replace(config, sampler=unsteered(config.sampler))
+    task = prepare(config)
+    parts = load(config, task)
+    if parts.reward is None:
+        raise UsageError("reward=none has no scores to calibrate: choose a reward.")
+    scores: list[float] = []
+    filled: list[float] = []
+    size = config.runtime.batch_size
+    console = Console(stderr=True)
+    starts = range(0, len(task.examples), size)
+    for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
+        batch = task.examples[start : start + size]
+        prompts = [task.prompts[example.id] for example in batch]
+        _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed)
+        scores += parts.reward.score(seen).values
+        filled += [candidate.filled for candidate in seen]
+    if not np.isfinite(scores).all() or np.ptp(scores) == 0:
+        raise RunError(
+            f"reward={config.reward.name} gave the same score, or none, to everything: nothing to normalize."
+        )
+    source = (
+        f"{len(task.examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
+        f"with {config.sampler.name} unsteered; every step counts once."
+    )
+    latest = calibrated_file(config).parent
+    folder = claim_version(latest.parent)
+    provenance = {"rws": __version__, "at": now(), "overrides": overrides, "sampler": asdict(config.sampler),
+                  "sources": sources(config, task, parts)}  # fmt: skip
+    write_json(folder / "normalization.json", statistics_of(scores, filled, source) | {"provenance": provenance})
+    point_latest(folder)
+    return folder / "normalization.json"
