@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -21,6 +21,7 @@ from rws_cli.schema import (
     GUIDANCES,
     REWARDS,
     ClassifierReward,
+    CompositeReward,
     Config,
     ConstantReward,
     Model,
@@ -72,13 +73,33 @@ def check(composed: DictConfig) -> Config:
     values.pop("hydra", None)
     config: Config = _typed(Config, values, "")
     config.reward = _by_kind(REWARDS, config.reward, "reward")
+    if isinstance(config.reward, CompositeReward):
+        _check_composite(config.reward)
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")
     config.sampler.guidance = _by_kind(GUIDANCES, config.sampler.guidance, "sampler.guidance")
     _check_sampler(config)
     _check_remote_code(config.model, "model")
-    if isinstance(config.reward, ClassifierReward):
-        _check_remote_code(config.reward, "reward")
+    for at, classifier in classifiers(config.reward).items():
+        _check_remote_code(classifier, at)
     return config
+
+
+def classifiers(reward: Any) -> dict[str, ClassifierReward]:
+    """The reward models that a reward needs: itself or some of its parts, by the key at which each is set."""
+    parts = {f"reward.parts.{name}": part for name, part in getattr(reward, "parts", {}).items()}
+    return {at: node for at, node in ({"reward": reward} | parts).items() if isinstance(node, ClassifierReward)}
+
+
+def _check_composite(reward: CompositeReward) -> None:
+    """Type each part, and hold the weights to the parts."""
+    allowed = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite")}
+    for name, part in reward.parts.items():
+        reward.parts[name] = _by_kind(allowed, part, f"reward.parts.{name}")
+    if set(reward.weights) != set(reward.parts):
+        raise UsageError(
+            f"reward.weights has {', '.join(reward.weights)} and reward.parts has {', '.join(reward.parts)}: "
+            "give each part a weight."
+        )
 
 
 def _typed(cls: type, values: Any, at: str) -> Any:
@@ -105,7 +126,7 @@ def _typed(cls: type, values: Any, at: str) -> Any:
 def _type_name(cls: type, key: str) -> str:
     hint: Any = cls
     for part in key.split("."):
-        hint = get_type_hints(hint).get(part, "another type")
+        hint = get_args(hint)[1] if get_origin(hint) is dict else get_type_hints(hint).get(part, "another type")
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     words = [
         names.get(name, name)

@@ -14,6 +14,7 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example
+from rws_cli.config import classifiers
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
@@ -30,7 +31,7 @@ from rws_cli.rewards.scorer import RowScorer
 from rws_cli.runs.folder import write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, write_trace_part
-from rws_cli.schema import Checkpoint, ClassifierReward, Config, RewardGuidance
+from rws_cli.schema import Checkpoint, Config, RewardGuidance
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     prepared = prepare_model(config.model)
-    if isinstance(config.reward, ClassifierReward):
-        pick_device(config.reward.device, "reward.device")
-        read_config(locate(config.reward.path, "reward.path"), config.reward.revision, "reward.path")
+    for at, node in classifiers(config.reward).items():
+        pick_device(node.device, f"{at}.device")
+        read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
     benchmark = load_benchmark(config.benchmark)
     examples = benchmark.examples()
     prompts = {example.id: prepared.encode(example.prompt) for example in examples}
@@ -194,12 +195,8 @@ def _sample(
 
 def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
-    nodes = {"model": config.model, "reward": config.reward}
-    weights = {
-        key: fingerprint(locate(node.path, f"{key}.path"), node.revision)
-        for key, node in nodes.items()
-        if isinstance(node, Checkpoint)
-    }
+    nodes: dict[str, Checkpoint] = {"model": config.model, **classifiers(config.reward)}
+    weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
     asked = json.dumps([[e.id, e.prompt, e.reference] for e in task.examples], ensure_ascii=False)
     version, digest = task.benchmark.version, hashlib.sha256(asked.encode()).hexdigest()
     return weights | {

@@ -95,12 +95,24 @@ class ConstantReward:
     value: float
 
 
+@dataclass
+class CompositeReward:
+    """A weighted sum of rewards, each normalized by its own statistics. `weights` has a number for each of `parts`."""
+
+    name: str
+    kind: str
+    parts: dict[str, Any]
+    weights: dict[str, float]
+    statistics: str | None
+
+
 REWARDS = {
     "none": NoReward,
     "classifier": ClassifierReward,
     "verifier": VerifierReward,
     "shuffled": ShuffledReward,
     "constant": ConstantReward,
+    "composite": CompositeReward,
 }
 
 

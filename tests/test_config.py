@@ -33,7 +33,8 @@ def test_every_choice_has_a_description(group: str) -> None:
 @pytest.mark.parametrize("group", ["model", "sampler", "benchmark", "reward"])
 def test_every_choice_composes_and_checks(group: str) -> None:
     for name in choices(group):
-        more = ["sampler=confidence"] if (group, name) == ("reward", "none") else []
+        needs = {"none": ["sampler=confidence"], "classifier": ["reward.path=owner/model"]}
+        more = needs.get(name, []) if group == "reward" else []
         config = checked(f"{group}={name}", *more)
         assert getattr(config, group).name == name
         assert config.sampler.gen_length == config.benchmark.gen_length
@@ -53,6 +54,11 @@ MISTAKES = [
     (["seed=null"], "seed"),
     (["sampler.temperature=-1"], "sampler.temperature=-1.0 is out of range: it must be at least 0"),
     (["sampler.temperature=nan"], "out of range"),
+    (["reward=composite", "reward.weights.a=x"], "reward.weights.a=x has the wrong type: a number"),
+    (["reward=composite", "~reward.weights.a"], "reward.weights has b and reward.parts has a, b"),
+    (["reward=composite", "reward@reward.parts.a=none"], "reward.parts.a.kind=none is not known: choose from classifier"),
+    (["reward=composite", "reward.parts.a.dtype=int4"], "reward.parts.a.dtype=int4 is not known"),
+    (["reward=composite", "reward.parts.a.remote_code=true"], "reward.parts.a.remote_code=true runs Python"),
     (["sampler.top_p=0"], "sampler.top_p=0.0 is out of range: it must be greater than 0"),
     (["sampler.top_p=1.5"], "at most 1"),
     (["sampler.block_length=5"], "does not divide sampler.gen_length=36: choose from 1, 2, 3, 4, 6, 9, 12, 18, 36"),

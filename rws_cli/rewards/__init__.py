@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rws_cli.benchmarks.base import Benchmark
 from rws_cli.rewards.base import Reward
-from rws_cli.schema import ClassifierReward, ConstantReward, NoReward, ShuffledReward, VerifierReward
+from rws_cli.schema import ClassifierReward, CompositeReward, ConstantReward, ShuffledReward, VerifierReward
 
 
-def load_reward(
-    settings: NoReward | ClassifierReward | VerifierReward | ShuffledReward | ConstantReward,
-    benchmark: Benchmark,
-    seed: int,
-) -> Reward | None:
-    """The reward that the settings name. Raises UsageError if its checkpoint or statistics are missing."""
+def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "reward") -> Reward | None:
+    """The reward that the settings name, set at the key `at`; None for reward=none.
+
+    Raises UsageError if a checkpoint or statistics are missing.
+    """
     from rws_cli.rewards.classifier import Classifier
+    from rws_cli.rewards.composite import Composite
     from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 
     match settings:
         case ClassifierReward():
-            return Classifier(settings)
+            return Classifier(settings, at)
         case VerifierReward():
             return Verifier(benchmark)
         case ShuffledReward():
             return Shuffled(settings.statistics, seed)
         case ConstantReward():
             return Constant(settings.value)
+        case CompositeReward():
+            loaded = {
+                name: load_reward(part, benchmark, seed, f"{at}.parts.{name}") for name, part in settings.parts.items()
+            }
+            return Composite(settings, {name: part for name, part in loaded.items() if part})
         case _:
             return None

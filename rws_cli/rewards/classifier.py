@@ -16,17 +16,15 @@ from rws_cli.schema import ClassifierReward
 class Classifier:
     """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text."""
 
-    def __init__(self, settings: ClassifierReward) -> None:
+    def __init__(self, settings: ClassifierReward, at: str = "reward") -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        path = locate(settings.path, "reward.path")
+        path = locate(settings.path, f"{at}.path")
         self.settings = settings
-        self.tokenizer = load_tokenizer(AutoTokenizer, path, settings, "reward")
+        self.tokenizer = load_tokenizer(AutoTokenizer, path, settings, at)
         if not self.tokenizer.chat_template:
-            raise UsageError(f"reward.path={settings.path} has no chat template: its tokenizer must bring one.")
-        self.model, self.device = load_weights(
-            AutoModelForSequenceClassification, path, settings, "reward", num_labels=1
-        )
+            raise UsageError(f"{at}.path={settings.path} has no chat template: its tokenizer must bring one.")
+        self.model, self.device = load_weights(AutoModelForSequenceClassification, path, settings, at, num_labels=1)
         # Pooling looks for the last token that is not padding, so both sides must agree on what padding is.
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -34,7 +32,7 @@ class Classifier:
         self.tokenizer.padding_side = "right"
         stored = Path(settings.statistics or Path(path) / "normalization.json")
         self.statistics = (
-            as_statistics(read_statistics(stored, "reward.statistics"))
+            as_statistics(read_statistics(stored, f"{at}.statistics"))
             if settings.statistics or stored.is_file()
             else None
         )

@@ -12,8 +12,10 @@ from support import REWARD_FAMILIES, REWARD_WORDS, save_reward
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config import compose
 from rws_cli.decoding.loop import Cost
 from rws_cli.errors import RunError, UsageError
+from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
@@ -118,3 +120,25 @@ def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
     assert scorer([0], torch.tensor([[1, 2]]), [1.0], 2) == [2.0]
     assert reward.calls == 2
     assert [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in costs] == [(1, 2, 2), (2, 0, 5)]
+
+
+def test_a_composite_sums_z_scores(tmp_path: Path) -> None:
+    folder = save_reward(tmp_path / "reward")
+    (folder / "normalization.json").write_text(json.dumps({"mean": 0.1, "std": 0.5, "min": -1, "max": 1}))
+    benchmark = Sudoku(limit=1)
+    example = benchmark.examples()[0]
+    asked = [Candidate(Example("e", "w1", example.reference), text, 1.0, 0) for text in (example.reference, "w3")]
+    overrides = ["reward=composite", "reward@reward.parts.a=classifier", f"reward.parts.a.path={folder}",
+                 "reward.weights.a=2", "reward.weights.b=-0.5"]  # fmt: skip
+    composite = load_reward(compose(*overrides).reward, benchmark, seed=0)
+    assert composite is not None
+    assert composite.statistics is None
+    found = composite.score(asked)
+    alone = Classifier(settings(folder)).score(asked)
+    partial = [1.0, 0.0]
+    expected = [2 * (a - 0.1) / 0.5 - 0.5 * (p - 0.5) * 12**0.5 for a, p in zip(alone.values, partial, strict=True)]
+    assert found.values == pytest.approx(expected, abs=1e-4)
+    assert found.tokens == alone.tokens
+    (folder / "normalization.json").unlink()
+    with pytest.raises(UsageError, match=r"reward\.parts\.a stores no statistics"):
+        load_reward(compose(*overrides).reward, benchmark, seed=0)
