@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rws_cli.config import differing_keys, identity
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
+from rws_cli.report.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.tables import number, shown, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
@@ -19,16 +20,15 @@ from rws_cli.runs.records import read_samples
 if TYPE_CHECKING:
     import numpy as np
 
-RESAMPLES = 10_000
-
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it is done; `key` names its settings without the seed."""
+    """A run as far as it is done; `marker` is the version of the benchmark's marking rule that its marks come from."""
 
     folder: Path
     config: dict[str, Any]
     status: str
+    marker: int
     samples: dict[str, dict[str, Any]]
 
 
@@ -38,6 +38,7 @@ class Line:
 
     Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
     percentiles over examples. Both are None for the first line itself, intervals also for a single example.
+    p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number of lines.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Line:
     values: dict[str, float | None]
     difference: dict[str, float | None]
     interval: dict[str, tuple[float, float] | None]
+    p: float | None = None
 
 
 MEASURES = {
@@ -62,7 +64,9 @@ MEASURES = {
 def read_run(folder: Path) -> Run:
     manifest = read_json(folder / "manifest.json")
     samples = {sample["id"]: sample for sample in read_samples(folder)}
-    return Run(folder, manifest["config"], manifest["status"], samples)
+    marked = manifest.get("marked")
+    marker = marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
+    return Run(folder, manifest["config"], manifest["status"], marker, samples)
 
 
 def compare_runs(folders: list[Path]) -> list[Line]:
@@ -75,12 +79,15 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     groups = _by_settings(runs)
     labels = _labels([members[0].config for members in groups])
     lines: list[Line] = []
+    p_values: list[float] = []
     baseline: dict[str, np.ndarray | None] = {}
     for label, members in zip(labels, groups, strict=True):
         columns = {name: _column(members, ids, measure) for name, measure in MEASURES.items()}
         if not lines:
             baseline = columns
         differences = {name: _difference(columns[name], baseline[name]) for name in MEASURES}
+        if lines and (in_accuracy := differences["accuracy"]) is not None:
+            p_values.append(difference_p(in_accuracy))
         lines.append(
             Line(
                 label=label,
@@ -95,23 +102,8 @@ def compare_runs(folders: list[Path]) -> list[Line]:
                 },
             )
         )
-    return lines
-
-
-def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of paired differences (n,), resampling examples; None of one. Seeded."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    if len(differences) < 2:
-        return None
-    if np.ptp(differences) == 0:
-        mean = float(differences.mean())
-        return mean, mean
-    found = bootstrap(
-        (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    adjusted = [replace(line, p=p) for line, p in zip(lines[1:], holm(p_values), strict=True)]
+    return [*lines[:1], *adjusted]
 
 
 def _paired(runs: list[Run]) -> list[str]:
@@ -122,10 +114,16 @@ def _paired(runs: list[Run]) -> list[str]:
         )
     for run in runs[1:]:
         for i in ids:
-            if run.samples[i]["prompt"] != runs[0].samples[i]["prompt"]:
-                raise UsageError(
-                    f"Example {i} has another prompt in {shown(run.folder)} than in {shown(runs[0].folder)}."
-                )
+            for what in ("prompt", "reference"):
+                if run.samples[i][what] != runs[0].samples[i][what]:
+                    raise UsageError(
+                        f"Example {i} has another {what} in {shown(run.folder)} than in {shown(runs[0].folder)}."
+                    )
+        if run.marker != runs[0].marker:
+            raise UsageError(
+                f"{shown(run.folder)} was marked by version {run.marker} of its marker, {shown(runs[0].folder)} by "
+                f"version {runs[0].marker}: mark the older one again with rws mark."
+            )
     return ids
 
 
@@ -173,10 +171,13 @@ def print_comparison(lines: list[Line]) -> None:
     """Two tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost
     an example, in passes of the model, calls of the reward and seconds."""
     console = wide_console()
-    console.print(f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals")
+    console.print(
+        f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals, "
+        "and p after Holm's correction"
+    )
     quality, process = (Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)) for _ in range(2))
     for table, columns in (
-        (quality, ("seeds", "accuracy", "difference", "partial", "reward")),
+        (quality, ("seeds", "accuracy", "difference", "p", "partial", "reward")),
         (process, ("GOD", "difference", "passes", "calls", "seconds")),
     ):
         table.add_column("sampler", overflow="fold")
@@ -189,6 +190,7 @@ def print_comparison(lines: list[Line]) -> None:
             ",".join(map(str, line.seeds)),
             number(v["accuracy"], ".1%"),
             _signed(line, "accuracy", 100, ".1f"),
+            number(line.p, ".3f"),
             number(v["partial"], ".1%"),
             number(v["reward"], ".3f"),
         )

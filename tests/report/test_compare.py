@@ -11,19 +11,25 @@ import pytest
 from scipy import stats
 
 from rws_cli.errors import UsageError
-from rws_cli.report.compare import bootstrap_interval, compare_runs
+from rws_cli.report.compare import compare_runs
+from rws_cli.report.statistics import bootstrap_interval, difference_p, holm
 
 
 def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
     folder.mkdir(parents=True)
     settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)}}
     settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
-    (folder / "manifest.json").write_text(json.dumps({"config": settings, "status": "finished"}))
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {"config": settings, "status": "finished", "sources": {"benchmark": {"version": config.get("version", 1)}}}
+        )
+    )
     with (folder / "samples.jsonl").open("w") as file:
         for name, value in values.items():
             sample = {
                 "id": name,
                 "prompt": config.get("prompt", "p"),
+                "reference": config.get("reference", "r"),
                 "mark": {"correct": value > 0.5, "partial": value},
                 "reward": None,
                 "order": {"god_tokens": 10 * value},
@@ -65,6 +71,12 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
         compare_runs([a, b])
     with pytest.raises(UsageError, match="another prompt"):
         compare_runs([a, c])
+    d = write_run(tmp_path / "d", "rws", 0, {"a": 1.0}, reference="another")
+    with pytest.raises(UsageError, match="another reference"):
+        compare_runs([a, d])
+    e = write_run(tmp_path / "e", "rws", 0, {"a": 1.0}, version=2)
+    with pytest.raises(UsageError, match="version 2 of its marker.* rws mark"):
+        compare_runs([a, e])
 
 
 def test_bootstrap_interval_is_the_normal_one_for_many_examples() -> None:
@@ -75,3 +87,37 @@ def test_bootstrap_interval_is_the_normal_one_for_many_examples() -> None:
     assert high == pytest.approx(differences.mean() + half, abs=0.01)
     assert bootstrap_interval(differences) == (low, high)
     assert bootstrap_interval(np.zeros(5)) == (0.0, 0.0)
+
+
+def test_mcnemars_exact_test_is_a_fair_coins() -> None:
+    """Of n examples on which the two disagree, k in favor of one: 2 · P(Binomial(n, 1/2) ≥ k)."""
+    for gained, lost in ((0, 0), (1, 0), (6, 0), (9, 2), (4, 4), (3, 11)):
+        differences = np.array([1.0] * gained + [-1.0] * lost + [0.0] * 5)
+        n, k = gained + lost, max(gained, lost)
+        tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
+        assert difference_p(differences) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_averaged_seeds_are_tested_by_swapping_sides() -> None:
+    """Against every one of the 2^n ways to swap."""
+    differences = np.array([0.5, 0.5, 1.0, -0.5, 0.5, 0.0, 1.0, 0.5])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1)
+    means = (differences[:, None] * signs).mean(0)
+    exact = 2 * min((means >= differences.mean() - 1e-12).mean(), (means <= differences.mean() + 1e-12).mean())
+    assert difference_p(differences) == pytest.approx(exact, abs=0.01)
+
+
+def test_holms_correction() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+def test_lines_have_corrected_p_values(tmp_path: Path) -> None:
+    names = [f"e{n}" for n in range(8)]
+    runs = [
+        write_run(tmp_path / "0", "confidence", 0, dict.fromkeys(names, 1.0)),
+        write_run(tmp_path / "1", "rws", 0, dict.fromkeys(names, 1.0)),
+        write_run(tmp_path / "2", "random", 0, dict.fromkeys(names, 0.0)),
+    ]
+    assert [line.p for line in compare_runs(runs)] == [None, 1.0, pytest.approx(2 * 2 / 2**8)]
