@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support import save_reward
+from support import SHARED, llada_config, llada_weights, save_llada, save_reward
 from typer.testing import CliRunner, Result
 
 import rws_cli
@@ -369,3 +369,36 @@ def test_a_reward_without_statistics_is_calibrated_first(rws, small: list[str], 
     assert constant.exit_code == 1
     assert "nothing to normalize" in constant.output
     assert rws("calibrate", *small, "reward=none", "sampler=confidence").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "more"),
+    [
+        ("gsm8k", "gsm8k_test_1000.jsonl", ["benchmark.shots=1", "benchmark.shots_path={}/gsm8k_train_1000.jsonl"]),
+        ("math500", "math500_test.jsonl", []),
+        ("humaneval", "humaneval.jsonl", ["benchmark.allow_code_execution=true"]),
+        ("mbpp", "mbpp_test.jsonl", ["benchmark.allow_code_execution=true"]),
+        ("countdown", "countdown_cd3_test.jsonl", []),
+        ("sudoku4", "sudoku_4x4_test.csv", []),
+        ("keywords", "words_to_sentence_hard.jsonl", []),
+    ],
+)
+def test_every_benchmark_runs_on_the_real_files(
+    rws, tmp_path: Path, benchmark: str, file: str, more: list[str]
+) -> None:
+    """Scores of a random model mean nothing; that the whole path holds is what is tested."""
+    data = SHARED / "data"
+    if not (data / file).exists():
+        pytest.skip(f"{file} is not at hand")
+    config = llada_config(max_sequence_length=2048)
+    path = save_llada(tmp_path / "model", config, llada_weights(config))
+    result = rws(
+        "run", f"model.path={path}", f"benchmark={benchmark}", f"benchmark.path={data / file}", "benchmark.limit=3",
+        "benchmark.gen_length=8", "sampler.tokens_per_step=2", "reward=verifier", *[text.format(data) for text in more],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "outputs" / benchmark / "tiny-rws" / "v001"
+    samples = samples_of(run)
+    assert [sample["id"] for sample in samples] == [f"{benchmark}-{n}" for n in range(3)]
+    assert all(sample["mark"]["extractor"] for sample in samples)
+    assert json.loads((run / "metrics.json").read_text())["accuracy"] == 0
