@@ -31,18 +31,29 @@ READABLE = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/de
 SYSTEMS: dict[str, tuple[int, dict[str, int]]] = {
     "x86_64": (0xC000003E, {
         "socket": 41, "clone": 56, "fork": 57, "vfork": 58, "kill": 62, "ptrace": 101, "rt_sigqueueinfo": 129,
-        "setrlimit": 160, "chroot": 161, "mount": 165, "tkill": 200, "tgkill": 234, "keyctl": 250, "unshare": 272,
+        "setrlimit": 160, "chroot": 161, "mount": 165, "tkill": 200, "tgkill": 234, "unshare": 272,
         "rt_tgsigqueueinfo": 297, "perf_event_open": 298, "prlimit64": 302, "setns": 308, "process_vm_readv": 310,
         "process_vm_writev": 311, "bpf": 321, "userfaultfd": 323, "capset": 126,
+        # What Landlock leaves open: owners, modes, times and attributes of files, and memory that outlives a process.
+        "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "utime": 132, "utimes": 235,
+        "fchownat": 260, "futimesat": 261, "fchmodat": 268, "utimensat": 280, "setxattr": 188, "lsetxattr": 189,
+        "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "shmget": 29, "semget": 64,
+        "msgget": 68, "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250,
     }),
     "aarch64": (0xC00000B7, {
         "socket": 198, "clone": 220, "kill": 129, "ptrace": 117, "rt_sigqueueinfo": 138, "setrlimit": 164,
-        "chroot": 51, "mount": 40, "tkill": 130, "tgkill": 131, "keyctl": 219, "unshare": 97,
-        "rt_tgsigqueueinfo": 240, "perf_event_open": 241, "prlimit64": 261, "setns": 268, "process_vm_readv": 270,
-        "process_vm_writev": 271, "bpf": 280, "userfaultfd": 282, "capset": 91,
+        "chroot": 51, "mount": 40, "tkill": 130, "tgkill": 131, "unshare": 97, "rt_tgsigqueueinfo": 240,
+        "perf_event_open": 241, "prlimit64": 261, "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271,
+        "bpf": 280, "userfaultfd": 282, "capset": 91,
+        "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88, "setxattr": 5, "lsetxattr": 6,
+        "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16, "shmget": 194, "semget": 190,
+        "msgget": 186, "mq_open": 180, "add_key": 217, "request_key": 218, "keyctl": 219,
     }),
 }  # fmt: skip
-EVERYWHERE = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438}
+EVERYWHERE = {
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438,
+    "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
+}  # fmt: skip
 CLONE_THREAD = 0x10000
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -31,7 +31,14 @@ def test_files_are_out_of_reach(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("hunter2")
     outside = tmp_path / "made"
+    before = secret.stat()
     for attempt in (
+        f"import os; os.chmod({str(secret)!r}, 0o777)",
+        f"import os; os.chown({str(secret)!r}, 1, 1)",
+        f"import os; os.utime({str(secret)!r}, (0, 0))",
+        f"import os; os.setxattr({str(secret)!r}, 'user.mine', b'x')",
+        f"import os; os.truncate({str(secret)!r}, 0)",
+        f"import os; os.link({str(secret)!r}, 'mine')",
         f"open({str(secret)!r}).read()",
         f"open({str(outside)!r}, 'w')",
         f"import os; os.unlink({str(secret)!r})",
@@ -45,7 +52,10 @@ def test_files_are_out_of_reach(tmp_path: Path) -> None:
     ):
         outcome = sandbox.run(attempt)
         assert not outcome.passed, attempt
-        assert "Permission" in outcome.reason or "cross-device" in outcome.reason, (attempt, outcome)
+        refused = ("PermissionError", "cross-device")
+        assert any(words in outcome.reason for words in refused), (attempt, outcome)
+    after = secret.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, before.st_uid, before.st_mtime)
     assert secret.read_text() == "hunter2"
     assert not outside.exists()
     assert sandbox.run("open('mine', 'w').write('x'); assert open('mine').read() == 'x'").passed
@@ -111,6 +121,8 @@ def test_memory_and_output_are_bounded() -> None:
     assert "File too large" in loud.reason
     assert "File too large" in sandbox.run("f = open('big', 'wb')\nwhile True: f.write(bytes(1 << 20))").reason
     assert not sandbox.run("import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1))").passed
+    shared = "import ctypes; assert ctypes.CDLL(None).shmget(7, 1 << 20, 0o1600) >= 0"  # memory that would outlive it
+    assert not sandbox.run(shared).passed
     threads = "import threading\nwhile True: threading.Thread(target=threading.Event().wait, daemon=True).start()"
     assert not sandbox.run(threads, seconds=10.0).passed
 
