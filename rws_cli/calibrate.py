@@ -24,7 +24,7 @@ from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.errors import RunError, UsageError
-from rws_cli.experiment import calibrated_file, load, prepare, sources
+from rws_cli.experiment import automatic_batch, calibrated_file, load, prepare, sources
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.runs.folder import claim_version, point_latest, write_json
@@ -100,7 +100,7 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
         raise UsageError("reward=none has no scores to calibrate: choose a reward.")
     scores: list[float] = []
     filled: list[float] = []
-    size = config.runtime.batch_size
+    size = config.runtime.batch_size or automatic_batch(config, task)
     console = Console(stderr=True)
     starts = range(0, len(task.examples), size)
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):

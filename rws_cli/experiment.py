@@ -33,6 +33,9 @@ from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, write_trace_part
 from rws_cli.schema import Checkpoint, Config, RewardGuidance
 
+MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
+"""A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, and some 10 GB beside the model."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -71,7 +74,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
 
     with recorded(folder, manifest):
         with Progress(len(task.examples), samples, folder / "run.log") as progress:
-            for batch in _batches(todo, config.runtime.batch_size):
+            for batch in _batches(todo, config.runtime.batch_size or automatic_batch(config, task)):
                 new = decode_batch(config, task, parts, batch, folder, progress)
                 append_samples(folder, new)
                 samples += new
@@ -104,6 +107,13 @@ def prepare(config: Config) -> Task:
             f"sampler.gen_length={config.sampler.gen_length} that is more than the model's context of {limit}."
         )
     return Task(prepared, benchmark, examples, prompts)
+
+
+def automatic_batch(config: Config, task: Task) -> int:
+    """Rows to decode together: at most MOST_ROWS, and at most as many as have PROBABILITY_BYTES of float64 (N, V)."""
+    native = task.prepared.arguments.get("config")
+    vocabulary = getattr(native, "vocab_size", None) or len(task.prepared.tokenizer)
+    return max(1, min(MOST_ROWS, PROBABILITY_BYTES // (8 * vocabulary * config.sampler.gen_length)))
 
 
 def load(config: Config, task: Task) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rws_cli.experiment import prepare
+from rws_cli.experiment import automatic_batch, prepare
 from rws_cli.models.checkpoint import weight_count
 from rws_cli.schema import Config, RewardGuidance
 
@@ -25,6 +25,7 @@ def plan(config: Config) -> dict[str, int | float | None]:
     calls = -(-steps // guidance.every) if isinstance(guidance, RewardGuidance) else 0
     return {
         "examples": len(task.prompts),
+        "rows at a time": config.runtime.batch_size or automatic_batch(config, task),
         "steps per example": steps,
         "MDM passes, at most": passes * len(task.prompts),
         "tokens through the MDM, at most": tokens,

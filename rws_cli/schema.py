@@ -249,9 +249,10 @@ BENCHMARKS = {
 
 @dataclass
 class Runtime:
-    """What may change without changing a token: rows decoded together, CPU threads (null: as torch chooses)."""
+    """What may change without changing a token: rows decoded together (null: experiment.automatic_batch) and CPU threads
+    (null: as torch chooses)."""
 
-    batch_size: int = field(metadata=limits(min=1))
+    batch_size: int | None = field(metadata=limits(min=1))
     threads: int | None = field(metadata=limits(min=1))
 
 

@@ -112,6 +112,14 @@ def _paired(runs: list[Run]) -> list[str]:
         raise UsageError(
             f"{shown(runs[0].folder)} and the others have no example in common: compare runs of the same benchmark and seed of it."
         )
+    whole = [run for run in runs if run.status == "finished"]
+    for run in whole[1:]:
+        if run.samples.keys() != whole[0].samples.keys():
+            common = len(run.samples.keys() & whole[0].samples.keys())
+            raise UsageError(
+                f"{shown(run.folder)} has {len(run.samples)} examples and {shown(whole[0].folder)} "
+                f"{len(whole[0].samples)}, {common} in common: compare finished runs of the same examples."
+            )
     for run in runs[1:]:
         for i in ids:
             for what in ("prompt", "reference"):

@@ -21,7 +21,11 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
     settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
     (folder / "manifest.json").write_text(
         json.dumps(
-            {"config": settings, "status": "finished", "sources": {"benchmark": {"version": config.get("version", 1)}}}
+            {
+                "config": settings,
+                "status": config.get("status", "finished"),
+                "sources": {"benchmark": {"version": config.get("version", 1)}},
+            }
         )
     )
     with (folder / "samples.jsonl").open("w") as file:
@@ -41,7 +45,7 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
 
 def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
     runs = [
-        write_run(tmp_path / "0", "confidence", 0, {"a": 1.0, "b": 0.0, "c": 1.0, "only here": 1.0}),
+        write_run(tmp_path / "0", "confidence", 0, {"a": 1.0, "b": 0.0, "c": 1.0, "only here": 1.0}, status="running"),
         write_run(tmp_path / "1", "rws", 0, {"c": 1.0, "b": 1.0, "a": 1.0}),
         write_run(tmp_path / "2", "rws", 1, {"a": 0.0, "b": 1.0, "c": 1.0}),
     ]
@@ -75,6 +79,9 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another reference"):
         compare_runs([a, d])
     e = write_run(tmp_path / "e", "rws", 0, {"a": 1.0}, version=2)
+    f = write_run(tmp_path / "f", "rws", 0, {"a": 1.0, "b": 0.0})
+    with pytest.raises(UsageError, match="has 2 examples and .* 1, 1 in common"):
+        compare_runs([a, f])
     with pytest.raises(UsageError, match="version 2 of its marker.* rws mark"):
         compare_runs([a, e])
 
