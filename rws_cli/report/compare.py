@@ -72,7 +72,8 @@ def read_run(folder: Path) -> Run:
 def compare_runs(folders: list[Path]) -> list[Line]:
     """The lines of a comparison, in the order in which their settings first appear.
 
-    Raises UsageError if the runs have no example in common, or the same example with different prompts.
+    Raises UsageError if the runs have no example in common, finished ones differ in their examples, an example in its
+    prompt or reference, or runs in the version of the marker.
     """
     runs = [read_run(folder) for folder in folders]
     ids = _paired(runs)
