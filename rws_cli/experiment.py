@@ -20,6 +20,7 @@ from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import order_statistics
+from rws_cli.metrics.steering import steering
 from rws_cli.metrics.summary import peak_memory, summarize
 from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
 from rws_cli.models.base import pick_device
@@ -197,6 +198,7 @@ def _sample(
         "reward": reward,
         "order": order_statistics(trace.position, trace.step, block_length, content),
         "order_with_eos": order_statistics(trace.position, trace.step, block_length),
+        "steering": steering(trace),
         "tokens": response,
         "committed": len(trace.step),
         "cost": asdict(cost),

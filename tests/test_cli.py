@@ -96,6 +96,8 @@ def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -
         assert sorted(row["position"]) == list(range(36))
         assert [sample["tokens"][p] for p in row["position"]] == row["token"]
         assert all(1.0 < s < 2.0 for s in row["scale"])  # 1 + sigmoid
+        assert row["pairs"][::6] == [n * (n - 1) // 2 for n in (36, 30, 24, 18, 12, 6)]
+        assert sample["steering"]["reversals"] == sum(row["reversals"][::6]) / sum(row["pairs"][::6])
         assert sample["cost"]["mdm_passes"] == 6
         assert sample["cost"]["reward_calls"] + sample["cost"]["reward_hits"] == 6
         assert sample["reward"] == sample["mark"]["partial"]

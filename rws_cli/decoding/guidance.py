@@ -96,3 +96,13 @@ def apply(logits_NV: Tensor, scale_N: Tensor, target: str) -> Tensor:
         return logits_NV * scale_N[:, None]
     top_N = logits_NV.argmax(-1, keepdim=True)
     return logits_NV.scatter(-1, top_N, logits_NV.gather(-1, top_N) * scale_N[:, None])
+
+
+def count_reversals(before_BG: Tensor, after_BG: Tensor, open_BG: Tensor) -> list[tuple[int, int]]:
+    """For each row the pairs of open positions, and those of them whose order by score is strictly turned around."""
+    counts = []
+    for before, after, is_open in zip(before_BG, after_BG, open_BG, strict=True):
+        b, a = before[is_open], after[is_open]
+        turned = torch.sign(b[:, None] - b) * torch.sign(a[:, None] - a) < 0
+        counts.append((len(b) * (len(b) - 1) // 2, int(turned.sum()) // 2))
+    return counts

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
-from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
+from rws_cli.decoding.guidance import Statistics, apply, count_reversals, fill, normalize, scale
 from rws_cli.decoding.orders import ORDERS
 from rws_cli.decoding.prediction import GUMBEL, Prediction, propose, temper
 from rws_cli.decoding.schedules import best, commits_per_step
@@ -55,7 +55,9 @@ class RowTrace:
     """One entry a committed token, in the order of commits (positions ascending within a step).
 
     confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
-    step and scale: what it made of the logits (both None without reward guidance).
+    step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
+    open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
+    than a scale of 1 would have (all None where nothing scales).
     """
 
     step: list[int] = field(default_factory=list)
@@ -64,6 +66,9 @@ class RowTrace:
     confidence: list[float] = field(default_factory=list)
     reward: list[float | None] = field(default_factory=list)
     scale: list[float | None] = field(default_factory=list)
+    pairs: list[int | None] = field(default_factory=list)
+    reversals: list[int | None] = field(default_factory=list)
+    other_set: list[bool | None] = field(default_factory=list)
 
 
 class Scorer(Protocol):
@@ -116,9 +121,29 @@ def decode(
             if count == 0 or len(rows) == 0:
                 continue
             with charge(costs, rows.tolist(), "seconds"):
-                committed = _step(denoiser, canvas, sampler, guide, costs, traces, rows, open_BG[rows], step, count)
-            on_step(committed)
+                move = _step(denoiser, canvas, sampler, guide, costs, traces, rows, open_BG[rows], step, count)
+            _compare_with_unscaled(move, traces, rows.tolist())  # to look is not to decode: nobody is charged for it
+            on_step(int(move.ranking.chosen_BG.sum()))
     return traces
+
+
+@dataclass
+class _Ranking:
+    """How a step ranks the open positions: proposed tokens, untempered log-probabilities, scores and choice."""
+
+    token_N: Tensor
+    raw_NV: Tensor
+    score_BG: Tensor
+    chosen_BG: Tensor
+
+
+@dataclass
+class _Move:
+    """A step that was made, and, where something scaled the logits, how to rank without it."""
+
+    ranking: _Ranking
+    open_BG: Tensor
+    unscaled: Callable[[], _Ranking] | None
 
 
 def _step(
@@ -132,8 +157,8 @@ def _step(
     open_BG: Tensor,
     step: int,
     count: int,
-) -> int:
-    """One step on the rows that still have open positions; returns the number of tokens committed."""
+) -> _Move:
+    """One step on the rows that still have open positions."""
     part = canvas.rows(rows)
     listed = rows.tolist()
     wanted_BG = part.masked_BG if guide.reads_all else open_BG
@@ -147,31 +172,31 @@ def _step(
     scale_B, reward_B = guide(logits_NV, part, wanted_BG, listed, step)
     here_N = open_BG[wanted_BG]
     row_N, position_N = open_BG.nonzero().unbind(1)
-    z_NV = logits_NV[here_N].double()
-    if scale_B is not None:
-        z_NV = apply(z_NV, scale_B[row_N], guide.target)
-
+    plain_NV = logits_NV[here_N].double()
+    z_NV = plain_NV if scale_B is None else apply(plain_NV, scale_B[row_N], guide.target)
     key_N = part.key_B[row_N]
-    tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
-    token_N = propose(tempered_NV, sampler.temperature, canvas.mask_id, key_N, step, position_N, GUMBEL)
-    prediction = Prediction(position_N, token_N)
-    raw_NV = z_NV.log_softmax(-1)
-    log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
-    score_N = ORDERS[sampler.order](log_p_NV, prediction, key_N, step)
-    if sampler.eos == "suppress":
-        is_end_N = torch.isin(token_N, torch.tensor(denoiser.eos_ids, device=token_N.device))
-        score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
 
-    score_BG = torch.full(open_BG.shape, -torch.inf, dtype=torch.float64, device=z_NV.device)
-    score_BG[open_BG] = score_N
-    chosen_BG = best(score_BG, torch.full_like(rows, count))
-    chosen_N = chosen_BG[open_BG]
-    chosen_rows, chosen_positions, chosen_tokens = row_N[chosen_N], position_N[chosen_N], token_N[chosen_N]
+    def rank(z_NV: Tensor) -> _Ranking:
+        tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
+        token_N = propose(tempered_NV, sampler.temperature, canvas.mask_id, key_N, step, position_N, GUMBEL)
+        raw_NV = z_NV.log_softmax(-1)
+        log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
+        score_N = ORDERS[sampler.order](log_p_NV, Prediction(position_N, token_N), key_N, step)
+        if sampler.eos == "suppress":
+            is_end_N = torch.isin(token_N, torch.tensor(denoiser.eos_ids, device=token_N.device))
+            score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
+        score_BG = torch.full(open_BG.shape, -torch.inf, dtype=torch.float64, device=z_NV.device)
+        score_BG[open_BG] = score_N
+        return _Ranking(token_N, raw_NV, score_BG, best(score_BG, torch.full_like(rows, count)))
+
+    ranking = rank(z_NV)
+    chosen_N = ranking.chosen_BG[open_BG]
+    chosen_rows, chosen_positions, chosen_tokens = row_N[chosen_N], position_N[chosen_N], ranking.token_N[chosen_N]
     canvas.response_BG[rows[chosen_rows], chosen_positions] = chosen_tokens
     if sampler.eos == "stop":
         stop_after_end(canvas, denoiser.eos_ids)
 
-    chosen_log_p = raw_NV[chosen_N].gather(-1, chosen_tokens[:, None])[:, 0]
+    chosen_log_p = ranking.raw_NV[chosen_N].gather(-1, chosen_tokens[:, None])[:, 0]
     for b, position, token, log_p in zip(
         *(t.tolist() for t in (chosen_rows, chosen_positions, chosen_tokens, chosen_log_p.exp())), strict=True
     ):
@@ -182,7 +207,19 @@ def _step(
         trace.confidence.append(log_p)
         trace.reward.append(reward_B[b] if reward_B else None)
         trace.scale.append(float(scale_B[b]) if scale_B is not None else None)
-    return len(chosen_tokens)
+    return _Move(ranking, open_BG, None if scale_B is None else lambda: rank(plain_NV))
+
+
+def _compare_with_unscaled(move: _Move, traces: list[RowTrace], rows: list[int]) -> None:
+    """Add to the traces of the rows of a move how a scale of 1 would have ranked and chosen."""
+    plain = move.unscaled() if move.unscaled else None
+    counts = count_reversals(plain.score_BG, move.ranking.score_BG, move.open_BG) if plain else []
+    other_B = (plain.chosen_BG != move.ranking.chosen_BG).any(1).tolist() if plain else []
+    for b, (row, committed) in enumerate(zip(rows, move.ranking.chosen_BG.sum(1).tolist(), strict=True)):
+        pairs, reversals = counts[b] if plain else (None, None)
+        traces[row].pairs += [pairs] * committed
+        traces[row].reversals += [reversals] * committed
+        traces[row].other_set += [other_B[b] if plain else None] * committed
 
 
 def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, cfg_scale: float) -> Tensor:

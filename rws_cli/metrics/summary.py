@@ -6,6 +6,7 @@ import resource
 from typing import Any
 
 from rws_cli.metrics.order import DEFAULT_GOD, mean_statistics
+from rws_cli.metrics.steering import mean_steering
 
 
 def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "god": DEFAULT_GOD,
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
+        "steering": mean_steering([sample.get("steering") for sample in samples]),
         "cost": cost,
     }
 

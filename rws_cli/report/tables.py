@@ -36,6 +36,7 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("mean reward", number(metrics["reward"])),
         (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
+        *_steering_rows(metrics.get("steering")),
         ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
         ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{reward_tokens}, {cost['reward_hits']:,} hits"),
         (
@@ -45,6 +46,16 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
         *([("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")] if "peak_memory_bytes" in cost else []),
         *([("whole run", f"{cost['run_seconds']:,.1f} s")] if "run_seconds" in cost else []),
+    ]
+
+
+def _steering_rows(steering: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not steering:
+        return []
+    reversed_ = number(steering["reversals"], ".1%")
+    return [
+        ("mean scale", f"{steering['scale']:.3f}  (temperature {steering['temperature']:.3f})"),
+        ("reversals", f"{reversed_} of pairs; {steering['other_sets']:.1%} of steps chose otherwise"),
     ]
 
 

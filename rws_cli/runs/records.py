@@ -86,6 +86,9 @@ def trace_schema() -> Any:
             ("confidence", pa.list_(pa.float64())),
             ("reward", pa.list_(pa.float64())),
             ("scale", pa.list_(pa.float64())),
+            ("pairs", pa.list_(pa.int32())),
+            ("reversals", pa.list_(pa.int32())),
+            ("other_set", pa.list_(pa.bool_())),
         ]
     )
 

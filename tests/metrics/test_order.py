@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from rws_cli.decoding.loop import RowTrace
 from rws_cli.metrics.order import mean_statistics, order_statistics
+from rws_cli.metrics.steering import mean_steering, steering
 
 
 def of(positions: list[int], steps: list[int] | None = None, block: int | None = None, keep=None) -> dict:
@@ -110,3 +112,22 @@ def test_wrong_input_is_refused() -> None:
         order_statistics([0, 1], [0], 2)
     with pytest.raises(ValueError, match="twice"):
         order_statistics([1, 1], [0, 1], 2)
+
+
+def test_steering_is_summed_over_steps_and_pairs() -> None:
+    """Three steps of two tokens: 15, 6 and 1 pairs, of which 3, 0 and 1 were turned around."""
+    pairs, turned, scales = (15, 6, 1), (3, 0, 1), (1.0, 2.0, 4.0)
+    trace = RowTrace(step=[0, 0, 1, 1, 4, 4], scale=[s for s in scales for _ in "ab"])
+    trace.pairs, trace.reversals = [p for p in pairs for _ in "ab"], [t for t in turned for _ in "ab"]
+    trace.other_set = [True, True, False, False, False, False]
+    found = steering(trace)
+    assert found is not None
+    assert found["scale"] == pytest.approx(7 / 3)
+    assert found["temperature"] == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
+    assert found["reversals"] == pytest.approx(4 / 22)
+    assert found["other_sets"] == pytest.approx(1 / 3)
+    assert found["reversals_by_fill"] == [[15, 3], [0, 0], [0, 0], [6, 0], [0, 0], [0, 0], [1, 1], *[[0, 0]] * 3]
+    mean = mean_steering([found, None, found])
+    assert mean is not None
+    assert mean["reversals"] == pytest.approx(4 / 22)
+    assert mean["reversals_by_fill"] == [0.2, None, None, 0.0, None, None, 1.0, None, None, None]

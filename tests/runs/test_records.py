@@ -79,6 +79,9 @@ def trace_row(name: str, step: int) -> dict:
         "confidence": [0.5],
         "reward": [None],
         "scale": [1.5],
+        "pairs": [6],
+        "reversals": [1],
+        "other_set": [False],
     }
 
 
