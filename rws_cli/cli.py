@@ -51,6 +51,16 @@ def _complete(incomplete: str) -> list[str]:
     return [full for name in choices(key) if (full := f"{key}={name}").startswith(incomplete)] if key in GROUPS else []
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[OVERRIDES]...",
+        help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
+        autocompletion=_complete,
+    ),
+]
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -65,14 +75,7 @@ def main(
     epilog="Examples: rws run · rws run sampler=confidence benchmark=arithmetic · rws run -m sampler=rws,random seed=0,1",
 )
 def run(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[OVERRIDES]...",
-            help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
-            autocompletion=_complete,
-        ),
-    ] = None,
+    overrides: Overrides = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
     cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
@@ -105,14 +108,7 @@ def run(
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def calibrate(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[OVERRIDES]...",
-            help="Hydra overrides, as for rws run: reward=… model=… benchmark=…",
-            autocompletion=_complete,
-        ),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Measure the statistics that normalize a reward's scores, on decodings that nothing steers."""
     with one_sentence():

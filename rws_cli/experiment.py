@@ -35,7 +35,7 @@ from rws_cli.runs.records import append_samples, join_trace, read_samples, write
 from rws_cli.schema import Checkpoint, Config, RewardGuidance
 
 MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
-"""A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, and some 10 GB beside the model."""
+"""A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, by this arithmetic (not measured on a GPU)."""
 
 
 @dataclass(frozen=True)

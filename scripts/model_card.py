@@ -1,6 +1,6 @@
 """Measure the bundled model on test examples, and write the model card of both bundled checkpoints.
 
-    python scripts/model_card.py           # about five minutes on two cores
+    python scripts/model_card.py           # about six minutes on two cores
 
 Prints every figure that it writes: figures.json beside the model, and README.md in assets/.
 """

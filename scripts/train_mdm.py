@@ -1,6 +1,6 @@
 """Train the bundled masked diffusion model (both benchmarks, one model) and write it in LLaDA's checkpoint format.
 
-    python scripts/train_mdm.py            # about twenty minutes on two cores; --help for the rest
+    python scripts/train_mdm.py            # about half an hour on two cores; --help for the rest
 
 The objective is LLaDA's (arXiv 2502.09992, eq. 3) with the number of masked positions drawn uniformly from 1 to the
 length of the answer, which weighs every mask count alike and is the same bound with less variance. The learning rate

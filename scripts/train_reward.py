@@ -1,6 +1,6 @@
 """Train the bundled reward model on the bundled model's own mistakes, and calibrate it.
 
-    python scripts/train_reward.py         # about half an hour on two cores; --help for the rest
+    python scripts/train_reward.py         # about forty minutes on two cores; --help for the rest
 
 It starts from the masked diffusion model's own layers, attends both ways (`is_causal` false in its config.json, which
 transformers' native class honors) and has one label. Training has two parts. First it practises on true answers with
@@ -198,7 +198,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
     for task, kind in BENCHMARKS.items():
         benchmark = kind(limit=problems, seed=7)
         examples = benchmark.examples()
-        # Own complete answers: random order, three seeds, one to several tokens a step.
+        # Own complete answers: random order, one to all tokens a step, each with a seed of its own.
         answers = [
             own_decodings(denoiser, task, examples, "random", per_step, seed, watched=False)[0]
             for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))

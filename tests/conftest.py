@@ -8,10 +8,34 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import pytest
-from support import llada_config, llada_weights, save_llada
+from support import LIMIT, llada_config, llada_weights, save_llada
+from typer.testing import CliRunner, Result
+
+from rws_cli.cli import app
 
 
 @pytest.fixture(scope="session")
 def llada_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = llada_config()
     return save_llada(tmp_path_factory.mktemp("llada"), config, llada_weights(config))
+
+
+@pytest.fixture
+def rws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Type a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    runner = CliRunner()
+
+    def type_(*arguments: str) -> Result:
+        return runner.invoke(app, list(arguments))
+
+    return type_
+
+
+@pytest.fixture
+def small(llada_folder: Path) -> list[str]:
+    return [
+        f"model.path={llada_folder}", "model.name=small", f"benchmark.limit={LIMIT}", "reward=verifier",
+        "runtime.batch_size=4", "sampler.tokens_per_step=6",
+    ]  # fmt: skip

@@ -189,3 +189,15 @@ def save_reward(folder: Path, family: str = "llama", pad: bool = True) -> Path:
     special = {"pad_token": "<pad>"} if pad else {}
     word_tokenizer(REWARD_WORDS, eos_token="<end>", chat_template=REWARD_TEMPLATE, **special).save_pretrained(folder)
     return folder
+
+
+LIMIT = 6
+"""Examples of the small runs that tests of the command line make."""
+
+
+def samples_of(run: Path) -> list[dict]:
+    """Samples without what a clock decides."""
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for sample in samples:
+        sample["cost"] = {key: value for key, value in sample["cost"].items() if not key.endswith("seconds")}
+    return samples
