@@ -102,9 +102,10 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     filled: list[float] = []
     size = config.runtime.batch_size or automatic_batch(config, task)
     console = Console(stderr=True)
-    starts = range(0, len(task.examples), size)
+    examples = [example for example in task.examples if not example.follows]
+    starts = range(0, len(examples), size)
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
-        batch = task.examples[start : start + size]
+        batch = examples[start : start + size]
         prompts = [task.prompts[example.id] for example in batch]
         _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed)
         scores += parts.reward.score(seen).values
@@ -114,7 +115,7 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
             f"reward={config.reward.name} gave the same score, or none, to everything: nothing to normalize."
         )
     source = (
-        f"{len(task.examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
+        f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
         f"with {config.sampler.name} unsteered; every step counts once."
     )
     latest = calibrated_file(config).parent

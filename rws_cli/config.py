@@ -167,6 +167,11 @@ def _by_kind(schemas: dict[str, type], values: Any, at: str) -> Any:
 
 def _check_sampler(config: Config) -> None:
     s = config.sampler
+    if config.benchmark.answers > 1 and s.temperature == 0 and s.order != "random":
+        raise UsageError(
+            f"benchmark.answers={config.benchmark.answers} would all be the same: with sampler.temperature=0 nothing "
+            "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
+        )
     if s.gen_length % s.block_length:
         divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
         raise UsageError(

@@ -6,14 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Benchmark, Example
+from rws_cli.benchmarks.base import Benchmark, Example, answered
 from rws_cli.config import classifiers
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
@@ -40,12 +40,16 @@ MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked, before any weights load: examples, their prompts as token ids, by example."""
+    """What is asked, before any weights load: examples, and by example its prompt as token ids and its turn, from 0.
+
+    A later turn's prompt lacks the answers that come before it, until they are there.
+    """
 
     prepared: Prepared
     benchmark: Benchmark
     examples: list[Example]
     prompts: dict[str, list[int]]
+    turn: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,11 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     parts = load(config, task)
     folder, manifest = open_run(config, resolved, request, stopped, sources(config, task, parts))
     samples = read_samples(folder)
-    done = {sample["id"] for sample in samples}
-    todo = [example for example in task.examples if example.id not in done]
     setup_seconds = time.perf_counter() - started
 
     with recorded(folder, manifest):
         with Progress(len(task.examples), samples, folder / "run.log") as progress:
-            for batch in _batches(todo, config.runtime.batch_size or automatic_batch(config, task)):
+            for batch in _batches(task, samples, config.runtime.batch_size or automatic_batch(config, task)):
                 new = decode_batch(config, task, parts, batch, folder, progress)
                 append_samples(folder, new)
                 samples += new
@@ -98,16 +100,24 @@ def prepare(config: Config) -> Task:
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
     benchmark = load_benchmark(config.benchmark)
-    examples = benchmark.examples()
-    prompts = {example.id: prepared.encode(example.prompt) for example in examples}
+    examples = answered(benchmark.examples(), config.benchmark.answers)
+    prompts: dict[str, list[int]] = {}
+    asked: dict[str, tuple[tuple[str, str], ...]] = {}
+    for example in examples:
+        before = asked[example.follows] if example.follows else ()
+        prompts[example.id] = prepared.encode(example.prompt, before)
+        asked[example.id] = (*before, (example.prompt, ""))
+    turn = {i: len(said) - 1 for i, said in asked.items()}
     native = prepared.arguments.get("config")
-    limit, longest = getattr(native, "max_position_embeddings", None), max(prompts, key=lambda i: len(prompts[i]))
-    if limit and len(prompts[longest]) + config.sampler.gen_length > limit:
+    limit = getattr(native, "max_position_embeddings", None)
+    longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
+    if limit and len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length > limit:
+        answers = f" for each of {turn[longest] + 1} answers" if turn[longest] else ""
         raise UsageError(
-            f"Example {longest} has {len(prompts[longest])} prompt tokens; with "
-            f"sampler.gen_length={config.sampler.gen_length} that is more than the model's context of {limit}."
+            f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
+            f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
         )
-    return Task(prepared, benchmark, examples, prompts)
+    return Task(prepared, benchmark, examples, prompts, turn)
 
 
 def automatic_batch(config: Config, task: Task) -> int:
@@ -147,7 +157,7 @@ def decode_batch(
     """Decode and mark some examples; writes their traces and returns their samples."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
     canvas = new_canvas(
-        [task.prompts[i] for i in ids],
+        [task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id] for e in batch],
         ids,
         sampler.gen_length,
         denoiser.mask_id,
@@ -185,16 +195,18 @@ def _sample(
     trace: RowTrace,
     cost: Cost,
 ) -> dict[str, Any]:
-    """A line of samples.jsonl. `order` leaves end tokens out; `order_with_eos` counts them."""
+    """A line of samples.jsonl. `mark` is None where nothing is right or wrong. `order` leaves end tokens out; `order_with_eos` counts them."""
     answer = parts.denoiser.text(response)
     content = [token not in parts.denoiser.eos_ids for token in trace.token]
-    block_length = config.sampler.block_length
+    block_length, mark = config.sampler.block_length, task.benchmark.mark(example, answer)
     return {
         "id": example.id,
+        "question": example.question or example.id,
+        "history": example.history,
         "prompt": example.prompt,
         "answer": answer,
         "reference": example.reference,
-        "mark": asdict(task.benchmark.mark(example, answer)),
+        "mark": asdict(mark) if mark else None,
         "reward": reward,
         "order": order_statistics(trace.position, trace.step, block_length, content),
         "order_with_eos": order_statistics(trace.position, trace.step, block_length),
@@ -217,6 +229,11 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _batches(examples: list[Example], size: int) -> Iterator[list[Example]]:
-    for start in range(0, len(examples), size):
-        yield examples[start : start + size]
+def _batches(task: Task, samples: list[dict[str, Any]], size: int) -> Iterator[list[Example]]:
+    """The examples that are not among `samples`, first turns first; `samples` grows as they are answered."""
+    done = {sample["id"] for sample in samples}
+    for turn in range(max(task.turn.values()) + 1):
+        todo = [e for e in task.examples if task.turn[e.id] == turn and e.id not in done]
+        said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["answer"])) for s in samples}
+        for start in range(0, len(todo), size):
+            yield [replace(e, history=said[e.follows]) if e.follows else e for e in todo[start : start + size]]

@@ -19,7 +19,7 @@ def plan(config: Config) -> dict[str, int | float | None]:
     sampler = config.sampler
     steps = sampler.blocks * min(sampler.steps_per_block, sampler.block_length)
     passes = steps * (2 if sampler.cfg_scale > 0 else 1)
-    tokens = passes * sum(len(prompt) + sampler.gen_length for prompt in task.prompts.values())
+    tokens = passes * sum(len(prompt) + (task.turn[i] + 1) * sampler.gen_length for i, prompt in task.prompts.items())
     weights = weight_count(task.prepared.path, config.model.revision)
     guidance: Any = sampler.guidance
     calls = -(-steps // guidance.every) if isinstance(guidance, RewardGuidance) else 0

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rws_cli import __version__
 from rws_cli.benchmarks import load_benchmark
+from rws_cli.benchmarks.base import answered
 from rws_cli.config import check, unknown_key
 from rws_cli.errors import UsageError
 from rws_cli.metrics.summary import summarize
@@ -35,13 +36,14 @@ def remark(run: Path, overrides: list[str]) -> int:
             raise UsageError(unknown_key(key))
     config = check(OmegaConf.merge(manifest["config"], OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
     benchmark = load_benchmark(config.benchmark)
-    examples = {example.id: example for example in benchmark.examples()}
+    examples = {example.id: example for example in answered(benchmark.examples(), config.benchmark.answers)}
     samples, changed = read_samples(run), 0
     for sample in samples:
         example = examples.get(sample["id"])
         if example is None or (example.prompt, example.reference) != (sample["prompt"], sample["reference"]):
             raise UsageError(f"{run} cannot be marked again: example {sample['id']} is not what it was.")
-        mark = asdict(benchmark.mark(example, sample["answer"]))
+        found = benchmark.mark(example, sample["answer"])
+        mark = asdict(found) if found else None
         changed += mark != sample["mark"]
         sample["mark"] = mark
     write_whole(run / SAMPLES, "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))

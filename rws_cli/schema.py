@@ -188,11 +188,16 @@ class Sampler:
 
 @dataclass
 class GeneratedBenchmark:
-    """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need."""
+    """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need.
+
+    answers: how often each example is answered. turns: how many successive examples make one conversation.
+    """
 
     name: str
     kind: str
     limit: int = field(metadata=limits(min=1))
+    answers: int = field(metadata=limits(min=1))
+    turns: int = field(metadata=limits(min=1))
     seed: int
     gen_length: int = field(metadata=limits(min=1))
 
@@ -202,7 +207,7 @@ class DataBenchmark:
     """Rows of a data set on the Hugging Face hub, or of a local file with the same fields.
 
     hub, subset, split, revision: the data set; path: a .jsonl, .json, .csv or .parquet file instead of it.
-    limit: the first so many rows; null is all.
+    limit: the first so many rows; null is all. answers: how often each is answered.
     shots: solved examples before each question, the first of shots_split, or of the file shots_path.
     template: the prompt; {fields} in braces are the data set's, or the benchmark's own.
     """
@@ -215,6 +220,7 @@ class DataBenchmark:
     revision: str | None
     path: str | None
     limit: int | None = field(metadata=limits(min=1))
+    answers: int = field(metadata=limits(min=1))
     shots: int = field(metadata=limits(min=0))
     shots_split: str
     shots_path: str | None
@@ -242,6 +248,8 @@ BENCHMARKS = {
     "countdown": DataBenchmark,
     "sudoku4": DataBenchmark,
     "keywords": DataBenchmark,
+    "mt_bench": DataBenchmark,
+    "instructions": DataBenchmark,
     "humaneval": CodeBenchmark,
     "mbpp": CodeBenchmark,
 }

@@ -16,4 +16,4 @@ def load_benchmark(settings: GeneratedBenchmark | DataBenchmark) -> Benchmark:
 
         return FromData(settings)
     kinds: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
-    return kinds[settings.kind](limit=settings.limit, seed=settings.seed)
+    return kinds[settings.kind](limit=settings.limit, seed=settings.seed, turns=settings.turns)

@@ -13,6 +13,8 @@ from rws_cli.errors import UsageError
 from rws_cli.schema import CodeBenchmark, DataBenchmark
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+REMOTE = "hf://"
+"""A file on the Hugging Face hub, where no more than a file is there."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,20 @@ class Task:
 
     names: a row → what the prompt template may name. Raises KeyError for a missing field.
     reference: a row → a right answer, as the model would write it; shots show it.
-    mark: a row, an answer and the settings → its mark.
+    mark: a row, an answer and the settings → its mark; None where no answer is right or wrong.
+    later_turns: a row → what the user says after the first answer, turn by turn.
     """
 
     names: Callable[[Row], dict[str, Any]]
     reference: Callable[[Row], str]
-    mark: Callable[[Row, str, Any], Mark]
+    mark: Callable[[Row, str, Any], Mark] | None
+    later_turns: Callable[[Row], list[str]] = lambda row: []
     version: int = 1
+
+
+def _turns(row: Row) -> list[str]:
+    """FastChat's field, or the one of the set on the hub."""
+    return row["turns"] if "turns" in row else row["prompt"]
 
 
 TASKS = {
@@ -56,6 +65,10 @@ TASKS = {
         lambda row: row["code"],
         lambda row, answer, settings: code.mark_program(code.mbpp_program(row, answer), settings),
     ),
+    "mt_bench": Task(lambda row: {"prompt": _turns(row)[0]}, lambda row: "", None, lambda row: _turns(row)[1:]),
+    "instructions": Task(
+        lambda row: {"prompt": row["instruction"] if "instruction" in row else row["prompt"]}, lambda row: "", None
+    ),
 }
 
 
@@ -76,14 +89,16 @@ class FromData:
         self._shots = self._read_shots() if settings.shots else ""
 
     def examples(self) -> list[Example]:
-        chosen = self.rows[: self.settings.limit]
-        return [
-            Example(f"{self.name}-{n}", self._shots + self._ask(row), self.task.reference(row), row)
-            for n, row in enumerate(chosen)
-        ]
+        made = []
+        for n, row in enumerate(self.rows[: self.settings.limit]):
+            name = f"{self.name}-{n}"
+            made.append(Example(name, self._shots + self._ask(row), self.task.reference(row), row))
+            for turn, prompt in enumerate(self.task.later_turns(row), start=2):
+                made.append(Example(f"{name}.{turn}", prompt, "", row, follows=made[-1].id))
+        return made
 
-    def mark(self, example: Example, answer: str) -> Mark:
-        return self.task.mark(example.row, answer, self.settings)
+    def mark(self, example: Example, answer: str) -> Mark | None:
+        return self.task.mark(example.row, answer, self.settings) if self.task.mark else None
 
     def _ask(self, row: Row) -> str:
         try:
@@ -107,13 +122,15 @@ def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -
     import datasets
 
     datasets.disable_progress_bars()
-    if path is not None:
+    if path is not None and path.startswith(REMOTE):
+        source: dict[str, Any] = {"path": FORMATS[Path(path).suffix], "data_files": path, "split": "train"}
+    elif path is not None:
         file = Path(path).expanduser()
         if file.suffix not in FORMATS:
             raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
         if not file.is_file():
             raise UsageError(f"{key}={path} does not exist.")
-        source: dict[str, Any] = {"path": FORMATS[file.suffix], "data_files": str(file), "split": "train"}
+        source = {"path": FORMATS[file.suffix], "data_files": str(file), "split": "train"}
     elif settings.hub is not None:
         source = {"path": settings.hub, "name": settings.subset, "revision": settings.revision, "split": split}
     else:
@@ -123,5 +140,5 @@ def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -
     except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
         reason = " ".join(str(error).split())[:300]
         named = f"{key}={path}" if path else f"benchmark.hub={settings.hub}"
-        advice = "" if path else f" Offline, set {key} to a file with the same fields."
+        advice = "" if path and not path.startswith(REMOTE) else f" Offline, set {key} to a file with the same fields."
         raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error

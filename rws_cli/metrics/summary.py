@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from typing import Any
 
 from rws_cli.metrics.order import DEFAULT_GOD, mean_statistics
+from rws_cli.metrics.statistics import bootstrap_interval, wilson
 from rws_cli.metrics.steering import mean_steering
+
+PASS_AT = (1, 2, 5, 10, 20, 50, 100)
 
 
 def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over examples, sums of cost. `accuracy_interval` is Wilson's at 95 %; seconds of cost are decoding alone."""
-    from scipy.stats import binomtest
+    """Means over examples, sums of cost; seconds of cost are decoding alone. What nothing defines is None.
 
+    accuracy_interval: at 95 %, Wilson's; where questions have several answers, the bootstrap's over questions.
+    pass_at: for those, the chance that one of k answers is right, by k.
+    """
     n = len(samples)
-    right = sum(sample["mark"]["correct"] for sample in samples)
-    interval = binomtest(right, n).proportion_ci(method="wilson")
     rewards = [sample["reward"] for sample in samples if sample["reward"] is not None]
     cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
     committed = sum(sample["committed"] for sample in samples)
     cost["tokens_per_second"] = committed / cost["seconds"] if cost["seconds"] else None
     return {
         "examples": n,
-        "accuracy": right / n,
-        "accuracy_interval": [float(interval.low), float(interval.high)],
-        "partial": sum(sample["mark"]["partial"] for sample in samples) / n,
+        **_marks(samples),
         "reward": sum(rewards) / len(rewards) if rewards else None,
         "god": DEFAULT_GOD,
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
-        "steering": mean_steering([sample.get("steering") for sample in samples]),
+        "steering": mean_steering([sample["steering"] for sample in samples]),
         "cost": cost,
     }
+
+
+def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    marks: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        if sample["mark"]:
+            marks.setdefault(sample["question"], []).append(sample["mark"])
+    if not marks:
+        return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
+    right = {question: sum(mark["correct"] for mark in given) for question, given in marks.items()}
+    n, most = sum(map(len, marks.values())), min(map(len, marks.values()))
+    interval: tuple[float, float] | None
+    if most == 1:
+        interval = wilson(sum(right.values()), n)
+    else:
+        interval = bootstrap_interval(np.array([right[q] / len(marks[q]) for q in marks]))
+    return {
+        "accuracy": sum(right.values()) / n,
+        "accuracy_interval": interval and list(interval),
+        "pass_at": {
+            str(k): sum(pass_at(k, len(marks[q]), right[q]) for q in marks) / len(marks) for k in PASS_AT if k <= most
+        }
+        if most > 1
+        else None,
+        "partial": sum(mark["partial"] for given in marks.values() for mark in given) / n,
+    }
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """The chance that k answers drawn from n, of which some are right, hold a right one: the unbiased estimator
+    1 − C(n − c, k) / C(n, k) of Codex (arXiv 2107.03374, equation 1)."""
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def peak_memory() -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rws_cli.benchmarks.base import messages
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate, read_config
 from rws_cli.schema import ClassifierReward, Model
@@ -44,13 +45,15 @@ class Prepared:
     pad_id: int
     chat_template: bool
 
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of a user's turn, as far as the place where the answer starts."""
+    def encode(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
+        """Token ids of a user's turn and those before it, as far as the place where the answer starts.
+
+        Without a chat template the turns stand one below the other, an empty line between them.
+        """
+        spoken = messages(prompt, history)
         if not self.chat_template:
-            return self.tokenizer(prompt).input_ids
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+            return self.tokenizer("\n\n".join(message["content"] for message in spoken)).input_ids
+        text = self.tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rws_cli.config import differing_keys, identity
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.report.statistics import bootstrap_interval, difference_p, holm
+from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.tables import number, shown, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
@@ -51,8 +51,8 @@ class Line:
 
 
 MEASURES = {
-    "accuracy": lambda s: float(s["mark"]["correct"]),
-    "partial": lambda s: s["mark"]["partial"],
+    "accuracy": lambda s: float(s["mark"]["correct"]) if s["mark"] else None,
+    "partial": lambda s: s["mark"]["partial"] if s["mark"] else None,
     "reward": lambda s: s["reward"],
     "god": lambda s: s["order"][DEFAULT_GOD],
     "mdm_passes": lambda s: float(s["cost"]["mdm_passes"]),
@@ -163,13 +163,15 @@ def _labels(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _column(runs: list[Run], ids: list[str], measure: Any) -> np.ndarray | None:
-    """A measure for each example, averaged over the runs (seeds) of a line; None where it is not defined."""
+    """A measure for each question, averaged over its answers and the runs (seeds) of a line; None where undefined."""
     import numpy as np
 
-    values = [[measure(run.samples[i]) for run in runs] for i in ids]
-    if any(value is None for row in values for value in row):
+    values: dict[str, list[float | None]] = {}
+    for i in ids:
+        values.setdefault(runs[0].samples[i]["question"], []).extend(measure(run.samples[i]) for run in runs)
+    if any(value is None for row in values.values() for value in row):
         return None
-    return np.asarray(values, dtype=float).mean(axis=1)
+    return np.array([np.mean(np.asarray(row, dtype=float)) for row in values.values()])
 
 
 def _difference(column: np.ndarray | None, baseline: np.ndarray | None) -> np.ndarray | None:

@@ -19,7 +19,8 @@ class Progress:
     def __init__(self, total: int, samples: list[dict[str, Any]], log: Path) -> None:
         self.total, self.log = total, log
         self.done = len(samples)
-        self.right = sum(sample["mark"]["correct"] for sample in samples)
+        self.right = _right(samples)
+        self.marked = sum(sample["mark"] is not None for sample in samples)
         self.first, self.tokens, self.running_tokens = self.done, 0, 0
         self.started = self.last_line = time.monotonic()
         self.tokens_per_example: float | None = None
@@ -49,7 +50,8 @@ class Progress:
     def finished(self, samples: list[dict[str, Any]]) -> None:
         """Some examples are done and on disk."""
         self.done += len(samples)
-        self.right += sum(sample["mark"]["correct"] for sample in samples)
+        self.right += _right(samples)
+        self.marked += sum(sample["mark"] is not None for sample in samples)
         self.running_tokens = 0
         self.tokens_per_example = self.tokens / (self.done - self.first)
         self._show()
@@ -57,8 +59,8 @@ class Progress:
     def _status(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
         parts = [f"{self.done} of {self.total} examples", f"{self.tokens / seconds:,.0f} tokens/s"]
-        if self.done:
-            parts.append(f"accuracy {self.right / self.done:.1%}")
+        if self.marked:
+            parts.append(f"accuracy {self.right / self.marked:.1%}")
         if self.done < self.total and self.tokens_per_example:
             left = (self.total - self.done) * self.tokens_per_example - self.running_tokens
             parts.append(f"{max(left, 0) / (self.tokens / seconds):,.0f} s left")
@@ -78,3 +80,7 @@ class Progress:
                 file.write(f"{stamp} {line}\n")
             if not self.bar:
                 self.console.print(f"{stamp} {line}", highlight=False, soft_wrap=True)
+
+
+def _right(samples: list[dict[str, Any]]) -> int:
+    return sum(sample["mark"]["correct"] for sample in samples if sample["mark"])

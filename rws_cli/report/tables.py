@@ -27,12 +27,10 @@ def wide_console() -> Console:
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """What a run came to, as lines of name and value."""
     cost, order, n = metrics["cost"], metrics["order"], metrics["examples"]
-    low, high = metrics["accuracy_interval"]
     reward_tokens = f", {cost['reward_tokens']:,} tokens" if cost["reward_tokens"] else ""
     return [
         ("examples", f"{n}"),
-        ("accuracy", f"{metrics['accuracy']:.1%}  (95 % interval {low:.1%} to {high:.1%})"),
-        ("partial credit", f"{metrics['partial']:.1%}"),
+        *_accuracy_rows(metrics),
         ("mean reward", number(metrics["reward"])),
         (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
@@ -46,6 +44,18 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
         *([("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")] if "peak_memory_bytes" in cost else []),
         *([("whole run", f"{cost['run_seconds']:,.1f} s")] if "run_seconds" in cost else []),
+    ]
+
+
+def _accuracy_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    if metrics["accuracy"] is None:
+        return []
+    interval = metrics["accuracy_interval"]
+    within = f"  (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+    return [
+        ("accuracy", f"{metrics['accuracy']:.1%}{within}"),
+        *((f"pass@{k}", f"{share:.1%}") for k, share in (metrics["pass_at"] or {}).items()),
+        ("partial credit", f"{metrics['partial']:.1%}"),
     ]
 
 

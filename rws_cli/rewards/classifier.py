@@ -40,13 +40,7 @@ class Classifier:
     @torch.inference_mode()
     def score(self, candidates: list[Candidate]) -> Scores:
         """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
-        texts = [
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": c.example.prompt}, {"role": "assistant", "content": c.text}],
-                tokenize=False,
-            )
-            for c in candidates
-        ]
+        texts = [self.tokenizer.apply_chat_template(c.example.messages(c.text), tokenize=False) for c in candidates]
         ids = self.tokenizer(texts, add_special_tokens=False).input_ids
         lengths = [len(row) for row in ids]
         limit = self.settings.max_length or getattr(self.model.config, "max_position_embeddings", None)

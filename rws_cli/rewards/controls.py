@@ -21,7 +21,12 @@ class Verifier:
         self.benchmark = benchmark
 
     def score(self, candidates: list[Candidate]) -> Scores:
-        values = [self.benchmark.mark(c.example, c.text).partial for c in candidates]
+        marks = [self.benchmark.mark(c.example, c.text) for c in candidates]
+        values = [mark.partial for mark in marks if mark]
+        if len(values) < len(marks):
+            raise UsageError(
+                f"reward=verifier needs right answers, which benchmark={self.benchmark.name} has not: choose another."
+            )
         return Scores(values, [0] * len(values))
 
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from rws_cli.errors import UsageError
+from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.compare import compare_runs
-from rws_cli.report.statistics import bootstrap_interval, difference_p, holm
 
 
 def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
@@ -32,6 +32,7 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
         for name, value in values.items():
             sample = {
                 "id": name,
+                "question": name,
                 "prompt": config.get("prompt", "p"),
                 "reference": config.get("reference", "r"),
                 "mark": {"correct": value > 0.5, "partial": value},
