@@ -14,10 +14,11 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
-from rws_cli.config import classifiers
+from rws_cli.config import classifiers, differing_keys
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
+from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.steering import steering
@@ -29,10 +30,10 @@ from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
 from rws_cli.rewards.scorer import RowScorer
-from rws_cli.runs.folder import write_json
+from rws_cli.runs.folder import find_run, read_json, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
-from rws_cli.runs.records import append_samples, join_trace, read_samples, write_trace_part
-from rws_cli.schema import Checkpoint, Config, RewardGuidance
+from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, write_trace_part
+from rws_cli.schema import Checkpoint, Config, ReplayGuidance, RewardGuidance
 
 MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
 """A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, by this arithmetic (not measured on a GPU)."""
@@ -54,11 +55,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Parts:
-    """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found."""
+    """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
+
+    replayed: for each example the scales that replay guidance gives it.
+    """
 
     denoiser: Denoiser
     reward: Reward | None
     statistics: Statistics | None
+    replayed: dict[str, Scales]
 
 
 def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
@@ -142,7 +147,35 @@ def load(config: Config, task: Task) -> Parts:
             f"reward={config.reward.name} stores none: measure them with rws calibrate and the same model, reward and "
             "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
-    return Parts(load_model(config.model, task.prepared), reward, statistics)
+    replayed = read_replay(config, task) if isinstance(guidance, ReplayGuidance) else {}
+    return Parts(load_model(config.model, task.prepared), reward, statistics, replayed)
+
+
+def read_replay(config: Config, task: Task) -> dict[str, Scales]:
+    """The scales that a finished run recorded, as sampler.guidance.how hands them out.
+
+    Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
+    """
+    guidance: ReplayGuidance = config.sampler.guidance
+    run = find_run(guidance.run)
+    manifest = read_json(run / "manifest.json")
+    at = f"sampler.guidance.run={guidance.run}"
+    if manifest["status"] != "finished":
+        raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
+    here, there = asdict(config), manifest["config"]
+    for node in (here, there):
+        node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
+    groups = ("model", "benchmark", "sampler", "seed")
+    if differing := differing_keys({g: there[g] for g in groups}, {g: here[g] for g in groups}):
+        listed = ", ".join(f"{key}={old}" for key, (old, _) in list(differing.items())[:8])
+        raise UsageError(f"{at} was made with other settings; to replay it, set {listed}.")
+    recorded = {
+        row["id"]: {step: r for step, r in zip(row["step"], row["scale"], strict=True) if r is not None}
+        for row in read_trace(run)
+    }
+    if not all(recorded.get(example.id) for example in task.examples):
+        raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
+    return REPLAYS[guidance.how](recorded, config.seed)
 
 
 def calibrated_file(config: Config) -> Path:
@@ -172,7 +205,8 @@ def decode_batch(
         # Without statistics only normalize=none gets here, which reads none of these.
         statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
         scorer = RowScorer(parts.reward, denoiser, batch, costs, statistics, masks)
-    traces = decode(denoiser, canvas, sampler, scorer, costs, progress.step)
+    replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
+    traces = decode(denoiser, canvas, sampler, scorer, costs, progress.step, replayed)
 
     responses = canvas.response_BG.tolist()
     rewards: list[float | None] = [None] * len(batch)
@@ -223,7 +257,9 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
     asked = json.dumps([[e.id, e.prompt, e.reference] for e in task.examples], ensure_ascii=False)
     version, digest = task.benchmark.version, hashlib.sha256(asked.encode()).hexdigest()
+    scales = hashlib.sha256(json.dumps(parts.replayed, sort_keys=True).encode()).hexdigest() if parts.replayed else None
     return weights | {
+        "replayed": scales,
         "statistics": asdict(parts.statistics) if parts.statistics else None,
         "benchmark": {"version": version, "examples": len(task.examples), "sha256": digest},
     }

@@ -146,7 +146,21 @@ class RewardGuidance:
     floor: float = field(metadata=limits(above=0.0))
 
 
-GUIDANCES = {"none": NoGuidance, "temperature": TemperatureGuidance, "rws": RewardGuidance}
+@dataclass
+class ReplayGuidance:
+    """The scales that a finished run of Reward-Weighted Sampling recorded; see decoding/replay.py for each `how`."""
+
+    kind: str
+    run: str
+    how: str = field(metadata=limits(choices=("own", "constant", "schedule", "shuffled")))
+
+
+GUIDANCES = {
+    "none": NoGuidance,
+    "temperature": TemperatureGuidance,
+    "rws": RewardGuidance,
+    "replay": ReplayGuidance,
+}
 ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right")
 
 

@@ -13,10 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from rws_cli.runs.folder import find_runs, read_json
-from rws_cli.runs.records import read_samples
+from rws_cli.runs.records import read_samples, read_trace
 
 CELL, GAP, TOP, FOOT = 34, 30, 34, 46
 
@@ -30,9 +28,7 @@ def color(rank: float) -> tuple[str, str]:
 
 def panel(run: Path, example: int, left: int) -> list[str]:
     manifest, sample = read_json(run / "manifest.json"), read_samples(run)[example]
-    trace: dict[str, Any] = next(
-        row for row in pq.read_table(run / "trace.parquet").to_pylist() if row["id"] == sample["id"]
-    )
+    trace: dict[str, Any] = next(row for row in read_trace(run) if row["id"] == sample["id"])
     clues = [value != "_" for value in re.findall(r"[a-f]\d=([1-6_])", sample["prompt"])]
     steps = dict(zip(trace["position"], trace["step"], strict=True))
     last = max(steps.values())

@@ -33,8 +33,12 @@ def test_every_choice_has_a_description(group: str) -> None:
 @pytest.mark.parametrize("group", ["model", "sampler", "benchmark", "reward"])
 def test_every_choice_composes_and_checks(group: str) -> None:
     for name in choices(group):
-        needs = {"none": ["sampler=confidence"], "classifier": ["reward.path=owner/model"]}
-        more = needs.get(name, []) if group == "reward" else []
+        needs = {
+            "reward=none": ["sampler=confidence"],
+            "reward=classifier": ["reward.path=owner/model"],
+            "sampler=replay": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
+        }
+        more = needs.get(f"{group}={name}", [])
         config = checked(f"{group}={name}", *more)
         assert getattr(config, group).name == name
         assert config.sampler.gen_length == config.benchmark.gen_length

@@ -19,9 +19,10 @@ from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import Statistics, apply, count_reversals, fill, normalize, scale
 from rws_cli.decoding.orders import ORDERS
 from rws_cli.decoding.prediction import GUMBEL, Prediction, propose, temper
+from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance, Sampler, TemperatureGuidance
+from rws_cli.schema import ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
 
 class Denoiser(Protocol):
@@ -100,16 +101,18 @@ def decode(
     scorer: Scorer | None = None,
     costs: list[Cost] | None = None,
     on_step: Callable[[int], None] = lambda committed: None,
+    replayed: Sequence[Scales] = (),
 ) -> list[RowTrace]:
     """Fill the canvas in place, block by block (LLaDA, arXiv 2502.09992, semi-autoregressive for several blocks).
 
+    scorer and replayed, scales for each row, are what reward guidance and replay guidance need.
     Rows are independent: each row's result is the same alone or in any batch. Returns a trace for each row, adds to
     `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if logits are not numbers.
     """
     size = len(canvas.tokens_BL)
     costs = [Cost() for _ in range(size)] if costs is None else costs
     traces = [RowTrace() for _ in range(size)]
-    guide = _Guide(denoiser, sampler, scorer, canvas)
+    guide = _Guide(sampler, scorer, replayed)
     position_G = torch.arange(sampler.gen_length, device=canvas.tokens_BL.device)
     step = -1
     for block in range(sampler.blocks):
@@ -247,11 +250,11 @@ def stop_after_end(canvas: Canvas, eos_ids: tuple[int, ...]) -> None:
 
 
 class _Guide:
-    """The scale of each row's logits at each step: none, a constant, or a reward's."""
+    """The scale of each row's logits at each step: none, a constant, a reward's, or one that was recorded."""
 
-    def __init__(self, denoiser: Denoiser, sampler: Sampler, scorer: Scorer | None, canvas: Canvas) -> None:
+    def __init__(self, sampler: Sampler, scorer: Scorer | None, replayed: Sequence[Scales]) -> None:
         self.settings = sampler.guidance
-        self.scorer = scorer
+        self.scorer, self.replayed = scorer, replayed
         self.held: dict[int, tuple[float, float]] = {}
         self.calls: dict[int, int] = {}
         self.reads_all = isinstance(self.settings, RewardGuidance)
@@ -264,6 +267,9 @@ class _Guide:
         settings = self.settings
         if isinstance(settings, TemperatureGuidance):
             return torch.full((len(rows),), settings.scale, dtype=torch.float64, device=logits_NV.device), None
+        if isinstance(settings, ReplayGuidance):
+            recorded = [scale_at(self.replayed[row], step) for row in rows]
+            return torch.tensor(recorded, dtype=torch.float64, device=logits_NV.device), None
         if not isinstance(settings, RewardGuidance):
             return None, None
         assert self.scorer is not None

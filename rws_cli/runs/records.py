@@ -93,6 +93,17 @@ def trace_schema() -> Any:
     )
 
 
+def read_trace(run: Path) -> list[dict[str, Any]]:
+    """The trace of a finished run, a row an example. Raises RunError if it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(run / TRACE).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{run / TRACE} cannot be read: {error}.") from error
+
+
 def join_trace(run: Path, ids: list[str]) -> None:
     """Make trace.parquet of the parts, a row for each of `ids` in their order, and remove the parts."""
     import pyarrow as pa
