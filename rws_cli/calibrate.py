@@ -2,7 +2,8 @@
 
 `rws calibrate` decodes a benchmark as the sampler would without any steering, lets the reward score every intermediate
 sequence that Reward-Weighted Sampling would have shown to it, and stores where the scores lie. Normalized guidance of
-the same reward, model and benchmark then finds them.
+the same reward, model and benchmark then finds them. Beside them it stores where the scores of answers that were masked
+again lie, by fill level: how a reward judges what is not finished.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -21,12 +23,13 @@ from torch import Tensor
 from rws_cli import __version__
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
 from rws_cli.errors import RunError, UsageError
 from rws_cli.experiment import automatic_batch, calibrated_file, load, prepare, sources
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
+from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.schema import Config, RewardGuidance, Sampler
@@ -41,13 +44,13 @@ class Recorder:
 
     statistics = Statistics(0.0, 1.0, 0.0, 1.0)
 
-    def __init__(self, denoiser: Denoiser, examples: Sequence[Example], masks: str = "drop") -> None:
-        self.denoiser, self.examples, self.masks = denoiser, examples, masks
+    def __init__(self, render: Renderer, examples: Sequence[Example]) -> None:
+        self.render, self.examples = render, examples
         self.seen: list[Candidate] = []
 
     def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
         for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True):
-            self.seen.append(Candidate(self.examples[row], self.denoiser.text(ids, self.masks), share, step))
+            self.seen.append(self.render(self.examples[row], ids, share, step))
         return [0.0] * len(rows)
 
 
@@ -64,27 +67,72 @@ def watch(
     """Decode some examples in one batch: their answers, and every sequence that the sampler's guidance showed."""
     ids = [example.id for example in examples]
     canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
-    masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
-    recorder = Recorder(denoiser, examples, masks)
+    recorder = Recorder(renderer(denoiser, sampler), examples)
     decode(denoiser, canvas, sampler, recorder)
     return [denoiser.text(row) for row in canvas.response_BG.tolist()], recorder.seen
 
 
+@torch.inference_mode()
+def mask_again(
+    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+) -> list[Candidate]:
+    """Decode some examples, mask what came out, and fill it in one pass, for each tenth of the fill level from 0 to 9.
+
+    Which positions stay is drawn once for each example: those of one level stay at the next. Unlike along a decoding
+    they are not the surest, so what fills the rest sees the text at random places.
+    """
+    ids = [example.id for example in examples]
+    canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
+    render = renderer(denoiser, sampler)
+    decode(denoiser, canvas, sampler, Recorder(render, examples))
+    whole_BG, length = canvas.response_BG.clone(), sampler.gen_length
+    orders = [random.Random(f"masked {seed} {i}").sample(range(length), length) for i in ids]
+    rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
+    seen = []
+    for tenth in range(10):
+        canvas.response_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
+        masked_BG = canvas.masked_BG
+        wanted_BL = torch.zeros_like(canvas.attention_BL)
+        wanted_BL[:, canvas.start :] = masked_BG
+        logits_NV = denoiser.logits(canvas.tokens_BL, canvas.attention_BL, wanted_BL)
+        row_N, position_N = masked_BG.nonzero().unbind(1)
+        shown_BG = canvas.response_BG.clone()
+        shown_BG[masked_BG] = fill(
+            logits_NV, sampler.guidance.fill, denoiser.mask_id, canvas.key_B[row_N], tenth, position_N
+        )
+        seen += [render(e, row, tenth / 10, tenth) for e, row in zip(examples, shown_BG.tolist(), strict=True)]
+    return seen
+
+
 def statistics_of(scores: Sequence[float], filled: Sequence[float], source: str) -> dict[str, Any]:
     """The content of a normalization file: location and spread of scores, and a sample of them by fill level."""
-    values = np.asarray(scores)
-    tenth = np.minimum((np.asarray(filled) * 10).astype(int), 9)
-    pools = [np.round(values[tenth == n], 4).tolist() for n in range(10)]
+    pools = by_tenth(scores, filled)
     draw = random.Random(0)
     return {
+        **describe(scores),
+        "source": source,
+        "by_fill": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
+    }
+
+
+def by_tenth(scores: Sequence[float], filled: Sequence[float]) -> list[list[float]]:
+    """Scores, to four decimals, for each tenth of the fill level."""
+    pools: list[list[float]] = [[] for _ in range(10)]
+    for score, share in zip(scores, filled, strict=True):
+        pools[min(int(share * 10), 9)].append(round(score, 4))
+    return pools
+
+
+def describe(scores: Sequence[float]) -> dict[str, Any]:
+    """Where scores lie: mean, standard deviation, extremes, quantiles and their number, to four decimals."""
+    values = np.asarray(scores)
+    return {
         "mean": round(float(values.mean()), 4),
-        "std": round(float(values.std(ddof=1)), 4),
+        "std": round(float(values.std(ddof=1)), 4) if len(values) > 1 else 0.0,
         "min": round(float(values.min()), 4),
         "max": round(float(values.max()), 4),
         "quantiles": {str(q): round(float(np.quantile(values, q)), 4) for q in QUANTILES},
         "n": len(values),
-        "source": source,
-        "by_fill": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
     }
 
 
@@ -100,6 +148,8 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
         raise UsageError("reward=none has no scores to calibrate: choose a reward.")
     scores: list[float] = []
     filled: list[float] = []
+    masked_scores: list[float] = []
+    masked_filled: list[float] = []
     size = config.runtime.batch_size or automatic_batch(config, task)
     console = Console(stderr=True)
     examples = [example for example in task.examples if not example.follows]
@@ -110,6 +160,9 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
         _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed)
         scores += parts.reward.score(seen).values
         filled += [candidate.filled for candidate in seen]
+        again = mask_again(parts.denoiser, batch, prompts, config.sampler, config.seed)
+        masked_scores += parts.reward.score(again).values
+        masked_filled += [candidate.filled for candidate in again]
     if not np.isfinite(scores).all() or np.ptp(scores) == 0:
         raise RunError(
             f"reward={config.reward.name} gave the same score, or none, to everything: nothing to normalize."
@@ -122,6 +175,12 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     folder = claim_version(latest.parent)
     provenance = {"rws": __version__, "at": now(), "overrides": overrides, "sampler": asdict(config.sampler),
                   "sources": sources(config, task, parts)}  # fmt: skip
-    write_json(folder / "normalization.json", statistics_of(scores, filled, source) | {"provenance": provenance})
+    along = [describe(pool) if pool else None for pool in by_tenth(scores, filled)]
+    masked = [describe(pool) for pool in by_tenth(masked_scores, masked_filled)]
+    write_json(
+        folder / "normalization.json",
+        statistics_of(scores, filled, source)
+        | {"decodings_by_fill": along, "masked_by_fill": masked, "provenance": provenance},
+    )
     point_latest(folder)
     return folder / "normalization.json"

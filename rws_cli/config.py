@@ -26,6 +26,7 @@ from rws_cli.schema import (
     ConstantReward,
     Model,
     NoReward,
+    ProcessReward,
     RewardGuidance,
 )
 
@@ -75,6 +76,8 @@ def check(composed: DictConfig) -> Config:
     config.reward = _by_kind(REWARDS, config.reward, "reward")
     if isinstance(config.reward, CompositeReward):
         _check_composite(config.reward)
+    if isinstance(config.reward, ProcessReward):
+        config.reward.part = _by_kind(_PART_REWARDS, config.reward.part, "reward.part")
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")
     config.sampler.guidance = _by_kind(GUIDANCES, config.sampler.guidance, "sampler.guidance")
     _check_sampler(config)
@@ -86,15 +89,22 @@ def check(composed: DictConfig) -> Config:
 
 def classifiers(reward: Any) -> dict[str, ClassifierReward]:
     """The reward models that a reward needs: itself or some of its parts, by the key at which each is set."""
-    parts = {f"reward.parts.{name}": part for name, part in getattr(reward, "parts", {}).items()}
-    return {at: node for at, node in ({"reward": reward} | parts).items() if isinstance(node, ClassifierReward)}
+    nodes = {"reward": reward}
+    if isinstance(reward, CompositeReward):
+        nodes |= {f"reward.parts.{name}": part for name, part in reward.parts.items()}
+    if isinstance(reward, ProcessReward):
+        nodes |= {"reward.part": reward.part}
+    return {at: node for at, node in nodes.items() if isinstance(node, ClassifierReward)}
+
+
+_PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
+"""What may be a part of another reward."""
 
 
 def _check_composite(reward: CompositeReward) -> None:
     """Type each part, and hold the weights to the parts."""
-    allowed = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite")}
     for name, part in reward.parts.items():
-        reward.parts[name] = _by_kind(allowed, part, f"reward.parts.{name}")
+        reward.parts[name] = _by_kind(_PART_REWARDS, part, f"reward.parts.{name}")
     if set(reward.weights) != set(reward.parts):
         raise UsageError(
             f"reward.weights has {', '.join(reward.weights)} and reward.parts has {', '.join(reward.parts)}: "
@@ -208,6 +218,11 @@ def _check_sampler(config: Config) -> None:
 
 
 def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
+    if isinstance(node, ClassifierReward) and node.needs_remote_code and not node.remote_code:
+        raise UsageError(
+            f"{at}={node.name} is loaded by the Python that comes with {node.path}, which runs only if you say so: set "
+            f"remote_code=true and pins.{node.name}=<the full 40-digit commit hash that you trust>."
+        )
     if node.remote_code and not re.fullmatch(r"[0-9a-f]{40}", node.revision or ""):
         raise UsageError(
             f"{at}.remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."

@@ -29,7 +29,7 @@ from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
-from rws_cli.rewards.scorer import RowScorer
+from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.runs.folder import find_run, read_json, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, write_trace_part
@@ -201,10 +201,9 @@ def decode_batch(
     costs = [Cost() for _ in batch]
     scorer = None
     if parts.reward:
-        masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
         # Without statistics only normalize=none gets here, which reads none of these.
         statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
-        scorer = RowScorer(parts.reward, denoiser, batch, costs, statistics, masks)
+        scorer = RowScorer(parts.reward, renderer(denoiser, sampler), batch, costs, statistics)
     replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
     traces = decode(denoiser, canvas, sampler, scorer, costs, progress.step, replayed)
 

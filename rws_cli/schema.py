@@ -60,12 +60,19 @@ class NoReward:
 
 @dataclass
 class ClassifierReward(Checkpoint):
-    """A reward model: any AutoModelForSequenceClassification with one label.
+    """A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes.
 
+    auto_class: the class of transformers that loads it. needs_remote_code: whether only its own Python can.
+    score_from: where the score is in what it returns: its field logits or score, or the whole output.
+    template: a chat template (Jinja) in place of the tokenizer's.
     statistics: a JSON file with the score's mean, std, min and max; null reads normalization.json of the checkpoint.
     max_length: longer texts are an error, in tokens; null takes the model's own limit.
     """
 
+    auto_class: str = field(metadata=limits(choices=("AutoModelForSequenceClassification", "AutoModel")))
+    needs_remote_code: bool
+    score_from: str = field(metadata=limits(choices=("logits", "score", "output")))
+    template: str | None
     batch_size: int = field(metadata=limits(min=1))
     statistics: str | None
     max_length: int | None = field(metadata=limits(min=1))
@@ -106,6 +113,21 @@ class CompositeReward:
     statistics: str | None
 
 
+@dataclass
+class ProcessReward:
+    """A reward given to an answer as far as the end of each of its parts, and joined to one score.
+
+    parts: step (lines of text) or block (sampler.block_length tokens). join: their mean, the least, or the last.
+    """
+
+    name: str
+    kind: str
+    part: Any
+    parts: str = field(metadata=limits(choices=("step", "block")))
+    join: str = field(metadata=limits(choices=("mean", "min", "last")))
+    statistics: str | None
+
+
 REWARDS = {
     "none": NoReward,
     "classifier": ClassifierReward,
@@ -113,6 +135,7 @@ REWARDS = {
     "shuffled": ShuffledReward,
     "constant": ConstantReward,
     "composite": CompositeReward,
+    "process": ProcessReward,
 }
 
 
@@ -280,8 +303,12 @@ class Runtime:
 
 @dataclass
 class Config:
+    """remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
+
     seed: int
     output: str
+    remote_code: bool
+    pins: dict[str, str | None]
     model: Model
     reward: Any
     sampler: Sampler

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="rws-modules-")  # where transformers keeps remote code
 
 import pytest
 from support import LIMIT, llada_config, llada_weights, save_llada

@@ -36,6 +36,9 @@ def test_every_choice_composes_and_checks(group: str) -> None:
         needs = {
             "reward=none": ["sampler=confidence"],
             "reward=classifier": ["reward.path=owner/model"],
+            **{
+                f"reward={name}": ["remote_code=true", f"pins.{name}={'0' * 40}"] for name in ("intern", "eurus", "qrm")
+            },
             "sampler=replay": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
         }
         more = needs.get(f"{group}={name}", [])

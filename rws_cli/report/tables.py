@@ -109,6 +109,13 @@ def print_calibration(file: Path) -> None:
     for quantile, value in stored["quantiles"].items():
         table.add_row(f"{float(quantile):.0%} quantile", f"{value:,}")
     console.print(table)
+    by_fill = Table(title="Mean score by tenth of the fill level", show_header=True)
+    for column in ("filled", "along decodings", "masked at random, filled in one pass"):
+        by_fill.add_column(column, justify="right")
+    for n, (along, masked) in enumerate(zip(stored["decodings_by_fill"], stored["masked_by_fill"], strict=True)):
+        shown_along = f"{along['mean']:,.3f} ± {along['std']:,.3f}" if along else "–"
+        by_fill.add_row(f"{n / 10:.0%}", shown_along, f"{masked['mean']:,.3f} ± {masked['std']:,.3f}")
+    console.print(by_fill)
     console.print(
         f"{stored['source']} Runs with the same model, reward and benchmark use these statistics where the reward brings "
         "none of its own; elsewhere set reward.statistics to the file.",

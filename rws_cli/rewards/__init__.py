@@ -6,7 +6,14 @@ from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
 from rws_cli.rewards.base import Reward
-from rws_cli.schema import ClassifierReward, CompositeReward, ConstantReward, ShuffledReward, VerifierReward
+from rws_cli.schema import (
+    ClassifierReward,
+    CompositeReward,
+    ConstantReward,
+    ProcessReward,
+    ShuffledReward,
+    VerifierReward,
+)
 
 
 def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "reward") -> Reward | None:
@@ -17,6 +24,7 @@ def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "rewar
     from rws_cli.rewards.classifier import Classifier
     from rws_cli.rewards.composite import Composite
     from rws_cli.rewards.controls import Constant, Shuffled, Verifier
+    from rws_cli.rewards.process import Process
 
     match settings:
         case ClassifierReward():
@@ -32,5 +40,9 @@ def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "rewar
                 name: load_reward(part, benchmark, seed, f"{at}.parts.{name}") for name, part in settings.parts.items()
             }
             return Composite(settings, {name: part for name, part in loaded.items() if part})
+        case ProcessReward():
+            part = load_reward(settings.part, benchmark, seed, f"{at}.part")
+            assert part is not None
+            return Process(settings, part)
         case _:
             return None

@@ -15,12 +15,13 @@ from rws_cli.errors import UsageError
 @dataclass(frozen=True)
 class Candidate:
     """A whole or intermediate answer: its text (masks filled, dropped or kept), the share of it that is committed,
-    and the decoding step (−1 for a finished answer)."""
+    the decoding step (−1 for a finished answer), and its text as far as the end of each block if it has several."""
 
     example: Example
     text: str
     filled: float
     step: int
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

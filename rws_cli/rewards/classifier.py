@@ -1,4 +1,5 @@
-"""Reward models in AutoModelForSequenceClassification format with one label: Skywork-Reward and its kin, and our own."""
+"""Reward models in AutoModelForSequenceClassification format with one label: Skywork-Reward and its kin, and our own;
+and those that only their own Python loads, where the user allows it."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ class Classifier:
     """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text."""
 
     def __init__(self, settings: ClassifierReward, at: str = "reward") -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        import transformers
 
         path = locate(settings.path, f"{at}.path")
         self.settings = settings
-        self.tokenizer = load_tokenizer(AutoTokenizer, path, settings, at)
-        if not self.tokenizer.chat_template:
-            raise UsageError(f"{at}.path={settings.path} has no chat template: its tokenizer must bring one.")
-        self.model, self.device = load_weights(AutoModelForSequenceClassification, path, settings, at, num_labels=1)
+        self.tokenizer = load_tokenizer(transformers.AutoTokenizer, path, settings, at)
+        self.template = settings.template or self.tokenizer.chat_template
+        if not self.template:
+            raise UsageError(f"{at}.path={settings.path} has no chat template: set {at}.template.")
+        self.model, self.device = load_weights(
+            getattr(transformers, settings.auto_class), path, settings, at, num_labels=1
+        )
         # Pooling looks for the last token that is not padding, so both sides must agree on what padding is.
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -40,7 +44,10 @@ class Classifier:
     @torch.inference_mode()
     def score(self, candidates: list[Candidate]) -> Scores:
         """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
-        texts = [self.tokenizer.apply_chat_template(c.example.messages(c.text), tokenize=False) for c in candidates]
+        texts = [
+            self.tokenizer.apply_chat_template(c.example.messages(c.text), chat_template=self.template, tokenize=False)
+            for c in candidates
+        ]
         ids = self.tokenizer(texts, add_special_tokens=False).input_ids
         lengths = [len(row) for row in ids]
         limit = self.settings.max_length or getattr(self.model.config, "max_position_embeddings", None)
@@ -53,6 +60,7 @@ class Classifier:
             batch = self.tokenizer.pad(
                 {"input_ids": ids[start : start + self.settings.batch_size]}, return_tensors="pt"
             ).to(self.device)
-            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            values += logits[:, 0].float().tolist()
+            found = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            score = found if self.settings.score_from == "output" else getattr(found, self.settings.score_from)
+            values += score.reshape(len(batch["input_ids"]), -1)[:, 0].float().tolist()
         return Scores(values, lengths)

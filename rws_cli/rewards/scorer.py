@@ -11,33 +11,54 @@ from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, charge
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward
+from rws_cli.schema import Sampler
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Tokens as a reward reads them. masks: whether masks that are left show in the text ("keep") or not ("drop")."""
+
+    denoiser: Denoiser
+    masks: str
+    block_length: int
+
+    def __call__(self, example: Example, ids: list[int], filled: float, step: int) -> Candidate:
+        ends = range(self.block_length, len(ids) + 1, self.block_length)
+        blocks = tuple(self.denoiser.text(ids[:end], self.masks) for end in ends) if len(ends) > 1 else ()
+        return Candidate(example, self.denoiser.text(ids, self.masks), filled, step, blocks)
+
+
+def renderer(denoiser: Denoiser, sampler: Sampler) -> Renderer:
+    """As the sampler's guidance wants masks shown."""
+    masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
+    return Renderer(denoiser, masks, sampler.block_length)
 
 
 @dataclass
 class RowScorer:
-    """Scores the rows of one batch. masks: whether masks that are left show in the text ("keep") or not ("drop")."""
+    """Scores the rows of one batch."""
 
     reward: Reward
-    denoiser: Denoiser
+    render: Renderer
     examples: list[Example]
     costs: list[Cost]
     statistics: Statistics
-    masks: str = "drop"
     last: dict[int, tuple[str, float]] = field(default_factory=dict)
 
     def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
-        texts = [self.denoiser.text(ids, self.masks) for ids in tokens_BG.tolist()]
-        changed = [n for n, row in enumerate(rows) if self.last.get(row, (None,))[0] != texts[n]]
+        shown = [
+            self.render(self.examples[row], ids, share, step)
+            for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True)
+        ]
+        changed = [n for n, row in enumerate(rows) if self.last.get(row, (None,))[0] != shown[n].text]
         for n in set(range(len(rows))) - set(changed):
             self.costs[rows[n]].reward_hits += 1
         if changed:
             paying = [rows[n] for n in changed]
             with charge(self.costs, paying, "reward_seconds"):
-                scores = self.reward.score(
-                    [Candidate(self.examples[rows[n]], texts[n], filled[n], step) for n in changed]
-                )
+                scores = self.reward.score([shown[n] for n in changed])
             for n, value, tokens in zip(changed, scores.values, scores.tokens, strict=True):
-                self.last[rows[n]] = (texts[n], value)
+                self.last[rows[n]] = (shown[n].text, value)
                 self.costs[rows[n]].reward_calls += 1
                 self.costs[rows[n]].reward_tokens += tokens
         return [self.last[row][1] for row in rows]

@@ -19,7 +19,7 @@ from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
-from rws_cli.rewards.scorer import RowScorer
+from rws_cli.rewards.scorer import Renderer, RowScorer
 from rws_cli.schema import ClassifierReward
 
 
@@ -27,7 +27,8 @@ def settings(path: Path, **options) -> ClassifierReward:
     values = {
         "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
         "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
-        "remote_code": False,
+        "remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
+        "score_from": "logits", "template": None,
     }  # fmt: skip
     return ClassifierReward(**(values | options))
 
@@ -114,7 +115,7 @@ def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
     denoiser = SimpleNamespace(text=lambda ids, masks: "".join(map(str, ids)))
     costs = [Cost(), Cost()]
     reward = Lengths()
-    scorer = RowScorer(reward, denoiser, [Example("a", "", ""), Example("b", "", "")], costs, None)  # type: ignore[arg-type]
+    scorer = RowScorer(reward, Renderer(denoiser, "drop", 2), [Example("a", "", ""), Example("b", "", "")], costs, None)  # type: ignore[arg-type]
     assert scorer([0, 1], torch.tensor([[1, 2], [3, 4]]), [0.0, 0.0], 0) == [2.0, 2.0]
     assert scorer([0, 1], torch.tensor([[1, 2], [3, 14]]), [0.5, 0.5], 1) == [2.0, 3.0]
     assert scorer([0], torch.tensor([[1, 2]]), [1.0], 2) == [2.0]
