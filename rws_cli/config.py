@@ -24,6 +24,7 @@ from rws_cli.schema import (
     CompositeReward,
     Config,
     ConstantReward,
+    Metric,
     Model,
     NoReward,
     ProcessReward,
@@ -33,11 +34,12 @@ from rws_cli.schema import (
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 ASSETS = PACKAGE / "assets"
-GROUPS = ("model", "reward", "sampler", "benchmark", "experiment", "runtime")
-LISTED_GROUPS = GROUPS[:5]
+MODULES = PACKAGE / "metrics" / "modules"
+GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "experiment", "runtime")
+LISTED_GROUPS = GROUPS[:6]
 BUNDLED = "bundled:"
 
-NOT_IDENTITY = ("output", "runtime")
+NOT_IDENTITY = ("output", "runtime", "metric")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
 
 
@@ -84,6 +86,8 @@ def check(composed: DictConfig) -> Config:
     _check_remote_code(config.model, "model")
     for at, classifier in classifiers(config.reward).items():
         _check_remote_code(classifier, at)
+    for name, metric in config.metric.items():
+        _check_metric(name, metric, config.remote_code)
     return config
 
 
@@ -226,6 +230,18 @@ def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
     if node.remote_code and not re.fullmatch(r"[0-9a-f]{40}", node.revision or ""):
         raise UsageError(
             f"{at}.remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."
+        )
+
+
+def _check_metric(name: str, metric: Metric, remote_code: bool) -> None:
+    ours = sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file())
+    if metric.module in ours or Path(metric.module).expanduser().exists():
+        return
+    if not remote_code or not re.fullmatch(r"[0-9a-f]{40}", metric.revision or ""):
+        raise UsageError(
+            f"metric.{name}.module={metric.module} is none of ours ({', '.join(ours)}) and no folder here. From the Hugging "
+            f"Face hub it is Python that runs only if you say so: set remote_code=true and +metric.{name}.revision=<the "
+            "full 40-digit commit hash that you trust>."
         )
 
 

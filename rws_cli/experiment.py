@@ -20,6 +20,7 @@ from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import Cost, RowTrace, decode
 from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.errors import UsageError
+from rws_cli.metrics.measure import load_metrics, measure
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.steering import steering
 from rws_cli.metrics.summary import peak_memory, summarize
@@ -32,8 +33,8 @@ from rws_cli.rewards.base import Reward, as_statistics, read_statistics
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.runs.folder import find_run, read_json, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
-from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, write_trace_part
-from rws_cli.schema import Checkpoint, Config, ReplayGuidance, RewardGuidance
+from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, replace_samples, write_trace_part
+from rws_cli.schema import Checkpoint, Config, Metric, ReplayGuidance, RewardGuidance
 
 MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
 """A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, by this arithmetic (not measured on a GPU)."""
@@ -88,7 +89,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
                 samples += new
                 progress.finished(new)
         join_trace(folder, [sample["id"] for sample in samples])
-        metrics = summarize(samples)
+        metrics = measured(folder, config.metric, task.examples, samples)
         metrics["cost"] |= {
             "setup_seconds": setup_seconds,
             "run_seconds": time.perf_counter() - started,
@@ -98,6 +99,19 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     return folder
 
 
+def measured(
+    folder: Path, metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The summary of samples, with what metrics say of them; that of each goes into samples.jsonl."""
+    by_id = {example.id: example for example in examples}
+    each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples)
+    for sample, measures in zip(samples, each, strict=True):
+        sample["measures"] |= measures
+    if metrics:
+        replace_samples(folder, samples)
+    return summarize(samples) | {"measures": whole}
+
+
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     prepared = prepare_model(config.model)
@@ -105,6 +119,7 @@ def prepare(config: Config) -> Task:
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
     benchmark = load_benchmark(config.benchmark)
+    load_metrics(config.metric)
     examples = answered(benchmark.examples(), config.benchmark.answers)
     prompts: dict[str, list[int]] = {}
     asked: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -241,6 +256,7 @@ def _sample(
         "reference": example.reference,
         "mark": asdict(mark) if mark else None,
         "reward": reward,
+        "measures": {},
         "order": order_statistics(trace.position, trace.step, block_length, content),
         "order_with_eos": order_statistics(trace.position, trace.step, block_length),
         "steering": steering(trace),

@@ -293,6 +293,16 @@ BENCHMARKS = {
 
 
 @dataclass
+class Metric:
+    """A module of the library evaluate: one of metrics/modules, a script's folder, or a name on the Hugging Face hub,
+    which is Python from there: it needs remote_code=true and `revision` to be a full commit hash."""
+
+    module: str
+    revision: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Runtime:
     """What may change without changing a token: rows decoded together (null: experiment.automatic_batch) and CPU threads
     (null: as torch chooses)."""
@@ -313,4 +323,5 @@ class Config:
     reward: Any
     sampler: Sampler
     benchmark: Any
+    metric: dict[str, Metric]
     runtime: Runtime

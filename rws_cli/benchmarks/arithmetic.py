@@ -81,6 +81,11 @@ class Arithmetic(Generated):
     version = 1
     make = staticmethod(make_example)
 
+    @staticmethod
+    def keywords(prompt: str) -> tuple[str, ...]:
+        """The quantities that the problem tells."""
+        return tuple(dict.fromkeys(re.findall(r"\d+", prompt)))
+
     def mark(self, example: Example, answer: str) -> Mark:
         """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
         expected, found = results(example.reference), results(answer)

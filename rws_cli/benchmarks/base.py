@@ -22,6 +22,7 @@ class Example:
     prompt: the user's turn, before the chat template.
     reference: a right answer, as the model would write it; "" where there is none.
     row: what the data set says besides; empty for generated examples.
+    keywords: words that a good answer holds.
     question: the id of what several examples are answers to; "" if this is the only one.
     follows: the id of the example that this one goes on from, whose answer it sees; None for a first turn.
     history: the turns before this one, (user's, assistant's); known once `follows` is answered.
@@ -31,6 +32,7 @@ class Example:
     prompt: str
     reference: str
     row: Row = field(default_factory=dict, compare=False)
+    keywords: tuple[str, ...] = ()
     question: str = ""
     follows: str | None = None
     history: tuple[tuple[str, str], ...] = ()
@@ -105,7 +107,11 @@ class Generated(Benchmark):
     @lru_cache(maxsize=4096)
     def _example(cls, seed: int, index: int, split: Split) -> Example:
         prompt, answer = cls.make(random.Random(f"{cls.name} {split} {seed} {index}"), split)
-        return Example(id=f"{cls.name}-{split}-{seed}-{index}", prompt=prompt, reference=answer)
+        return Example(f"{cls.name}-{split}-{seed}-{index}", prompt, answer, keywords=cls.keywords(prompt))
+
+    @staticmethod
+    def keywords(prompt: str) -> tuple[str, ...]:
+        return ()
 
 
 def held_out(key: str, one_in: int = 8) -> bool:

@@ -24,12 +24,14 @@ class Task:
     names: a row → what the prompt template may name. Raises KeyError for a missing field.
     reference: a row → a right answer, as the model would write it; shots show it.
     mark: a row, an answer and the settings → its mark; None where no answer is right or wrong.
+    keywords: a row → words that a good answer holds.
     later_turns: a row → what the user says after the first answer, turn by turn.
     """
 
     names: Callable[[Row], dict[str, Any]]
     reference: Callable[[Row], str]
     mark: Callable[[Row, str, Any], Mark] | None
+    keywords: Callable[[Row], list[str]] = lambda row: []
     later_turns: Callable[[Row], list[str]] = lambda row: []
     version: int = 1
 
@@ -54,7 +56,9 @@ TASKS = {
         countdown.names, lambda row: str(row["output"]), lambda row, answer, _: countdown.mark(row, answer)
     ),
     "sudoku4": Task(sudoku4.names, sudoku4.reference, lambda row, answer, _: sudoku4.mark(row, answer)),
-    "keywords": Task(keywords.names, keywords.reference, lambda row, answer, _: keywords.mark(row, answer)),
+    "keywords": Task(
+        keywords.names, keywords.reference, lambda row, answer, _: keywords.mark(row, answer), keywords.words
+    ),
     "humaneval": Task(
         code.humaneval_names,
         lambda row: row["prompt"] + row["canonical_solution"],
@@ -65,7 +69,9 @@ TASKS = {
         lambda row: row["code"],
         lambda row, answer, settings: code.mark_program(code.mbpp_program(row, answer), settings),
     ),
-    "mt_bench": Task(lambda row: {"prompt": _turns(row)[0]}, lambda row: "", None, lambda row: _turns(row)[1:]),
+    "mt_bench": Task(
+        lambda row: {"prompt": _turns(row)[0]}, lambda row: "", None, later_turns=lambda row: _turns(row)[1:]
+    ),
     "instructions": Task(
         lambda row: {"prompt": row["instruction"] if "instruction" in row else row["prompt"]}, lambda row: "", None
     ),
@@ -92,7 +98,8 @@ class FromData:
         made = []
         for n, row in enumerate(self.rows[: self.settings.limit]):
             name = f"{self.name}-{n}"
-            made.append(Example(name, self._shots + self._ask(row), self.task.reference(row), row))
+            prompt, reference, words = self._ask(row), self.task.reference(row), tuple(self.task.keywords(row))
+            made.append(Example(name, self._shots + prompt, reference, row, words))
             for turn, prompt in enumerate(self.task.later_turns(row), start=2):
                 made.append(Example(f"{name}.{turn}", prompt, "", row, follows=made[-1].id))
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Line:
     p: float | None = None
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "accuracy": lambda s: float(s["mark"]["correct"]) if s["mark"] else None,
     "partial": lambda s: s["mark"]["partial"] if s["mark"] else None,
     "reward": lambda s: s["reward"],
@@ -59,6 +60,18 @@ MEASURES = {
     "reward_calls": lambda s: float(s["cost"]["reward_calls"]),
     "seconds": lambda s: s["cost"]["seconds"],
 }
+
+
+def measures_of(runs: list[Run]) -> dict[str, Callable[[dict[str, Any]], float | None]]:
+    """MEASURES, and the text measures that each sample of each run has an entry for."""
+    names = [set(sample["measures"]) for run in runs for sample in run.samples.values()]
+    common = set.intersection(*names)
+    in_order = [name for name in next(iter(runs[0].samples.values()))["measures"] if name in common]
+    return MEASURES | {name: _text_measure(name) for name in in_order}
+
+
+def _text_measure(name: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda sample: sample["measures"][name]
 
 
 def read_run(folder: Path) -> Run:
@@ -79,14 +92,15 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     ids = _paired(runs)
     groups = _by_settings(runs)
     labels = _labels([members[0].config for members in groups])
+    measures = measures_of(runs)
     lines: list[Line] = []
     p_values: list[float] = []
     baseline: dict[str, np.ndarray | None] = {}
     for label, members in zip(labels, groups, strict=True):
-        columns = {name: _column(members, ids, measure) for name, measure in MEASURES.items()}
+        columns = {name: _column(members, ids, measure) for name, measure in measures.items()}
         if not lines:
             baseline = columns
-        differences = {name: _difference(columns[name], baseline[name]) for name in MEASURES}
+        differences = {name: _difference(columns[name], baseline[name]) for name in measures}
         if lines and (in_accuracy := differences["accuracy"]) is not None:
             p_values.append(difference_p(in_accuracy))
         lines.append(
@@ -215,6 +229,13 @@ def print_comparison(lines: list[Line]) -> None:
         )
     console.print(quality)
     console.print(process)
+    for name in [name for name in lines[0].values if name not in MEASURES]:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for column, justify in (("sampler", "left"), (name, "right"), ("difference", "right")):
+            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for line in lines:
+            table.add_row(line.label, number(line.values[name]), _signed(line, name, 1, ".3f"))
+        console.print(table)
 
 
 def _signed(line: Line, name: str, factor: float, form: str) -> str:

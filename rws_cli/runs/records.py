@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
+from rws_cli.runs.folder import write_whole
 
 SAMPLES, TRACE, TRACE_PARTS = "samples.jsonl", "trace.parquet", "trace"
 
@@ -58,6 +59,12 @@ def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise RunError(f"{run / SAMPLES} cannot be written: {error.strerror}.") from error
+
+
+def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
+    """Write all samples anew, in one move."""
+    text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
+    write_whole(run / SAMPLES, text)
 
 
 def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:

@@ -33,6 +33,7 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
             sample = {
                 "id": name,
                 "question": name,
+                "measures": {"length.words": 4.0 * value},
                 "prompt": config.get("prompt", "p"),
                 "reference": config.get("reference", "r"),
                 "mark": {"correct": value > 0.5, "partial": value},
@@ -61,6 +62,7 @@ def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
     assert -0.5 <= low < 1 / 6 < high <= 1.0
     assert rws.difference["god"] == pytest.approx(10 / 6)
     assert rws.values["reward"] is None
+    assert rws.difference["length.words"] == pytest.approx(4 / 6)
 
 
 def test_labels_tell_same_named_samplers_apart(tmp_path: Path) -> None:

