@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 
 
+JUDGING = ("judge", "remote_code", "pins.")
+"""What a judge's settings start with."""
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Print what the user can mend as one sentence and exit with its code; no traceback."""
@@ -121,7 +125,9 @@ def calibrate(
 def list_(
     group: Annotated[
         str | None,
-        typer.Argument(help="model, reward, sampler, benchmark, metric or experiment; all of them if not given."),
+        typer.Argument(
+            help="model, reward, sampler, benchmark, metric, judge or experiment; all of them if not given."
+        ),
     ] = None,
 ) -> None:
     """What can be chosen, with a line on each."""
@@ -203,6 +209,36 @@ def compare(
         folders = [folder for run in runs for folder in find_runs(run)]
         if len(folders) < 2:
             raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
+        print_comparison(compare_runs(folders))
+
+
+@app.command()
+def judge(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN... [OVERRIDES]...",
+            help="Run folders, or a sweep's; then a judge and its settings: judge=local judge.path=…",
+        ),
+    ],
+) -> None:
+    """Ask a judge which answers are better, each run's against the first one's, in both orders."""
+    with one_sentence():
+        from rws_cli.config import compose
+        from rws_cli.report.compare import compare_runs, judge_runs, print_comparison
+        from rws_cli.runs.folder import find_runs
+        from rws_cli.schema import NoJudge
+
+        overrides = [argument for argument in arguments if "=" in argument]
+        folders = [folder for run in arguments if "=" not in run for folder in find_runs(run)]
+        if len(folders) < 2:
+            raise UsageError("One run cannot be judged: give two or more run folders, or a sweep's folder.")
+        if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
+            raise UsageError(f"{stray[0]} cannot be set when judging: write judge=… or judge.key=value.")
+        settings = compose(*overrides).judge
+        if isinstance(settings, NoJudge):
+            raise UsageError("No judge is named: write judge=reward, local or openai; rws list judge shows all.")
+        judge_runs(folders, settings)
         print_comparison(compare_runs(folders))
 
 

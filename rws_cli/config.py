@@ -19,6 +19,7 @@ from rws_cli.errors import UsageError, nearest
 from rws_cli.schema import (
     BENCHMARKS,
     GUIDANCES,
+    JUDGES,
     REWARDS,
     ClassifierReward,
     CompositeReward,
@@ -29,17 +30,18 @@ from rws_cli.schema import (
     NoReward,
     ProcessReward,
     RewardGuidance,
+    RewardJudge,
 )
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 ASSETS = PACKAGE / "assets"
 MODULES = PACKAGE / "metrics" / "modules"
-GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "experiment", "runtime")
-LISTED_GROUPS = GROUPS[:6]
+GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "judge", "experiment", "runtime")
+LISTED_GROUPS = GROUPS[:7]
 BUNDLED = "bundled:"
 
-NOT_IDENTITY = ("output", "runtime", "metric")
+NOT_IDENTITY = ("output", "runtime", "metric", "judge")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
 
 
@@ -58,9 +60,16 @@ def choices(group: str) -> dict[str, str]:
 def compose(*overrides: str) -> Config:
     """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
     import hydra
+    from hydra.errors import HydraException
+
+    from rws_cli.explain import explain
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(hydra.compose("config", list(overrides)))
+        try:
+            composed = hydra.compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(explain(error)) from error
+    return check(composed)
 
 
 def check(composed: DictConfig) -> Config:
@@ -75,45 +84,53 @@ def check(composed: DictConfig) -> Config:
     assert isinstance(values, dict)
     values.pop("hydra", None)
     config: Config = _typed(Config, values, "")
-    config.reward = _by_kind(REWARDS, config.reward, "reward")
-    if isinstance(config.reward, CompositeReward):
-        _check_composite(config.reward)
-    if isinstance(config.reward, ProcessReward):
-        config.reward.part = _by_kind(_PART_REWARDS, config.reward.part, "reward.part")
+    config.reward = _reward(config.reward, "reward")
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")
     config.sampler.guidance = _by_kind(GUIDANCES, config.sampler.guidance, "sampler.guidance")
     _check_sampler(config)
     _check_remote_code(config.model, "model")
-    for at, classifier in classifiers(config.reward).items():
+    config.judge = _by_kind(JUDGES, config.judge, "judge")
+    nodes = classifiers(config.reward)
+    if isinstance(config.judge, RewardJudge):
+        config.judge.reward = _reward(config.judge.reward, "judge.reward")
+        nodes |= classifiers(config.judge.reward, "judge.reward")
+        if isinstance(config.judge.reward, NoReward):
+            raise UsageError("judge.reward=none scores nothing: choose a reward with reward@judge.reward=….")
+    for at, classifier in nodes.items():
         _check_remote_code(classifier, at)
     for name, metric in config.metric.items():
         _check_metric(name, metric, config.remote_code)
     return config
 
 
-def classifiers(reward: Any) -> dict[str, ClassifierReward]:
-    """The reward models that a reward needs: itself or some of its parts, by the key at which each is set."""
-    nodes = {"reward": reward}
+def classifiers(reward: Any, at: str = "reward") -> dict[str, ClassifierReward]:
+    """The reward models that a reward set at a key needs: itself or some of its parts, by the key of each."""
+    nodes = {at: reward}
     if isinstance(reward, CompositeReward):
-        nodes |= {f"reward.parts.{name}": part for name, part in reward.parts.items()}
+        nodes |= {f"{at}.parts.{name}": part for name, part in reward.parts.items()}
     if isinstance(reward, ProcessReward):
-        nodes |= {"reward.part": reward.part}
-    return {at: node for at, node in nodes.items() if isinstance(node, ClassifierReward)}
+        nodes |= {f"{at}.part": reward.part}
+    return {key: node for key, node in nodes.items() if isinstance(node, ClassifierReward)}
 
 
 _PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
 """What may be a part of another reward."""
 
 
-def _check_composite(reward: CompositeReward) -> None:
-    """Type each part, and hold the weights to the parts."""
-    for name, part in reward.parts.items():
-        reward.parts[name] = _by_kind(_PART_REWARDS, part, f"reward.parts.{name}")
-    if set(reward.weights) != set(reward.parts):
-        raise UsageError(
-            f"reward.weights has {', '.join(reward.weights)} and reward.parts has {', '.join(reward.parts)}: "
-            "give each part a weight."
-        )
+def _reward(values: Any, at: str) -> Any:
+    """The reward that stands at a key, its parts typed; a composite's weights are held to its parts."""
+    reward = _by_kind(REWARDS, values, at)
+    if isinstance(reward, ProcessReward):
+        reward.part = _by_kind(_PART_REWARDS, reward.part, f"{at}.part")
+    if isinstance(reward, CompositeReward):
+        for name, part in reward.parts.items():
+            reward.parts[name] = _by_kind(_PART_REWARDS, part, f"{at}.parts.{name}")
+        if set(reward.weights) != set(reward.parts):
+            raise UsageError(
+                f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
+                "give each part a weight."
+            )
+    return reward
 
 
 def _typed(cls: type, values: Any, at: str) -> Any:
@@ -267,6 +284,8 @@ def known_keys() -> list[str]:
         keys += walk(cls, "reward.")
     for cls in GUIDANCES.values():
         keys += walk(cls, "sampler.guidance.")
+    for cls in JUDGES.values():
+        keys += walk(cls, "judge.")
     return list(dict.fromkeys(keys))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -25,8 +24,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rws_cli.config import CONF, GROUPS, check, choices, first_line, known_keys, unknown_key
+from rws_cli.config import CONF, check, first_line
 from rws_cli.errors import RunError, UsageError, nearest
+from rws_cli.explain import explain
 
 SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
 RESUME, COMMAND = "RWS_RESUME", "RWS_COMMAND"
@@ -141,35 +141,6 @@ def sort_flags(arguments: list[str]) -> list[str]:
         else:
             overrides.append("+" + argument if argument.startswith("experiment=") else argument)
     return flags + overrides
-
-
-def explain(error: Exception) -> str:
-    """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
-    text = str(error)
-    if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(
-        r"Could not load '([\w/]+)/([^']*)'", text
-    ):
-        group, name = match.groups()
-        if group in GROUPS:
-            found = list(choices(group))
-            return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
-        return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
-    if match := re.search(r"Could not override '([^']*)'", text):
-        key = match.group(1)
-        if "No match in the defaults list" in text:
-            return f"{key} is not a group of choices{nearest(key, list(GROUPS)) or '.'} Groups: {', '.join(GROUPS)}."
-        return unknown_key(key)
-    if match := re.search(r"Could not append to config\. An item is already at '([^']*)'", text):
-        return f"+{match.group(1)} adds a setting that exists: write {match.group(1)}=… without the plus."
-    if match := re.search(r"Could not delete from config\. '([^']*)' does not exist", text):
-        return f"~{match.group(1)} removes a setting that does not exist{nearest(match.group(1), known_keys()) or '.'}"
-    if match := re.search(r"Error parsing override '([^']*)'", text):
-        return f"The override {match.group(1)!r} cannot be read: write key=value, and quote what the shell would split."
-    if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input|no viable alternative", text):
-        return (
-            f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
-        )
-    return f"{first_line(error)}{'' if first_line(error).endswith('.') else '.'}"
 
 
 def _claim_sweep(output: str) -> str:

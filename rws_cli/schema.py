@@ -292,6 +292,68 @@ BENCHMARKS = {
 }
 
 
+# --- judges of a sweep's runs -------------------------------------------------------------------------------------
+
+
+@dataclass
+class NoJudge:
+    name: str
+    kind: str
+
+
+@dataclass
+class RewardJudge:
+    """A reward; scores within `margin` of each other are a tie."""
+
+    name: str
+    kind: str
+    reward: Any
+    margin: float = field(metadata=limits(min=0.0))
+
+
+@dataclass
+class CausalJudge:
+    """A causal language model on this machine; see judges/local.py. template: what it is asked, with {question},
+    {answer_a} and {answer_b}."""
+
+    name: str
+    kind: str
+    path: str
+    file: str | None
+    revision: str | None
+    dtype: str = field(metadata=limits(choices=DTYPES))
+    device: str
+    batch_size: int = field(metadata=limits(min=1))
+    margin: float = field(metadata=limits(min=0.0))
+    template: str
+
+
+@dataclass
+class EndpointJudge:
+    """A model behind an OpenAI-compatible endpoint; see judges/endpoint.py. key_env: the environment variable that holds
+    the key. Prices are in dollars for a million tokens."""
+
+    name: str
+    kind: str
+    model: str
+    base_url: str | None
+    key_env: str
+    temperature: float = field(metadata=limits(min=0.0))
+    max_tokens: int = field(metadata=limits(min=1))
+    parallel: int = field(metadata=limits(min=1))
+    requests_per_minute: float | None = field(metadata=limits(above=0.0))
+    retries: int = field(metadata=limits(min=0))
+    timeout_seconds: float = field(metadata=limits(above=0.0))
+    cache: str | None
+    dollars_per_million_in: float | None = field(metadata=limits(min=0.0))
+    dollars_per_million_out: float | None = field(metadata=limits(min=0.0))
+    max_dollars: float = field(metadata=limits(min=0.0))
+    template: str
+
+
+JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoint": EndpointJudge}
+
+
 @dataclass
 class Metric:
     """A module of the library evaluate: one of metrics/modules, a script's folder, or a name on the Hugging Face hub,
@@ -324,4 +386,5 @@ class Config:
     sampler: Sampler
     benchmark: Any
     metric: dict[str, Metric]
+    judge: Any
     runtime: Runtime

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
-from rws_cli.config import differing_keys, identity
+from rws_cli.config import check, differing_keys, identity
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
+from rws_cli.metrics.win_rate import WinRate, win_rate
 from rws_cli.report.tables import number, shown, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
+from rws_cli.schema import NoJudge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +33,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     status: str
+    config_hash: str
     marker: int
     samples: dict[str, dict[str, Any]]
 
@@ -40,6 +45,7 @@ class Line:
     Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
     percentiles over examples. Both are None for the first line itself, intervals also for a single example.
     p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number of lines.
+    wins: by judge, the win rate against the first line, where there are verdicts.
     """
 
     label: str
@@ -49,6 +55,7 @@ class Line:
     difference: dict[str, float | None]
     interval: dict[str, tuple[float, float] | None]
     p: float | None = None
+    wins: dict[str, WinRate] = field(default_factory=dict)
 
 
 MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
@@ -79,7 +86,7 @@ def read_run(folder: Path) -> Run:
     samples = {sample["id"]: sample for sample in read_samples(folder)}
     marked = manifest.get("marked")
     marker = marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
-    return Run(folder, manifest["config"], manifest["status"], marker, samples)
+    return Run(folder, manifest["config"], manifest["status"], manifest["config_hash"], marker, samples)
 
 
 def compare_runs(folders: list[Path]) -> list[Line]:
@@ -115,10 +122,52 @@ def compare_runs(folders: list[Path]) -> list[Line]:
                 interval={
                     name: None if d is None or not lines else bootstrap_interval(d) for name, d in differences.items()
                 },
+                wins=win_rates(members, groups[0], ids) if lines else {},
             )
         )
     adjusted = [replace(line, p=p) for line, p in zip(lines[1:], holm(p_values), strict=True)]
     return [*lines[:1], *adjusted]
+
+
+def judge_runs(folders: list[Path], settings: Any) -> None:
+    """Put each line's runs to a judge, against the run of the first line with the same seed (the first of it, if none).
+
+    Raises what compare_runs and judge_run do.
+    """
+    from rws_cli.judges.contests import judge_run
+
+    runs = [read_run(folder) for folder in folders]
+    _paired(runs)
+    first, *others = _by_settings(runs)
+    for run in (run for members in others for run in members):
+        base = opponent(run, first)
+        judge_run(settings, run.folder, base.folder, run.samples, base.samples)
+
+
+def opponent(run: Run, baseline: list[Run]) -> Run:
+    return next((base for base in baseline if base.config["seed"] == run.config["seed"]), baseline[0])
+
+
+def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[str, WinRate]:
+    """By judge, what the verdicts on a line's runs come to; left out where a run of the line was not judged."""
+    from rws_cli.judges.contests import read_verdicts
+
+    found: dict[str, list[Any]] = {}
+    judges: list[set[str]] = []
+    for run in members:
+        base = opponent(run, baseline)
+        by_judge = read_verdicts(run.folder, base.config_hash, run.samples, base.samples)
+        judges.append(set(by_judge))
+        for judge, verdicts in by_judge.items():
+            for i in ids:
+                if i in verdicts:
+                    sample = run.samples[i]
+                    found.setdefault(judge, []).append((sample["question"], verdicts[i], sample["order"][DEFAULT_GOD]))
+    return {
+        judge: rate
+        for judge, verdicts in found.items()
+        if judge in set.intersection(*judges) and (rate := win_rate(verdicts))
+    }
 
 
 def _paired(runs: list[Run]) -> list[str]:
@@ -236,6 +285,30 @@ def print_comparison(lines: list[Line]) -> None:
         for line in lines:
             table.add_row(line.label, number(line.values[name]), _signed(line, name, 1, ".3f"))
         console.print(table)
+    _print_wins(console, lines)
+
+
+def _print_wins(console: Console, lines: list[Line]) -> None:
+    """Win rates against the first line, and by fifths of GOD, lowest first."""
+    wins = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    fifths = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for table, columns in (
+        (wins, ("judge", "win rate", "won", "tied", "lost", "by order", "unread")),
+        (fifths, ("judge", "GOD 1/5", "2/5", "3/5", "4/5", "5/5")),
+    ):
+        table.add_column("sampler", overflow="fold")
+        for column in columns:
+            table.add_column(column, justify="left" if column == "judge" else "right")
+    for line in lines:
+        for judge, w in line.wins.items():
+            low, high = w.interval
+            counts = (w.wins, w.ties, w.losses, w.disagreements, w.unreadable)
+            wins.add_row(line.label, judge, f"{w.rate:.1%} [{low:.1%}, {high:.1%}]", *map(str, counts))
+            if w.by_god:
+                fifths.add_row(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
+    for table in (wins, fifths):
+        if table.row_count:
+            console.print(table)
 
 
 def _signed(line: Line, name: str, factor: float, form: str) -> str:
@@ -275,6 +348,9 @@ def write_sweep(folder: Path) -> None:
     console = wide_console()
     if len(runs) > 1:
         try:
+            judge = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"])).judge
+            if not isinstance(judge, NoJudge):
+                judge_runs(runs, judge)
             print_comparison(compare_runs(runs))
         except UsageError as error:
             console.print(f"Not compared: {error}")

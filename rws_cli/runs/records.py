@@ -23,7 +23,11 @@ def read_samples(run: Path) -> list[dict[str, Any]]:
 
     Raises RunError if any other line is broken, for then the file is not what a killed run leaves.
     """
-    path = run / SAMPLES
+    return read_lines(run / SAMPLES)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that is appended to, as read_samples reads them; none if there is no file."""
     if not path.exists():
         return []
     samples = []

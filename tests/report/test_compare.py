@@ -23,6 +23,7 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
         json.dumps(
             {
                 "config": settings,
+                "config_hash": str(folder),
                 "status": config.get("status", "finished"),
                 "sources": {"benchmark": {"version": config.get("version", 1)}},
             }

@@ -1,0 +1,37 @@
+"""What Hydra and OmegaConf find wrong with overrides, in one sentence of ours."""
+
+from __future__ import annotations
+
+import re
+
+from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
+from rws_cli.errors import nearest
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(
+        r"Could not load '([\w/]+)/([^']*)'", text
+    ):
+        group, name = match.groups()
+        if group in GROUPS:
+            found = list(choices(group))
+            return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
+        return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
+    if match := re.search(r"Could not override '([^']*)'", text):
+        key = match.group(1)
+        if "No match in the defaults list" in text:
+            return f"{key} is not a group of choices{nearest(key, list(GROUPS)) or '.'} Groups: {', '.join(GROUPS)}."
+        return unknown_key(key)
+    if match := re.search(r"Could not append to config\. An item is already at '([^']*)'", text):
+        return f"+{match.group(1)} adds a setting that exists: write {match.group(1)}=… without the plus."
+    if match := re.search(r"Could not delete from config\. '([^']*)' does not exist", text):
+        return f"~{match.group(1)} removes a setting that does not exist{nearest(match.group(1), known_keys()) or '.'}"
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"The override {match.group(1)!r} cannot be read: write key=value, and quote what the shell would split."
+    if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input|no viable alternative", text):
+        return (
+            f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
+        )
+    return f"{first_line(error)}{'' if first_line(error).endswith('.') else '.'}"

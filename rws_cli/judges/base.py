@@ -1,0 +1,60 @@
+"""What a judge is: it is shown two answers to a question, in an order, and says which is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from rws_cli.benchmarks.base import Example
+from rws_cli.errors import UsageError
+
+Turns = tuple[tuple[str, str], ...]
+"""The turns before a question, (user's, assistant's)."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two answers in the order in which they are shown, and the turns that led to each."""
+
+    example: Example
+    answers: tuple[str, str]
+    histories: tuple[Turns, Turns]
+
+    def swapped(self) -> Contest:
+        return Contest(self.example, self.answers[::-1], self.histories[::-1])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """first: 1 if the answer shown first is better, 0 if the second is, 0.5 if neither; None if what the judge said
+    cannot be read. said: its words, or its numbers."""
+
+    first: float | None
+    said: str
+
+
+class Judge(Protocol):
+    """Verdicts come in the contests' order, as they are ready. Raises RunError if the judge cannot go on."""
+
+    def ask(self, contests: list[Contest]) -> Iterator[Verdict]: ...
+
+
+def prefer(difference: float, margin: float) -> float:
+    """1, 0 or, within the margin, 0.5, of a first score less a second."""
+    return 0.5 if abs(difference) <= margin else float(difference > 0)
+
+
+def render(template: str, contest: Contest) -> str:
+    """The template with {question}, {answer_a}, {answer_b} filled in. Of a conversation the question is the last, and
+    each answer shows the turns that led to it. Raises UsageError if the template names anything else."""
+    shown = []
+    for history, answer in zip(contest.histories, contest.answers, strict=True):
+        before = [f"(Earlier the user said:)\n{user}\n(and was answered:)\n{said}" for user, said in history]
+        shown.append("\n".join([*before, "(The answer to the question:)", answer] if before else [answer]))
+    try:
+        return template.format(question=contest.example.prompt, answer_a=shown[0], answer_b=shown[1])
+    except (KeyError, IndexError, ValueError) as error:
+        raise UsageError(
+            f"judge.template cannot be filled in: {error} is not one of question, answer_a, answer_b."
+        ) from error

@@ -1,0 +1,42 @@
+"""A causal language model on this machine as a judge: which letter, A or B, does it think comes next?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rws_cli.errors import RunError
+from rws_cli.judges.base import Contest, Verdict, prefer, render
+from rws_cli.models.causal import Causal
+
+
+@dataclass(frozen=True)
+class LocalJudge:
+    """Compares the log-probabilities of the two letters, so every verdict can be read and nothing is drawn at random."""
+
+    causal: Causal
+    template: str
+    margin: float
+    batch_size: int
+
+    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
+        tokenizer = self.causal.tokenizer
+        letters = [tokenizer(letter, add_special_tokens=False).input_ids[-1] for letter in "AB"]
+        limit = getattr(self.causal.model.config, "max_position_embeddings", None)
+        for start in range(0, len(contests), self.batch_size):
+            rows = [self._encode(contest) for contest in contests[start : start + self.batch_size]]
+            if limit and max(map(len, rows)) > limit:
+                raise RunError(
+                    f"A question with two answers has {max(map(len, rows))} tokens, more than the judge reads ({limit})."
+                )
+            for log_p_LV in self.causal.log_probabilities(rows):
+                a, b = log_p_LV[-1, letters].tolist()
+                yield Verdict(prefer(a - b, self.margin), f"log p(A) − log p(B) = {a - b:.4f}")
+
+    def _encode(self, contest: Contest) -> list[int]:
+        asked, tokenizer = render(self.template, contest), self.causal.tokenizer
+        if not tokenizer.chat_template:
+            return tokenizer(asked + "\nBetter answer:").input_ids
+        message = [{"role": "user", "content": asked}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return tokenizer(text, add_special_tokens=False).input_ids

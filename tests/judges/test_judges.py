@@ -1,0 +1,329 @@
+"""Judges: both orders asked, verdicts kept and taken up again; an endpoint that answers well, badly, slowly, or not."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import word_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config import compose
+from rws_cli.errors import RunError, UsageError
+from rws_cli.judges import load_judge
+from rws_cli.judges.base import Contest, render
+from rws_cli.judges.endpoint import EndpointJudge, read_verdict
+from rws_cli.runs.records import read_lines, read_samples
+
+
+def contest(a: str, b: str, name: str = "e", **example: Any) -> Contest:
+    return Contest(Example(name, "what?", example.pop("reference", ""), **example), (a, b), ((), ()))
+
+
+# --- an endpoint on this machine ------------------------------------------------------------------------------------
+
+
+class Endpoint:
+    """An OpenAI-compatible server; `reply` makes (status, body) of the request's text and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.times: list[float] = []
+        self.keys: set[str | None] = set()
+        self.reply: Callable[[str, int], tuple[int, Any]] = lambda text, n: said("[[A]]")
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                text = request["messages"][0]["content"]
+                outer.asked.append(text)
+                outer.times.append(time.monotonic())
+                outer.keys.add(self.headers.get("Authorization"))
+                status, body = outer.reply(text, outer.asked.count(text))
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+def said(text: str, usage: bool = True) -> tuple[int, dict[str, Any]]:
+    body: dict[str, Any] = {
+        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+    }  # fmt: skip
+    return 200, body | ({"usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}} if usage else {})
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+@pytest.fixture
+def judge(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., EndpointJudge]]:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    made: list[EndpointJudge] = []
+
+    def make(*overrides: str) -> EndpointJudge:
+        options = [f"judge.base_url={endpoint.url}", f"judge.cache={tmp_path / 'cache'}", "judge.retries=1"]
+        found = load_judge(compose("judge=openai", *options, *overrides).judge, Sudoku(limit=1))
+        assert isinstance(found, EndpointJudge)
+        made.append(found)
+        return found
+
+    yield make
+    for one in made:
+        one.client.close()
+
+
+CONTESTS = [contest(f"left {n}", f"right {n}") for n in range(4)]
+
+
+def test_a_good_endpoint(endpoint: Endpoint, judge: Callable[..., EndpointJudge], capsys) -> None:
+    endpoint.reply = lambda text, n: said(f"I think… [[A]] no: [[{'B' if 'left 1' in text else 'C'}]]")
+    found = judge("judge.dollars_per_million_in=2", "judge.dollars_per_million_out=10")
+    verdicts = list(found.ask(CONTESTS))
+    assert [v.first for v in verdicts] == [0.5, 0.0, 0.5, 0.5]
+    assert "[[A]] no" in verdicts[0].said
+    assert endpoint.keys == {"Bearer secret"}
+    assert "right 2" in next(text for text in endpoint.asked if "left 2" in text)
+    assert found.tokens == {"in": 200, "out": 40}
+    assert found.dollars(200, 40) == pytest.approx(0.0008)
+    shown = capsys.readouterr().err
+    assert "4 requests, 0 in the cache" in shown
+    assert "2,048 out; at most $0.02" in shown
+
+
+def test_what_was_asked_is_not_paid_again(endpoint: Endpoint, judge: Callable[..., EndpointJudge], capsys) -> None:
+    first = list(judge().ask(CONTESTS[:2]))
+    again = judge()
+    assert list(again.ask(CONTESTS[:3]))[:2] == first
+    assert len(endpoint.asked) == 3
+    assert again.tokens["in"] == 50
+    assert "1 requests, 2 in the cache" in capsys.readouterr().err
+    list(judge("judge.model=other").ask(CONTESTS[:1]))
+    assert len(endpoint.asked) == 4
+
+
+def test_too_dear_is_refused_before_anything_is_asked(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
+    prices = ("judge.dollars_per_million_in=2", "judge.dollars_per_million_out=1e5")
+    with pytest.raises(UsageError, match=r"may cost \$204\.80, more than judge\.max_dollars=10"):
+        list(judge(*prices).ask(CONTESTS))
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize(
+    "reply", ["A", "", "[[D]]", "[A]", "the better one is [[ A ]]"], ids=["bare", "empty", "D", "single", "spaces"]
+)
+def test_a_reply_without_a_verdict_is_unreadable_not_a_guess(
+    endpoint: Endpoint, judge: Callable[..., EndpointJudge], reply: str
+) -> None:
+    assert read_verdict(reply) is None
+    endpoint.reply = lambda text, n: said(reply, usage=False)
+    (verdict,) = judge().ask(CONTESTS[:1])
+    assert (verdict.first, verdict.said) == (None, reply)
+
+
+@pytest.mark.parametrize("bad", [(500, {}), (429, {}), (503, b"busy")], ids=["500", "429", "503"])
+def test_passing_errors_are_tried_again(endpoint: Endpoint, judge: Callable[..., EndpointJudge], bad) -> None:
+    endpoint.reply = lambda text, n: bad if n == 1 else said("[[B]]")
+    (verdict,) = judge().ask(CONTESTS[:1])
+    assert verdict.first == 0.0
+    assert len(endpoint.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "words"),
+    [
+        ((500, {}), RunError, "gave up after 1 retries"),
+        ((400, {"error": {"message": "no such model"}}), RunError, "no such model"),
+        ((401, {}), UsageError, "check the key in OPENAI_API_KEY"),
+        ((200, {"choices": []}), RunError, "gave up"),
+        ((200, b"{not json"), RunError, "gave up"),
+    ],
+    ids=["always 500", "bad request", "bad key", "no choices", "no JSON"],
+)
+def test_lasting_errors_are_one_sentence(endpoint, judge, reply, error, words: str) -> None:
+    endpoint.reply = lambda text, n: reply
+    with pytest.raises(error, match=words):
+        list(judge().ask(CONTESTS[:1]))
+
+
+def test_a_slow_endpoint_is_given_up(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
+    endpoint.reply = lambda text, n: (time.sleep(1.5), said("[[A]]"))[1]
+    with pytest.raises(RunError, match="gave up"):
+        list(judge("judge.timeout_seconds=0.2", "judge.retries=0").ask(CONTESTS[:1]))
+
+
+def test_requests_keep_their_distance(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
+    list(judge("judge.requests_per_minute=600").ask(CONTESTS))
+    gaps = [b - a for a, b in zip(endpoint.times, endpoint.times[1:], strict=False)]
+    assert min(gaps) > 0.05
+    assert endpoint.times[-1] - endpoint.times[0] >= 0.29
+
+
+def test_no_key_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UsageError, match="set the environment variable OPENAI_API_KEY"):
+        load_judge(compose("judge=openai").judge, Sudoku(limit=1))
+
+
+# --- the other judges -----------------------------------------------------------------------------------------------
+
+
+def test_the_verifier_judges_by_partial_credit() -> None:
+    benchmark = Sudoku(limit=1)
+    example = benchmark.examples()[0]
+    judge = load_judge(compose("judge=verifier", "judge.margin=0.02").judge, benchmark)
+    right = example.reference
+    one_wrong = ("1" if right[0] != "1" else "2") + right[1:]
+    contests = [Contest(example, pair, ((), ())) for pair in ((right, one_wrong), ("", one_wrong), (right, right))]
+    assert [v.first for v in judge.ask(contests)] == [1.0, 0.0, 0.5]
+    assert [v.first for v in judge.ask([c.swapped() for c in contests])] == [0.0, 1.0, 0.5]
+
+
+def test_a_local_judge_compares_letters(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = ["<unk>", "<s>", "A", "B", "what?", "one", "two", "Better", "answer:"]
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    word_tokenizer(words, bos_token="<s>", eos_token="<s>").save_pretrained(tmp_path)
+    template = "judge.template='{question} {answer_a} {answer_b}'"
+    judge = load_judge(compose("judge=local", f"judge.path={tmp_path}", template).judge, Sudoku(limit=1))
+    contests = [contest("one", "two"), contest("two one two", "")]
+    for c, verdict in zip(contests, judge.ask(contests), strict=True):
+        text = f"what? {c.answers[0]} {c.answers[1]} Better answer:"
+        ids = torch.tensor([[words.index(word) for word in text.split()]])
+        with torch.inference_mode():
+            a, b = model(ids).logits[0, -1, 2:4].tolist()
+        assert verdict.first == float(a > b)
+        assert float(verdict.said.split("= ")[1]) == pytest.approx(a - b, abs=1e-3)
+
+
+def test_a_conversation_is_shown_with_its_own_turns() -> None:
+    c = Contest(Example("e", "and now?", ""), ("x", "y"), ((("hi", "first"),), (("hi", "second"),)))
+    text = render("{question}|{answer_a}|{answer_b}", c).split("|")
+    assert text[0] == "and now?"
+    assert "first" in text[1]
+    assert text[1].endswith("\nx")
+    assert "second" in text[2]
+    with pytest.raises(UsageError, match="cannot be filled in"):
+        render("{answer}", c)
+
+
+# --- whole runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(rws, small: list[str], tmp_path: Path) -> list[Path]:
+    assert rws("run", "-m", *small, "sampler=confidence,random,left_to_right", "reward=none").exit_code == 0
+    return [tmp_path / "outputs" / "multirun" / "v001" / str(n) for n in range(3)]
+
+
+def verdicts_of(run: Path) -> list[dict[str, Any]]:
+    return read_lines(next(run.glob("judgements/*/verdicts.jsonl")))
+
+
+def test_a_sweep_is_judged_against_its_first_run(rws, runs: list[Path], endpoint: Endpoint, tmp_path: Path) -> None:
+    """The endpoint prefers the longer answer, and the first of two that are equally long."""
+
+    def longer(text: str, _: int) -> tuple[int, Any]:
+        a, b = text.split("[Answer A]\n")[1].split("\n\nExplain")[0].split("\n\n[Answer B]\n")
+        return said("[[A]]" if len(a) >= len(b) else "[[B]]")
+
+    endpoint.reply = longer
+    options = ["judge=openai", f"judge.base_url={endpoint.url}", f"judge.cache={tmp_path / 'cache'}"]
+    result = rws("judge", str(runs[0].parent), *options)
+    assert result.exit_code == 0, result.output
+    assert not (runs[0] / "judgements").exists()
+    base, other = read_samples(runs[0]), read_samples(runs[1])
+    lengths = [(len(a["answer"]), len(b["answer"])) for a, b in zip(base, other, strict=True)]
+    wins, losses = sum(b > a for a, b in lengths), sum(b < a for a, b in lengths)
+    row = next(line for line in result.output.splitlines() if line.strip().startswith("random") and "openai" in line)
+    ties = len(lengths) - wins - losses
+    assert row.split()[-5:] == [str(n) for n in (wins, ties, losses, ties, 0)]
+    assert len(verdicts_of(runs[1])) == 2 * len(base)
+    assert rws("compare", *map(str, runs)).output == result.output[result.output.index(f"{len(base)} examples") :]
+    stored = json.loads(next(runs[1].glob("judgements/*/judge.json")).read_text())
+    assert stored["judge"]["model"] == "gpt-4o"
+    assert "secret" not in json.dumps(stored)
+
+
+def test_verdicts_survive_a_judge_that_gives_up(rws, runs: list[Path], endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.reply = lambda text, n: said("[[A]]") if len(endpoint.asked) <= 3 else (400, {})
+    options = [f"judge.base_url={endpoint.url}", f"judge.cache={tmp_path / 'cache'}", "judge.parallel=1"]
+    result = rws("judge", *map(str, runs[:2]), "judge=openai", *options)
+    assert result.exit_code == 1
+    assert "judge again to go on" in result.output
+    kept = verdicts_of(runs[1])
+    assert len(kept) == 3
+    endpoint.reply = lambda text, n: said("[[B]]")
+    assert rws("judge", *map(str, runs[:2]), "judge=openai", *options).exit_code == 0
+    assert verdicts_of(runs[1])[:3] == kept
+    assert len(verdicts_of(runs[1])) == 2 * len(read_samples(runs[0]))
+
+
+def test_answers_that_changed_are_judged_again(rws, runs: list[Path]) -> None:
+    judging = ("judge", *map(str, runs[:2]), "judge=verifier")
+    assert rws(*judging).exit_code == 0
+    before = verdicts_of(runs[1])
+    assert rws(*judging).exit_code == 0
+    assert verdicts_of(runs[1]) == before
+    samples = read_samples(runs[1])
+    samples[0]["answer"] = "changed"
+    (runs[1] / "samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
+    assert rws(*judging).exit_code == 0
+    assert [line["id"] for line in verdicts_of(runs[1])[len(before) :]] == [samples[0]["id"]] * 2
+
+
+def test_a_sweep_can_name_its_judge(rws, small: list[str], tmp_path: Path) -> None:
+    result = rws("run", "-m", *small, "sampler=confidence,random", "judge=verifier", "seed=0,1")
+    assert result.exit_code == 0, result.output
+    assert "win rate" in result.output
+    judged = sorted(path.parts[-4] for path in (tmp_path / "outputs").glob("multirun/v001/*/judgements/*/judge.json"))
+    assert judged == ["2", "3"]  # each random run against the confidence run of its seed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["judge=verifier"], "two or more"),
+        (["a", "b"], "does not exist"),
+        (["{0}", "{1}"], "No judge is named"),
+        (["{0}", "{1}", "seed=1"], "cannot be set when judging"),
+        (["{0}", "{1}", "judge=vrifier"], "did you mean verifier"),
+        (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "scores nothing"),
+        (["{0}", "{1}", "judge=local", "judge.path=/nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_are_one_sentence(rws, runs: list[Path], arguments: list[str], words: str) -> None:
+    result = rws("judge", *[argument.format(*runs) for argument in arguments])
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output
