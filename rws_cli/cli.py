@@ -102,12 +102,12 @@ def run(
                 raise UsageError("--resume goes on with one run and does not go together with --multirun.")
             stopped = find_run(resume)
             arguments = [*read_json(stopped / "manifest.json")["overrides"], *arguments]
-        task = hydra_bridge.plan_task if dry_run else hydra_bridge.run_task
-        sweep = hydra_bridge.launch(task, arguments, stopped)
-        if sweep and not dry_run:
+        if dry_run:
+            hydra_bridge.launch(hydra_bridge.plan_task, arguments, stopped)
+        else:
             from rws_cli.report.compare import write_sweep
 
-            write_sweep(sweep)
+            hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, write_sweep)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -125,9 +125,7 @@ def calibrate(
 def list_(
     group: Annotated[
         str | None,
-        typer.Argument(
-            help="model, reward, sampler, benchmark, metric, judge or experiment; all of them if not given."
-        ),
+        typer.Argument(help="A group, such as model or experiment; all of them if not given."),
     ] = None,
 ) -> None:
     """What can be chosen, with a line on each."""
@@ -210,6 +208,19 @@ def compare(
         if len(folders) < 2:
             raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
         print_comparison(compare_runs(folders))
+
+
+@app.command()
+def table(
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER...", help="A sweep's folder; or several run folders.")
+    ],
+) -> None:
+    """A sweep as a table: Markdown here, and table.md, table.csv and table.tex in the first folder."""
+    with one_sentence():
+        from rws_cli.report.table import write_tables
+
+        typer.echo(write_tables(folders))
 
 
 @app.command()

@@ -37,23 +37,24 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 ASSETS = PACKAGE / "assets"
 MODULES = PACKAGE / "metrics" / "modules"
-GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "judge", "experiment", "runtime")
-LISTED_GROUPS = GROUPS[:7]
+GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "judge", "method", "experiment", "runtime")
+LISTED_GROUPS = GROUPS[:9]
 BUNDLED = "bundled:"
 
-NOT_IDENTITY = ("output", "runtime", "metric", "judge")
+NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
 
 
 def choices(group: str) -> dict[str, str]:
     """The choices of a configuration group, name → its first comment line."""
     found = {}
-    for path in sorted((CONF / group).glob("*.yaml")):
+    folder = CONF / group
+    for path in sorted(folder.rglob("*.yaml")):
         if not path.stem.startswith("_"):
             comments = [
                 line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
             ]
-            found[path.stem] = comments[0][2:] if comments else ""
+            found[path.relative_to(folder).with_suffix("").as_posix()] = comments[0][2:] if comments else ""
     return found
 
 

@@ -79,8 +79,14 @@ def calibrate_task(composed: DictConfig) -> None:
     print_calibration(calibrate(check(composed), list(HydraConfig.get().overrides.task)))
 
 
-def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path | None = None) -> Path | None:
-    """Run a task under Hydra with a command line's arguments; returns the sweep folder if it was a sweep.
+def launch(
+    task: Callable[[DictConfig], Any],
+    arguments: list[str],
+    resume: Path | None = None,
+    after_sweep: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Run a task under Hydra with a command line's arguments; after a sweep, also one of which jobs failed, call
+    `after_sweep` with its folder.
 
     Raises UsageError for whatever Hydra finds wrong with the arguments, and what the task raises.
     """
@@ -113,11 +119,14 @@ def launch(task: Callable[[DictConfig], Any], arguments: list[str], resume: Path
             if started:
                 raise
             raise UsageError(f"The overrides cannot be composed: {first_line(error)}.") from error
+        except (UsageError, RunError) as error:
+            failed.append(error)
         finally:
             sweep = os.environ.pop(SWEEP_FOLDER, None)
+    if sweep:
+        after_sweep(Path(sweep))
     if failed:
         raise failed[0]
-    return Path(sweep) if sweep else None
 
 
 def sort_flags(arguments: list[str]) -> list[str]:

@@ -365,6 +365,16 @@ class Metric:
 
 
 @dataclass
+class Table:
+    """What rws table shows of a sweep. columns: measures; published: label → column → what a paper says, as it says it."""
+
+    title: str
+    columns: list[str]
+    note: str = ""
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
 class Runtime:
     """What may change without changing a token: rows decoded together (null: experiment.automatic_batch) and CPU threads
     (null: as torch chooses)."""
@@ -379,6 +389,8 @@ class Config:
 
     seed: int
     output: str
+    label: str | None
+    table: Table | None
     remote_code: bool
     pins: dict[str, str | None]
     model: Model

@@ -16,7 +16,7 @@ Measures = dict[str, float | None]
 
 
 def load_metrics(metrics: dict[str, Metric]) -> dict[str, Any]:
-    """The modules, by name. Raises UsageError for one that cannot be loaded."""
+    """The modules, by name. Raises UsageError for one that cannot be loaded, or whose own `check` of its arguments does."""
     if not metrics:
         return {}
     import evaluate
@@ -34,6 +34,8 @@ def load_metrics(metrics: dict[str, Metric]) -> dict[str, Any]:
         except Exception as error:  # evaluate has no common base for what a module, a name or the network can do
             reason = " ".join(str(error).split())[:300]
             raise UsageError(f"metric.{name}.module={metric.module} cannot be loaded: {reason}") from error
+        if hasattr(loaded[name], "check"):
+            loaded[name].check(**metric.arguments)
     return loaded
 
 

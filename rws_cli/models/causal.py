@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Causal:
             yield logits[n, : len(ids)].float().log_softmax(-1)
 
 
+@lru_cache(maxsize=1)
 def load_causal(
     at: str,
     path: str,
@@ -53,13 +55,14 @@ def load_causal(
     """A causal language model: a folder, a name on the Hugging Face hub, or "package:NAME" for the folder of an
     installed Python package; file: a GGUF file in it, read instead of safetensors.
 
-    Raises UsageError naming the key `at` if it is not there or cannot be loaded.
+    The last one is kept, for the next job of a sweep. Raises UsageError naming the key `at` if it is not there or
+    cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     place = pick_device(device, f"{at}.device")
-    folder = _package(path, at) if path.startswith(PACKAGE) else path if file else locate(path, f"{at}.path")
+    folder = find(at, path, file)
     source: dict[str, Any] = {"gguf_file": file} if file else {}
     kind = pick_dtype(dtype, place)
     logging.disable_progress_bar()
@@ -76,7 +79,10 @@ def load_causal(
     return Causal(model, tokenizer, place)
 
 
-def _package(path: str, at: str) -> str:
+def find(at: str, path: str, file: str | None = None) -> str:
+    """The folder of "package:NAME", or what locate says. Raises UsageError if there is no such package or folder."""
+    if not path.startswith(PACKAGE):
+        return path if file else locate(path, f"{at}.path")
     name = path.removeprefix(PACKAGE)
     found = importlib.util.find_spec(name)
     if not found or not found.origin:

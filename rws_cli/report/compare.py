@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rws_cli.config import check, differing_keys, identity
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.metrics.win_rate import WinRate, win_rate
@@ -45,7 +45,7 @@ class Line:
     Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
     percentiles over examples. Both are None for the first line itself, intervals also for a single example.
     p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number of lines.
-    wins: by judge, the win rate against the first line, where there are verdicts.
+    wins: by judge, the win rate against the first line, where there are verdicts. folders: of the runs.
     """
 
     label: str
@@ -56,6 +56,7 @@ class Line:
     interval: dict[str, tuple[float, float] | None]
     p: float | None = None
     wins: dict[str, WinRate] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
 
 
 MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
@@ -123,6 +124,7 @@ def compare_runs(folders: list[Path]) -> list[Line]:
                     name: None if d is None or not lines else bootstrap_interval(d) for name, d in differences.items()
                 },
                 wins=win_rates(members, groups[0], ids) if lines else {},
+                folders=[run.folder for run in members],
             )
         )
     adjusted = [replace(line, p=p) for line, p in zip(lines[1:], holm(p_values), strict=True)]
@@ -208,11 +210,15 @@ def _by_settings(runs: list[Run]) -> list[list[Run]]:
 
 
 def _labels(configs: list[dict[str, Any]]) -> list[str]:
-    """The sampler's name, and what else tells a line from the others of that name."""
+    """The label that a run was given, or its sampler's name; and what else tells a line from the others of that name."""
+
+    def called(config: dict[str, Any]) -> str:
+        return config.get("label") or config["sampler"]["name"]
+
     labels = []
     for config in configs:
-        name = config["sampler"]["name"]
-        others = [c for c in configs if c is not config and c["sampler"]["name"] == name]
+        name = called(config)
+        others = [c for c in configs if c is not config and called(c) == name]
         keys: dict[str, Any] = {}
         for other in others:
             for key, (value, _) in differing_keys(identity(config), identity(other)).items():
@@ -327,6 +333,8 @@ def write_sweep(folder: Path) -> None:
     from rws_cli.runs.folder import find_runs, write_whole
 
     runs = [run for run in find_runs(str(folder)) if (run / "metrics.json").exists()]
+    if not runs:
+        return
     rows = []
     for run in runs:
         config, metrics = read_json(run / "manifest.json")["config"], read_json(run / "metrics.json")
@@ -341,17 +349,23 @@ def write_sweep(folder: Path) -> None:
                 **metrics["cost"],
             }
         )
-    if rows:
-        import pandas as pd
+    import pandas as pd
 
-        write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
     console = wide_console()
+    config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
     if len(runs) > 1:
         try:
-            judge = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"])).judge
-            if not isinstance(judge, NoJudge):
-                judge_runs(runs, judge)
+            if not isinstance(config.judge, NoJudge):
+                judge_runs(runs, config.judge)
+        except (UsageError, RunError) as error:
+            console.print(f"Not judged: {error}")
+        try:
             print_comparison(compare_runs(runs))
+            if config.table:
+                from rws_cli.report.table import write_tables
+
+                console.print(write_tables([folder]), soft_wrap=True)
         except UsageError as error:
             console.print(f"Not compared: {error}")
     console.print(shown(folder), soft_wrap=True)

@@ -1,0 +1,213 @@
+"""A sweep as a table for a paper: Markdown, CSV and LaTeX, from the records alone, published figures beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rws_cli.errors import UsageError
+from rws_cli.report.compare import Line, compare_runs
+from rws_cli.runs.folder import find_runs, read_json, write_whole
+
+DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
+PERCENT = ("accuracy", "partial", "pass@", "win_rate", "overhead", "reversals", "other_sets", "keyword_coverage")
+"""Columns whose figures are shares, shown in percent."""
+STEERING = ("scale", "temperature", "reversals", "other_sets")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure. difference: to the first line, with its interval; of a win rate and of overhead, which are relative to
+    the first line themselves, the interval is their own."""
+
+    value: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    published: Any = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    title: str
+    notes: list[str]
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+    @property
+    def has_published(self) -> list[bool]:
+        return [any(cells[n].published is not None for _, cells in self.rows) for n in range(len(self.columns))]
+
+
+def write_tables(paths: Sequence[Path | str]) -> str:
+    """Write table.md, table.csv and table.tex into the first folder; returns the Markdown.
+
+    Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
+    """
+    grid = read_grid([folder for path in paths for folder in find_runs(str(path))])
+    first = Path(paths[0]).expanduser()
+    target = first if first.is_dir() else find_runs(str(first))[0]
+    markdown = as_markdown(grid)
+    write_whole(target / "table.md", markdown + "\n")
+    write_whole(target / "table.csv", as_csv(grid))
+    write_whole(target / "table.tex", as_latex(grid) + "\n")
+    return markdown
+
+
+def read_grid(folders: list[Path]) -> Grid:
+    if len(folders) < 2:
+        raise UsageError("One run is no table: give a sweep's folder, or two or more run folders.")
+    config = read_json(folders[0] / "manifest.json")["config"]
+    spec = config.get("table") or {}
+    columns = list(spec.get("columns") or DEFAULT_COLUMNS)
+    lines = compare_runs(folders)
+    judges = sorted({judge for line in lines for judge in line.wins})
+    named = config.get("judge", {}).get("name")
+    judge = named if named in judges else next(iter(judges), None)
+    published = spec.get("published") or {}
+    rows = [
+        (line.label, [_cell(column, line, lines[0], judge, published.get(line.label, {})) for column in columns])
+        for line in lines
+    ]
+    seeds = sorted({seed for line in lines for seed in line.seeds})
+    notes = [
+        f"{config['benchmark']['name']}, {config['model']['name']}: {lines[0].examples} examples, seeds "
+        f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
+    ]
+    if judge and any(column.startswith("win_rate") for column in columns):
+        notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
+    if spec.get("note"):
+        notes.append(str(spec["note"]))
+    return Grid(spec.get("title") or f"{config['benchmark']['name']}, {config['model']['name']}", notes, columns, rows)
+
+
+def _cell(column: str, line: Line, first: Line, judge: str | None, published: dict[str, Any]) -> Cell:
+    said, is_first = published.get(column), line is first
+    if column.startswith("win_rate"):
+        wins = line.wins.get(judge) if judge else None
+        fifth = column.partition(".")[2]
+        if wins and not fifth:
+            return Cell(wins.rate, None, wins.interval, said)
+        if wins and wins.by_god:
+            part = wins.by_god[int(fifth) - 1]
+            return Cell(part.rate, None, part.interval, said)
+        return Cell(published=said)
+    if column == "overhead":
+        value = line.values["seconds"] / first.values["seconds"] - 1  # type: ignore[operator]
+        interval = _ratio_interval(line, first)
+        return Cell(None if is_first else value, None, None if is_first else interval, said)
+    if column in line.values:
+        return Cell(line.values[column], line.difference[column], line.interval[column], said)
+    return Cell(_whole(column, line), published=said)
+
+
+def _ratio_interval(line: Line, first: Line) -> tuple[float, float] | None:
+    """The interval of the difference in seconds, as a share of the first line's."""
+    interval, base = line.interval["seconds"], first.values["seconds"]
+    return (interval[0] / base, interval[1] / base) if interval and base else None
+
+
+def _whole(column: str, line: Line) -> float | None:
+    """A figure that a run has as a whole, averaged over the runs of the line."""
+    found = []
+    for folder in line.folders:
+        metrics = read_json(folder / "metrics.json")
+        if column.startswith("pass@"):
+            value = (metrics["pass_at"] or {}).get(column.removeprefix("pass@"))
+        elif column in STEERING:
+            value = (metrics["steering"] or {}).get(column)
+        else:
+            value = metrics["measures"].get(column)
+        found.append(value)
+    defined = [value for value in found if value is not None]
+    return sum(defined) / len(defined) if found and len(defined) == len(found) else None
+
+
+def _factor(column: str) -> int:
+    return 100 if column.startswith(PERCENT) else 1
+
+
+def _header(column: str) -> str:
+    return f"{column}, %" if column.startswith(PERCENT) else column
+
+
+def _shown(column: str, cell: Cell) -> str:
+    if cell.value is None:
+        return "–"
+    factor, digits = _factor(column), 1 if column.startswith(PERCENT) else 2
+    value = f"{factor * cell.value:,.{digits}f}"
+    within = ""
+    if cell.interval:
+        sign = "+" if cell.difference is not None else ""
+        within = "[" + ", ".join(f"{factor * bound:{sign},.{digits}f}" for bound in cell.interval) + "]"
+    if cell.difference is None:
+        return f"{value} {within}".strip()
+    return f"{value} ({factor * cell.difference:+,.{digits}f} {within})".replace(" )", ")")
+
+
+def _published(cell: Cell) -> str:
+    return "–" if cell.published is None else str(cell.published)
+
+
+def _strings(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    headers, body = [""], [[label] for label, _ in grid.rows]
+    for n, column in enumerate(grid.columns):
+        headers.append(_header(column))
+        for row, (_, cells) in zip(body, grid.rows, strict=True):
+            row.append(_shown(column, cells[n]))
+        if grid.has_published[n]:
+            headers.append("published")
+            for row, (_, cells) in zip(body, grid.rows, strict=True):
+                row.append(_published(cells[n]))
+    return headers, body
+
+
+def as_markdown(grid: Grid) -> str:
+    headers, body = _strings(grid)
+    lines = [f"**{grid.title}**", "", _bar(headers), _bar(["---", *["--:"] * (len(headers) - 1)])]
+    return "\n".join([*lines, *map(_bar, body), "", *grid.notes])
+
+
+def _bar(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def as_csv(grid: Grid) -> str:
+    """One line a row; shares as numbers in [0, 1], published figures as the paper has them."""
+    import pandas as pd
+
+    rows = []
+    for label, cells in grid.rows:
+        row: dict[str, Any] = {"label": label}
+        for column, cell in zip(grid.columns, cells, strict=True):
+            low, high = cell.interval or (None, None)
+            of = column if column.startswith("win_rate") or column == "overhead" else f"{column}_difference"
+            row |= {column: cell.value, f"{column}_difference": cell.difference, f"{of}_low": low, f"{of}_high": high}
+            row[f"{column}_published"] = cell.published
+        rows.append(row)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all").to_csv(index=False)
+
+
+def as_latex(grid: Grid) -> str:
+    """A booktabs table; its caption is the title with the notes."""
+    headers, body = _strings(grid)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escaped(' '.join([grid.title + '.', *grid.notes]))}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_escaped, headers)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(_escaped, row)) + r" \\" for row in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "–": "--", "−": "$-$", **{c: f"\\{c}" for c in "&%$#_{}"}}
+    return "".join(special.get(c, c) for c in text)
