@@ -18,7 +18,7 @@ from torch import Tensor
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import Statistics, apply, count_reversals, fill, normalize, scale
 from rws_cli.decoding.orders import ORDERS
-from rws_cli.decoding.prediction import GUMBEL, Prediction, propose, temper
+from rws_cli.decoding.prediction import GUMBEL, Prediction, log_softmax, propose, temper
 from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
@@ -182,7 +182,7 @@ def _step(
     def rank(z_NV: Tensor) -> _Ranking:
         tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
         token_N = propose(tempered_NV, sampler.temperature, canvas.mask_id, key_N, step, position_N, GUMBEL)
-        raw_NV = z_NV.log_softmax(-1)
+        raw_NV = log_softmax(z_NV)
         log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
         score_N = ORDERS[sampler.order](log_p_NV, Prediction(position_N, token_N), key_N, step)
         if sampler.eos == "suppress":

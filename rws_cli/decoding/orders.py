@@ -20,9 +20,9 @@ def confidence(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: in
 
 
 def margin(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
-    """p1 − p2 between the two likeliest tokens (Dream's topk_margin)."""
-    top = log_p_NV.topk(2, dim=-1).values.exp()
-    return top[:, 0] - top[:, 1]
+    """p1 − p2 between the two likeliest tokens (Dream's topk_margin), less 1 so that it does not saturate."""
+    top = log_p_NV.topk(2, dim=-1).values
+    return top[:, 0].expm1() - top[:, 1].exp()
 
 
 def entropy(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:

@@ -1,7 +1,8 @@
 """What the model says of the open positions, and the token proposed for each.
 
-Everything here works on rows of logits, one row an open position: (N, V). Confidence is kept as a logarithm, in
-float64, where 1 − 1e-9 and 1 − 1e-10 stay apart; LLaDA's published procedure compares float64 probabilities too.
+Everything here works on rows of logits, one row an open position: (N, V). Confidence is kept as a logarithm in float64
+that does not saturate: LLaDA's published procedure compares float64 probabilities, which are all 1 where the likeliest
+token leads by 37 logits. Scaled logits get there, and ties, which go to the left, would then make the order.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ class Prediction:
     token_N: Tensor
 
 
+def log_softmax(logits_NV: Tensor) -> Tensor:
+    """log p, that of the likeliest token exact as far as e^−745: −log1p(Σ exp(z_j − z_top)) over the other tokens."""
+    top_N, index_N = logits_NV.max(-1, keepdim=True)
+    below_NV = logits_NV - top_N
+    others_N = below_NV.exp().scatter_(-1, index_N, 0.0).sum(-1, keepdim=True)
+    return below_NV - others_N.log1p()
+
+
 def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:
     """Log-probabilities restricted to the smallest set of likeliest tokens whose mass reaches top_p, renormalized."""
     if top_p >= 1.0:
@@ -34,13 +43,13 @@ def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:
     sorted_NV, index_NV = log_p_NV.sort(dim=-1, descending=True, stable=True)
     before_NV = sorted_NV.exp().cumsum(-1) - sorted_NV.exp()
     cut_NV = (before_NV >= top_p).scatter(-1, index_NV, before_NV >= top_p)
-    return log_p_NV.masked_fill(cut_NV, -torch.inf).log_softmax(-1)
+    return log_softmax(log_p_NV.masked_fill(cut_NV, -torch.inf))
 
 
 def temper(logits_NV: Tensor, temperature: float, top_p: float) -> Tensor:
     """The log-probabilities that tokens are drawn from; at T = 0 the untempered ones, whose argmax is taken."""
     scaled = logits_NV / temperature if temperature > 0 else logits_NV
-    return nucleus(scaled.log_softmax(-1), top_p)
+    return nucleus(log_softmax(scaled), top_p)
 
 
 def propose(

@@ -183,7 +183,11 @@ def test_rws_step_by_step_against_a_slow_reference() -> None:
             score = float(sum(shown[len(prompt) :]))
             r = 1 + 2.5 / (1 + math.exp(-(score - 40.0) / 10.0))
             masked = [i for i, t in enumerate(x) if t == model.mask_id]
-            best = max(masked, key=lambda i: float(torch.softmax(r * z[i], -1).max()))
+            odds_against = {}  # Σ exp(r (z_j − z_top)) over the others: no rounding where p is near 1
+            for i in masked:
+                *others, top = sorted(z[i].tolist())
+                odds_against[i] = sum(math.exp(r * (v - top)) for v in others)
+            best = min(masked, key=odds_against.__getitem__)
             x[best] = int(z[best].argmax())
             order.append(best - len(prompt))
             scales.append(r)

@@ -13,7 +13,7 @@ from scipy import stats
 from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.orders import ORDERS
-from rws_cli.decoding.prediction import Prediction, nucleus, propose, temper
+from rws_cli.decoding.prediction import Prediction, log_softmax, nucleus, propose, temper
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
 from rws_cli.schema import RewardGuidance
@@ -59,6 +59,25 @@ def test_proposals_follow_the_tempered_law() -> None:
     assert propose(temper(logits[:1], 0.0, 1.0), 0.0, 4, keys[:1], 0, places[:1], 0).item() == 3
 
 
+def test_confidence_does_not_saturate() -> None:
+    """Where the likeliest token leads by more than 37 logits, 1 − p is below float64's resolution at 1: not log p."""
+    leads = torch.tensor([40.0, 60.0, 50.0, 700.0, 5.0], dtype=torch.float64)
+    logits = torch.stack([torch.zeros(5, dtype=torch.float64), leads, torch.full_like(leads, -torch.inf)], dim=1)
+    log_p = log_softmax(logits)
+    assert log_p[:, 1].tolist() == pytest.approx([-math.log1p(math.exp(-lead)) for lead in leads.tolist()], rel=1e-12)
+    torch.testing.assert_close(log_p[:, 0], log_p[:, 1] - leads)
+    prediction = Prediction(torch.arange(5), torch.ones(5, dtype=torch.long))
+    for name in ("confidence", "margin", "entropy"):
+        surest_first = ORDERS[name](log_p, prediction, torch.zeros(5), 0).argsort(descending=True)
+        assert surest_first.tolist() == [3, 1, 2, 0, 4], name
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=8), st.floats(0.01, 50))
+def test_log_softmax_is_the_logarithm_of_the_softmax(values: list[float], scaled: float) -> None:
+    logits = torch.tensor([values], dtype=torch.float64)
+    torch.testing.assert_close(log_softmax(logits * scaled), (logits * scaled).log_softmax(-1))
+
+
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
     log_p = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).double().log()
     kept = nucleus(log_p, 0.8).exp()
@@ -75,7 +94,7 @@ def test_orders_on_two_hand_made_positions() -> None:
     keys = torch.tensor([5, 5])
     values = {name: order(log_p, prediction, keys, 0).tolist() for name, order in ORDERS.items()}
     assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])
-    assert values["margin"] == pytest.approx([0.2, 0.25])
+    assert values["margin"] == pytest.approx([0.2 - 1, 0.25 - 1])
     assert values["entropy"] == pytest.approx(
         [0.6 * math.log(0.6) + 0.4 * math.log(0.4), 0.5 * math.log(0.5) + 0.5 * math.log(0.25)]
     )
