@@ -129,15 +129,15 @@ def list_(
     ] = None,
 ) -> None:
     """What can be chosen, with a line on each."""
-    from rws_cli.config import LISTED_GROUPS, choices
+    from rws_cli.config import GROUPS, choices
     from rws_cli.errors import nearest
 
     with one_sentence():
-        if group is not None and group not in LISTED_GROUPS:
+        if group is not None and group not in GROUPS:
             raise UsageError(
-                f"{group} is not a group: choose from {', '.join(LISTED_GROUPS)}{nearest(group, list(LISTED_GROUPS)) or '.'}"
+                f"{group} is not a group: choose from {', '.join(GROUPS)}{nearest(group, list(GROUPS)) or '.'}"
             )
-        for name in [group] if group else LISTED_GROUPS:
+        for name in [group] if group else GROUPS:
             found = choices(name)
             width = max(map(len, found), default=0)
             if not group:

@@ -38,7 +38,6 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 ASSETS = PACKAGE / "assets"
 MODULES = PACKAGE / "metrics" / "modules"
 GROUPS = ("model", "reward", "sampler", "benchmark", "metric", "judge", "method", "experiment", "runtime")
-LISTED_GROUPS = GROUPS[:9]
 BUNDLED = "bundled:"
 
 NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from support import make_sampler
 
-from rws_cli.config import CONF, LISTED_GROUPS, check, choices, config_hash, differing_keys, identity, known_keys
+from rws_cli.config import CONF, GROUPS, check, choices, config_hash, differing_keys, identity, known_keys
 from rws_cli.errors import UsageError
 from rws_cli.schema import Config
 
@@ -24,7 +24,7 @@ def checked(*overrides: str) -> Config:
     return check(composed(*overrides))
 
 
-@pytest.mark.parametrize("group", LISTED_GROUPS)
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_has_a_description(group: str) -> None:
     assert choices(group)
     assert all(len(line) > 15 for line in choices(group).values())
