@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint sweep models clean
+.PHONY: help install run test lint sweep paper-small models clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,12 @@ lint: $(READY) ## Check format, lint and types
 
 sweep: $(READY) ## A small multirun: four samplers on 50 sudokus, compared
 	$(BIN)/rws run -m sampler=confidence,rws,temperature,random benchmark.limit=50
+
+PAPER := standard multi_turn keywords code temperature quintiles diversity overhead
+
+paper-small: $(READY) ## The paper's experiments in small, with tables, into outputs/paper-small (6 minutes)
+	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
+	@echo; cat outputs/paper-small/*/multirun/latest/table.md
 
 models: $(READY) ## Train the bundled checkpoints again (over an hour on two cores)
 	$(BIN)/python scripts/train_mdm.py

@@ -201,3 +201,35 @@ def samples_of(run: Path) -> list[dict]:
     for sample in samples:
         sample["cost"] = {key: value for key, value in sample["cost"].items() if not key.endswith("seconds")}
     return samples
+
+
+def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
+    """A finished run's folder, from the partial credit of each example; config: what differs in its records."""
+    folder.mkdir(parents=True)
+    settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)}}
+    settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "config": settings,
+                "config_hash": str(folder),
+                "status": config.get("status", "finished"),
+                "sources": {"benchmark": {"version": config.get("version", 1)}},
+            }
+        )
+    )
+    with (folder / "samples.jsonl").open("w") as file:
+        for name, value in values.items():
+            sample = {
+                "id": name,
+                "question": name,
+                "measures": {"length.words": 4.0 * value},
+                "prompt": config.get("prompt", "p"),
+                "reference": config.get("reference", "r"),
+                "mark": {"correct": value > 0.5, "partial": value},
+                "reward": None,
+                "order": {"god_tokens": 10 * value},
+                "cost": {"mdm_passes": 4, "reward_calls": 0, "seconds": 0.5},
+            }
+            file.write(json.dumps(sample) + "\n")
+    return folder

@@ -119,8 +119,9 @@ def test_one_failing_job_leaves_the_others_and_says_so(rws, small: list[str], tm
     assert result.exit_code == 2
     assert "does not divide" in result.output
     sweep = tmp_path / "outputs" / "multirun" / "v001"
-    assert (sweep / "0" / "metrics.json").exists()
-    assert (sweep / "2" / "metrics.json").exists()
+    with (sweep / "sweep.csv").open() as file:
+        assert [row["job"] for row in csv.DictReader(file)] == ["0", "2"]
+    assert "paired; differences to the first line" in result.output
 
 
 def test_dry_run_runs_nothing(rws, small: list[str], tmp_path: Path) -> None:

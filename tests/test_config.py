@@ -47,6 +47,16 @@ def test_every_choice_composes_and_checks(group: str) -> None:
         assert config.sampler.gen_length == config.benchmark.gen_length
 
 
+def test_every_method_metric_and_judge_composes_and_checks() -> None:
+    code = ["remote_code=true", *(f"pins.{name}={'0' * 40}" for name in ("intern", "eurus", "qrm"))]
+    for method in choices("method"):
+        assert checked(f"+method={method}", *code).label
+    for judge in choices("judge"):
+        assert checked(f"judge={judge}").judge.name == judge
+    for metric in choices("metric"):
+        assert list(checked(f"metric=[{metric}]").metric)
+
+
 def test_the_schema_and_conf_hold_the_same_keys() -> None:
     """No default outside conf/, no key in conf/ that nothing reads."""
     known = set(known_keys())
@@ -111,7 +121,7 @@ def test_steps_and_blocks_always_add_up(blocks: int, block_length: int, steps_pe
 
 def test_identity_leaves_out_what_changes_no_token() -> None:
     a = OmegaConf.to_container(composed("runtime.batch_size=3", "output=elsewhere"), resolve=True)
-    b = OmegaConf.to_container(composed(), resolve=True)
+    b = OmegaConf.to_container(composed("label=x", "+table.title=y", "metric=[length]", "judge=verifier"), resolve=True)
     c = OmegaConf.to_container(composed("sampler.temperature=0.5"), resolve=True)
     assert isinstance(a, dict) and isinstance(b, dict) and isinstance(c, dict)  # noqa: PT018
     assert config_hash(a) == config_hash(b) != config_hash(c)

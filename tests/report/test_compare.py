@@ -9,41 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from support import write_run
 
 from rws_cli.errors import UsageError
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.compare import compare_runs
-
-
-def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
-    folder.mkdir(parents=True)
-    settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)}}
-    settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
-    (folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "config": settings,
-                "config_hash": str(folder),
-                "status": config.get("status", "finished"),
-                "sources": {"benchmark": {"version": config.get("version", 1)}},
-            }
-        )
-    )
-    with (folder / "samples.jsonl").open("w") as file:
-        for name, value in values.items():
-            sample = {
-                "id": name,
-                "question": name,
-                "measures": {"length.words": 4.0 * value},
-                "prompt": config.get("prompt", "p"),
-                "reference": config.get("reference", "r"),
-                "mark": {"correct": value > 0.5, "partial": value},
-                "reward": None,
-                "order": {"god_tokens": 10 * value},
-                "cost": {"mdm_passes": 4, "reward_calls": 0, "seconds": 0.5},
-            }
-            file.write(json.dumps(sample) + "\n")
-    return folder
 
 
 def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Tables from records: figures against arithmetic by hand, and what each form does with special characters."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import write_run
+
+from rws_cli.errors import UsageError
+from rws_cli.report.table import write_tables
+
+METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": {"reversals": 0.125, "scale": 1.5}, "measures": {"n": 3.0}}
+
+
+def edit(file: Path, **fields: Any) -> None:
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | fields))
+
+
+def sweep(folder: Path, table: dict[str, Any]) -> Path:
+    """Two runs; R&D_1 solves one of two examples more, in twice the time."""
+    for number, (label, values) in enumerate({"default": (1.0, 0.0), "R&D_1": (1.0, 1.0)}.items()):
+        run = write_run(folder / str(number), label, 0, dict(zip("ab", values, strict=True)))
+        config = json.loads((run / "manifest.json").read_text())["config"]
+        edit(run / "manifest.json", config=config | {"label": label, "table": table})
+        (run / "metrics.json").write_text(json.dumps(METRICS))
+        lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+        for sample in lines:
+            sample["cost"]["seconds"] = 0.5 * (number + 1)
+        (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in lines))
+    return folder
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "table.csv").open() as file:
+        return {row["label"]: row for row in csv.DictReader(file)}
+
+
+def test_figures_differences_and_published_values(tmp_path: Path) -> None:
+    columns = ["accuracy", "god", "pass@5", "reversals", "n"]
+    table = {"title": "Ours", "columns": columns, "published": {"R&D_1": {"accuracy": 61.5}}, "note": "Of two."}
+    title, _, header, _, default, other, _, *notes = write_tables([sweep(tmp_path, table)]).splitlines()
+    assert title == "**Ours**"
+    assert header == "|  | accuracy, % | published | god | pass@5, % | reversals, % | n |"
+    assert default == "| default | 50.0 | – | 5.00 | 50.0 | 12.5 | 3.00 |"
+    assert other.startswith("| R&D_1 | 100.0 (+50.0 [+0.0, +100.0]) | 61.5 | 10.00 (+5.00 [+0.00, +10.00]) |")
+    assert notes[0].startswith("x, x: 2 examples, seeds 0.")
+    assert notes[1:] == ["Of two."]
+    rows = rows_of(tmp_path)
+    assert [float(rows[name]["accuracy"]) for name in rows] == [0.5, 1.0]
+    assert float(rows["R&D_1"]["accuracy_difference"]) == 0.5
+    assert [rows[name]["accuracy_published"] for name in rows] == ["", "61.5"]
+
+
+def test_overhead_is_the_share_of_time_beyond_the_first_line(tmp_path: Path) -> None:
+    markdown = write_tables([sweep(tmp_path, {"columns": ["overhead", "seconds"]})])
+    assert "| default | – | 0.50 |" in markdown
+    assert "| R&D_1 | 100.0 [100.0, 100.0] | 1.00 (+0.50 [+0.50, +0.50]) |" in markdown
+    row = rows_of(tmp_path)["R&D_1"]
+    assert [float(row[key]) for key in ("overhead", "overhead_low", "overhead_high")] == [1, 1, 1]
+
+
+def test_a_column_that_a_run_does_not_have_is_a_dash(tmp_path: Path) -> None:
+    markdown = write_tables([sweep(tmp_path, {"columns": ["win_rate", "win_rate.3", "perplexity.corpus", "reward"]})])
+    assert "| default | – | – | – | – |" in markdown
+
+
+def test_latex_escapes_what_latex_reads(tmp_path: Path) -> None:
+    write_tables([sweep(tmp_path, {"columns": ["accuracy"], "title": "50 % of a_b {c} #1 \\ $2"})])
+    latex = (tmp_path / "table.tex").read_text()
+    assert r"50 \% of a\_b \{c\} \#1 \textbackslash{} \$2" in latex
+    assert r"R\&D\_1 & 100.0 (+50.0 [+0.0, +100.0]) \\" in latex
+    assert r" & accuracy, \% \\" in latex
+
+
+def test_markdown_keeps_a_bar_within_its_cell(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, {"columns": ["god"]})
+    manifest = json.loads((folder / "1" / "manifest.json").read_text())
+    edit(folder / "1" / "manifest.json", config=manifest["config"] | {"label": "a|b"})
+    assert "| a\\|b |" in write_tables([folder])
+
+
+def test_one_run_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="One run is no table"):
+        write_tables([sweep(tmp_path, {}) / "0"])
