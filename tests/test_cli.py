@@ -201,6 +201,12 @@ def test_overrides_complete_in_the_shell() -> None:
     assert _complete("seed=") == []
 
 
+def test_a_sweep_of_which_every_job_fails_says_why(rws, small: list[str]) -> None:
+    result = rws("run", *small, "+experiment=matched_temperature", "sampler.guidance.run=nowhere")
+    assert result.exit_code == 2, result.output
+    assert "nowhere does not exist" in result.output
+
+
 def test_a_failing_run_keeps_what_it_has(rws, small: list[str], tmp_path: Path) -> None:
     result = rws("run", *small, "sampler.guidance.normalize=none", "sampler.guidance.form=identity")
     assert result.exit_code == 1, result.output

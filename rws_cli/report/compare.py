@@ -332,9 +332,9 @@ def write_sweep(folder: Path) -> None:
     """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
     from rws_cli.runs.folder import find_runs, write_whole
 
+    if not any(folder.glob("*/metrics.json")):
+        return  # no job finished; the caller knows why
     runs = [run for run in find_runs(str(folder)) if (run / "metrics.json").exists()]
-    if not runs:
-        return
     rows = []
     for run in runs:
         config, metrics = read_json(run / "manifest.json")["config"], read_json(run / "metrics.json")
