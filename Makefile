@@ -32,7 +32,7 @@ sweep: $(READY) ## A small multirun: four samplers on 50 sudokus, compared
 
 PAPER := standard multi_turn keywords code temperature quintiles diversity overhead
 
-paper-small: $(READY) ## The paper's experiments in small, with tables, into outputs/paper-small (6 minutes)
+paper-small: $(READY) ## The paper's experiments in small, with tables, into outputs/paper-small (5 minutes)
 	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
 	@echo; cat outputs/paper-small/*/multirun/latest/table.md
 
