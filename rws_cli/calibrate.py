@@ -25,6 +25,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
+from rws_cli.decoding.orders import PC
 from rws_cli.errors import RunError, UsageError
 from rws_cli.experiment import automatic_batch, calibrated_file, load, prepare, sources
 from rws_cli.models.base import Denoiser
@@ -32,7 +33,7 @@ from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
-from rws_cli.schema import Config, RewardGuidance, Sampler
+from rws_cli.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 KEPT = 200
@@ -58,23 +59,33 @@ def unsteered(sampler: Sampler) -> Sampler:
     """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
     fill = sampler.guidance.fill if isinstance(sampler.guidance, RewardGuidance) else "argmax"
     watching = RewardGuidance("rws", 0.0, "linear", "none", fill, "all", 1, 1e-3)
-    return replace(sampler, guidance=watching)
+    return replace(sampler, guidance=watching, review=NoReview("none"), search=NoSearch("none"))
 
 
 def watch(
-    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+    denoiser: Denoiser,
+    examples: Sequence[Example],
+    prompts: list[list[int]],
+    sampler: Sampler,
+    seed: int,
+    pc: PC | None = None,
 ) -> tuple[list[str], list[Candidate]]:
     """Decode some examples in one batch: their answers, and every sequence that the sampler's guidance showed."""
     ids = [example.id for example in examples]
     canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
     recorder = Recorder(renderer(denoiser, sampler), examples)
-    decode(denoiser, canvas, sampler, recorder)
+    decode(denoiser, canvas, sampler, recorder, pc=pc)
     return [denoiser.text(row) for row in canvas.response_BG.tolist()], recorder.seen
 
 
 @torch.inference_mode()
 def mask_again(
-    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+    denoiser: Denoiser,
+    examples: Sequence[Example],
+    prompts: list[list[int]],
+    sampler: Sampler,
+    seed: int,
+    pc: PC | None = None,
 ) -> list[Candidate]:
     """Decode some examples, mask what came out, and fill it in one pass, for each tenth of the fill level from 0 to 9.
 
@@ -84,7 +95,7 @@ def mask_again(
     ids = [example.id for example in examples]
     canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
     render = renderer(denoiser, sampler)
-    decode(denoiser, canvas, sampler, Recorder(render, examples))
+    decode(denoiser, canvas, sampler, Recorder(render, examples), pc=pc)
     whole_BG, length = canvas.response_BG.clone(), sampler.gen_length
     orders = [random.Random(f"masked {seed} {i}").sample(range(length), length) for i in ids]
     rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
@@ -157,10 +168,10 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
         prompts = [task.prompts[example.id] for example in batch]
-        _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed)
+        _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
         scores += parts.reward.score(seen).values
         filled += [candidate.filled for candidate in seen]
-        again = mask_again(parts.denoiser, batch, prompts, config.sampler, config.seed)
+        again = mask_again(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
         masked_scores += parts.reward.score(again).values
         masked_filled += [candidate.filled for candidate in again]
     if not np.isfinite(scores).all() or np.ptp(scores) == 0:

@@ -15,10 +15,13 @@ import torch
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
 from rws_cli.config import classifiers, differing_keys
+from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import Cost, RowTrace, decode
+from rws_cli.decoding.loop import Cost, RowTrace
+from rws_cli.decoding.orders import PC
 from rws_cli.decoding.replay import REPLAYS, Scales
+from rws_cli.decoding.search import search
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics, measure
 from rws_cli.metrics.order import order_statistics
@@ -30,11 +33,13 @@ from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
+from rws_cli.rewards.classifier import Classifier
+from rws_cli.rewards.gradient import Mover, token_map
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.runs.folder import find_run, read_json, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, replace_samples, write_trace_part
-from rws_cli.schema import Checkpoint, Config, Metric, ReplayGuidance, RewardGuidance
+from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, Metric, R3Review, ReplayGuidance, RewardGuidance
 
 MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
 """A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, by this arithmetic (not measured on a GPU)."""
@@ -58,13 +63,14 @@ class Task:
 class Parts:
     """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
 
-    replayed: for each example the scales that replay guidance gives it.
+    replayed: for each example the scales that replay guidance gives it. pc: what the order of that name needs.
     """
 
     denoiser: Denoiser
     reward: Reward | None
     statistics: Statistics | None
     replayed: dict[str, Scales]
+    pc: PC | None
 
 
 def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
@@ -83,7 +89,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
 
     with recorded(folder, manifest):
         with Progress(len(task.examples), samples, folder / "run.log") as progress:
-            for batch in _batches(task, samples, config.runtime.batch_size or automatic_batch(config, task)):
+            for batch in _batches(task, samples, max(1, rows_at_once(config, task) // config.sampler.particles)):
                 new = decode_batch(config, task, parts, batch, folder, progress)
                 append_samples(folder, new)
                 samples += new
@@ -140,6 +146,11 @@ def prepare(config: Config) -> Task:
     return Task(prepared, benchmark, examples, prompts, turn)
 
 
+def rows_at_once(config: Config, task: Task) -> int:
+    """The rows of one forward pass. A search whose particles of one prompt are more than that takes several passes."""
+    return config.runtime.batch_size or automatic_batch(config, task)
+
+
 def automatic_batch(config: Config, task: Task) -> int:
     """Rows to decode together: at most MOST_ROWS, and at most as many as have PROBABILITY_BYTES of float64 (N, V)."""
     native = task.prepared.arguments.get("config")
@@ -155,15 +166,36 @@ def load(config: Config, task: Task) -> Parts:
     statistics = reward.statistics if reward else None
     if reward and statistics is None and (found := calibrated_file(config)).is_file():
         statistics = as_statistics(read_statistics(found, "reward"))
-    guidance = config.sampler.guidance
-    if isinstance(guidance, RewardGuidance) and guidance.normalize != "none" and reward and not statistics:
+    guidance, review = config.sampler.guidance, config.sampler.review
+    normalizes = None
+    if isinstance(guidance, RewardGuidance) and guidance.normalize != "none":
+        normalizes = f"sampler.guidance.normalize={guidance.normalize}"
+    elif isinstance(review, R3Review):
+        normalizes = "sampler.review.kind=r3"
+    if normalizes and reward and not statistics:
         raise UsageError(
-            f"sampler.guidance.normalize={guidance.normalize} needs the score's statistics, and "
+            f"{normalizes} needs the score's statistics, and "
             f"reward={config.reward.name} stores none: measure them with rws calibrate and the same model, reward and "
             "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
     replayed = read_replay(config, task) if isinstance(guidance, ReplayGuidance) else {}
-    return Parts(load_model(config.model, task.prepared), reward, statistics, replayed)
+    pc = read_pc(config, task) if config.sampler.pc else None
+    denoiser = load_model(config.model, task.prepared)
+    if isinstance(guidance, EntrgiGuidance):
+        assert isinstance(reward, Classifier)
+        token_map(denoiser.tokenizer.get_vocab(), reward.tokenizer.get_vocab(), len(denoiser.tokenizer))
+    return Parts(denoiser, reward, statistics, replayed, pc)
+
+
+def read_pc(config: Config, task: Task) -> PC:
+    """What the order pc needs. Raises UsageError if there are no frequencies for the model's tokenizer."""
+    settings = config.sampler.pc
+    assert settings
+    path = Path(settings.frequencies or Path(task.prepared.path) / FILE)
+    native, tokenizer = task.prepared.arguments.get("config"), task.prepared.tokenizer
+    size = getattr(native, "vocab_size", None) or len(tokenizer)
+    found = read_frequencies(path, tokenizer, size, "sampler.pc.frequencies")
+    return PC(settings.decay, settings.cap, torch.tensor(found, dtype=torch.float64))
 
 
 def read_replay(config: Config, task: Task) -> dict[str, Scales]:
@@ -204,33 +236,39 @@ def decode_batch(
 ) -> list[dict[str, Any]]:
     """Decode and mark some examples; writes their traces and returns their samples."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
+    rows = [example for example in batch for _ in range(sampler.particles)]
     canvas = new_canvas(
-        [task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id] for e in batch],
-        ids,
+        [task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id] for e in rows],
+        [f"{i} particle {n}" if n else i for i in ids for n in range(sampler.particles)],
         sampler.gen_length,
         denoiser.mask_id,
         denoiser.pad_id,
         config.seed,
         denoiser.device,
     )
-    costs = [Cost() for _ in batch]
-    scorer = None
+    costs = [Cost() for _ in rows]
+    scorer, mover = None, None
     if parts.reward:
         # Without statistics only normalize=none gets here, which reads none of these.
         statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
-        scorer = RowScorer(parts.reward, renderer(denoiser, sampler), batch, costs, statistics)
+        scorer = RowScorer(parts.reward, renderer(denoiser, sampler), rows, costs, statistics)
+    if isinstance(sampler.guidance, EntrgiGuidance):
+        assert isinstance(parts.reward, Classifier)
+        mover = Mover(sampler.guidance, parts.reward, denoiser, rows, costs, sampler.temperature)
     replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
-    traces = decode(denoiser, canvas, sampler, scorer, costs, progress.step, replayed)
+    most = rows_at_once(config, task)
+    found = search(denoiser, canvas, sampler, scorer, costs, progress.step, replayed, mover, parts.pc, most)
 
-    responses = canvas.response_BG.tolist()
+    answers_BG = canvas.response_BG[found.rows]
     rewards: list[float | None] = [None] * len(batch)
     if scorer:
         # Scoring what came out is measuring, not decoding: nobody is charged for it.
-        scorer.costs = [Cost() for _ in batch]
-        rewards = list(scorer(list(range(len(batch))), canvas.response_BG, [1.0] * len(batch), -1))
-    write_trace_part(folder, [{"id": i, **asdict(trace)} for i, trace in zip(ids, traces, strict=True)])
-    rows = zip(batch, responses, rewards, traces, costs, strict=True)
-    return [_sample(config, task, parts, *row) for row in rows]
+        scorer.costs = [Cost() for _ in rows]
+        rewards = list(scorer(found.rows, answers_BG, [1.0] * len(batch), -1))
+    write_trace_part(folder, [{"id": i, **asdict(trace)} for i, trace in zip(ids, found.traces, strict=True)])
+    totals = [sum(costs[n : n + sampler.particles], Cost()) for n in range(0, len(rows), sampler.particles)]
+    told = zip(batch, answers_BG.tolist(), rewards, found.traces, totals, found.scores, strict=True)
+    return [_sample(config, task, parts, *one) for one in told]
 
 
 def _sample(
@@ -242,10 +280,14 @@ def _sample(
     reward: float | None,
     trace: RowTrace,
     cost: Cost,
+    particles: list[float],
 ) -> dict[str, Any]:
-    """A line of samples.jsonl. `mark` is None where nothing is right or wrong. `order` leaves end tokens out; `order_with_eos` counts them."""
+    """A line of samples.jsonl. `mark` is None where nothing is right or wrong. `order` leaves end tokens out; `order_with_eos`
+    counts them. Where tokens were masked again, orders are those of the last commits. particles: a search's scores."""
     answer = parts.denoiser.text(response)
-    content = [token not in parts.denoiser.eos_ids for token in trace.token]
+    last = sorted({position: n for n, position in enumerate(trace.position)}.values())
+    position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
+    content = [trace.token[n] not in parts.denoiser.eos_ids for n in last]
     block_length, mark = config.sampler.block_length, task.benchmark.mark(example, answer)
     return {
         "id": example.id,
@@ -257,11 +299,13 @@ def _sample(
         "mark": asdict(mark) if mark else None,
         "reward": reward,
         "measures": {},
-        "order": order_statistics(trace.position, trace.step, block_length, content),
-        "order_with_eos": order_statistics(trace.position, trace.step, block_length),
+        "order": order_statistics(position, step, block_length, content),
+        "order_with_eos": order_statistics(position, step, block_length),
         "steering": steering(trace),
         "tokens": response,
         "committed": len(trace.step),
+        "masked_again": len(trace.step) - len(last),
+        "particles": particles,
         "cost": asdict(cost),
     }
 
@@ -275,6 +319,7 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     scales = hashlib.sha256(json.dumps(parts.replayed, sort_keys=True).encode()).hexdigest() if parts.replayed else None
     return weights | {
         "replayed": scales,
+        "frequencies": hashlib.sha256(parts.pc.frequency_V.numpy().tobytes()).hexdigest() if parts.pc else None,
         "statistics": asdict(parts.statistics) if parts.statistics else None,
         "benchmark": {"version": version, "examples": len(task.examples), "sha256": digest},
     }

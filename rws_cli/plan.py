@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rws_cli.decoding.schedules import SCHEDULES
 from rws_cli.experiment import automatic_batch, prepare
 from rws_cli.models.checkpoint import weight_count
-from rws_cli.schema import Config, RewardGuidance
+from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 
 
 def plan(config: Config) -> dict[str, int | float | None]:
@@ -17,19 +18,32 @@ def plan(config: Config) -> dict[str, int | float | None]:
     """
     task = prepare(config)
     sampler = config.sampler
-    steps = sampler.blocks * min(sampler.steps_per_block, sampler.block_length)
-    passes = steps * (2 if sampler.cfg_scale > 0 else 1)
+    reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
+    steps = sampler.blocks * reviews * SCHEDULES[sampler.schedule.kind](sampler).steps
+    if isinstance(sampler.schedule, FixedSchedule):
+        steps = min(steps, sampler.gen_length * reviews)  # the rest would commit nothing
+    search: Any = sampler.search
+    decodings = sampler.particles * getattr(search, "sweeps", 1)
+    passes = steps * decodings * (2 if sampler.cfg_scale > 0 else 1)
     tokens = passes * sum(len(prompt) + (task.turn[i] + 1) * sampler.gen_length for i, prompt in task.prompts.items())
     weights = weight_count(task.prepared.path, config.model.revision)
     guidance: Any = sampler.guidance
-    calls = -(-steps // guidance.every) if isinstance(guidance, RewardGuidance) else 0
+    calls = sampler.blocks * (reviews - 1) * getattr(sampler.review, "window", 0)
+    if isinstance(guidance, RewardGuidance):
+        calls += -(-steps // guidance.every)
+    if isinstance(guidance, EntrgiGuidance):
+        calls += steps * guidance.steps
+    if isinstance(search, FkSteering):
+        calls += (steps - 1) // search.every * search.completions
+    if isinstance(search, BestOfN | FkSteering):
+        calls += 1
     return {
         "examples": len(task.prompts),
         "rows at a time": config.runtime.batch_size or automatic_batch(config, task),
         "steps per example": steps,
         "MDM passes, at most": passes * len(task.prompts),
         "tokens through the MDM, at most": tokens,
-        "reward calls, at most": calls * len(task.prompts),
+        "reward calls, at most": calls * decodings * len(task.prompts),
         "MDM weights": weights,
         "MDM FLOPs, about": None if weights is None else 2.0 * weights * tokens,
     }

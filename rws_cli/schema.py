@@ -178,13 +178,206 @@ class ReplayGuidance:
     how: str = field(metadata=limits(choices=("own", "constant", "schedule", "shuffled")))
 
 
+@dataclass
+class EntrgiGuidance:
+    """Gradients of a reward model, through embeddings mixed by entropy (EntRGi, arXiv 2602.05000); see
+    rewards/gradient.py. steps: gradient steps a decoding step; rate: Adam's; temperature: of the mixture."""
+
+    kind: str
+    steps: int = field(metadata=limits(min=1))
+    rate: float = field(metadata=limits(above=0.0))
+    temperature: float = field(metadata=limits(above=0.0))
+
+
 GUIDANCES = {
     "none": NoGuidance,
     "temperature": TemperatureGuidance,
     "rws": RewardGuidance,
     "replay": ReplayGuidance,
+    "entrgi": EntrgiGuidance,
 }
-ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right")
+ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right", "pc")
+
+
+@dataclass
+class PcOrder:
+    """PC-Sampler's. decay: λ, a position; cap: α. frequencies: a file that rws corpus wrote; null reads frequencies.json
+    of the model's checkpoint."""
+
+    decay: float = field(metadata=limits(min=0.0))
+    cap: float = field(metadata=limits(above=0.0))
+    frequencies: str | None
+
+
+# Schedules: what they do stands at the class of the same name in decoding/schedules.py.
+
+
+@dataclass
+class FixedSchedule:
+    kind: str
+
+
+@dataclass
+class ThresholdSchedule:
+    kind: str
+    threshold: float = field(metadata=limits(above=0.0, max=1.0))
+
+
+@dataclass
+class FactorSchedule:
+    kind: str
+    factor: float = field(metadata=limits(above=0.0))
+
+
+@dataclass
+class EntropyBoundSchedule:
+    kind: str
+    gamma: float = field(metadata=limits(min=0.0))
+
+
+@dataclass
+class KlassSchedule:
+    kind: str
+    threshold: float = field(metadata=limits(above=0.0, max=1.0))
+    kl: float = field(metadata=limits(above=0.0))
+    history: int = field(metadata=limits(min=1))
+
+
+@dataclass
+class ProphetSchedule:
+    """Gaps between the two highest logits, in the first, second and last third of a block's steps."""
+
+    kind: str
+    early: float = field(metadata=limits(min=0.0))
+    middle: float = field(metadata=limits(min=0.0))
+    late: float = field(metadata=limits(min=0.0))
+
+
+@dataclass
+class DreamSchedule:
+    kind: str
+    eps: float = field(metadata=limits(above=0.0, max=0.5))
+    origin: bool
+
+
+@dataclass
+class RemdmSchedule:
+    """t_on, t_off: between them α holds and tokens are masked again, only there; both null: always, and α never holds."""
+
+    kind: str
+    sigma: str = field(metadata=limits(choices=("cap", "rescale", "conf")))
+    eta: float = field(metadata=limits(min=0.0, max=1.0))
+    t_on: float | None = field(metadata=limits(above=0.0, max=1.0))
+    t_off: float | None = field(metadata=limits(above=0.0, max=1.0))
+
+
+@dataclass
+class RefineSchedule:
+    kind: str
+    fill: float = field(metadata=limits(above=0.0, max=1.0))
+    rounds: int = field(metadata=limits(min=0))
+    remask: int = field(metadata=limits(min=1))
+
+
+@dataclass
+class WinoSchedule:
+    """most: tokens committed a step; null is no limit."""
+
+    kind: str
+    threshold: float = field(metadata=limits(above=0.0, max=1.0))
+    verify: float = field(metadata=limits(min=0.0, max=1.0))
+    most: int | None = field(metadata=limits(min=1))
+
+
+SCHEDULES = {
+    "fixed": FixedSchedule,
+    "threshold": ThresholdSchedule,
+    "factor": FactorSchedule,
+    "eb": EntropyBoundSchedule,
+    "klass": KlassSchedule,
+    "prophet": ProphetSchedule,
+    "dream": DreamSchedule,
+    "remdm": RemdmSchedule,
+    "refine": RefineSchedule,
+    "wino": WinoSchedule,
+}
+COUNTED = ("fixed", "prophet", "dream", "remdm", "refine")
+"""Schedules that read sampler.steps and tokens_per_step; the others take as many steps as they need."""
+REMASKING = ("remdm", "refine", "wino")
+
+
+@dataclass
+class NoReview:
+    kind: str
+
+
+@dataclass
+class R3Review:
+    """R3 (arXiv 2507.08018); see decoding/review.py. rounds: at most so many reviews a block; window: blocks reviewed."""
+
+    kind: str
+    threshold: float = field(metadata=limits(above=0.0, max=1.0))
+    rounds: int = field(metadata=limits(min=1))
+    window: int = field(metadata=limits(min=1))
+    choose: str = field(metadata=limits(choices=("confidence", "random")))
+
+
+REVIEWS = {"none": NoReview, "r3": R3Review}
+
+
+# Searches: see decoding/search.py. particles: answers to one prompt that are decoded side by side.
+
+
+@dataclass
+class NoSearch:
+    kind: str
+
+
+@dataclass
+class BestOfN:
+    kind: str
+    particles: int = field(metadata=limits(min=1))
+
+
+@dataclass
+class SelfRewardingSmc:
+    """ess: resample at a block's end where the effective sample size is below this share of the particles."""
+
+    kind: str
+    particles: int = field(metadata=limits(min=1))
+    ess: float = field(metadata=limits(min=0.0, max=1.0))
+    ending: str = field(metadata=limits(choices=("best", "draw")))
+
+
+@dataclass
+class FkSteering:
+    """beta: of the target p(x)·exp(r(x)/β). every: steps between resamplings. completions: of each intermediate sequence,
+    drawn (sample) or the likeliest (argmax, one)."""
+
+    kind: str
+    particles: int = field(metadata=limits(min=1))
+    beta: float = field(metadata=limits(above=0.0))
+    potential: str = field(metadata=limits(choices=("difference", "max", "sum")))
+    every: int = field(metadata=limits(min=1))
+    completions: int = field(metadata=limits(min=1))
+    fill: str = field(metadata=limits(choices=("argmax", "sample")))
+    ending: str = field(metadata=limits(choices=("best", "draw")))
+
+
+@dataclass
+class ParticleGibbs(FkSteering):
+    """sweeps: how often; from the second on the first particle is the answer that the sweep before ended with."""
+
+    sweeps: int = field(metadata=limits(min=1))
+
+
+SEARCHES = {
+    "none": NoSearch,
+    "best_of_n": BestOfN,
+    "smc": SelfRewardingSmc,
+    "fk": FkSteering,
+    "particle_gibbs": ParticleGibbs,
+}
 
 
 @dataclass
@@ -192,6 +385,7 @@ class Sampler:
     """How a response is decoded. Lengths are in tokens; `steps` counts over the whole response.
 
     steps, tokens_per_step: one of them; both null is one token a step.
+    order_temperature: 0 commits the highest scores; above, positions are drawn from softmax(score / temperature).
     confidence: orders read the untempered softmax (raw), or the one that tokens are drawn from (tempered).
     eos: none; suppress (end tokens are committed last); stop (done once an end token has nothing masked before it).
     """
@@ -202,12 +396,21 @@ class Sampler:
     block_length: int = field(metadata=limits(min=1))
     steps: int | None = field(metadata=limits(min=1))
     tokens_per_step: int | None = field(metadata=limits(min=1))
+    order_temperature: float = field(metadata=limits(min=0.0))
     temperature: float = field(metadata=limits(min=0.0))
     top_p: float = field(metadata=limits(above=0.0, max=1.0))
     cfg_scale: float = field(metadata=limits(min=0.0))
     confidence: str = field(metadata=limits(choices=("raw", "tempered")))
     eos: str = field(metadata=limits(choices=("none", "suppress", "stop")))
     guidance: Any
+    schedule: Any
+    review: Any
+    search: Any
+    pc: PcOrder | None
+
+    @property
+    def particles(self) -> int:
+        return getattr(self.search, "particles", 1)
 
     @property
     def blocks(self) -> int:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.schema import Model, NoGuidance, Sampler
+from rws_cli.schema import FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -31,6 +31,11 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
         "confidence": "raw",
         "eos": "none",
         "guidance": NoGuidance("none"),
+        "order_temperature": 0.0,
+        "schedule": FixedSchedule("fixed"),
+        "review": NoReview("none"),
+        "search": NoSearch("none"),
+        "pc": None,
     }
     return Sampler(**(values | settings))
 

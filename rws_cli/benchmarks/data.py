@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,6 @@ class FromData:
 
 def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -> list[Row]:
     """Rows of a local file, or of the hub's data set if `path` is None. Raises UsageError."""
-    import datasets
-
-    datasets.disable_progress_bars()
     if path is not None and path.startswith(REMOTE):
         source: dict[str, Any] = {"path": FORMATS[Path(path).suffix], "data_files": path, "split": "train"}
     elif path is not None:
@@ -142,10 +139,18 @@ def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -
         source = {"path": settings.hub, "name": settings.subset, "revision": settings.revision, "split": split}
     else:
         raise UsageError(f"benchmark={settings.name} needs data: set benchmark.path=<file> or benchmark.hub=<name>.")
+    named = f"{key}={path}" if path else f"benchmark.hub={settings.hub}"
+    advice = "" if path and not path.startswith(REMOTE) else f" Offline, set {key} to a file with the same fields."
+    return list(rows_of(source, named, advice))
+
+
+def rows_of(source: dict[str, Any], named: str, advice: str = "") -> Iterable[Row]:
+    """The rows of what datasets.load_dataset takes. Raises UsageError, calling it `named`, if it cannot be read."""
+    import datasets
+
+    datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(**source).to_list()
+        yield from datasets.load_dataset(**source)
     except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
         reason = " ".join(str(error).split())[:300]
-        named = f"{key}={path}" if path else f"benchmark.hub={settings.hub}"
-        advice = "" if path and not path.startswith(REMOTE) else f" Offline, set {key} to a file with the same fields."
         raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error

@@ -17,16 +17,23 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import Statistics, apply, count_reversals, fill, normalize, scale
-from rws_cli.decoding.orders import ORDERS
+from rws_cli.decoding.orders import PC, draw_order, order_scores
 from rws_cli.decoding.prediction import GUMBEL, Prediction, log_softmax, propose, temper
 from rws_cli.decoding.replay import Scales, scale_at
-from rws_cli.decoding.schedules import best, commits_per_step
+from rws_cli.decoding.review import review
+from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
 from rws_cli.errors import RunError
-from rws_cli.schema import ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
+from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
+
+LAST = 1 << 62
+"""A step after all others."""
 
 
 class Denoiser(Protocol):
-    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32."""
+    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32.
+
+    `shadowed` answers for a block that is asked about a second time, blind to itself; only WINO calls it.
+    """
 
     @property
     def mask_id(self) -> int: ...
@@ -35,6 +42,10 @@ class Denoiser(Protocol):
     def eos_ids(self) -> tuple[int, ...]: ...
 
     def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor: ...
+
+    def shadowed(
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass
@@ -50,10 +61,14 @@ class Cost:
     reward_seconds: float = 0.0
     seconds: float = 0.0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
 
 @dataclass
 class RowTrace:
-    """One entry a committed token, in the order of commits (positions ascending within a step).
+    """One entry a committed token, in the order of commits (positions ascending within a step). Where a method masks
+    tokens again, a position has an entry for each time that it was committed.
 
     confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
     step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
@@ -71,6 +86,11 @@ class RowTrace:
     reversals: list[int | None] = field(default_factory=list)
     other_set: list[bool | None] = field(default_factory=list)
 
+    def until(self, step: int) -> RowTrace:
+        """A copy, as far as a step."""
+        n = sum(s <= step for s in self.step)
+        return RowTrace(*(values[:n] for values in vars(self).values()))
+
 
 class Scorer(Protocol):
     """Scores the texts of some rows: (rows, filled response tokens (B, G), share filled, step) → a score for each.
@@ -83,6 +103,25 @@ class Scorer(Protocol):
     def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]: ...
 
 
+class Mover(Protocol):
+    """Moves the logits (N, V) at the wanted positions (B, G) of some rows, as gradient guidance does. It charges its
+    calls to the rows' costs."""
+
+    def __call__(self, rows: list[int], canvas: Canvas, logits_NV: Tensor, wanted_BG: Tensor, step: int) -> Tensor: ...
+
+
+class Particles(Protocol):
+    """Rows in groups that answer one prompt, and are weighed and copied as the loop goes; see search.py."""
+
+    def weigh(
+        self, canvas: Canvas, active_B: Tensor, logits_NV: Tensor, wanted_BG: Tensor, step: int
+    ) -> Tensor | None: ...
+
+    def committed(self, decoding: Decoding, log_p_B: Tensor, step: int) -> None: ...
+
+    def block_ended(self, step: int) -> Tensor | None: ...
+
+
 @contextmanager
 def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
     """Divide the seconds spent inside equally among `rows`."""
@@ -93,7 +132,6 @@ def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
         setattr(costs[row], name, getattr(costs[row], name) + share)
 
 
-@torch.inference_mode()
 def decode(
     denoiser: Denoiser,
     canvas: Canvas,
@@ -102,127 +140,240 @@ def decode(
     costs: list[Cost] | None = None,
     on_step: Callable[[int], None] = lambda committed: None,
     replayed: Sequence[Scales] = (),
+    mover: Mover | None = None,
+    pc: PC | None = None,
+    particles: Particles | None = None,
+    most_rows: int | None = None,
 ) -> list[RowTrace]:
     """Fill the canvas in place, block by block (LLaDA, arXiv 2502.09992, semi-autoregressive for several blocks).
 
-    scorer and replayed, scales for each row, are what reward guidance and replay guidance need.
-    Rows are independent: each row's result is the same alone or in any batch. Returns a trace for each row, adds to
-    `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if logits are not numbers.
+    scorer: for whatever reads a reward; replayed: scales for each row, for replay guidance; mover: for gradient guidance;
+    pc: for the order pc; particles: for a search, by which rows are copied over each other. most_rows: rows in one
+    forward pass (all of them, if not given).
+    Rows are independent but for particles of one group: each row's result is the same alone or in any batch. Returns a
+    trace for each row, adds to `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if
+    logits are not numbers.
     """
-    size = len(canvas.tokens_BL)
-    costs = [Cost() for _ in range(size)] if costs is None else costs
-    traces = [RowTrace() for _ in range(size)]
+    costs = [Cost() for _ in range(len(canvas.tokens_BL))] if costs is None else costs
     guide = _Guide(sampler, scorer, replayed)
-    position_G = torch.arange(sampler.gen_length, device=canvas.tokens_BL.device)
-    step = -1
-    for block in range(sampler.blocks):
-        inside_G = position_G // sampler.block_length == block
-        for count in commits_per_step(sampler.block_length, sampler.steps_per_block):
-            step += 1
-            open_BG = canvas.masked_BG & inside_G
-            rows = open_BG.any(1).nonzero()[:, 0]
-            if count == 0 or len(rows) == 0:
-                continue
-            with charge(costs, rows.tolist(), "seconds"):
-                move = _step(denoiser, canvas, sampler, guide, costs, traces, rows, open_BG[rows], step, count)
-            _compare_with_unscaled(move, traces, rows.tolist())  # to look is not to decode: nobody is charged for it
-            on_step(int(move.ranking.chosen_BG.sum()))
-    return traces
+    decoding = Decoding(denoiser, canvas, sampler, guide, costs, on_step, mover, pc, particles, most_rows)
+    with torch.inference_mode():
+        return decoding.run(scorer)
 
 
 @dataclass
 class _Ranking:
-    """How a step ranks the open positions: proposed tokens, untempered log-probabilities, scores and choice."""
+    """How a step ranks the open positions: proposed tokens, and what it knows of them."""
 
     token_N: Tensor
-    raw_NV: Tensor
-    score_BG: Tensor
-    chosen_BG: Tensor
+    ranked: Ranked
 
 
-@dataclass
-class _Move:
-    """A step that was made, and, where something scaled the logits, how to rank without it."""
+class Decoding:
+    """A batch being decoded. Tensors cover all its rows; psi_BG is the probability of each token when it was committed,
+    and `memory` what the schedule keeps."""
 
-    ranking: _Ranking
-    open_BG: Tensor
-    unscaled: Callable[[], _Ranking] | None
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        canvas: Canvas,
+        sampler: Sampler,
+        guide: _Guide,
+        costs: list[Cost],
+        on_step: Callable[[int], None],
+        mover: Mover | None,
+        pc: PC | None,
+        particles: Particles | None,
+        most_rows: int | None,
+    ) -> None:
+        self.denoiser, self.canvas, self.sampler, self.guide, self.costs = denoiser, canvas, sampler, guide, costs
+        self.on_step, self.mover, self.pc, self.particles = on_step, mover, pc, particles
+        self.most_rows = most_rows or len(canvas.tokens_BL)
+        self.schedule = SCHEDULES[sampler.schedule.kind](sampler)
+        self.traces = [RowTrace() for _ in range(len(canvas.tokens_BL))]
+        self.psi_BG = torch.zeros(canvas.masked_BG.shape, dtype=torch.float64, device=canvas.tokens_BL.device)
+        self.memory: dict[str, Tensor] = {}
 
+    def run(self, scorer: Scorer | None) -> list[RowTrace]:
+        settings, length = self.sampler.review, self.sampler.block_length
+        rounds = settings.rounds if isinstance(settings, R3Review) else 0
+        place_G = torch.arange(self.sampler.gen_length, device=self.canvas.tokens_BL.device)
+        for block in range(self.sampler.blocks):
+            first = block * (1 + rounds) * self.schedule.steps
+            self.fill(place_G // length == block, block * length, first)
+            rows = list(range(len(self.traces)))
+            for number in range(1, rounds + 1):
+                assert isinstance(settings, R3Review)
+                assert scorer
+                step = first + number * self.schedule.steps
+                again_BG = review(settings, self.canvas, scorer, self.psi_BG, rows, block, length, step)
+                rows = again_BG.any(1).nonzero()[:, 0].tolist()
+                if not rows:
+                    break
+                self.mask(again_BG)
+                start = max(0, block + 1 - settings.window) * length
+                self.fill((place_G >= start) & (place_G < (block + 1) * length), start, step)
+            if self.particles:
+                self.copy_rows(self.particles.block_ended(first))
+        return self.traces
 
-def _step(
-    denoiser: Denoiser,
-    canvas: Canvas,
-    sampler: Sampler,
-    guide: _Guide,
-    costs: list[Cost],
-    traces: list[RowTrace],
-    rows: Tensor,
-    open_BG: Tensor,
-    step: int,
-    count: int,
-) -> _Move:
-    """One step on the rows that still have open positions."""
-    part = canvas.rows(rows)
-    listed = rows.tolist()
-    wanted_BG = part.masked_BG if guide.reads_all else open_BG
-    with charge(costs, listed, "mdm_seconds"):
-        logits_NV = _predict(denoiser, part, wanted_BG, sampler.cfg_scale)
-    for row, tokens in zip(listed, part.attention_BL.sum(1).tolist(), strict=True):
-        passes = 2 if sampler.cfg_scale > 0 else 1
-        costs[row].mdm_passes += passes
-        costs[row].mdm_tokens += passes * tokens
+    def fill(self, inside_G: Tensor, start: int, first: int) -> None:
+        """Decode until nothing inside is masked; `start` is the first position inside, `first` the number of its first
+        step."""
+        started_B = (self.canvas.masked_BG & inside_G).sum(-1)
+        for index in range(self.schedule.steps):
+            m = self.moment(inside_G, started_B, index, first + index)
+            if (again_BG := self.schedule.before(m)) is not None:
+                self.mask(again_BG)
+                m = self.moment(inside_G, started_B, index, first + index)
+            open_BG = self.schedule.candidates(m)
+            rows = open_BG.any(1).nonzero()[:, 0].tolist()
+            chosen_BG, shadow_BG = torch.zeros_like(open_BG), None
+            if rows:
+                with charge(self.costs, rows, "seconds"):
+                    chosen_BG, shadow_BG, look = self.step(m, open_BG, rows, inside_G, start)
+                look()  # to look is not to decode: nobody is charged for it
+                self.on_step(int(chosen_BG.sum()))
+            if (again_BG := self.schedule.after(chosen_BG, shadow_BG, m)) is not None:
+                self.mask(again_BG)
 
-    scale_B, reward_B = guide(logits_NV, part, wanted_BG, listed, step)
-    here_N = open_BG[wanted_BG]
-    row_N, position_N = open_BG.nonzero().unbind(1)
-    plain_NV = logits_NV[here_N].double()
-    z_NV = plain_NV if scale_B is None else apply(plain_NV, scale_B[row_N], guide.target)
-    key_N = part.key_B[row_N]
+    def moment(self, inside_G: Tensor, started_B: Tensor, index: int, step: int) -> Moment:
+        masked_BG = self.canvas.masked_BG
+        return Moment(
+            index, step, masked_BG & inside_G, ~masked_BG & inside_G, started_B, self.psi_BG, self.canvas.key_B,
+            self.memory,
+        )  # fmt: skip
 
-    def rank(z_NV: Tensor) -> _Ranking:
-        tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
-        token_N = propose(tempered_NV, sampler.temperature, canvas.mask_id, key_N, step, position_N, GUMBEL)
-        raw_NV = log_softmax(z_NV)
-        log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
-        score_N = ORDERS[sampler.order](log_p_NV, Prediction(position_N, token_N), key_N, step)
-        if sampler.eos == "suppress":
-            is_end_N = torch.isin(token_N, torch.tensor(denoiser.eos_ids, device=token_N.device))
-            score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
-        score_BG = torch.full(open_BG.shape, -torch.inf, dtype=torch.float64, device=z_NV.device)
-        score_BG[open_BG] = score_N
-        return _Ranking(token_N, raw_NV, score_BG, best(score_BG, torch.full_like(rows, count)))
+    def mask(self, again_BG: Tensor) -> None:
+        self.canvas.response_BG[again_BG] = self.canvas.mask_id
 
-    ranking = rank(z_NV)
-    chosen_N = ranking.chosen_BG[open_BG]
-    chosen_rows, chosen_positions, chosen_tokens = row_N[chosen_N], position_N[chosen_N], ranking.token_N[chosen_N]
-    canvas.response_BG[rows[chosen_rows], chosen_positions] = chosen_tokens
-    if sampler.eos == "stop":
-        stop_after_end(canvas, denoiser.eos_ids)
+    def step(
+        self, m: Moment, open_BG: Tensor, rows: list[int], inside_G: Tensor, start: int
+    ) -> tuple[Tensor, Tensor | None, Callable[[], None]]:
+        """One step on the rows that have open positions: what it committed, what a shadow says of committed tokens,
+        and a function that adds to the trace how a scale of 1 would have ranked and chosen."""
+        canvas, sampler, step = self.canvas, self.sampler, m.step
+        active_B = open_BG.any(1)
+        reads_all = self.guide.reads_all or self.particles is not None or self.mover is not None
+        wanted_BG = canvas.masked_BG & active_B[:, None] if reads_all else open_BG
+        logits_NV, shadow_BG = self.predict(rows, wanted_BG, inside_G)
+        if self.particles:
+            ancestor_B = self.particles.weigh(canvas, active_B, logits_NV, wanted_BG, step)
+            if ancestor_B is not None:
+                parts = logits_NV.split(wanted_BG.sum(1).tolist())
+                self.copy_rows(ancestor_B)
+                m = self.moment(inside_G, m.started_B[ancestor_B], m.index, step)
+                open_BG = self.schedule.candidates(m)
+                wanted_BG = wanted_BG[ancestor_B]
+                logits_NV = torch.cat([parts[a] for a in ancestor_B.tolist()])
+                rows = open_BG.any(1).nonzero()[:, 0].tolist()
+                if not rows:
+                    return torch.zeros_like(open_BG), None, lambda: None
+        if self.mover:
+            logits_NV = self.mover(rows, canvas, logits_NV, wanted_BG, step)
+        scale_B, reward_B = self.guide(logits_NV, canvas, wanted_BG, rows, step)
+        row_N, position_N = open_BG.nonzero().unbind(1)
+        plain_NV = logits_NV[open_BG[wanted_BG]].double()
+        z_NV = plain_NV if scale_B is None else apply(plain_NV, scale_B[row_N], self.guide.target)
+        rank = self.ranker(open_BG, row_N, position_N - start, position_N, step)
 
-    chosen_log_p = ranking.raw_NV[chosen_N].gather(-1, chosen_tokens[:, None])[:, 0]
-    for b, position, token, log_p in zip(
-        *(t.tolist() for t in (chosen_rows, chosen_positions, chosen_tokens, chosen_log_p.exp())), strict=True
-    ):
-        trace = traces[listed[b]]
-        trace.step.append(step)
-        trace.position.append(position)
-        trace.token.append(token)
-        trace.confidence.append(log_p)
-        trace.reward.append(reward_B[b] if reward_B else None)
-        trace.scale.append(float(scale_B[b]) if scale_B is not None else None)
-    return _Move(ranking, open_BG, None if scale_B is None else lambda: rank(plain_NV))
+        ranking = rank(z_NV)
+        self.schedule.observe(ranking.ranked, m)
+        chosen_BG = self.schedule.choose(ranking.ranked, m) & active_B[:, None]
+        chosen_N = chosen_BG[open_BG]
+        at, tokens = (row_N[chosen_N], position_N[chosen_N]), ranking.token_N[chosen_N]
+        log_p = ranking.ranked.raw_NV[chosen_N].gather(-1, tokens[:, None])[:, 0]
+        canvas.response_BG[at] = tokens
+        self.psi_BG[at] = log_p.exp()
+        if sampler.eos == "stop":
+            stop_after_end(canvas, self.denoiser.eos_ids)
+        for row, position, token, confidence in zip(*(t.tolist() for t in (*at, tokens, log_p.exp())), strict=True):
+            trace = self.traces[row]
+            trace.step.append(step)
+            trace.position.append(position)
+            trace.token.append(token)
+            trace.confidence.append(confidence)
+            trace.reward.append(reward_B[row] if reward_B else None)
+            trace.scale.append(float(scale_B[row]) if scale_B is not None else None)
+            trace.pairs.append(None)
+            trace.reversals.append(None)
+            trace.other_set.append(None)
 
+        def look() -> None:
+            if scale_B is not None:
+                plain = rank(plain_NV)
+                other_BG = self.schedule.choose(plain.ranked, m)
+                self.compare(plain.ranked.score_BG, other_BG, ranking.ranked, chosen_BG, rows)
 
-def _compare_with_unscaled(move: _Move, traces: list[RowTrace], rows: list[int]) -> None:
-    """Add to the traces of the rows of a move how a scale of 1 would have ranked and chosen."""
-    plain = move.unscaled() if move.unscaled else None
-    counts = count_reversals(plain.score_BG, move.ranking.score_BG, move.open_BG) if plain else []
-    other_B = (plain.chosen_BG != move.ranking.chosen_BG).any(1).tolist() if plain else []
-    for b, (row, committed) in enumerate(zip(rows, move.ranking.chosen_BG.sum(1).tolist(), strict=True)):
-        pairs, reversals = counts[b] if plain else (None, None)
-        traces[row].pairs += [pairs] * committed
-        traces[row].reversals += [reversals] * committed
-        traces[row].other_set += [other_B[b] if plain else None] * committed
+        if self.particles:
+            sums_B = torch.zeros(len(self.traces), dtype=torch.float64, device=log_p.device)
+            self.particles.committed(self, sums_B.index_add(0, at[0], log_p), step)
+        return chosen_BG, shadow_BG, look
+
+    def ranker(
+        self, open_BG: Tensor, row_N: Tensor, offset_N: Tensor, position_N: Tensor, step: int
+    ) -> Callable[[Tensor], _Ranking]:
+        """How logits (N, V) at the open positions rank them."""
+        sampler, key_N = self.sampler, self.canvas.key_B[row_N]
+
+        def rank(z_NV: Tensor) -> _Ranking:
+            tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
+            token_N = propose(tempered_NV, sampler.temperature, self.canvas.mask_id, key_N, step, position_N, GUMBEL)
+            raw_NV = log_softmax(z_NV)
+            log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
+            prediction = Prediction(position_N, token_N, offset_N)
+            score_N = order_scores(sampler.order, log_p_NV, prediction, key_N, step, self.pc)
+            score_N = draw_order(score_N, sampler.order, sampler.order_temperature, key_N, step, position_N)
+            log_p_N = log_p_NV.gather(-1, token_N[:, None])[:, 0]
+            if sampler.eos == "suppress":
+                is_end_N = torch.isin(token_N, torch.tensor(self.denoiser.eos_ids, device=token_N.device))
+                lowest = torch.finfo(score_N.dtype).min
+                score_N, log_p_N = score_N.masked_fill(is_end_N, lowest), log_p_N.masked_fill(is_end_N, lowest)
+            ranked = Ranked(open_BG, raw_NV, score_N, log_p_N)
+            return _Ranking(token_N, ranked)
+
+        return rank
+
+    def compare(self, plain_BG: Tensor, other_BG: Tensor, ranked: Ranked, chosen_BG: Tensor, rows: list[int]) -> None:
+        """Add to the entries of this step how the pairs and the choice differ from those of plain scores."""
+        counts = count_reversals(plain_BG[rows], ranked.score_BG[rows], ranked.open_BG[rows])
+        for row, (pairs, reversals) in zip(rows, counts, strict=True):
+            trace, other = self.traces[row], bool((other_BG[row] != chosen_BG[row]).any())
+            for n in range(len(trace.step) - int(chosen_BG[row].sum()), len(trace.step)):
+                trace.pairs[n], trace.reversals[n], trace.other_set[n] = pairs, reversals, other
+
+    def predict(self, rows: list[int], wanted_BG: Tensor, inside_G: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits at the wanted positions, and, for schedules with a shadow, the probability of each committed token of
+        the block, blind to itself (1 elsewhere)."""
+        logits, shadow_BG = [], torch.ones_like(self.psi_BG) if self.schedule.shadow else None
+        for chunk in torch.tensor(rows, device=wanted_BG.device).split(self.most_rows):
+            part, listed = self.canvas.rows(chunk), chunk.tolist()
+            extra = int(inside_G.sum()) if self.schedule.shadow else 0
+            with charge(self.costs, listed, "mdm_seconds"):
+                if shadow_BG is None:
+                    logits.append(_predict(self.denoiser, part, wanted_BG[chunk], self.sampler.cfg_scale))
+                else:
+                    found, shadow_BG[chunk] = _predict_shadowed(self.denoiser, part, wanted_BG[chunk], inside_G)
+                    logits.append(found)
+            passes = 2 if self.sampler.cfg_scale > 0 else 1
+            for row, tokens in zip(listed, part.attention_BL.sum(1).tolist(), strict=True):
+                self.costs[row].mdm_passes += passes
+                self.costs[row].mdm_tokens += passes * (tokens + extra)
+        logits_NV = torch.cat(logits)
+        if bool(torch.isnan(logits_NV).any()):
+            raise RunError("The model returned logits that are not numbers: check the checkpoint and model.dtype.")
+        return logits_NV, shadow_BG
+
+    def copy_rows(self, ancestor_B: Tensor | None) -> None:
+        """Let each row go on from where its ancestor is."""
+        if ancestor_B is None:
+            return
+        self.canvas.response_BG.copy_(self.canvas.response_BG[ancestor_B])
+        self.psi_BG = self.psi_BG[ancestor_B]
+        self.memory = {name: values[ancestor_B] for name, values in self.memory.items()}
+        parents = ancestor_B.tolist()
+        self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]
+        self.guide.copy_rows(parents)
 
 
 def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, cfg_scale: float) -> Tensor:
@@ -235,9 +386,19 @@ def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, cfg_scale: flo
         unconditional_BL[:, : part.start].masked_fill_(part.attention_BL[:, : part.start], part.mask_id)
         without_NV = denoiser.logits(unconditional_BL, part.attention_BL, wanted_BL)
         logits_NV = without_NV + (cfg_scale + 1) * (logits_NV - without_NV)
-    if bool(torch.isnan(logits_NV).any()):
-        raise RunError("The model returned logits that are not numbers: check the checkpoint and model.dtype.")
     return logits_NV
+
+
+def _predict_shadowed(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, inside_G: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits at the wanted positions, and the shadow's probability of each committed token inside (1 elsewhere)."""
+    wanted_BL, block_L = torch.zeros_like(part.attention_BL), torch.zeros_like(part.attention_BL[0])
+    wanted_BL[:, part.start :], block_L[part.start :] = wanted_BG, inside_G
+    logits_NV, shadow_BKV = denoiser.shadowed(part.tokens_BL, part.attention_BL, wanted_BL, block_L)
+    tokens_BK = part.response_BG[:, inside_G]
+    log_p_BK = log_softmax(shadow_BKV.double().flatten(0, 1)).gather(-1, tokens_BK.reshape(-1, 1)).view(tokens_BK.shape)
+    shadow_BG = torch.ones(wanted_BG.shape, dtype=torch.float64, device=wanted_BG.device)
+    shadow_BG[:, inside_G] = log_p_BK.exp().masked_fill(tokens_BK == part.mask_id, 1.0)
+    return logits_NV, shadow_BG
 
 
 def stop_after_end(canvas: Canvas, eos_ids: tuple[int, ...]) -> None:
@@ -260,30 +421,38 @@ class _Guide:
         self.reads_all = isinstance(self.settings, RewardGuidance)
         self.target = getattr(self.settings, "target", "all")
 
+    def copy_rows(self, parents: list[int]) -> None:
+        self.held = {row: self.held[a] for row, a in enumerate(parents) if a in self.held}
+        self.calls = {row: self.calls[a] for row, a in enumerate(parents) if a in self.calls}
+
     def __call__(
-        self, logits_NV: Tensor, part: Canvas, wanted_BG: Tensor, rows: list[int], step: int
+        self, logits_NV: Tensor, canvas: Canvas, wanted_BG: Tensor, rows: list[int], step: int
     ) -> tuple[Tensor | None, list[float] | None]:
-        """Scales (B,) and raw rewards of the rows of `part`; None where nothing scales the logits."""
+        """Scales (B,) and raw rewards (B,) of all rows, 1 and not a number where a row is not among `rows`; None where
+        nothing scales the logits."""
         settings = self.settings
+        scale_B = torch.ones(len(wanted_BG), dtype=torch.float64, device=logits_NV.device)
         if isinstance(settings, TemperatureGuidance):
-            return torch.full((len(rows),), settings.scale, dtype=torch.float64, device=logits_NV.device), None
+            return scale_B * settings.scale, None
         if isinstance(settings, ReplayGuidance):
-            recorded = [scale_at(self.replayed[row], step) for row in rows]
-            return torch.tensor(recorded, dtype=torch.float64, device=logits_NV.device), None
+            for row in rows:
+                scale_B[row] = scale_at(self.replayed[row], step)
+            return scale_B, None
         if not isinstance(settings, RewardGuidance):
             return None, None
         assert self.scorer is not None
-        due = [b for b, row in enumerate(rows) if self.calls.get(row, 0) % settings.every == 0]
+        due = [row for row in rows if self.calls.get(row, 0) % settings.every == 0]
         if due:
             row_N, position_N = wanted_BG.nonzero().unbind(1)
-            shown_BG = part.response_BG.clone()
-            shown_BG[wanted_BG] = fill(logits_NV, settings.fill, part.mask_id, part.key_B[row_N], step, position_N)
-            filled = (1 - part.masked_BG.double().mean(1)).tolist()
-            scores = self.scorer([rows[b] for b in due], shown_BG[due], [filled[b] for b in due], step)
-            for b, score in zip(due, scores, strict=True):
+            shown_BG = canvas.response_BG.clone()
+            shown_BG[wanted_BG] = fill(logits_NV, settings.fill, canvas.mask_id, canvas.key_B[row_N], step, position_N)
+            filled_B = 1 - canvas.masked_BG.double().mean(1)
+            scores = self.scorer(due, shown_BG[due], filled_B[due].tolist(), step)
+            for row, score in zip(due, scores, strict=True):
                 r = normalize(score, settings.normalize, self.scorer.statistics)
-                self.held[rows[b]] = (scale(r, settings), score)
+                self.held[row] = (scale(r, settings), score)
+        reward_B = [float("nan")] * len(scale_B)
         for row in rows:
             self.calls[row] = self.calls.get(row, 0) + 1
-        scales = torch.tensor([self.held[row][0] for row in rows], dtype=torch.float64, device=logits_NV.device)
-        return scales, [self.held[row][1] for row in rows]
+            scale_B[row], reward_B[row] = self.held[row]
+        return scale_B, reward_B

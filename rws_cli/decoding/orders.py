@@ -1,17 +1,29 @@
 """Orders: a score for each open position; the highest are committed first. One function an order.
 
-Each takes log-probabilities (N, V) and the prediction, and returns (N,) float64. `random` needs a key and a step.
+Each takes log-probabilities (N, V), the prediction, keys and a step (which only `random` reads), and returns (N,)
+float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rws_cli.decoding.noise import uniform
-from rws_cli.decoding.prediction import ORDER, PURPOSES, Prediction
+from rws_cli.decoding.prediction import ORDER, PLACE, PURPOSES, RANDOM, Prediction
+
+
+@dataclass(frozen=True)
+class PC:
+    """What the order `pc` needs: decay λ, cap α, and frequency_V, each token's share of a corpus (an unseen one: 1/N of
+    its N tokens)."""
+
+    decay: float
+    cap: float
+    frequency_V: Tensor
 
 
 def confidence(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
@@ -32,12 +44,20 @@ def entropy(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) 
 
 def random(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """U(0, 1), drawn anew at each step."""
-    return uniform(key_N, step * PURPOSES + ORDER, prediction.position_N, 1)[:, 0]
+    return uniform(key_N, step * PURPOSES + ORDER, prediction.position_N, RANDOM + 1)[:, RANDOM]
 
 
 def left_to_right(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """The position, negated."""
     return -prediction.position_N.double()
+
+
+def pc(log_p_NV: Tensor, prediction: Prediction, settings: PC) -> Tensor:
+    """exp(−λ·i) · min(−p(x̂) log(f(x̂) + 1e−9), α), i from the block's start (PC-Sampler, arXiv 2508.13021): sure tokens
+    first, those that a corpus is full of later, the left before the right."""
+    p_N = log_p_NV.gather(-1, prediction.token_N[:, None])[:, 0].exp()
+    surprise_N = -(settings.frequency_V.to(p_N.device)[prediction.token_N] + 1e-9).log()
+    return (-settings.decay * prediction.offset_N.double()).exp() * (p_N * surprise_N).clamp(max=settings.cap)
 
 
 ORDERS: dict[str, Callable[[Tensor, Prediction, Tensor, int], Tensor]] = {
@@ -47,3 +67,23 @@ ORDERS: dict[str, Callable[[Tensor, Prediction, Tensor, int], Tensor]] = {
     "random": random,
     "left_to_right": left_to_right,
 }
+
+
+def order_scores(
+    name: str, log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int, settings: PC | None
+) -> Tensor:
+    """The scores of the order of a name; `settings` are those of pc."""
+    if name == "pc":
+        assert settings is not None
+        return pc(log_p_NV, prediction, settings)
+    return ORDERS[name](log_p_NV, prediction, key_N, step)
+
+
+def draw_order(score_N: Tensor, name: str, temperature: float, key_N: Tensor, step: int, position_N: Tensor) -> Tensor:
+    """Scores whose highest k are a draw of k positions without replacement from softmax(score / temperature), Dream's
+    alg_temp; the scores themselves at temperature 0. A confidence counts as the probability, not its logarithm."""
+    if temperature == 0:
+        return score_N
+    score_N = score_N.exp() if name == "confidence" else score_N
+    u_N = uniform(key_N, step * PURPOSES + ORDER, position_N, PLACE + 1)[:, PLACE]
+    return score_N / temperature - (-u_N.log()).log()

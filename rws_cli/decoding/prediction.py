@@ -18,14 +18,18 @@ GUMBEL, FILL = 0, 1
 """Purposes of random numbers at one (row, step): proposing a token, filling a mask for the reward model."""
 ORDER = 2
 PURPOSES = 3
+RANDOM, PLACE, REMASK = 0, 1, 2
+"""Counters of the numbers for ORDER: a random order or choice of positions, noise on an order's scores, masking again."""
 
 
 @dataclass
 class Prediction:
-    """The open positions: position_N their places in the response, token_N the tokens proposed for them."""
+    """The open positions: position_N their places in the response, offset_N in their block, token_N the tokens proposed
+    for them."""
 
     position_N: Tensor
     token_N: Tensor
+    offset_N: Tensor
 
 
 def log_softmax(logits_NV: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate, read_config
 from rws_cli.schema import ClassifierReward, Model
 
-Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order."""
+Forward = Callable[..., Tensor]
+"""(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where
+`attention` is (B, L, L), who sees whom, a fourth argument gives positions (B, L)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,34 @@ class Denoiser(Prepared):
     def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
         """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
         return self.forward(tokens_BL, attention_BL, wanted_BL).float()
+
+    def shadowed(
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, V) as `logits` has them, and for each of the K positions in block_L those of its shadow (B, K, V).
+
+        A shadow is a mask that stands at its position's place behind the sequence. It sees the sequence but for that
+        position, and itself; the sequence sees no shadow (WINO, arXiv 2507.18578).
+        """
+        (length,), place_K = block_L.shape, block_L.nonzero()[:, 0]
+        rows, count = len(tokens_BL), len(place_K)
+        shadows_BK = torch.full((rows, count), self.mask_id, device=tokens_BL.device)
+        position_BL = position_ids(attention_BL)
+        visible = torch.zeros(rows, length + count, length + count, dtype=torch.bool, device=tokens_BL.device)
+        visible[:, :, :length] = attention_BL[:, None, :]
+        own = torch.arange(length, length + count, device=tokens_BL.device)
+        visible[:, own, place_K] = False
+        visible[:, own, own] = True
+        everyone = torch.zeros(rows, length + count, dtype=torch.bool, device=tokens_BL.device)
+        everyone[:, :length], everyone[:, length:] = wanted_BL, True
+        logits = self.forward(
+            torch.cat([tokens_BL, shadows_BK], 1),
+            visible,
+            everyone,
+            torch.cat([position_BL, position_BL[:, place_K]], 1),
+        ).float()
+        is_shadow = everyone.nonzero()[:, 1] >= length
+        return logits[~is_shadow], logits[is_shadow].view(rows, count, -1)
 
     def until_end(self, ids: list[int]) -> list[int]:
         """The ids before the first end token."""
@@ -219,17 +248,25 @@ def bidirectional_forward(model: Any, shift: int) -> Forward:
     shift: 1 where logits for position i are read at i − 1 (Dream), else 0.
     """
 
-    def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+    def forward(tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None) -> Tensor:
         states = model.model(
             input_ids=tokens_BL,
-            attention_mask=attention_BL.long(),
-            position_ids=position_ids(attention_BL),
+            attention_mask=attention.long() if position_BL is None else additive(attention, model.dtype),
+            position_ids=position_ids(attention) if position_BL is None else position_BL,
             use_cache=False,
         ).last_hidden_state
         row_N, column_N = wanted_BL.nonzero().unbind(1)
         return model.lm_head(states[row_N, (column_N - shift).clamp(min=0)])
 
     return forward
+
+
+def additive(visible_BLL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Who sees whom as the mask (B, 1, L, L) that is added to attention scores. Rows that see nothing (padding) see all."""
+    blind = ~visible_BLL & visible_BLL.any(-1, keepdim=True)
+    return torch.zeros(blind.shape, dtype=dtype, device=blind.device).masked_fill(blind, torch.finfo(dtype).min)[
+        :, None
+    ]
 
 
 def check_bidirectional(denoiser: Denoiser) -> None:

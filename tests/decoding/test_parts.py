@@ -66,7 +66,7 @@ def test_confidence_does_not_saturate() -> None:
     log_p = log_softmax(logits)
     assert log_p[:, 1].tolist() == pytest.approx([-math.log1p(math.exp(-lead)) for lead in leads.tolist()], rel=1e-12)
     torch.testing.assert_close(log_p[:, 0], log_p[:, 1] - leads)
-    prediction = Prediction(torch.arange(5), torch.ones(5, dtype=torch.long))
+    prediction = Prediction(torch.arange(5), torch.ones(5, dtype=torch.long), torch.arange(5))
     for name in ("confidence", "margin", "entropy"):
         surest_first = ORDERS[name](log_p, prediction, torch.zeros(5), 0).argsort(descending=True)
         assert surest_first.tolist() == [3, 1, 2, 0, 4], name
@@ -90,7 +90,7 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
 def test_orders_on_two_hand_made_positions() -> None:
     p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]).double()
     log_p = (p + 1e-300).log()
-    prediction = Prediction(torch.tensor([3, 1]), torch.tensor([0, 1]))
+    prediction = Prediction(torch.tensor([3, 1]), torch.tensor([0, 1]), torch.tensor([3, 1]))
     keys = torch.tensor([5, 5])
     values = {name: order(log_p, prediction, keys, 0).tolist() for name, order in ORDERS.items()}
     assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])

@@ -1,0 +1,127 @@
+"""Token frequencies of a corpus, for the order `pc`: counted with a model's own tokenizer, with where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rws_cli import __version__
+from rws_cli.errors import RunError, UsageError
+from rws_cli.runs.folder import claim_version, point_latest, write_json
+from rws_cli.runs.manifest import now
+from rws_cli.schema import Config
+
+FILE = "frequencies.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where text comes from: files (.txt is one document each, else rows of data), or a data set on the hub. field: of a
+    row, what is read. limit: documents."""
+
+    files: list[str]
+    hub: str | None
+    subset: str | None
+    split: str
+    revision: str | None
+    field: str
+    limit: int | None
+
+
+def count_corpus(config: Config, corpus: Corpus) -> Path:
+    """Count a corpus with the tokenizer of config.model; returns the file written.
+
+    Raises UsageError if the corpus cannot be read, RunError if it is empty.
+    """
+    from rws_cli.models import prepare_model
+
+    tokenizer = prepare_model(config.model).tokenizer
+    digest = hashlib.sha256()
+    counts: Counter[int] = Counter()
+    documents = 0
+    for text in documents_of(corpus):
+        documents += 1
+        digest.update(text.encode() + b"\0")
+        counts.update(tokenizer(text, add_special_tokens=False).input_ids)
+    if not counts:
+        raise RunError("The corpus holds no tokens: give files or a data set with text.")
+    source = {
+        "documents": documents, "sha256": digest.hexdigest(), **vars(corpus), "model": config.model.path, "rws": __version__,
+        "at": now(),
+    }  # fmt: skip
+    folder = claim_version(Path(config.output) / "corpus" / config.model.name)
+    write_json(folder / FILE, frequencies(counts, tokenizer, source))
+    point_latest(folder)
+    return folder / FILE
+
+
+def frequencies(counts: Counter[int], tokenizer: Any, source: dict[str, Any]) -> dict[str, Any]:
+    """The content of a frequency file: counts by token id, their sum, the vocabulary they belong to, and their source."""
+    ordered = {str(token): counts[token] for token in sorted(counts)}
+    return {"tokens": counts.total(), "vocabulary": vocabulary(tokenizer), "source": source, "counts": ordered}
+
+
+def vocabulary(tokenizer: Any) -> str:
+    """What tells one tokenizer's ids from another's."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def documents_of(corpus: Corpus) -> Iterable[str]:
+    """The documents, in order. Raises UsageError naming what cannot be read."""
+    read = 0
+    for text in _all_documents(corpus):
+        if read == corpus.limit:
+            return
+        read += 1
+        yield text
+
+
+def _all_documents(corpus: Corpus) -> Iterable[str]:
+    from rws_cli.benchmarks.data import FORMATS, rows_of
+
+    for name in corpus.files:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError(f"{name} does not exist: give text files, or data files with a field {corpus.field}.")
+        if path.suffix in FORMATS:
+            source = {"path": FORMATS[path.suffix], "data_files": str(path), "split": "train"}
+            yield from (_field(row, corpus.field, name) for row in rows_of(source, name))
+        else:
+            try:
+                yield path.read_text()
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{name} is not text in UTF-8.") from error
+    if corpus.hub:
+        hub: dict[str, Any] = {"path": corpus.hub, "name": corpus.subset, "split": corpus.split, "revision": corpus.revision}
+        hub |= {"streaming": corpus.limit is not None}
+        yield from (_field(row, corpus.field, corpus.hub) for row in rows_of(hub, f"--hub {corpus.hub}"))
+
+
+def _field(row: dict[str, Any], field: str, name: str) -> str:
+    if not isinstance(row.get(field), str):
+        raise UsageError(f"{name} has no text in a field {field} (it has {', '.join(row)}): set --field.")
+    return row[field]
+
+
+def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[float]:
+    """Each token's share of a corpus, by id; of the N tokens of a corpus, an unseen one has 1/N.
+
+    Raises UsageError if the file is missing, broken, or belongs to another tokenizer.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        counts, total = stored["counts"], int(stored["tokens"])
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{key} needs token frequencies, and there is no {path}: count a corpus with rws corpus and set {key}."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{key}={path} is no file that rws corpus wrote: {error}.") from error
+    if stored.get("vocabulary") != vocabulary(tokenizer):
+        raise UsageError(f"{key}={path} was counted with another tokenizer: count the corpus again with this model.")
+    return [counts.get(str(token), 1) / total for token in range(size)]
