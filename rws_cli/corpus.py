@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,7 @@ def vocabulary(tokenizer: Any) -> str:
 
 def documents_of(corpus: Corpus) -> Iterable[str]:
     """The documents, in order. Raises UsageError naming what cannot be read."""
-    read = 0
-    for text in _all_documents(corpus):
-        if read == corpus.limit:
-            return
-        read += 1
-        yield text
+    return islice(_all_documents(corpus), corpus.limit)
 
 
 def _all_documents(corpus: Corpus) -> Iterable[str]:
@@ -97,7 +93,12 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
             except UnicodeDecodeError as error:
                 raise UsageError(f"{name} is not text in UTF-8.") from error
     if corpus.hub:
-        hub: dict[str, Any] = {"path": corpus.hub, "name": corpus.subset, "split": corpus.split, "revision": corpus.revision}
+        hub: dict[str, Any] = {
+            "path": corpus.hub,
+            "name": corpus.subset,
+            "split": corpus.split,
+            "revision": corpus.revision,
+        }
         hub |= {"streaming": corpus.limit is not None}
         yield from (_field(row, corpus.field, corpus.hub) for row in rows_of(hub, f"--hub {corpus.hub}"))
 

@@ -86,6 +86,21 @@ class FakeDenoiser:
         self.calls.append(tokens_BL.clone())
         return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
 
+    def shadowed(
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A shadow is a mask at a position of the block that sees all but that position, and itself."""
+        position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
+        states = self.embedding[tokens_BL] + self.place[position]
+        own = self.embedding[self.mask_id] + self.place[position]
+        kernel = torch.exp(-0.2 * (position[:, :, None] - position[:, None, :]).abs().double())
+        kernel = kernel * attention_BL[:, None, :]
+        blind = kernel * (1 - torch.eye(len(block_L), dtype=torch.float64))
+        mixed = torch.tanh((blind @ states + own) / (blind.sum(-1, keepdim=True) + 1) * 2)
+        shadow = mixed @ self.head
+        shadow[..., self.mask_id] = -40.0
+        return self.logits(tokens_BL, attention_BL, wanted_BL), shadow[:, block_L]
+
 
 def word_tokenizer(words: list[str], **special: str) -> Any:
     """A WordLevel tokenizer over `words`, split at spaces; special names its special tokens."""

@@ -351,7 +351,8 @@ class Wino(Adaptive):
         return best(ranked.log_p_BG, sure_BG.sum(-1).clamp(min=1, max=most))
 
     def after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, m: Moment) -> Tensor | None:
-        assert shadow_BG is not None
+        if shadow_BG is None:  # nothing was open
+            return None
         doubtful_BG = m.committed_BG & (shadow_BG < self.settings.verify)
         allowed_B = torch.minimum(doubtful_BG.sum(-1), (chosen_BG.sum(-1) - 1).clamp(min=0))
         return best((-shadow_BG).masked_fill(~doubtful_BG, -torch.inf), allowed_B)

@@ -1,0 +1,523 @@
+"""Each method against a slow reference, written here from its specification: one row, one position at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from support import FakeDenoiser, make_sampler
+
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.loop import decode
+from rws_cli.decoding.noise import row_key, uniform
+from rws_cli.decoding.orders import PC
+from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
+from rws_cli.schema import (
+    DreamSchedule,
+    EntropyBoundSchedule,
+    FactorSchedule,
+    KlassSchedule,
+    ProphetSchedule,
+    R3Review,
+    RefineSchedule,
+    RemdmSchedule,
+    ThresholdSchedule,
+    WinoSchedule,
+)
+
+EXAMPLE, SEED = "example-3", 5
+KEY = torch.tensor([row_key(SEED, EXAMPLE)])
+
+
+def chance(step: int, position: int, counter: int) -> float:
+    """The runner's own uniform number, so that both draw the same. Counters: 0 random, 1 place, 2 masking again."""
+    return float(uniform(KEY, step * PURPOSES + ORDER, torch.tensor([position]), counter + 1)[0, counter])
+
+
+class Slow:
+    """One row, decoded by hand. `x` is the response; -1 is a mask. `psi` is each token's probability when committed."""
+
+    def __init__(self, model: FakeDenoiser, prompt: list[int], gen: int, temperature: float = 0.0, top_p: float = 1.0):
+        self.model, self.prompt, self.temperature, self.top_p = model, prompt, temperature, top_p
+        self.x, self.psi, self.passes = [-1] * gen, [0.0] * gen, 0
+
+    def tokens(self) -> torch.Tensor:
+        return torch.tensor([self.prompt + [self.model.mask_id if t < 0 else t for t in self.x]])
+
+    def look(self, step: int, where: list[int]) -> dict[int, dict[str, Any]]:
+        """For each masked position of `where` its logits, probabilities and proposed token."""
+        ids = self.tokens()
+        logits = self.model.full_logits(ids, torch.ones_like(ids, dtype=torch.bool))[0, len(self.prompt) :]
+        self.passes += 1
+        return {i: self.propose(logits[i], step, i) for i in where if self.x[i] < 0}
+
+    def propose(self, z: torch.Tensor, step: int, i: int) -> dict[str, Any]:
+        raw = z.softmax(-1).tolist()
+        tempered = (z / self.temperature).softmax(-1).tolist() if self.temperature else raw
+        if self.top_p < 1:
+            kept, mass = [], 0.0
+            for token in sorted(range(len(raw)), key=lambda t: -tempered[t]):
+                if mass < self.top_p:
+                    kept.append(token)
+                mass += tempered[token]
+            total = sum(tempered[t] for t in kept)
+            tempered = [tempered[t] / total if t in kept else 0.0 for t in range(len(raw))]
+        legal = [t for t in range(len(raw)) if t != self.model.mask_id]
+        if self.temperature:
+            u = uniform(KEY, step * PURPOSES + GUMBEL, torch.tensor([i]), len(raw))[0].tolist()
+            noisy = [math.log(p) - math.log(-math.log(v)) if p else -math.inf for p, v in zip(tempered, u, strict=True)]
+            token = max(legal, key=lambda t: noisy[t])
+        else:
+            token = max(legal, key=lambda t: raw[t])
+        return {"z": z.tolist(), "p": raw, "tempered": tempered, "token": token, "c": raw[token]}
+
+    def commit(self, seen: dict[int, dict[str, Any]], positions: list[int]) -> None:
+        for i in positions:
+            self.x[i], self.psi[i] = seen[i]["token"], seen[i]["c"]
+
+    def masked(self, where: list[int]) -> list[int]:
+        return [i for i in where if self.x[i] < 0]
+
+
+def fast(model: FakeDenoiser, prompt: list[int], gen: int, pc: PC | None = None, scorer=None, **settings: Any):
+    canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, SEED)
+    (trace,) = decode(model, canvas, make_sampler(gen, **settings), scorer, pc=pc)
+    return canvas.response_BG[0].tolist(), trace
+
+
+def entropy(p: list[float]) -> float:
+    return -sum(q * math.log(q) for q in p if q > 0)
+
+
+def adaptive(slow: Slow, block: int, rule) -> list[int]:
+    """Block by block, as many steps as it takes; rule: (what was seen, step in the block) → positions to commit."""
+    gen = len(slow.x)
+    for b in range(gen // block):
+        where = list(range(b * block, (b + 1) * block))
+        index = 0
+        while slow.masked(where):
+            seen = slow.look(b * block + index, where)
+            slow.commit(seen, rule(seen, index))
+            index += 1
+    return slow.x
+
+
+def surest(seen: dict[int, dict[str, Any]]) -> list[int]:
+    return sorted(seen, key=lambda i: (-seen[i]["c"], i))
+
+
+SIZES = [(8, 8), (12, 4), (9, 3)]
+PROMPT = [1, 4, 2]
+
+
+@pytest.mark.parametrize(("gen", "block"), SIZES)
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("seed", range(3))
+class TestParallel:
+    def model(self, seed: int) -> FakeDenoiser:
+        model = FakeDenoiser(seed=seed)
+        model.head *= 1.5  # sure of some tokens
+        return model
+
+    def test_threshold(self, gen: int, block: int, temperature: float, seed: int) -> None:
+        model = self.model(seed)
+
+        def rule(seen, _):
+            return [i for i in seen if seen[i]["c"] >= 0.7] or surest(seen)[:1]
+
+        slow = Slow(model, PROMPT, gen, temperature)
+        expected = adaptive(slow, block, rule)
+        settings = {"block_length": block, "temperature": temperature, "schedule": ThresholdSchedule("threshold", 0.7)}
+        assert fast(model, PROMPT, gen, **settings)[0] == expected
+        assert slow.passes < gen
+
+    def test_factor(self, gen: int, block: int, temperature: float, seed: int) -> None:
+        model = self.model(seed)
+
+        def rule(seen, _):
+            ranked = surest(seen)
+            fits = [n for n in range(1, len(ranked) + 1) if (n + 1) * (1 - seen[ranked[n - 1]]["c"]) < 1.3]
+            return ranked[: max(fits, default=1)]
+
+        expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
+        settings = {"block_length": block, "temperature": temperature, "schedule": FactorSchedule("factor", 1.3)}
+        assert fast(model, PROMPT, gen, **settings)[0] == expected
+
+    @pytest.mark.parametrize("proxy", ["entropy", "confidence", "margin"])
+    def test_entropy_bounded(self, gen: int, block: int, temperature: float, seed: int, proxy: str) -> None:
+        model = self.model(seed)
+
+        def error(one) -> float:
+            top = sorted(one["p"], reverse=True)
+            return {"entropy": entropy(one["p"]), "confidence": -one["c"], "margin": top[1] - top[0]}[proxy]
+
+        def rule(seen, _):
+            ranked = sorted(seen, key=lambda i: (error(seen[i]), i))
+            longest = 1
+            for n in range(1, len(ranked) + 1):
+                h = [entropy(seen[i]["p"]) for i in ranked[:n]]
+                if sum(h) - max(h) <= 0.8:
+                    longest = n
+            return ranked[:longest]
+
+        expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
+        settings = {"block_length": block, "temperature": temperature, "order": proxy}
+        assert fast(model, PROMPT, gen, schedule=EntropyBoundSchedule("eb", 0.8), **settings)[0] == expected
+
+    def test_klass(self, gen: int, block: int, temperature: float, seed: int) -> None:
+        model = self.model(seed)
+        history: dict[int, list[list[float]]] = {}
+
+        def rule(seen, _):
+            ready = []
+            for i, one in seen.items():
+                history.setdefault(i, []).append(one["p"])
+                past = history[i][-3:]
+                kls = [sum(q * math.log(q / p) for q, p in zip(b, a, strict=True) if q > 0)
+                       for a, b in zip(past, past[1:], strict=False)]  # fmt: skip
+                if one["c"] >= 0.5 and len(kls) == 2 and all(kl < 0.5 for kl in kls):
+                    ready.append(i)
+            return ready or surest(seen)[:1]
+
+        slow = Slow(model, PROMPT, gen, temperature)
+        expected = adaptive(slow, block, rule)
+        settings = {"block_length": block, "temperature": temperature, "schedule": KlassSchedule("klass", 0.5, 0.5, 2)}
+        assert fast(model, PROMPT, gen, **settings)[0] == expected
+
+    def test_wino(self, gen: int, block: int, temperature: float, seed: int) -> None:
+        model = self.model(seed)
+        slow = Slow(model, PROMPT, gen, temperature)
+        taken_back = 0
+        for b in range(gen // block):
+            where = list(range(b * block, (b + 1) * block))
+            index = 0
+            while slow.masked(where):
+                seen = slow.look(b * block + index, where)
+                before = [i for i in where if slow.x[i] >= 0]
+                ids = slow.tokens()
+                doubt = {}
+                for (
+                    i
+                ) in before:  # the same text, with a mask at i that alone is asked, and that alone does not see x[i]
+                    inside = torch.zeros(ids.shape[1], dtype=torch.bool)
+                    inside[len(PROMPT) + i] = True
+                    every = torch.ones_like(ids, dtype=torch.bool)
+                    _, shadow = model.shadowed(ids, every, ~every, inside)
+                    doubt[i] = float(shadow[0, 0].softmax(-1)[slow.x[i]])
+                chosen = ([i for i in surest(seen) if seen[i]["c"] > 0.4] or surest(seen))[:3]
+                chosen = chosen if seen[chosen[0]]["c"] > 0.4 else chosen[:1]
+                slow.commit(seen, chosen)
+                bad = sorted((i for i in before if doubt[i] < 0.6), key=lambda i: (doubt[i], i))[: len(chosen) - 1]
+                taken_back += len(bad)
+                for i in bad:
+                    slow.x[i] = -1
+                index += 1
+        settings = {"block_length": block, "temperature": temperature, "schedule": WinoSchedule("wino", 0.4, 0.6, 3)}
+        found, trace = fast(model, PROMPT, gen, **settings)
+        assert found == slow.x
+        assert len(trace.step) == gen + taken_back
+
+
+def test_the_factor_rule_counts_every_n() -> None:
+    """The trap: [.99, .9, .1] with f = 1 gives 2; and a first failure does not end the search for a larger n."""
+    from rws_cli.decoding.schedules import SCHEDULES, Ranked
+
+    schedule = SCHEDULES["factor"](make_sampler(3, schedule=FactorSchedule("factor", 1.0)))
+
+    def committed(*c: float, factor: float = 1.0) -> int:
+        schedule.settings.factor = factor
+        log_p = torch.tensor(c, dtype=torch.float64).log()
+        ranked = Ranked(torch.ones(1, len(c), dtype=torch.bool), torch.zeros(len(c), 2), log_p, log_p)
+        return int(schedule.choose(ranked, None).sum())  # type: ignore[arg-type]
+
+    assert committed(0.99, 0.9, 0.1) == 2
+    assert committed(0.1, 0.99, 0.9) == 2  # in whatever place
+    assert committed(0.3, 0.2) == 1
+    assert committed(0.5, 0.5, 0.5, factor=1.6) == 2
+    assert committed(0.6, 0.6, 0.6, factor=0.7) == 1
+
+
+def counted(slow: Slow, block: int, steps: int, rule, before=lambda index: None) -> list[int]:
+    """Block by block in `steps` steps; rule: (seen, index, number masked at the block's start) → positions."""
+    for b in range(len(slow.x) // block):
+        where = list(range(b * block, (b + 1) * block))
+        for index in range(steps):
+            rule(slow, where, index, b * steps + index)
+    return slow.x
+
+
+def plan(block: int, steps: int, index: int) -> int:
+    return block // steps + (index < block % steps)
+
+
+@pytest.mark.parametrize(("gen", "block"), SIZES)
+@pytest.mark.parametrize("decay", [0.0, 0.25])
+def test_pc(gen: int, block: int, decay: float) -> None:
+    """Positions count from the block's start, and the score falls with frequency: the sign and offset traps."""
+    model = FakeDenoiser(seed=2)
+    frequency = torch.arange(1, model.vocabulary + 1, dtype=torch.float64) ** 2
+    frequency /= frequency.sum()
+    slow = Slow(model, PROMPT, gen)
+
+    def rule(slow, where, index, step):
+        seen = slow.look(step, where)
+
+        def score(i: int) -> float:
+            f = float(frequency[seen[i]["token"]])
+            return math.exp(-decay * (i - where[0])) * min(-seen[i]["c"] * math.log(f + 1e-9), 2.0)
+
+        slow.commit(seen, sorted(seen, key=lambda i: (-score(i), i))[:1])
+
+    expected = counted(slow, block, block, rule)
+    settings = PC(decay, 2.0, frequency)
+    assert fast(model, PROMPT, gen, settings, block_length=block, order="pc")[0] == expected
+    assert (
+        fast(model, PROMPT, gen, block_length=block)[1].position
+        != fast(model, PROMPT, gen, settings, block_length=block, order="pc")[1].position
+    )
+
+
+def test_pc_takes_the_rarer_of_two_equally_sure_tokens() -> None:
+    from rws_cli.decoding.orders import pc
+    from rws_cli.decoding.prediction import Prediction
+
+    log_p = torch.log(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=torch.float64))
+    prediction = Prediction(torch.tensor([6, 7]), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    frequency = torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)
+    common, rare = pc(log_p, prediction, PC(0.0, 10.0, frequency)).tolist()
+    assert common == pytest.approx(-0.8 * math.log(0.9 + 1e-9))
+    assert 0 < common < rare
+    assert pc(log_p, prediction, PC(0.0, 1.0, frequency)).tolist()[1] == 1.0  # capped
+    assert pc(log_p, prediction, PC(0.5, 10.0, frequency)).tolist()[1] == pytest.approx(rare * math.exp(-0.5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prophet(seed: int) -> None:
+    model, early = FakeDenoiser(seed=seed), []
+
+    def rule(slow, where, index, step):
+        if not slow.masked(where):
+            return
+        seen = slow.look(step, where)
+        gaps = []
+        for one in seen.values():
+            top = sorted(one["z"], reverse=True)
+            gaps.append(top[0] - top[1])
+        needed = [3.0, 1.5, 0.5][3 * index // 6]
+        if sum(gaps) / len(gaps) >= needed:
+            early.append(index)
+            slow.commit(seen, list(seen))
+        else:
+            slow.commit(seen, surest(seen)[: plan(6, 6, index)])
+
+    slow = Slow(model, PROMPT, 12)
+    expected = counted(slow, 6, 6, rule)
+    found, trace = fast(model, PROMPT, 12, block_length=6, schedule=ProphetSchedule("prophet", 3.0, 1.5, 0.5))
+    assert found == expected
+    assert len(set(trace.step)) == slow.passes < 12
+    assert early
+
+
+DREAM = {"confidence": "tempered", "temperature": 0.7, "top_p": 0.9}
+
+
+@pytest.mark.parametrize("order", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize("alg_temp", [0.0, 0.4])
+@pytest.mark.parametrize("steps", [3, 5, 8])
+def test_dream_orders(order: str, alg_temp: float, steps: int) -> None:
+    """t from 1 to 1e-3; int(m(1 − s/t)) of the row's own m masked positions; positions by chance at alg_temp."""
+    model = FakeDenoiser(seed=steps)
+    times = [1 - n * (1 - 1e-3) / steps for n in range(steps + 1)]
+    slow = Slow(model, PROMPT, 8, 0.7, 0.9)
+
+    def rule(slow, where, index, step):
+        masked = slow.masked(where)
+        share = 1 - times[index + 1] / times[index]
+        count = len(masked) if index == steps - 1 else int(len(masked) * share)
+        if not count:
+            return
+        seen = slow.look(step, where)
+
+        def score(i: int) -> float:
+            p = seen[i]["tempered"]
+            top = sorted(p, reverse=True)
+            value = {"confidence": p[seen[i]["token"]], "margin": top[0] - top[1], "entropy": -entropy(p)}[order]
+            return value / alg_temp - math.log(-math.log(chance(step, i, 1))) if alg_temp else value
+
+        slow.commit(seen, sorted(seen, key=lambda i: (-score(i), i))[:count])
+
+    expected = counted(slow, 8, steps, rule)
+    settings = {"steps": steps, "order": order, "order_temperature": alg_temp, **DREAM}
+    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, False), **settings)[0] == expected
+
+
+@pytest.mark.parametrize("steps", [3, 8])
+def test_dream_origin(steps: int) -> None:
+    model = FakeDenoiser(seed=steps)
+    times = [1 - n * (1 - 1e-3) / steps for n in range(steps + 1)]
+    slow = Slow(model, PROMPT, 8, 0.7, 0.9)
+
+    def rule(slow, where, index, step):
+        share = 1 - times[index + 1] / times[index] if index < steps - 1 else 1.0
+        lucky = [i for i in slow.masked(where) if chance(step, i, 0) < share]
+        if lucky:
+            seen = slow.look(step, where)
+            slow.commit(seen, lucky)
+
+    expected = counted(slow, 8, steps, rule)
+    settings = {"steps": steps, "order": "random", **DREAM}
+    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, True), **settings)[0] == expected
+
+
+def test_dreams_counts_are_each_rows_own() -> None:
+    """The trap: a batch mean of masked counts would make a row's tokens depend on its neighbors'."""
+    model = FakeDenoiser(seed=1)
+    sampler = make_sampler(8, steps=5, eos="stop", schedule=DreamSchedule("dream", 1e-3, False), **DREAM)
+    alone = []
+    for n in range(6):
+        canvas = new_canvas([PROMPT], [f"row-{n}"], 8, model.mask_id, 0, SEED)
+        decode(model, canvas, sampler)
+        alone.append(canvas.response_BG[0].tolist())
+    together = new_canvas([PROMPT] * 6, [f"row-{n}" for n in range(6)], 8, model.mask_id, 0, SEED)
+    decode(model, together, sampler)
+    assert together.response_BG.tolist() == alone
+    assert any(model.eos_ids[0] in row for row in alone)  # some rows have fewer masked positions than others
+
+
+REMDM = [("cap", 0.3, None, None), ("rescale", 0.6, None, None), ("conf", 1.0, None, None), ("cap", 0.5, 0.6, 0.2)]
+
+
+@pytest.mark.parametrize(("sigma", "eta", "on", "off"), REMDM)
+@pytest.mark.parametrize("seed", range(3))
+def test_remdm(sigma: str, eta: float, on: float | None, off: float | None, seed: int) -> None:
+    model, steps = FakeDenoiser(seed=seed), 10
+    slow = Slow(model, PROMPT, 8, 1.0, 0.9)
+    again = 0
+
+    def alpha(t: float) -> float:
+        if on is None or t >= on:
+            return 1 - t
+        return 1 - on if t >= off else 1 - on * t / off
+
+    def rule(slow, where, index, step):
+        nonlocal again
+        t, s = 1 - index / steps, max(1 - (index + 1) / steps, 0.0)
+        a_t, a_s = alpha(t), alpha(s)
+        most = min(1.0, (1 - a_s) / a_t) if a_t else 1.0
+        if on is not None and not off < t <= on:
+            most = 0.0
+        committed = [i for i in where if slow.x[i] >= 0]
+        exps = {i: math.exp(-slow.psi[i]) for i in committed}
+        rate = {
+            i: {"cap": min(eta, most), "rescale": eta * most, "conf": most * exps[i] / sum(exps.values())}[sigma]
+            for i in committed
+        }
+        own = {"cap": min(eta, most), "rescale": eta * most, "conf": 0.0}[sigma]
+        weight = 1.0 if index == steps - 1 else (a_s - (1 - own) * a_t) / (1 - a_t)
+        lucky = [i for i in slow.masked(where) if chance(step, i, 0) < weight]
+        if lucky:
+            slow.commit(slow.look(step, where), lucky)
+        for i in committed:
+            if index < steps - 1 and chance(step, i, 2) < rate[i]:
+                slow.x[i] = -1
+                again += 1
+
+    expected = counted(slow, 8, steps, rule)
+    settings = {"steps": None, "order": "random", "temperature": 1.0, "top_p": 0.9}
+    sampler = make_sampler(8, schedule=RemdmSchedule("remdm", sigma, eta, on, off), **settings)
+    canvas = new_canvas([PROMPT], [EXAMPLE], 8, model.mask_id, 0, SEED)
+    type(sampler).steps_per_block, before = property(lambda self: steps), type(sampler).steps_per_block
+    try:
+        (trace,) = decode(model, canvas, sampler)
+    finally:
+        type(sampler).steps_per_block = before
+    assert canvas.response_BG[0].tolist() == expected
+    assert len(trace.step) == 8 + again
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_remdm_for_llada(seed: int) -> None:
+    model, block, rounds, k = FakeDenoiser(seed=seed), 8, 5, 2
+    slow = Slow(model, PROMPT, 16)
+
+    def refill(slow, where, step, count):
+        if count:
+            seen = slow.look(step, where)
+            slow.commit(seen, surest(seen)[:count])
+
+    for b in range(2):
+        where = list(range(b * block, (b + 1) * block))
+        step = b * (block + rounds)
+        left = block
+        while (block - left) < 7 / 8 * block:
+            refill(slow, where, step, 1)
+            left, step = left - 1, step + 1
+        for _ in range(rounds):
+            committed = [i for i in where if slow.x[i] >= 0]
+            for i in sorted(committed, key=lambda i: (slow.psi[i], i))[:k]:
+                slow.x[i] = -1
+            refill(slow, where, step, k)
+            step += 1
+        for _ in range(left):
+            refill(slow, where, step, 1)
+            step += 1
+    schedule = RefineSchedule("refine", 7 / 8, rounds, k)
+    found, trace = fast(model, PROMPT, 16, block_length=block, schedule=schedule)
+    assert found == slow.x
+    assert len(trace.step) == 16 + 2 * rounds * k
+
+
+class SumReward:
+    """Scores by the sum of the tokens that are there."""
+
+    statistics = Statistics(mean=20.0, std=12.0, min=0.0, max=60.0)
+
+    def __init__(self, mask_id: int) -> None:
+        self.mask_id = mask_id
+
+    def __call__(self, rows, tokens_BG, filled, step):
+        return [float(row[row != self.mask_id].sum()) for row in tokens_BG]
+
+
+@pytest.mark.parametrize("choose", ["confidence", "random"])
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_r3(choose: str, window: int, seed: int) -> None:
+    model, block, rounds, threshold = FakeDenoiser(seed=seed), 4, 2, 0.7
+    slow = Slow(model, PROMPT, 12)
+    again = 0
+
+    def fill(where: list[int], first: int) -> None:
+        started = len(slow.masked(where))
+        for index in range(block):
+            count = started // block + (index < started % block)
+            if count:
+                seen = slow.look(first + index, where)
+                slow.commit(seen, surest(seen)[:count])
+
+    for b in range(3):
+        first = b * (1 + rounds) * block
+        fill(list(range(b * block, (b + 1) * block)), first)
+        for n in range(1, rounds + 1):
+            step, gone = first + n * block, []
+            for reviewed in range(max(0, b + 1 - window), b + 1):
+                end = (reviewed + 1) * block
+                r = 1 / (1 + math.exp(-(sum(slow.x[:end]) - 20.0) / 12.0))
+                if r < threshold:
+                    inside = list(range(end - block, end))
+                    key = (lambda i: slow.psi[i]) if choose == "confidence" else lambda i: chance(step, i, 2)
+                    gone += sorted(inside, key=lambda i: (key(i), i))[: round((1 - r) * block)]
+            if not gone:
+                break
+            again += len(gone)
+            for i in gone:
+                slow.x[i] = -1
+            fill(list(range(max(0, b + 1 - window) * block, (b + 1) * block)), step)
+    review = R3Review("r3", threshold, rounds, window, choose)
+    found, trace = fast(model, PROMPT, 12, scorer=SumReward(model.mask_id), block_length=block, review=review)
+    assert found == slow.x
+    assert len(trace.step) == 12 + again
+    assert again or seed  # the first model's blocks are low
