@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -177,7 +178,7 @@ class TestParallel:
                 history.setdefault(i, []).append(one["p"])
                 past = history[i][-3:]
                 kls = [sum(q * math.log(q / p) for q, p in zip(b, a, strict=True) if q > 0)
-                       for a, b in zip(past, past[1:], strict=False)]  # fmt: skip
+                       for a, b in itertools.pairwise(past)]  # fmt: skip
                 if one["c"] >= 0.5 and len(kls) == 2 and all(kl < 0.5 for kl in kls):
                     ready.append(i)
             return ready or surest(seen)[:1]
@@ -508,8 +509,8 @@ def test_r3(choose: str, window: int, seed: int) -> None:
                 r = 1 / (1 + math.exp(-(sum(slow.x[:end]) - 20.0) / 12.0))
                 if r < threshold:
                     inside = list(range(end - block, end))
-                    key = (lambda i: slow.psi[i]) if choose == "confidence" else lambda i: chance(step, i, 2)
-                    gone += sorted(inside, key=lambda i: (key(i), i))[: round((1 - r) * block)]
+                    sure = [slow.psi[i] if choose == "confidence" else chance(step, i, 2) for i in inside]
+                    gone += [i for _, i in sorted(zip(sure, inside, strict=True))][: round((1 - r) * block)]
             if not gone:
                 break
             again += len(gone)
