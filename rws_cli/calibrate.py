@@ -22,12 +22,12 @@ from torch import Tensor
 
 from rws_cli import __version__
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.orders import PC
 from rws_cli.errors import RunError, UsageError
-from rws_cli.experiment import automatic_batch, calibrated_file, load, prepare, sources
+from rws_cli.experiment import calibrated_file, load, prepare, rows_at_once, sources
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.scorer import Renderer, renderer
@@ -69,35 +69,27 @@ def watch(
     sampler: Sampler,
     seed: int,
     pc: PC | None = None,
-) -> tuple[list[str], list[Candidate]]:
-    """Decode some examples in one batch: their answers, and every sequence that the sampler's guidance showed."""
+) -> tuple[Canvas, list[Candidate]]:
+    """Decode some examples in one batch: the canvas, and every sequence that the sampler's guidance showed."""
     ids = [example.id for example in examples]
     canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
     recorder = Recorder(renderer(denoiser, sampler), examples)
     decode(denoiser, canvas, sampler, recorder, pc=pc)
-    return [denoiser.text(row) for row in canvas.response_BG.tolist()], recorder.seen
+    return canvas, recorder.seen
 
 
 @torch.inference_mode()
 def mask_again(
-    denoiser: Denoiser,
-    examples: Sequence[Example],
-    prompts: list[list[int]],
-    sampler: Sampler,
-    seed: int,
-    pc: PC | None = None,
+    denoiser: Denoiser, examples: Sequence[Example], canvas: Canvas, sampler: Sampler, seed: int
 ) -> list[Candidate]:
-    """Decode some examples, mask what came out, and fill it in one pass, for each tenth of the fill level from 0 to 9.
+    """Mask decoded answers, and fill them in one pass, for each tenth of the fill level from 0 to 9.
 
     Which positions stay is drawn once for each example: those of one level stay at the next. Unlike along a decoding
     they are not the surest, so what fills the rest sees the text at random places.
     """
-    ids = [example.id for example in examples]
-    canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
     render = renderer(denoiser, sampler)
-    decode(denoiser, canvas, sampler, Recorder(render, examples), pc=pc)
     whole_BG, length = canvas.response_BG.clone(), sampler.gen_length
-    orders = [random.Random(f"masked {seed} {i}").sample(range(length), length) for i in ids]
+    orders = [random.Random(f"masked {seed} {e.id}").sample(range(length), length) for e in examples]
     rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
     seen = []
     for tenth in range(10):
@@ -161,17 +153,17 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     filled: list[float] = []
     masked_scores: list[float] = []
     masked_filled: list[float] = []
-    size = config.runtime.batch_size or automatic_batch(config, task)
+    size = rows_at_once(config, task)
     console = Console(stderr=True)
     examples = [example for example in task.examples if not example.follows]
     starts = range(0, len(examples), size)
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
         prompts = [task.prompts[example.id] for example in batch]
-        _, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
+        canvas, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
         scores += parts.reward.score(seen).values
         filled += [candidate.filled for candidate in seen]
-        again = mask_again(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
+        again = mask_again(parts.denoiser, batch, canvas, config.sampler, config.seed)
         masked_scores += parts.reward.score(again).values
         masked_filled += [candidate.filled for candidate in again]
     if not np.isfinite(scores).all() or np.ptp(scores) == 0:

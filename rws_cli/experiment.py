@@ -18,8 +18,8 @@ from rws_cli.config import classifiers, differing_keys
 from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import Cost, RowTrace
 from rws_cli.decoding.orders import PC
+from rws_cli.decoding.record import Cost, RowTrace
 from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.decoding.search import search
 from rws_cli.errors import UsageError
@@ -63,7 +63,8 @@ class Task:
 class Parts:
     """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
 
-    replayed: for each example the scales that replay guidance gives it. pc: what the order of that name needs.
+    replayed: for each example the scales that replay guidance gives it. pc: what the order of that name needs. map_V: the
+    reward model's token for each of the denoiser's, where gradients of the one move the other.
     """
 
     denoiser: Denoiser
@@ -71,6 +72,7 @@ class Parts:
     statistics: Statistics | None
     replayed: dict[str, Scales]
     pc: PC | None
+    map_V: torch.Tensor | None = None
 
 
 def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
@@ -153,9 +155,8 @@ def rows_at_once(config: Config, task: Task) -> int:
 
 def automatic_batch(config: Config, task: Task) -> int:
     """Rows to decode together: at most MOST_ROWS, and at most as many as have PROBABILITY_BYTES of float64 (N, V)."""
-    native = task.prepared.arguments.get("config")
-    vocabulary = getattr(native, "vocab_size", None) or len(task.prepared.tokenizer)
-    return max(1, min(MOST_ROWS, PROBABILITY_BYTES // (8 * vocabulary * config.sampler.gen_length)))
+    row_bytes = 8 * task.prepared.vocabulary * config.sampler.gen_length
+    return max(1, min(MOST_ROWS, PROBABILITY_BYTES // row_bytes))
 
 
 def load(config: Config, task: Task) -> Parts:
@@ -180,11 +181,13 @@ def load(config: Config, task: Task) -> Parts:
         )
     replayed = read_replay(config, task) if isinstance(guidance, ReplayGuidance) else {}
     pc = read_pc(config, task) if config.sampler.pc else None
-    denoiser = load_model(config.model, task.prepared)
+    map_V = None
     if isinstance(guidance, EntrgiGuidance):
         assert isinstance(reward, Classifier)
-        token_map(denoiser.tokenizer.get_vocab(), reward.tokenizer.get_vocab(), len(denoiser.tokenizer))
-    return Parts(denoiser, reward, statistics, replayed, pc)
+        ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
+        map_V = token_map(ours, theirs, task.prepared.vocabulary).to(reward.model.device)
+    denoiser = load_model(config.model, task.prepared)
+    return Parts(denoiser, reward, statistics, replayed, pc, map_V)
 
 
 def read_pc(config: Config, task: Task) -> PC:
@@ -192,9 +195,7 @@ def read_pc(config: Config, task: Task) -> PC:
     settings = config.sampler.pc
     assert settings
     path = Path(settings.frequencies or Path(task.prepared.path) / FILE)
-    native, tokenizer = task.prepared.arguments.get("config"), task.prepared.tokenizer
-    size = getattr(native, "vocab_size", None) or len(tokenizer)
-    found = read_frequencies(path, tokenizer, size, "sampler.pc.frequencies")
+    found = read_frequencies(path, task.prepared.tokenizer, task.prepared.vocabulary, "sampler.pc.frequencies")
     return PC(settings.decay, settings.cap, torch.tensor(found, dtype=torch.float64))
 
 
@@ -254,10 +255,13 @@ def decode_batch(
         scorer = RowScorer(parts.reward, renderer(denoiser, sampler), rows, costs, statistics)
     if isinstance(sampler.guidance, EntrgiGuidance):
         assert isinstance(parts.reward, Classifier)
-        mover = Mover(sampler.guidance, parts.reward, denoiser, rows, costs, sampler.temperature)
+        assert parts.map_V is not None
+        mover = Mover(sampler.guidance, parts.reward, parts.map_V, denoiser.eos_ids, rows, costs, sampler.temperature)
     replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
-    most = rows_at_once(config, task)
-    found = search(denoiser, canvas, sampler, scorer, costs, progress.step, replayed, mover, parts.pc, most)
+    found = search(
+        denoiser, canvas, sampler, scorer, costs, on_step=progress.step, replayed=replayed, mover=mover, pc=parts.pc,
+        most_rows=rows_at_once(config, task),
+    )  # fmt: skip
 
     answers_BG = canvas.response_BG[found.rows]
     rewards: list[float | None] = [None] * len(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.decoding.schedules import SCHEDULES
-from rws_cli.experiment import automatic_batch, prepare
+from rws_cli.experiment import prepare, rows_at_once
 from rws_cli.models.checkpoint import weight_count
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 
@@ -39,7 +39,7 @@ def plan(config: Config) -> dict[str, int | float | None]:
         calls += 1
     return {
         "examples": len(task.prompts),
-        "rows at a time": config.runtime.batch_size or automatic_batch(config, task),
+        "rows at a time": rows_at_once(config, task),
         "steps per example": steps,
         "MDM passes, at most": passes * len(task.prompts),
         "tokens through the MDM, at most": tokens,

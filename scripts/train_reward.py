@@ -184,8 +184,9 @@ def own_decodings(
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
-        answers, shown = watch(denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed)
-        texts, seen = texts + answers, seen + shown
+        canvas, shown = watch(denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed)
+        texts += map(denoiser.text, canvas.response_BG.tolist())
+        seen += shown
     return texts, seen
 
 

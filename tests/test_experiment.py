@@ -20,6 +20,6 @@ from rws_cli.experiment import automatic_batch
     ],
 )
 def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, rows: int) -> None:
-    prepared = SimpleNamespace(arguments={"config": SimpleNamespace(vocab_size=vocabulary)}, tokenizer=None)
+    prepared = SimpleNamespace(vocabulary=vocabulary)
     config = compose(f"sampler.gen_length={gen_length}")
     assert automatic_batch(config, SimpleNamespace(prepared=prepared)) == rows  # type: ignore[arg-type]

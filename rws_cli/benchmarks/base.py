@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -100,8 +101,8 @@ class Generated(Benchmark):
         made = [self._example(self.seed, index, self.split) for index in range(self.limit)]
         return [replace(e, follows=made[n - 1].id) if n % self.turns else e for n, e in enumerate(made)]
 
-    def mark(self, example: Example, answer: str) -> Mark:
-        raise NotImplementedError
+    @abstractmethod
+    def mark(self, example: Example, answer: str) -> Mark: ...
 
     @classmethod
     @lru_cache(maxsize=4096)

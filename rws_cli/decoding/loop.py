@@ -6,130 +6,23 @@ over tensors that know of none of these.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
-from rws_cli.decoding.guidance import Statistics, apply, count_reversals, fill, normalize, scale
+from rws_cli.decoding.guidance import apply, count_reversals, fill, normalize, scale
 from rws_cli.decoding.orders import PC, draw_order, order_scores
 from rws_cli.decoding.prediction import GUMBEL, Prediction, log_softmax, propose, temper
+from rws_cli.decoding.protocols import Denoiser, Mover, Particles, Scorer
+from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.review import review
 from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
 from rws_cli.errors import RunError
 from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
-
-LAST = 1 << 62
-"""A step after all others."""
-
-
-class Denoiser(Protocol):
-    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32.
-
-    `shadowed` answers for a block that is asked about a second time, blind to itself; only WINO calls it.
-    """
-
-    @property
-    def mask_id(self) -> int: ...
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]: ...
-
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor: ...
-
-    def shadowed(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-@dataclass
-class Cost:
-    """What one row has cost. Tokens are those put through a model, padding not counted; seconds are the row's share."""
-
-    mdm_passes: int = 0
-    mdm_tokens: int = 0
-    mdm_seconds: float = 0.0
-    reward_calls: int = 0
-    reward_hits: int = 0
-    reward_tokens: int = 0
-    reward_seconds: float = 0.0
-    seconds: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
-@dataclass
-class RowTrace:
-    """One entry a committed token, in the order of commits (positions ascending within a step). Where a method masks
-    tokens again, a position has an entry for each time that it was committed.
-
-    confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
-    step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
-    open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
-    than a scale of 1 would have (all None where nothing scales).
-    """
-
-    step: list[int] = field(default_factory=list)
-    position: list[int] = field(default_factory=list)
-    token: list[int] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
-    reward: list[float | None] = field(default_factory=list)
-    scale: list[float | None] = field(default_factory=list)
-    pairs: list[int | None] = field(default_factory=list)
-    reversals: list[int | None] = field(default_factory=list)
-    other_set: list[bool | None] = field(default_factory=list)
-
-    def until(self, step: int) -> RowTrace:
-        """A copy, as far as a step."""
-        n = sum(s <= step for s in self.step)
-        return RowTrace(*(values[:n] for values in vars(self).values()))
-
-
-class Scorer(Protocol):
-    """Scores the texts of some rows: (rows, filled response tokens (B, G), share filled, step) → a score for each.
-
-    `statistics` normalizes the scores. The scorer charges its calls to the rows' costs.
-    """
-
-    statistics: Statistics
-
-    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]: ...
-
-
-class Mover(Protocol):
-    """Moves the logits (N, V) at the wanted positions (B, G) of some rows, as gradient guidance does. It charges its
-    calls to the rows' costs."""
-
-    def __call__(self, rows: list[int], canvas: Canvas, logits_NV: Tensor, wanted_BG: Tensor, step: int) -> Tensor: ...
-
-
-class Particles(Protocol):
-    """Rows in groups that answer one prompt, and are weighed and copied as the loop goes; see search.py."""
-
-    def weigh(
-        self, canvas: Canvas, active_B: Tensor, logits_NV: Tensor, wanted_BG: Tensor, step: int
-    ) -> Tensor | None: ...
-
-    def committed(self, decoding: Decoding, log_p_B: Tensor, step: int) -> None: ...
-
-    def block_ended(self, step: int) -> Tensor | None: ...
-
-
-@contextmanager
-def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
-    """Divide the seconds spent inside equally among `rows`."""
-    started = time.perf_counter()
-    yield
-    share = (time.perf_counter() - started) / max(len(rows), 1)
-    for row in rows:
-        setattr(costs[row], name, getattr(costs[row], name) + share)
 
 
 def decode(
@@ -171,7 +64,7 @@ class _Ranking:
 
 class Decoding:
     """A batch being decoded. Tensors cover all its rows; psi_BG is the probability of each token when it was committed,
-    and `memory` what the schedule keeps."""
+    started_B how many positions were masked when the block began, and `memory` what the schedule keeps."""
 
     def __init__(
         self,
@@ -192,6 +85,7 @@ class Decoding:
         self.schedule = SCHEDULES[sampler.schedule.kind](sampler)
         self.traces = [RowTrace() for _ in range(len(canvas.tokens_BL))]
         self.psi_BG = torch.zeros(canvas.masked_BG.shape, dtype=torch.float64, device=canvas.tokens_BL.device)
+        self.started_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.int64, device=canvas.tokens_BL.device)
         self.memory: dict[str, Tensor] = {}
 
     def run(self, scorer: Scorer | None) -> list[RowTrace]:
@@ -206,7 +100,8 @@ class Decoding:
                 assert isinstance(settings, R3Review)
                 assert scorer
                 step = first + number * self.schedule.steps
-                again_BG = review(settings, self.canvas, scorer, self.psi_BG, rows, block, length, step)
+                with charge(self.costs, rows, "seconds"):
+                    again_BG = review(settings, self.canvas, scorer, self.psi_BG, rows, block, length, step)
                 rows = again_BG.any(1).nonzero()[:, 0].tolist()
                 if not rows:
                     break
@@ -220,12 +115,12 @@ class Decoding:
     def fill(self, inside_G: Tensor, start: int, first: int) -> None:
         """Decode until nothing inside is masked; `start` is the first position inside, `first` the number of its first
         step."""
-        started_B = (self.canvas.masked_BG & inside_G).sum(-1)
+        self.started_B = (self.canvas.masked_BG & inside_G).sum(-1)
         for index in range(self.schedule.steps):
-            m = self.moment(inside_G, started_B, index, first + index)
+            m = self.moment(inside_G, index, first + index)
             if (again_BG := self.schedule.before(m)) is not None:
                 self.mask(again_BG)
-                m = self.moment(inside_G, started_B, index, first + index)
+                m = self.moment(inside_G, index, first + index)
             open_BG = self.schedule.candidates(m)
             rows = open_BG.any(1).nonzero()[:, 0].tolist()
             chosen_BG, shadow_BG = torch.zeros_like(open_BG), None
@@ -237,10 +132,10 @@ class Decoding:
             if (again_BG := self.schedule.after(chosen_BG, shadow_BG, m)) is not None:
                 self.mask(again_BG)
 
-    def moment(self, inside_G: Tensor, started_B: Tensor, index: int, step: int) -> Moment:
+    def moment(self, inside_G: Tensor, index: int, step: int) -> Moment:
         masked_BG = self.canvas.masked_BG
         return Moment(
-            index, step, masked_BG & inside_G, ~masked_BG & inside_G, started_B, self.psi_BG, self.canvas.key_B,
+            index, step, masked_BG & inside_G, ~masked_BG & inside_G, self.started_B, self.psi_BG, self.canvas.key_B,
             self.memory,
         )  # fmt: skip
 
@@ -254,7 +149,8 @@ class Decoding:
         and a function that adds to the trace how a scale of 1 would have ranked and chosen."""
         canvas, sampler, step = self.canvas, self.sampler, m.step
         active_B = open_BG.any(1)
-        reads_all = self.guide.reads_all or self.particles is not None or self.mover is not None
+        reads_all = self.guide.reads_all or self.mover is not None
+        reads_all = reads_all or (self.particles is not None and self.particles.reads_all)
         wanted_BG = canvas.masked_BG & active_B[:, None] if reads_all else open_BG
         logits_NV, shadow_BG = self.predict(rows, wanted_BG, inside_G)
         if self.particles:
@@ -262,7 +158,7 @@ class Decoding:
             if ancestor_B is not None:
                 parts = logits_NV.split(wanted_BG.sum(1).tolist())
                 self.copy_rows(ancestor_B)
-                m = self.moment(inside_G, m.started_B[ancestor_B], m.index, step)
+                m = self.moment(inside_G, m.index, step)
                 open_BG = self.schedule.candidates(m)
                 wanted_BG = wanted_BG[ancestor_B]
                 logits_NV = torch.cat([parts[a] for a in ancestor_B.tolist()])
@@ -279,14 +175,12 @@ class Decoding:
 
         ranking = rank(z_NV)
         self.schedule.observe(ranking.ranked, m)
-        chosen_BG = self.schedule.choose(ranking.ranked, m) & active_B[:, None]
+        chosen_BG = self.schedule.choose(ranking.ranked, m)
         chosen_N = chosen_BG[open_BG]
         at, tokens = (row_N[chosen_N], position_N[chosen_N]), ranking.token_N[chosen_N]
         log_p = ranking.ranked.raw_NV[chosen_N].gather(-1, tokens[:, None])[:, 0]
         canvas.response_BG[at] = tokens
         self.psi_BG[at] = log_p.exp()
-        if sampler.eos == "stop":
-            stop_after_end(canvas, self.denoiser.eos_ids)
         for row, position, token, confidence in zip(*(t.tolist() for t in (*at, tokens, log_p.exp())), strict=True):
             trace = self.traces[row]
             trace.step.append(step)
@@ -307,7 +201,9 @@ class Decoding:
 
         if self.particles:
             sums_B = torch.zeros(len(self.traces), dtype=torch.float64, device=log_p.device)
-            self.particles.committed(self, sums_B.index_add(0, at[0], log_p), step)
+            self.particles.committed(canvas, self.traces, sums_B.index_add(0, at[0], log_p), step)
+        if sampler.eos == "stop":
+            stop_after_end(canvas, self.denoiser.eos_ids)
         return chosen_BG, shadow_BG, look
 
     def ranker(
@@ -369,7 +265,7 @@ class Decoding:
         if ancestor_B is None:
             return
         self.canvas.response_BG.copy_(self.canvas.response_BG[ancestor_B])
-        self.psi_BG = self.psi_BG[ancestor_B]
+        self.psi_BG, self.started_B = self.psi_BG[ancestor_B], self.started_B[ancestor_B]
         self.memory = {name: values[ancestor_B] for name, values in self.memory.items()}
         parents = ancestor_B.tolist()
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]

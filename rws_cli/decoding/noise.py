@@ -44,3 +44,10 @@ def uniform(key_N: Tensor, step: int, position_N: Tensor, count: int) -> Tensor:
     counter = torch.arange(count, device=key_N.device)
     bits = _shift_right(mix(base[:, None] + mix(counter)), 11)
     return (bits.double() + 0.5) * 2.0**-53
+
+
+def everywhere(key_B: Tensor, step: int, length: int, counter: int) -> Tensor:
+    """The uniforms of one counter at each of `length` positions, shape (B, length)."""
+    key_N = key_B.repeat_interleave(length)
+    position_N = torch.arange(length, device=key_B.device).repeat(len(key_B))
+    return uniform(key_N, step, position_N, counter + 1)[:, counter].view(-1, length)

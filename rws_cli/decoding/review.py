@@ -6,20 +6,16 @@ score to share, and which tokens go, are options of ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import normalize
-from rws_cli.decoding.noise import uniform
+from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, REMASK
+from rws_cli.decoding.protocols import Scorer
 from rws_cli.decoding.schedules import best
 from rws_cli.schema import R3Review
-
-if TYPE_CHECKING:
-    from rws_cli.decoding.loop import Scorer
 
 
 def review(
@@ -40,9 +36,7 @@ def review(
     """
     again_BG = torch.zeros_like(canvas.masked_BG)
     if settings.choose == "random":
-        place_N = torch.arange(again_BG.shape[1], device=again_BG.device).repeat(len(again_BG))
-        key_N = canvas.key_B.repeat_interleave(again_BG.shape[1])
-        keep_BG = uniform(key_N, step * PURPOSES + ORDER, place_N, REMASK + 1)[:, REMASK].view(again_BG.shape)
+        keep_BG = everywhere(canvas.key_B, step * PURPOSES + ORDER, again_BG.shape[1], REMASK)
     else:
         keep_BG = psi_BG
     for number in range(max(0, block + 1 - settings.window), block + 1):

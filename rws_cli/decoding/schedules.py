@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.decoding.noise import uniform
+from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, RANDOM, REMASK
 from rws_cli.schema import (
     DreamSchedule,
@@ -76,10 +76,7 @@ class Moment:
 
     def chance(self, counter: int) -> Tensor:
         """U(0, 1) for each position (B, G); another number for each counter."""
-        B, G = self.masked_BG.shape
-        place_N = torch.arange(G, device=self.key_B.device).repeat(B)
-        key_N = self.key_B.repeat_interleave(G)
-        return uniform(key_N, self.step * PURPOSES + ORDER, place_N, counter + 1)[:, counter].view(B, G)
+        return everywhere(self.key_B, self.step * PURPOSES + ORDER, self.masked_BG.shape[1], counter)
 
 
 @dataclass

@@ -16,7 +16,6 @@ numbers of a run without search.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,10 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import fill
-from rws_cli.decoding.loop import LAST, Cost, Decoding, Denoiser, Mover, RowTrace, Scorer, decode, stop_after_end
+from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import mix, uniform
-from rws_cli.decoding.orders import PC
-from rws_cli.decoding.replay import Scales
+from rws_cli.decoding.protocols import Denoiser, Scorer
+from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.schema import BestOfN, FkSteering, NoSearch, ParticleGibbs, Sampler, SelfRewardingSmc
 
 SWEEP, RESAMPLE, COMPLETION = 1 << 40, 1 << 41, 1 << 42
@@ -51,16 +50,12 @@ def search(
     sampler: Sampler,
     scorer: Scorer | None = None,
     costs: list[Cost] | None = None,
-    on_step: Callable[[int], None] = lambda committed: None,
-    replayed: Sequence[Scales] = (),
-    mover: Mover | None = None,
-    pc: PC | None = None,
-    most_rows: int | None = None,
+    **rest: Any,
 ) -> Found:
-    """Decode a canvas that holds sampler.particles rows for each prompt; arguments are decode's."""
+    """Decode a canvas that holds sampler.particles rows for each prompt; arguments, and the rest of them, are decode's."""
     settings, count = sampler.search, len(canvas.tokens_BL)
     if isinstance(settings, NoSearch):
-        traces = decode(denoiser, canvas, sampler, scorer, costs, on_step, replayed, mover, pc, None, most_rows)
+        traces = decode(denoiser, canvas, sampler, scorer, costs, **rest)
         return Found(list(range(count)), traces, [[] for _ in range(count)])
     costs = [Cost() for _ in range(count)] if costs is None else costs
     followed: list[RowTrace] = []
@@ -69,8 +64,9 @@ def search(
         canvas.response_BG.fill_(canvas.mask_id)
         canvas.key_B = keys_B if sweep == 0 else mix(keys_B + sweep * SWEEP)
         swarm = Swarm(settings, canvas, scorer, followed)
-        traces = decode(denoiser, canvas, sampler, scorer, costs, on_step, replayed, mover, pc, swarm, most_rows)
-        rows, scores = swarm.end()
+        traces = decode(denoiser, canvas, sampler, scorer, costs, particles=swarm, **rest)
+        with charge(costs, list(range(count)), "seconds"):
+            rows, scores = swarm.end()
         followed = [traces[row].until(LAST) for row in rows]
     canvas.key_B = keys_B
     return Found(rows, followed, scores)
@@ -92,6 +88,10 @@ class Swarm:
 
     # --- what the loop calls --------------------------------------------------------------------------------------
 
+    @property
+    def reads_all(self) -> bool:
+        return isinstance(self.settings, FkSteering)
+
     def weigh(self, canvas: Canvas, active_B: Tensor, logits_NV: Tensor, wanted_BG: Tensor, step: int) -> Tensor | None:
         """Before a step commits: weigh every particle of the prompts that are not finished by its reward so far, and
         resample. Returns each row's ancestor, None where this step weighs nothing."""
@@ -111,19 +111,17 @@ class Swarm:
         self.log_w_B = self.log_w_B + log_g_B
         return self.resample(busy_B, step)
 
-    def committed(self, decoding: Decoding, log_p_B: Tensor, step: int) -> None:
+    def committed(self, canvas: Canvas, traces: list[RowTrace], log_p_B: Tensor, step: int) -> None:
         """After a step committed: count its probability; put followed particles where their trace is."""
         self.path_B = self.path_B + log_p_B
         if isinstance(self.settings, SelfRewardingSmc):
             self.log_w_B = self.log_w_B + log_p_B
         for group, trace in enumerate(self.followed):
             row, prefix = group * self.size, trace.until(step)
-            response_G = decoding.canvas.response_BG[row]
-            response_G.fill_(decoding.canvas.mask_id)
+            response_G = canvas.response_BG[row]
+            response_G.fill_(canvas.mask_id)
             response_G[prefix.position] = torch.tensor(prefix.token, device=response_G.device)
-            decoding.traces[row] = prefix
-        if self.followed and decoding.sampler.eos == "stop":
-            stop_after_end(decoding.canvas, decoding.denoiser.eos_ids)
+            traces[row] = prefix
 
     def block_ended(self, step: int) -> Tensor | None:
         """SMC: resample the prompts whose effective sample size has fallen below its share."""

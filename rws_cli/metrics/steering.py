@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rws_cli.decoding.loop import RowTrace
+from rws_cli.decoding.record import RowTrace
 
 
 def steering(trace: RowTrace) -> dict[str, Any] | None:

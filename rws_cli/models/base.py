@@ -46,6 +46,11 @@ class Prepared:
     pad_id: int
     chat_template: bool
 
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens that the model has logits for."""
+        return getattr(self.arguments.get("config"), "vocab_size", None) or len(self.tokenizer)
+
     def encode(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
         """Token ids of a user's turn and those before it, as far as the place where the answer starts.
 

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import Canvas
-from rws_cli.decoding.loop import Cost, charge
 from rws_cli.decoding.prediction import FILL, propose
+from rws_cli.decoding.record import Cost, charge
 from rws_cli.errors import UsageError
-from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.schema import EntrgiGuidance
 
@@ -48,22 +47,22 @@ def token_map(denoiser: dict[str, int], reward: dict[str, int], size: int) -> Te
 
 
 class Mover:
-    """Moves the logits of one batch; see decoding/loop.py for the protocol."""
+    """Moves the logits of one batch (decoding.protocols.Mover); map_V: what token_map gave."""
 
     def __init__(
         self,
         settings: EntrgiGuidance,
         reward: Classifier,
-        denoiser: Denoiser,
+        map_V: Tensor,
+        eos_ids: tuple[int, ...],
         examples: Sequence[Example],
         costs: list[Cost],
         temperature: float,
     ) -> None:
-        self.settings, self.reward, self.denoiser = settings, reward, denoiser
+        self.settings, self.reward, self.map_V, self.eos_ids = settings, reward, map_V, eos_ids
         self.examples, self.costs, self.temperature = examples, costs, temperature
         self.embedding = reward.model.get_input_embeddings().weight
         self.around = [self._around(example) for example in examples]
-        self.map_V: Tensor | None = None
 
     def _around(self, example: Example) -> tuple[list[int], list[int]]:
         """The reward model's tokens before and after an answer."""
@@ -75,11 +74,6 @@ class Mover:
         return before_ids, after_ids
 
     def __call__(self, rows: list[int], canvas: Canvas, logits_NV: Tensor, wanted_BG: Tensor, step: int) -> Tensor:
-        if self.map_V is None:
-            size = logits_NV.shape[-1]
-            with torch.inference_mode(False):
-                known = token_map(self.denoiser.tokenizer.get_vocab(), self.reward.tokenizer.get_vocab(), size)
-                self.map_V = known.to(logits_NV.device)
         row_N, position_N = wanted_BG.nonzero().unbind(1)
         token_N = propose(
             logits_NV.double() / (self.temperature or 1.0), self.temperature, canvas.mask_id, canvas.key_B[row_N], step,
@@ -102,7 +96,6 @@ class Mover:
 
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
         """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
-        assert self.map_V is not None
         known_V = self.map_V >= 0
         z_NK = z_NV[:, known_V] / self.settings.temperature
         q_NK = z_NK.softmax(-1).to(self.embedding.dtype)
@@ -116,11 +109,8 @@ class Mover:
         self, rows: list[int], listed: list[list[int]], soft_NE: Tensor, row_N: list[int], position_N: list[int]
     ) -> tuple[Tensor, list[int]]:
         """Rewards (rows,) of answers whose masks are read as mixtures, and the tokens read."""
-        assert self.map_V is not None
-        mapping, place = (
-            self.map_V.tolist(),
-            {(r, p): n for n, (r, p) in enumerate(zip(row_N, position_N, strict=True))},
-        )
+        mapping = self.map_V.tolist()
+        place = {(r, p): n for n, (r, p) in enumerate(zip(row_N, position_N, strict=True))}
         texts = []
         for row in rows:
             before, after = self.around[row]
@@ -128,7 +118,7 @@ class Mover:
             for position, token in enumerate(listed[row]):
                 if (n := place.get((row, position))) is not None:
                     parts.append(soft_NE[n : n + 1])
-                elif token in self.denoiser.eos_ids:
+                elif token in self.eos_ids:
                     break
                 elif mapping[token] >= 0:
                     parts.append(self.embedding[mapping[token]][None])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import Cost, charge
+from rws_cli.decoding.record import Cost, charge
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward
 from rws_cli.schema import Sampler

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import Cost, decode
+from rws_cli.decoding.loop import decode
+from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError
 from rws_cli.schema import RewardGuidance, TemperatureGuidance
 

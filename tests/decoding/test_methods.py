@@ -241,7 +241,7 @@ def test_the_factor_rule_counts_every_n() -> None:
     assert committed(0.6, 0.6, 0.6, factor=0.7) == 1
 
 
-def counted(slow: Slow, block: int, steps: int, rule, before=lambda index: None) -> list[int]:
+def counted(slow: Slow, block: int, steps: int, rule) -> list[int]:
     """Block by block in `steps` steps; rule: (seen, index, number masked at the block's start) → positions."""
     for b in range(len(slow.x) // block):
         where = list(range(b * block, (b + 1) * block))
@@ -427,15 +427,9 @@ def test_remdm(sigma: str, eta: float, on: float | None, off: float | None, seed
                 again += 1
 
     expected = counted(slow, 8, steps, rule)
-    settings = {"steps": None, "order": "random", "temperature": 1.0, "top_p": 0.9}
-    sampler = make_sampler(8, schedule=RemdmSchedule("remdm", sigma, eta, on, off), **settings)
-    canvas = new_canvas([PROMPT], [EXAMPLE], 8, model.mask_id, 0, SEED)
-    type(sampler).steps_per_block, before = property(lambda self: steps), type(sampler).steps_per_block
-    try:
-        (trace,) = decode(model, canvas, sampler)
-    finally:
-        type(sampler).steps_per_block = before
-    assert canvas.response_BG[0].tolist() == expected
+    settings = {"steps": steps, "order": "random", "temperature": 1.0, "top_p": 0.9}
+    found, trace = fast(model, PROMPT, 8, schedule=RemdmSchedule("remdm", sigma, eta, on, off), **settings)
+    assert found == expected
     assert len(trace.step) == 8 + again
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import Cost, decode
+from rws_cli.decoding.loop import decode
+from rws_cli.decoding.record import Cost
 from rws_cli.decoding.search import Found, search
 from rws_cli.schema import BestOfN, FkSteering, ParticleGibbs, SelfRewardingSmc
 
@@ -36,6 +37,13 @@ class TableReward:
 
     def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
         return REWARDS[(tokens_BG * torch.tensor([TOKENS**2, TOKENS, 1])).sum(-1)].tolist()
+
+
+class TokenSum:
+    statistics = Statistics(0.0, 1.0, 0.0, 1.0)
+
+    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
+        return tokens_BG.double().mean(-1).tolist()
 
 
 def law() -> Tensor:
@@ -185,3 +193,19 @@ def test_one_particle_is_a_plain_run() -> None:
     canvas = new_canvas([[1]] * 8, [str(n) for n in range(8)], G, model.mask_id, 0, 0)
     decode(model, canvas, make_sampler(G, order="left_to_right", temperature=1.0))
     assert torch.equal(canvas.response_BG, answers)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m.kind != "best_of_n"], ids=lambda m: m.kind)
+def test_answers_that_end_early_and_are_copied_leave_no_mask(method) -> None:
+    """A particle that is done may become a copy of one that is not, and the other way round."""
+    model = toy()
+    model.eos_ids = (0,)
+    ids = [f"{n} particle {j}" if j else f"{n}" for n in range(40) for j in range(3)]
+    canvas = new_canvas([[1]] * len(ids), ids, 6, model.mask_id, 0, 0)
+    settings = {"order": "left_to_right", "temperature": 1.0, "search": method, "eos": "stop", "block_length": 3}
+    found = search(model, canvas, make_sampler(6, **settings), TokenSum())
+    assert not canvas.masked_BG.any()
+    lengths = {len(trace.step) for trace in found.traces}
+    assert len(lengths) > 2  # some ended early
+    for row, trace in zip(found.rows, found.traces, strict=True):
+        assert canvas.response_BG[row].tolist() == trace.token + [0] * (6 - len(trace.token))

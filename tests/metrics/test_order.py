@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rws_cli.decoding.loop import RowTrace
+from rws_cli.decoding.record import RowTrace
 from rws_cli.metrics.order import mean_statistics, order_statistics
 from rws_cli.metrics.steering import mean_steering, steering
 

@@ -13,7 +13,7 @@ from support import REWARD_FAMILIES, REWARD_WORDS, save_reward
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import compose
-from rws_cli.decoding.loop import Cost
+from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError, UsageError
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Candidate, Scores

@@ -1,0 +1,65 @@
+"""What decoding leaves behind of each row: what it cost, and which token came when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+LAST = 1 << 62
+"""A step after all others."""
+
+
+@dataclass
+class Cost:
+    """What one row has cost. Tokens are those put through a model, padding not counted; seconds are the row's share."""
+
+    mdm_passes: int = 0
+    mdm_tokens: int = 0
+    mdm_seconds: float = 0.0
+    reward_calls: int = 0
+    reward_hits: int = 0
+    reward_tokens: int = 0
+    reward_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@dataclass
+class RowTrace:
+    """One entry a committed token, in the order of commits (positions ascending within a step). Where a method masks
+    tokens again, a position has an entry for each time that it was committed.
+
+    confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
+    step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
+    open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
+    than a scale of 1 would have (all None where nothing scales).
+    """
+
+    step: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    token: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    reward: list[float | None] = field(default_factory=list)
+    scale: list[float | None] = field(default_factory=list)
+    pairs: list[int | None] = field(default_factory=list)
+    reversals: list[int | None] = field(default_factory=list)
+    other_set: list[bool | None] = field(default_factory=list)
+
+    def until(self, step: int) -> RowTrace:
+        """A copy, as far as a step."""
+        n = sum(s <= step for s in self.step)
+        return RowTrace(*(values[:n] for values in vars(self).values()))
+
+
+@contextmanager
+def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
+    """Divide the seconds spent inside equally among `rows`."""
+    started = time.perf_counter()
+    yield
+    share = (time.perf_counter() - started) / max(len(rows), 1)
+    for row in rows:
+        setattr(costs[row], name, getattr(costs[row], name) + share)
