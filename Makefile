@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint sweep paper-small models clean
+.PHONY: help install run test lint sweep paper-small pareto models clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ PAPER := standard multi_turn keywords code temperature quintiles diversity overh
 paper-small: $(READY) ## The paper's experiments in small, with tables, into outputs/paper-small (5 minutes)
 	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
 	@echo; cat outputs/paper-small/*/multirun/latest/table.md
+
+pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost, drawn (20 minutes)
+	$(BIN)/rws run +experiment=pareto
 
 models: $(READY) ## Train the bundled checkpoints again (over an hour on two cores)
 	$(BIN)/python scripts/train_mdm.py

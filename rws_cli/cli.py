@@ -224,6 +224,22 @@ def table(
 
 
 @app.command()
+def pareto(
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER...", help="A sweep's folder; or several run folders.")
+    ],
+    against: Annotated[
+        str, typer.Option(help="The sampler that others are compared with at equal cost.")
+    ] = "best_of_n",
+) -> None:
+    """A sweep as curves of accuracy and reward against cost: pareto.svg, .md and .csv in the first folder."""
+    with one_sentence():
+        from rws_cli.report.pareto import write_pareto
+
+        typer.echo(write_pareto(folders, against))
+
+
+@app.command()
 def judge(
     arguments: Annotated[
         list[str],

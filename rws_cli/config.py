@@ -54,7 +54,7 @@ GROUPS = (
 )
 BUNDLED = "bundled:"
 
-NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table")
+NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
 
 
@@ -104,7 +104,8 @@ def check(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UsageError(f"The configuration cannot be resolved at {error.full_key}: {first_line(error)}") from error
     assert isinstance(values, dict)
-    values.pop("hydra", None)
+    for key in ("hydra", "sweeps"):
+        values.pop(key, None)
     config: Config = _typed(Config, values, "")
     config.reward = _reward(config.reward, "reward")
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")

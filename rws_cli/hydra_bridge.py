@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import shlex
@@ -92,6 +93,7 @@ def launch(
     """
     arguments = sort_flags(arguments)
     OmegaConf.register_new_resolver("rws_sweep", _claim_sweep, replace=True)
+    lines = sweeps(arguments)
     environment = {"HYDRA_FULL_ERROR": "1", COMMAND: shlex.join(["rws", "run", *arguments])}
     if resume:
         environment[RESUME] = str(resume)
@@ -112,21 +114,47 @@ def launch(
 
     with _as_main(arguments, environment):
         try:
-            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(guarded)()
+            for line in lines:
+                sys.argv = ["rws run", *line]
+                try:
+                    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(guarded)()
+                except (UsageError, RunError) as error:
+                    failed.append(error)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(explain(error)) from error
         except (ValueError, TypeError, AssertionError) as error:
             if started:
                 raise
             raise UsageError(f"The overrides cannot be composed: {first_line(error)}.") from error
-        except (UsageError, RunError) as error:
-            failed.append(error)
         finally:
             sweep = os.environ.pop(SWEEP_FOLDER, None)
     if sweep:
         after_sweep(Path(sweep))
     if failed:
         raise failed[0]
+
+
+def sweeps(arguments: list[str]) -> list[list[str]]:
+    """The command lines that one stands for: itself, but where its experiment lists `sweeps`.
+
+    That is a list of lists of overrides: one of each list makes a sweep, and all of them go into one folder. So samplers
+    can each be swept over settings of their own. What the command line sets wins.
+    """
+    chosen = [argument for argument in arguments if argument.startswith("+experiment=") and "," not in argument]
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            listed = hydra.compose("config", chosen).sweeps if chosen else None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
+    if not listed:
+        return [arguments]
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    found = []
+    for number, parts in enumerate(itertools.product(*listed)):
+        numbered = f"hydra.sweep.subdir={number:03d}-${{hydra.job.num}}"
+        found.append([*flags, "~sweeps", numbered, *shlex.split(" ".join(parts)), *given])
+    return found
 
 
 def sort_flags(arguments: list[str]) -> list[str]:

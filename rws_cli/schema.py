@@ -588,12 +588,13 @@ class Runtime:
 
 @dataclass
 class Config:
-    """remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
+    """draw: a picture of a sweep, at its end. remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
 
     seed: int
     output: str
     label: str | None
     table: Table | None
+    draw: str | None = field(metadata=limits(choices=("pareto",)))
     remote_code: bool
     pins: dict[str, str | None]
     model: Model

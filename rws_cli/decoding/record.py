@@ -13,7 +13,8 @@ LAST = 1 << 62
 
 @dataclass
 class Cost:
-    """What one row has cost. Tokens are those put through a model, padding not counted; seconds are the row's share."""
+    """What one row has cost. Tokens are those put through a model, padding not counted, and
+    thrice where a gradient is taken; seconds are the row's share."""
 
     mdm_passes: int = 0
     mdm_tokens: int = 0

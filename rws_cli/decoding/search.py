@@ -1,8 +1,8 @@
 """Search: several answers to one prompt (particles) are decoded side by side, weighed, copied, and one is returned.
 
 All methods are one machine with different settings. Best-of-N weighs nothing until the end. Self-Rewarding SMC (arXiv
-2602.01849) weighs by the probability of what was committed and resamples at block ends. FK steering (SMC with reward
-potentials) weighs by what a reward says of the text so far, masks filled, and resamples every few steps; its target is
+2602.01849) weighs by the probability of what was committed and resamples at block ends. FK steering (arXiv
+2501.06848) weighs by what a reward says of the text so far, masks filled, and resamples every few steps; its target is
 p(x)·exp(r(x)/β). Particle Gibbs (PG-DLM, arXiv 2507.08390) repeats that, the first particle following the answer of the
 sweep before.
 

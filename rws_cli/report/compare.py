@@ -97,15 +97,15 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     prompt or reference, or runs in the version of the marker.
     """
     runs = [read_run(folder) for folder in folders]
-    ids = _paired(runs)
-    groups = _by_settings(runs)
+    ids = paired(runs)
+    groups = by_settings(runs)
     labels = _labels([members[0].config for members in groups])
     measures = measures_of(runs)
     lines: list[Line] = []
     p_values: list[float] = []
     baseline: dict[str, np.ndarray | None] = {}
     for label, members in zip(labels, groups, strict=True):
-        columns = {name: _column(members, ids, measure) for name, measure in measures.items()}
+        columns = {name: column(members, ids, measure) for name, measure in measures.items()}
         if not lines:
             baseline = columns
         differences = {name: _difference(columns[name], baseline[name]) for name in measures}
@@ -139,8 +139,8 @@ def judge_runs(folders: list[Path], settings: Any) -> None:
     from rws_cli.judges.contests import judge_run
 
     runs = [read_run(folder) for folder in folders]
-    _paired(runs)
-    first, *others = _by_settings(runs)
+    paired(runs)
+    first, *others = by_settings(runs)
     for run in (run for members in others for run in members):
         base = opponent(run, first)
         judge_run(settings, run.folder, base.folder, run.samples, base.samples)
@@ -172,7 +172,7 @@ def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[s
     }
 
 
-def _paired(runs: list[Run]) -> list[str]:
+def paired(runs: list[Run]) -> list[str]:
     ids = [i for i in runs[0].samples if all(i in run.samples for run in runs)]
     if not ids:
         raise UsageError(
@@ -201,7 +201,7 @@ def _paired(runs: list[Run]) -> list[str]:
     return ids
 
 
-def _by_settings(runs: list[Run]) -> list[list[Run]]:
+def by_settings(runs: list[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         settings = {key: value for key, value in identity(run.config).items() if key != "seed"}
@@ -231,7 +231,7 @@ def _labels(configs: list[dict[str, Any]]) -> list[str]:
     return labels
 
 
-def _column(runs: list[Run], ids: list[str], measure: Any) -> np.ndarray | None:
+def column(runs: list[Run], ids: list[str], measure: Any) -> np.ndarray | None:
     """A measure for each question, averaged over its answers and the runs (seeds) of a line; None where undefined."""
     import numpy as np
 
@@ -354,7 +354,11 @@ def write_sweep(folder: Path) -> None:
     write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
     console = wide_console()
     config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
-    if len(runs) > 1:
+    if len(runs) > 1 and config.draw == "pareto":
+        from rws_cli.report.pareto import write_pareto
+
+        console.print(write_pareto([folder]), soft_wrap=True)
+    elif len(runs) > 1:
         try:
             if not isinstance(config.judge, NoJudge):
                 judge_runs(runs, config.judge)

@@ -25,6 +25,9 @@ from rws_cli.rewards.classifier import Classifier
 from rws_cli.schema import EntrgiGuidance
 
 PLACEHOLDER = "\u241f"  # stands where the answer goes; no prompt has it
+GRADIENT_COST = 3
+"""Tokens that one of a gradient step counts for: the pass back is twice the work of the pass forth."""
+
 LEAST_SHARED = 0.5
 """Of the denoiser's vocabulary, the share that must have a counterpart."""
 
@@ -91,7 +94,7 @@ class Mover:
                 adam.step()
                 for row, count in zip(rows, tokens, strict=True):
                     self.costs[row].reward_calls += 1
-                    self.costs[row].reward_tokens += count
+                    self.costs[row].reward_tokens += GRADIENT_COST * count
         return z_NV.detach()
 
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:

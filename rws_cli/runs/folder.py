@@ -13,6 +13,7 @@ from typing import Any
 
 from rws_cli.errors import RunError, UsageError
 
+JOB = re.compile(r"\d+(-\d+)?")
 VERSION = re.compile(r"v(\d{3,})")
 
 
@@ -82,8 +83,8 @@ def find_runs(path: str) -> list[Path]:
     """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
     folder = Path(path).expanduser()
     inside = [p.parent for p in folder.glob("*/manifest.json") if p.parent.name != "latest"]
-    if inside and not (folder / "manifest.json").is_file() and all(p.name.isdigit() for p in inside):
-        return [p.resolve() for p in sorted(inside, key=lambda p: int(p.name))]
+    if inside and not (folder / "manifest.json").is_file() and all(JOB.fullmatch(p.name) for p in inside):
+        return [p.resolve() for p in sorted(inside, key=lambda p: [int(part) for part in p.name.split("-")])]
     return [find_run(path)]
 
 
