@@ -141,6 +141,10 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
     can each be swept over settings of their own. What the command line sets wins.
     """
     chosen = [argument for argument in arguments if argument.startswith("+experiment=") and "," not in argument]
+    for flag in ("--config-dir", "-cd"):
+        if chosen and flag in arguments:
+            folder = Path(arguments[arguments.index(flag) + 1]).absolute()
+            chosen.append(f"hydra.searchpath=[file://{folder}]")
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             listed = hydra.compose("config", chosen).sweeps if chosen else None
@@ -148,8 +152,12 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
         raise UsageError(explain(error)) from error
     if not listed:
         return [arguments]
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    given = [argument for argument in arguments if not argument.startswith("-")]
+    first = next(  # behind all flags and their values, which sort_flags put in front
+        n
+        for n, argument in enumerate(arguments)
+        if not argument.startswith("-") and arguments[n - 1] not in FLAGS_WITH_VALUE
+    )
+    flags, given = arguments[:first], arguments[first:]
     found = []
     for number, parts in enumerate(itertools.product(*listed)):
         numbered = f"hydra.sweep.subdir={number:03d}-${{hydra.job.num}}"

@@ -12,34 +12,57 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * weight
 
 
-def rotate(x: Tensor, theta: float) -> Tensor:
+def rotate(x: Tensor, theta: float, positions: list[int]) -> Tensor:
     """Rotary embedding of (heads, L, D): pair (i, i + D/2) turns by position / theta^(2i/D)."""
-    _, length, d = x.shape
+    d = x.shape[-1]
     out = x.clone()
-    for position in range(length):
+    for n, position in enumerate(positions):
         for i in range(d // 2):
             angle = position / theta ** (2 * i / d)
-            a, b = x[:, position, i], x[:, position, i + d // 2]
-            out[:, position, i] = a * math.cos(angle) - b * math.sin(angle)
-            out[:, position, i + d // 2] = b * math.cos(angle) + a * math.sin(angle)
+            a, b = x[:, n, i], x[:, n, i + d // 2]
+            out[:, n, i] = a * math.cos(angle) - b * math.sin(angle)
+            out[:, n, i + d // 2] = b * math.cos(angle) + a * math.sin(angle)
     return out
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int, theta: float) -> Tensor:
-    """Bidirectional attention of (L, ·) projections; key heads are shared by heads // kv_heads query heads."""
-    length = len(q)
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    kv_heads: int,
+    theta: float,
+    positions: list[int] | None = None,
+    blind: dict[int, int] | None = None,
+) -> Tensor:
+    """Bidirectional attention of (L, ·) projections; key heads are shared by heads // kv_heads query heads. blind: the
+    place that a shadow does not see, by the shadow's own; nobody else sees a shadow."""
+    length, blind = len(q), blind or {}
+    positions = list(range(length)) if positions is None else positions
     q, k, v = (x.view(length, n, -1).transpose(0, 1) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
-    q, k = rotate(q, theta), rotate(k, theta)
+    q, k = rotate(q, theta, positions), rotate(k, theta, positions)
     out = []
     for head in range(heads):
         shared = head // (heads // kv_heads)
-        weights = torch.softmax(q[head] @ k[shared].T / math.sqrt(q.shape[-1]), dim=-1)
-        out.append(weights @ v[shared])
+        scores = q[head] @ k[shared].T / math.sqrt(q.shape[-1])
+        for n in range(length):
+            for shadow, hidden in blind.items():
+                if n != shadow:
+                    scores[n, shadow] = -math.inf
+                else:
+                    scores[n, hidden] = -math.inf
+        out.append(torch.softmax(scores, dim=-1) @ v[shared])
     return torch.cat(out, dim=-1)
 
 
-def llada_logits(tokens: Tensor, w: dict[str, Tensor], config: dict) -> Tensor:
-    """Logits (L, V) of one sequence (L,)."""
+def llada_logits(
+    tokens: Tensor,
+    w: dict[str, Tensor],
+    config: dict,
+    positions: list[int] | None = None,
+    blind: dict[int, int] | None = None,
+) -> Tensor:
+    """Logits (L, V) of one sequence (L,); positions and blind as attend has them."""
     w = {name.removeprefix("model.transformer."): weight for name, weight in w.items()}
     eps = config["rms_norm_eps"]
     x = w["wte.weight"][tokens]
@@ -49,7 +72,7 @@ def llada_logits(tokens: Tensor, w: dict[str, Tensor], config: dict) -> Tensor:
         q, k, v = (h @ block[f"{name}_proj.weight"].T + block.get(f"{name}_proj.bias", 0) for name in "qkv")
         x = (
             x
-            + attend(q, k, v, config["n_heads"], config["n_kv_heads"], config["rope_theta"])
+            + attend(q, k, v, config["n_heads"], config["n_kv_heads"], config["rope_theta"], positions, blind)
             @ block["attn_out.weight"].T
         )
         h = rms_norm(x, block["ff_norm.weight"], eps)

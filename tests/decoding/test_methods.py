@@ -16,6 +16,7 @@ from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.orders import PC
 from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
+from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
 from rws_cli.schema import (
     DreamSchedule,
     EntropyBoundSchedule,
@@ -224,8 +225,6 @@ class TestParallel:
 
 def test_the_factor_rule_counts_every_n() -> None:
     """The trap: [.99, .9, .1] with f = 1 gives 2; and a first failure does not end the search for a larger n."""
-    from rws_cli.decoding.schedules import SCHEDULES, Ranked
-
     schedule = SCHEDULES["factor"](make_sampler(3, schedule=FactorSchedule("factor", 1.0)))
 
     def committed(*c: float, factor: float = 1.0) -> int:
@@ -431,6 +430,35 @@ def test_remdm(sigma: str, eta: float, on: float | None, off: float | None, seed
     found, trace = fast(model, PROMPT, 8, schedule=RemdmSchedule("remdm", sigma, eta, on, off), **settings)
     assert found == expected
     assert len(trace.step) == 8 + again
+
+
+@pytest.mark.parametrize(
+    ("sigma", "eta", "on", "off"),
+    [("cap", 0.04, None, None), ("cap", 1.0, None, None), ("rescale", 0.3, None, None), ("cap", 0.05, 0.55, 0.05)],
+)
+def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, on: float | None, off: float | None) -> None:
+    """After the step from t to s a share 1 − α_s is masked, however often tokens are masked again."""
+    rows, length, steps = 400, 60, 12
+    schedule = SCHEDULES["remdm"](
+        make_sampler(length, steps=steps, schedule=RemdmSchedule("remdm", sigma, eta, on, off))
+    )
+    key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
+    masked = torch.ones(rows, length, dtype=torch.bool)
+    again = 0
+    for index in range(steps):
+        psi = torch.full((rows, length), 0.5, dtype=torch.float64)
+        m = Moment(index, index, masked, ~masked, masked.sum(-1), psi, key_B, {})
+        chosen, back = schedule.candidates(m), schedule.after(schedule.candidates(m), None, m)
+        masked = masked & ~chosen
+        if back is not None:
+            again += int(back.sum())
+            masked = masked | back
+        s = 1 - (index + 1) / steps
+        promised = s if on is None or s >= on else on if s >= off else s * on / off
+        noise = (promised * (1 - promised) / masked.numel()) ** 0.5
+        assert abs(float(masked.double().mean()) - promised) <= 4 * noise + 1e-12
+    assert again > rows
+    assert not masked.any()
 
 
 @pytest.mark.parametrize("seed", range(3))

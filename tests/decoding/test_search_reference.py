@@ -322,5 +322,3 @@ def test_a_reward_with_another_vocabulary_is_refused() -> None:
 def test_the_token_map_goes_by_how_tokens_are_written() -> None:
     found = token_map({"a": 0, "b": 1, "c": 2}, {"c": 0, "a": 7}, 4)
     assert found.tolist() == [7, -1, 0, -1]
-
-

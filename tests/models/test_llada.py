@@ -53,6 +53,34 @@ def test_left_padding_changes_nothing_and_wanted_rows_come_in_order(llada_folder
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+def test_shadows_see_all_but_their_own_position_and_nobody_sees_them(llada_folder: Path) -> None:
+    """WINO's second look: a mask for each position of the block, behind the sequence, at the same place."""
+    config = json.loads((llada_folder / "config.json").read_text())
+    weights = llada_weights(config)
+    denoiser = load_model(make_settings("llada", llada_folder))
+    short, long = torch.arange(6, 15), torch.arange(20, 34)
+    tokens = torch.zeros(2, 14, dtype=torch.int64)
+    tokens[0, 5:], tokens[1] = short, long
+    attention = torch.ones(2, 14, dtype=torch.bool)
+    attention[0, :5] = False
+    wanted = torch.zeros_like(attention)
+    wanted[:, 12] = True
+    block = torch.zeros(14, dtype=torch.bool)
+    block[[9, 10, 13]] = True
+    with torch.inference_mode():
+        logits, shadows = denoiser.shadowed(tokens, attention, wanted, block)
+    assert shadows.shape == (2, 3, config["embedding_size"])
+    for row, (text, pad) in enumerate(((short, 5), (long, 0))):
+        places = [p - pad for p in (9, 10, 13)]
+        longer = torch.cat([text, torch.full((3,), denoiser.mask_id)])
+        blind = {len(text) + n: p for n, p in enumerate(places)}
+        expected = llada_logits(longer, weights, config, [*range(len(text)), *places], blind)
+        torch.testing.assert_close(shadows[row], expected[len(text) :], atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(logits[row], expected[12 - pad], atol=TOLERANCE, rtol=TOLERANCE)
+        alone = llada_logits(text, weights, config)[12 - pad]
+        torch.testing.assert_close(logits[row], alone, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_special_tokens_and_chat_template_come_from_the_checkpoint(llada_folder: Path) -> None:
     denoiser = load_model(make_settings("llada", llada_folder))
     assert denoiser.mask_id == 2
