@@ -208,7 +208,7 @@ def as_markdown(curves: list[Curve], against: str) -> str:
         one = next(iter(found.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
         cells = [_points(found[task], _accuracy) if task in found else "" for task in tasks]
-        lines.append(_bar([label, one.paper, ", ".join(swept), *cells]))
+        lines.append(_bar([label, one.paper or "–", ", ".join(swept), *cells]))
     if any(point.difference is not None for curve in curves for point in curve.points):
         lines += [
             "",
