@@ -1,64 +1,16 @@
-"""What answers cost and what they are worth: a sweep as curves, one a sampler and task, one point a setting.
-
-Cost is tokens put through model and reward, an example: it counts a pass of the one as a pass of the other, and a longer
-text as more. Nothing else about a run is a fair price: seconds change with the machine, passes leave the reward out.
-"""
+"""Accuracy and reward against cost, as Markdown, CSV and a picture: what report/curves.py reads from a sweep."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rws_cli.config import choices, differing_keys, identity
-from rws_cli.errors import UsageError, nearest
-from rws_cli.metrics.statistics import bootstrap_interval, wilson
-from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run
+from rws_cli.report.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
+from rws_cli.report.table import bar
 from rws_cli.runs.folder import find_runs, write_whole
-from rws_cli.schema import COUNTED, REMASKING
 
-if TYPE_CHECKING:
-    import numpy as np
-
-COST = {
-    "tokens": lambda s: float(s["cost"]["mdm_tokens"] + s["cost"]["reward_tokens"]),
-    "mdm_passes": MEASURES["mdm_passes"],
-    "reward_calls": MEASURES["reward_calls"],
-    "seconds": MEASURES["seconds"],
-}
-VALUES = {"accuracy": 100, "reward": 1}
-"""What is drawn, and the factor that it is shown with."""
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")
-FAMILIES = ("orders", "Dream's", "as many as are sure", "masking again", "search")
-
-
-@dataclass(frozen=True)
-class Point:
-    """A setting of a sampler. by_question: each question's value, by measure; difference: in accuracy to the best
-    that the reference does for at most this cost, with its 95 % interval; None where it does nothing that cheaply."""
-
-    settings: str
-    cost: dict[str, float]
-    by_question: dict[str, np.ndarray]
-    value: dict[str, float]
-    interval: dict[str, tuple[float, float] | None]
-    difference: float | None = None
-    difference_interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A sampler's points on one task, cheapest first."""
-
-    task: str
-    label: str
-    family: str
-    paper: str
-    points: list[Point]
 
 
 def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str:
@@ -76,121 +28,6 @@ def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str
     return markdown
 
 
-def read_curves(folders: list[Path], against: str) -> list[Curve]:
-    """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
-    tasks: dict[str, list[Run]] = {}
-    for run in map(read_run, folders):
-        tasks.setdefault(f"{run.config['benchmark']['name']}, {run.config['model']['name']}", []).append(run)
-    curves: list[Curve] = []
-    for task, runs in tasks.items():
-        found = _curves_of(task, runs)
-        labels = [curve.label for curve in found]
-        if against not in labels and against != "best_of_n":
-            raise UsageError(
-                f"--against {against} is none of the samplers here: choose from {', '.join(labels)}{nearest(against, labels) or '.'}"
-            )
-        reference = next((curve for curve in found if curve.label == against), None)
-        curves += [_against(curve, reference) for curve in found] if reference else found
-    return curves
-
-
-def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
-    ids = paired(runs)
-    by_label: dict[str, list[list[Run]]] = {}
-    for members in by_settings(runs):
-        config = members[0].config
-        by_label.setdefault(config.get("label") or config["sampler"]["name"], []).append(members)
-    curves = []
-    for label, groups in by_label.items():
-        configs = [members[0].config for members in groups]
-        points = [_point(members, ids, _settings(configs, members[0].config)) for members in groups]
-        points.sort(key=lambda point: point.cost["tokens"])
-        curves.append(Curve(task, label, family(configs[0]["sampler"]), _paper(configs[0]["sampler"]["name"]), points))
-    return curves
-
-
-def family(sampler: dict[str, Any]) -> str:
-    """Which of FAMILIES a sampler's settings belong to."""
-    kind = sampler["schedule"]["kind"]
-    if sampler["search"]["kind"] != "none":
-        return "search"
-    if kind in REMASKING or sampler["review"]["kind"] != "none":
-        return "masking again"
-    if kind == "prophet" or kind not in COUNTED:
-        return "as many as are sure"
-    return "Dream's" if kind == "dream" else "orders"
-
-
-def _paper(sampler: str) -> str:
-    found = re.search(r"\(([^()]*\d{4}\.\d{5})\)", choices("sampler").get(sampler, ""))
-    return found.group(1) if found else ""
-
-
-def _settings(configs: list[dict[str, Any]], config: dict[str, Any]) -> str:
-    """What sets a configuration apart from the others of its curve."""
-    own: dict[str, Any] = {}
-    for other in configs:
-        own |= {key: a for key, (a, _) in differing_keys(identity(config), identity(other)).items() if key != "seed"}
-    return ", ".join(f"{key.removeprefix('sampler.')}={value}" for key, value in own.items())
-
-
-def _point(members: list[Run], ids: list[str], settings: str) -> Point:
-    by_question: dict[str, np.ndarray] = {}
-    for name in VALUES:
-        values = column(members, ids, MEASURES[name])
-        if values is not None:
-            by_question[name] = values
-    cost = {name: float(values.mean()) for name, m in COST.items() if (values := column(members, ids, m)) is not None}
-    means = {name: float(values.mean()) for name, values in by_question.items()}
-    return Point(settings, cost, by_question, means, {name: _interval(v) for name, v in by_question.items()})
-
-
-def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    import numpy as np
-
-    if np.isin(values, (0.0, 1.0)).all():  # a share: the bootstrap of a row of ones would be sure
-        return wilson(float(values.sum()), len(values))
-    return bootstrap_interval(values)
-
-
-def _against(curve: Curve, reference: Curve) -> Curve:
-    points = []
-    for point in curve.points:
-        theirs = None if curve is reference else at_cost(reference, point.cost["tokens"], "accuracy")
-        if theirs is None or "accuracy" not in point.by_question:
-            points.append(point)
-            continue
-        gained = point.by_question["accuracy"] - theirs
-        points.append(replace(point, difference=float(gained.mean()), difference_interval=bootstrap_interval(gained)))
-    return replace(curve, points=points)
-
-
-def frontier(points: list[Point], measure: str) -> list[Point]:
-    """Of points, cheapest first, those that are better than all cheaper ones."""
-    kept: list[Point] = []
-    for point in points:
-        if measure in point.value and (not kept or point.value[measure] > kept[-1].value[measure]):
-            kept.append(point)
-    return kept
-
-
-def at_cost(curve: Curve, tokens: float, measure: str) -> np.ndarray | None:
-    """Each question's value for at most this cost: on the line between the two points of the frontier around it, costs
-    on a logarithmic scale; None below the cheapest point."""
-    best = frontier(curve.points, measure)
-    if not best or tokens < best[0].cost["tokens"]:
-        return None
-    for a, b in pairwise(best):
-        low, high = a.cost["tokens"], b.cost["tokens"]
-        if tokens < high:
-            share = math.log(tokens / low) / math.log(high / low)
-            return (1 - share) * a.by_question[measure] + share * b.by_question[measure]
-    return best[-1].by_question[measure]
-
-
-# --- as text ------------------------------------------------------------------------------------------------------
-
-
 def as_markdown(curves: list[Curve], against: str) -> str:
     """Two tables: accuracy at each cost, and the difference to the reference at the same cost."""
     tasks = list(dict.fromkeys(curve.task for curve in curves))
@@ -201,27 +38,27 @@ def as_markdown(curves: list[Curve], against: str) -> str:
         "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
         "reward, an example.",
         "",
-        _bar(["sampler", "paper", "swept", *tasks]),
-        _bar(["---"] * (3 + len(tasks))),
+        bar(["sampler", "paper", "swept", *tasks]),
+        bar(["---"] * (3 + len(tasks))),
     ]
     for label, found in by_label.items():
         one = next(iter(found.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
         cells = [_points(found[task], _accuracy) if task in found else "" for task in tasks]
-        lines.append(_bar([label, one.paper or "–", ", ".join(swept), *cells]))
+        lines.append(bar([label, one.paper or "–", ", ".join(swept), *cells]))
     if any(point.difference is not None for curve in curves for point in curve.points):
         lines += [
             "",
             f"Difference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} does for at "
             "most that cost, on the line between its two settings around it.",
             "",
-            _bar(["sampler", *tasks]),
-            _bar(["---"] * (1 + len(tasks))),
+            bar(["sampler", *tasks]),
+            bar(["---"] * (1 + len(tasks))),
         ]
         for label, found in by_label.items():
             if label != against:
                 cells = [_points(found[task], _difference) if task in found else "" for task in tasks]
-                lines.append(_bar([label, *(cell or "–" for cell in cells)]))
+                lines.append(bar([label, *(cell or "–" for cell in cells)]))
     return "\n".join(lines)
 
 
@@ -242,12 +79,12 @@ def _difference(point: Point) -> str:
     if point.difference is None:
         return ""
     interval = point.difference_interval
-    within = f" [{100 * interval[0]:+.0f}, {100 * interval[1]:+.0f}]" if interval else ""
-    return f"{100 * point.difference:+.0f}{within}"
+    within = f" [{_percent(interval[0])}, {_percent(interval[1])}]" if interval else ""
+    return f"{_percent(point.difference)}{within}"
 
 
-def _bar(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _percent(share: float) -> str:
+    return f"{round(100 * share):+d}".replace("+0", "0")
 
 
 def as_csv(curves: list[Curve], against: str) -> str:
@@ -267,26 +104,19 @@ def as_csv(curves: list[Curve], against: str) -> str:
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-# --- as a picture -------------------------------------------------------------------------------------------------
-
-
 def draw(curves: list[Curve], path: Path) -> None:
     """A panel for each measure of each task and each family of samplers; in all of them, in gray, best-of-N (solid) and
     confidence (dashed) for comparison, and RWS in red."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "rws"  # the same picture for the same numbers
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot as plt
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(curve.task for curve in curves))
     measures = [name for name in VALUES if any(name in point.value for curve in curves for point in curve.points)]
     rows = [(task, measure) for task in tasks for measure in measures]
     families = [name for name in FAMILIES if any(curve.family == name for curve in curves)]
-    figure, axes = plt.subplots(
-        len(rows), len(families), squeeze=False, sharex="row", sharey="row", layout="constrained",
-        figsize=(3.2 * len(families) + 0.6, 2.3 * len(rows) + 1.8),
+    figure = Figure(figsize=(3.2 * len(families) + 0.6, 2.3 * len(rows) + 1.8), layout="constrained")
+    axes = figure.subplots(
+        len(rows), len(families), squeeze=False, sharex="row", sharey="row",
     )  # fmt: skip
     for line, (task, measure) in zip(axes, rows, strict=True):
         shown = [curve for curve in curves if curve.task == task]
@@ -314,8 +144,8 @@ def draw(curves: list[Curve], path: Path) -> None:
         bottom.legend(
             once.values(), once, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, fontsize=8, frameon=False
         )
-    figure.savefig(path, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    with rc_context({"svg.hashsalt": "rws", "svg.fonttype": "none"}):  # the same file for the same numbers
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _trace(

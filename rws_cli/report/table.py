@@ -165,11 +165,11 @@ def _strings(grid: Grid) -> tuple[list[str], list[list[str]]]:
 
 def as_markdown(grid: Grid) -> str:
     headers, body = _strings(grid)
-    lines = [f"**{grid.title}**", "", _bar(headers), _bar(["---", *["--:"] * (len(headers) - 1)])]
-    return "\n".join([*lines, *map(_bar, body), "", *grid.notes])
+    lines = [f"**{grid.title}**", "", bar(headers), bar(["---", *["--:"] * (len(headers) - 1)])]
+    return "\n".join([*lines, *map(bar, body), "", *grid.notes])
 
 
-def _bar(cells: Sequence[str]) -> str:
+def bar(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rws_cli.config import CONF, check, choices
 from rws_cli.errors import UsageError
 from rws_cli.hydra_bridge import sweeps
-from rws_cli.report.pareto import FAMILIES, Curve, Point, at_cost, family, frontier, read_curves
+from rws_cli.report.curves import FAMILIES, Curve, Point, at_cost, family, frontier, read_curves
 
 
 def point(tokens: float, *right: float) -> Point:
