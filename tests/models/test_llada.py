@@ -17,6 +17,16 @@ from rws_cli.models import load_model
 TOLERANCE = 1e-5
 
 
+def two_lengths() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A short text, a long one, both as one batch padded on the left, and its attention."""
+    short, long = torch.arange(6, 15), torch.arange(20, 34)
+    tokens = torch.zeros(2, 14, dtype=torch.int64)
+    tokens[0, 5:], tokens[1] = short, long
+    attention = torch.ones(2, 14, dtype=torch.bool)
+    attention[0, :5] = False
+    return short, long, tokens, attention
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"n_kv_heads": 2}, {"rope_theta": 10000.0, "rms_norm_eps": 1e-6}, {"embedding_size": 60}],
@@ -40,11 +50,7 @@ def test_left_padding_changes_nothing_and_wanted_rows_come_in_order(llada_folder
     config = json.loads((llada_folder / "config.json").read_text())
     weights = llada_weights(config)
     denoiser = load_model(make_settings("llada", llada_folder))
-    short, long = torch.arange(6, 15), torch.arange(20, 34)
-    tokens = torch.zeros(2, 14, dtype=torch.int64)
-    tokens[0, 5:], tokens[1] = short, long
-    attention = torch.ones(2, 14, dtype=torch.bool)
-    attention[0, :5] = False
+    short, long, tokens, attention = two_lengths()
     wanted = torch.zeros_like(attention)
     wanted[:, [9, 12]] = True
     with torch.inference_mode():
@@ -58,11 +64,7 @@ def test_shadows_see_all_but_their_own_position_and_nobody_sees_them(llada_folde
     config = json.loads((llada_folder / "config.json").read_text())
     weights = llada_weights(config)
     denoiser = load_model(make_settings("llada", llada_folder))
-    short, long = torch.arange(6, 15), torch.arange(20, 34)
-    tokens = torch.zeros(2, 14, dtype=torch.int64)
-    tokens[0, 5:], tokens[1] = short, long
-    attention = torch.ones(2, 14, dtype=torch.bool)
-    attention[0, :5] = False
+    short, long, tokens, attention = two_lengths()
     wanted = torch.zeros_like(attention)
     wanted[:, 12] = True
     block = torch.zeros(14, dtype=torch.bool)
