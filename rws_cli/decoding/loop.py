@@ -24,6 +24,9 @@ from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
 from rws_cli.errors import RunError
 from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+"""Size of the float64 probabilities that are worked on at a time."""
+
 
 def decode(
     denoiser: Denoiser,
@@ -56,9 +59,11 @@ def decode(
 
 @dataclass
 class _Ranking:
-    """How a step ranks the open positions: proposed tokens, and what it knows of them."""
+    """How a step ranks the open positions: proposed tokens, their untempered log-probabilities, and what a schedule
+    reads of them."""
 
     token_N: Tensor
+    log_p_N: Tensor
     ranked: Ranked
 
 
@@ -169,16 +174,15 @@ class Decoding:
             logits_NV = self.mover(rows, canvas, logits_NV, wanted_BG, step)
         scale_B, reward_B = self.guide(logits_NV, canvas, wanted_BG, rows, step)
         row_N, position_N = open_BG.nonzero().unbind(1)
-        plain_NV = logits_NV[open_BG[wanted_BG]].double()
-        z_NV = plain_NV if scale_B is None else apply(plain_NV, scale_B[row_N], self.guide.target)
-        rank = self.ranker(open_BG, row_N, position_N - start, position_N, step)
+        open_NV = logits_NV if bool((open_BG == wanted_BG).all()) else logits_NV[open_BG[wanted_BG]]
+        rank = self.ranker(open_NV, open_BG, row_N, position_N - start, position_N, step)
 
-        ranking = rank(z_NV)
+        ranking = rank(scale_B)
         self.schedule.observe(ranking.ranked, m)
         chosen_BG = self.schedule.choose(ranking.ranked, m)
         chosen_N = chosen_BG[open_BG]
         at, tokens = (row_N[chosen_N], position_N[chosen_N]), ranking.token_N[chosen_N]
-        log_p = ranking.ranked.raw_NV[chosen_N].gather(-1, tokens[:, None])[:, 0]
+        log_p = ranking.log_p_N[chosen_N]
         canvas.response_BG[at] = tokens
         self.psi_BG[at] = log_p.exp()
         for row, position, token, confidence in zip(*(t.tolist() for t in (*at, tokens, log_p.exp())), strict=True):
@@ -195,7 +199,7 @@ class Decoding:
 
         def look() -> None:
             if scale_B is not None:
-                plain = rank(plain_NV)
+                plain = rank(None)
                 other_BG = self.schedule.choose(plain.ranked, m)
                 self.compare(plain.ranked.score_BG, other_BG, ranking.ranked, chosen_BG, rows)
 
@@ -207,26 +211,41 @@ class Decoding:
         return chosen_BG, shadow_BG, look
 
     def ranker(
-        self, open_BG: Tensor, row_N: Tensor, offset_N: Tensor, position_N: Tensor, step: int
-    ) -> Callable[[Tensor], _Ranking]:
-        """How logits (N, V) at the open positions rank them."""
-        sampler, key_N = self.sampler, self.canvas.key_B[row_N]
+        self, open_NV: Tensor, open_BG: Tensor, row_N: Tensor, offset_N: Tensor, position_N: Tensor, step: int
+    ) -> Callable[[Tensor | None], _Ranking]:
+        """How logits (N, V) at the open positions rank them under a scale for each row of the batch.
 
-        def rank(z_NV: Tensor) -> _Ranking:
+        A few positions at a time, so that float64 probabilities of a large vocabulary never exist for all of them.
+        """
+        sampler, key_N = self.sampler, self.canvas.key_B[row_N]
+        same = sampler.temperature in (0.0, 1.0) and sampler.top_p >= 1.0
+
+        def part(n: Tensor, scale_B: Tensor | None) -> tuple[Tensor, ...]:
+            z_NV = open_NV[n].double()
+            if scale_B is not None:
+                z_NV = apply(z_NV, scale_B[row_N[n]], self.guide.target)
             tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
-            token_N = propose(tempered_NV, sampler.temperature, self.canvas.mask_id, key_N, step, position_N, GUMBEL)
-            raw_NV = log_softmax(z_NV)
+            raw_NV = tempered_NV if same else log_softmax(z_NV)
+            token_N = propose(
+                tempered_NV, sampler.temperature, self.canvas.mask_id, key_N[n], step, position_N[n], GUMBEL
+            )
             log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
-            prediction = Prediction(position_N, token_N, offset_N)
-            score_N = order_scores(sampler.order, log_p_NV, prediction, key_N, step, self.pc)
+            prediction = Prediction(position_N[n], token_N, offset_N[n])
+            score_N = order_scores(sampler.order, log_p_NV, prediction, key_N[n], step, self.pc)
+            raw_N, log_p_N = (values.gather(-1, token_N[:, None])[:, 0] for values in (raw_NV, log_p_NV))
+            return token_N, score_N, log_p_N, raw_N, self.schedule.read(raw_NV)
+
+        def rank(scale_B: Tensor | None) -> _Ranking:
+            budget = CHUNK_BYTES["cuda" if open_NV.is_cuda else "cpu"]
+            chunks = torch.arange(len(open_NV), device=open_NV.device).split(max(1, budget // (8 * open_NV.shape[-1])))
+            found = zip(*(part(chunk, scale_B) for chunk in chunks), strict=True)
+            token_N, score_N, log_p_N, raw_N, read_N = (torch.cat(values) for values in found)
             score_N = draw_order(score_N, sampler.order, sampler.order_temperature, key_N, step, position_N)
-            log_p_N = log_p_NV.gather(-1, token_N[:, None])[:, 0]
             if sampler.eos == "suppress":
                 is_end_N = torch.isin(token_N, torch.tensor(self.denoiser.eos_ids, device=token_N.device))
                 lowest = torch.finfo(score_N.dtype).min
                 score_N, log_p_N = score_N.masked_fill(is_end_N, lowest), log_p_N.masked_fill(is_end_N, lowest)
-            ranked = Ranked(open_BG, raw_NV, score_N, log_p_N)
-            return _Ranking(token_N, ranked)
+            return _Ranking(token_N, raw_N, Ranked(open_BG, read_N, score_N, log_p_N))
 
         return rank
 

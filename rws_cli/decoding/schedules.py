@@ -84,11 +84,11 @@ class Ranked:
     """What a step knows of the open positions; (B, G) tensors hold −inf where a position is closed.
 
     score_BG: the order's. log_p_BG: log-probability of the proposed token, lowered as far as can be where it is an end
-    token to be suppressed. raw_NV: untempered log-probabilities at the open positions. open_BG: these positions.
+    token to be suppressed. read_N: what Schedule.read made of each open position. open_BG: these positions.
     """
 
     open_BG: Tensor
-    raw_NV: Tensor
+    read_N: Tensor
     score_N: InitVar[Tensor]
     log_p_N: InitVar[Tensor]
     score_BG: Tensor = field(init=False)
@@ -127,6 +127,10 @@ class Schedule:
     def candidates(self, m: Moment) -> Tensor:
         """Positions that the step may commit; a row without any is left alone and costs nothing."""
         return m.masked_BG & (self.count(m) > 0)[:, None]
+
+    def read(self, raw_NV: Tensor) -> Tensor:
+        """What the rule must know of each open position's untempered log-probabilities, (N, …)."""
+        return raw_NV[:, :0]
 
     def observe(self, ranked: Ranked, m: Moment) -> None:
         """Keep in m.memory what a later choice needs."""
@@ -182,8 +186,12 @@ class EntropyBound(Adaptive):
 
     settings: EntropyBoundSchedule
 
+    def read(self, raw_NV: Tensor) -> Tensor:
+        """Entropies, in nats."""
+        return torch.special.entr(raw_NV.exp()).sum(-1)
+
     def choose(self, ranked: Ranked, m: Moment) -> Tensor:
-        entropy_BG = ranked.spread(torch.special.entr(ranked.raw_NV.exp()).sum(-1), math.inf)
+        entropy_BG = ranked.spread(ranked.read_N, math.inf)
         order_BG = ranked.score_BG.argsort(dim=-1, descending=True, stable=True)
         sorted_BG = entropy_BG.gather(-1, order_BG)
         bound_BG = sorted_BG.cumsum(-1) - sorted_BG.cummax(-1).values
@@ -196,13 +204,17 @@ class Klass(Adaptive):
 
     settings: KlassSchedule
 
+    def read(self, raw_NV: Tensor) -> Tensor:
+        """All of it."""
+        return raw_NV
+
     def observe(self, ranked: Ranked, m: Moment) -> None:
         B, G = ranked.open_BG.shape
         if m.index == 0 or "klass" not in m.memory:
-            shape = (B, G, ranked.raw_NV.shape[-1])
-            m.memory["klass"] = torch.full(shape, torch.nan, device=ranked.raw_NV.device)
-            m.memory["klass_calm"] = torch.zeros((B, G), dtype=torch.int64, device=ranked.raw_NV.device)
-        log_p_NV, before_NV = ranked.raw_NV, m.memory["klass"][ranked.open_BG].double()
+            shape = (B, G, ranked.read_N.shape[-1])
+            m.memory["klass"] = torch.full(shape, torch.nan, device=ranked.read_N.device)
+            m.memory["klass_calm"] = torch.zeros((B, G), dtype=torch.int64, device=ranked.read_N.device)
+        log_p_NV, before_NV = ranked.read_N, m.memory["klass"][ranked.open_BG].double()
         kl_N = (log_p_NV.exp() * (log_p_NV - before_NV)).nansum(-1).where(~before_NV[:, 0].isnan(), math.inf)
         calm_N = m.memory["klass_calm"][ranked.open_BG]
         m.memory["klass_calm"][ranked.open_BG] = torch.where(kl_N < self.settings.kl, calm_N + 1, 0)
@@ -220,12 +232,16 @@ class Prophet(Schedule):
 
     settings: ProphetSchedule
 
+    def read(self, raw_NV: Tensor) -> Tensor:
+        """The gap between the two likeliest tokens' logits."""
+        top_N2 = raw_NV.topk(2, dim=-1).values
+        return top_N2[:, 0] - top_N2[:, 1]
+
     def choose(self, ranked: Ranked, m: Moment) -> Tensor:
         s = self.settings
         third = 3 * m.index // self.steps
         needed = (s.early, s.middle, s.late)[third]
-        top_N2 = ranked.raw_NV.topk(2, dim=-1).values
-        gap_BG = ranked.spread(top_N2[:, 0] - top_N2[:, 1], 0.0)
+        gap_BG = ranked.spread(ranked.read_N, 0.0)
         mean_B = gap_BG.sum(-1) / ranked.open_BG.sum(-1).clamp(min=1)
         return torch.where((mean_B >= needed)[:, None], ranked.open_BG, super().choose(ranked, m))
 

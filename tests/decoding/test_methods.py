@@ -230,7 +230,7 @@ def test_the_factor_rule_counts_every_n() -> None:
     def committed(*c: float, factor: float = 1.0) -> int:
         schedule.settings.factor = factor
         log_p = torch.tensor(c, dtype=torch.float64).log()
-        ranked = Ranked(torch.ones(1, len(c), dtype=torch.bool), torch.zeros(len(c), 2), log_p, log_p)
+        ranked = Ranked(torch.ones(1, len(c), dtype=torch.bool), torch.zeros(len(c), 0), log_p, log_p)
         return int(schedule.choose(ranked, None).sum())  # type: ignore[arg-type]
 
     assert committed(0.99, 0.9, 0.1) == 2
