@@ -81,7 +81,7 @@ def test_shifted_logits_equal_an_independent_forward_pass(folder: Path) -> None:
     with torch.inference_mode():
         logits = denoiser.logits(tokens, everywhere, everywhere).view(2, 15, -1)
     for row in range(2):
-        torch.testing.assert_close(logits[row], dream_logits(tokens[row], weights(), CONFIG), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits[row], dream_logits(tokens[row], weights(), CONFIG), atol=1e-4, rtol=1e-4)
 
 
 def test_left_padding_of_mixed_prompts_changes_nothing(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_left_padding_of_mixed_prompts_changes_nothing(folder: Path) -> None:
     with torch.inference_mode():
         logits = denoiser.logits(tokens, attention, wanted)
     expected = torch.cat([dream_logits(short, weights(), CONFIG)[3:], dream_logits(long, weights(), CONFIG)[7:]])
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_tokenizer_loads_without_remote_code(folder: Path) -> None:

@@ -14,7 +14,7 @@ from support import llada_config, llada_weights, make_settings, save_llada
 from rws_cli.errors import UsageError
 from rws_cli.models import load_model
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4  # of logits of a few tens, float32 against float32: two summations in another order
 
 
 def two_lengths() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
