@@ -31,6 +31,7 @@ def check_sampler(config: Config) -> None:
             "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
         )
     _check_methods(config)
+    _check_cache(config)
     if s.gen_length % s.block_length:
         divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
         raise UsageError(
@@ -64,6 +65,33 @@ def check_sampler(config: Config) -> None:
             raise UsageError(
                 f"reward.value={config.reward.value} cannot scale logits with sampler.guidance.normalize=none: it must be greater than 0."
             )
+
+
+def _check_cache(config: Config) -> None:
+    """What does not go together with keys and values that are kept."""
+    s, kind = config.sampler, config.runtime.cache
+    if kind == "none":
+        if config.runtime.cache_refresh is not None:
+            raise UsageError(
+                f"runtime.cache_refresh={config.runtime.cache_refresh} refreshes nothing: set runtime.cache=prefix or dual."
+            )
+        return
+    cannot = {
+        f"model.kind={config.model.kind}": config.model.kind == "masked_lm",
+        "model.attention=flash_attention_2": config.model.attention == "flash_attention_2",
+        "runtime.compile=true": config.runtime.compile,
+        f"sampler.cfg_scale={s.cfg_scale}": s.cfg_scale > 0,
+        f"sampler.schedule.kind={s.schedule.kind}": s.schedule.kind in REMASKING,
+        f"sampler.review.kind={s.review.kind}": not isinstance(s.review, NoReview),
+    }
+    if kind == "dual":
+        cannot |= {
+            f"sampler.search.kind={s.search.kind}": isinstance(s.search, FkSteering),
+            f"sampler.guidance.kind={s.guidance.kind}": isinstance(s.guidance, EntrgiGuidance),
+        }
+    if found := next((part for part, here in cannot.items() if here), None):
+        prefix = " or runtime.cache=prefix" if found.startswith(("sampler.search", "sampler.guidance")) else ""
+        raise UsageError(f"runtime.cache={kind} does not work with {found}: set runtime.cache=none{prefix}.")
 
 
 def _draws(sampler: Sampler) -> bool:

@@ -55,7 +55,7 @@ GROUPS = (
 BUNDLED = "bundled:"
 
 NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw")
-"""Top-level keys that do not change results: left out of the hash, and free to differ at a resume."""
+"""Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
 
 
 def largest_block(gen_length: int, most: int = 32) -> int:
@@ -289,7 +289,11 @@ def unknown_key(key: str) -> str:
 
 def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that decides the results."""
-    return {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
+    runtime = resolved.get("runtime") or {}
+    if runtime.get("cache", "none") != "none":
+        kept["runtime"] = {key: runtime[key] for key in ("cache", "cache_refresh")}
+    return kept
 
 
 def config_hash(resolved: dict[str, Any]) -> str:

@@ -22,13 +22,14 @@ from rws_cli.decoding.orders import PC
 from rws_cli.decoding.record import Cost, RowTrace
 from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.decoding.search import search
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
 from rws_cli.metrics.measure import load_metrics, measure
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.steering import steering
 from rws_cli.metrics.summary import peak_memory, summarize
 from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
 from rws_cli.models.base import pick_device
+from rws_cli.models.cache import BlockCache
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
@@ -41,8 +42,8 @@ from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import append_samples, join_trace, read_samples, read_trace, replace_samples, write_trace_part
 from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, Metric, R3Review, ReplayGuidance, RewardGuidance
 
-MOST_ROWS, PROBABILITY_BYTES = 50, 2 << 30
-"""A step holds a few tensors of this size: for LLaDA-8B and 256 tokens that is 8 rows, by this arithmetic (not measured on a GPU)."""
+MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
+"""For LLaDA-8B and 256 tokens that is 16 rows. What does not fit after all is halved; see `answer`."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,11 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
 
     with recorded(folder, manifest):
         with Progress(len(task.examples), samples, folder / "run.log") as progress:
-            for batch in _batches(task, samples, max(1, rows_at_once(config, task) // config.sampler.particles)):
-                new = decode_batch(config, task, parts, batch, folder, progress)
-                append_samples(folder, new)
-                samples += new
-                progress.finished(new)
-        join_trace(folder, [sample["id"] for sample in samples])
+            answer(config, task, parts, folder, samples, progress)
+        place = {example.id: n for n, example in enumerate(task.examples)}
+        samples.sort(key=lambda sample: place[sample["id"]])
+        replace_samples(folder, samples)
+        join_trace(folder, list(place))
         metrics = measured(folder, config.metric, task.examples, samples)
         metrics["cost"] |= {
             "setup_seconds": setup_seconds,
@@ -105,6 +105,45 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
         }
         write_json(folder / "metrics.json", metrics)
     return folder
+
+
+def answer(
+    config: Config, task: Task, parts: Parts, folder: Path, samples: list[dict[str, Any]], progress: Progress
+) -> None:
+    """Decode the examples that are not among `samples`, a batch at a time; `samples` and the run folder grow.
+
+    Where memory does not suffice for a batch, it is decoded again with half as many rows in a forward pass, and so are
+    those that follow. Raises RunError if it does not suffice for a single row.
+    """
+    from accelerate.utils import find_executable_batch_size
+
+    rows = rows_at_once(config, task)
+
+    def halve() -> int:
+        nonlocal rows
+        progress.say(
+            f"out of memory with {rows} rows in a forward pass" + (f": on with {rows // 2}" if rows > 1 else "")
+        )
+        rows //= 2
+        return rows
+
+    @find_executable_batch_size(starting_batch_size=rows, reduce_batch_size_fn=halve)
+    def go_on(rows: int) -> None:
+        for batch in _batches(task, samples, max(1, rows // config.sampler.particles)):
+            new = decode_batch(config, task, parts, batch, folder, progress, rows)
+            append_samples(folder, new)
+            samples.extend(new)
+            progress.finished(new)
+
+    try:
+        go_on()
+    except RuntimeError as error:
+        if rows:
+            raise
+        raise RunError(
+            "Out of memory with a single row: use a smaller sampler.gen_length, model.dtype=bfloat16, a smaller model, or "
+            "model.device_map=auto over several devices."
+        ) from error
 
 
 def measured(
@@ -154,9 +193,9 @@ def rows_at_once(config: Config, task: Task) -> int:
 
 
 def automatic_batch(config: Config, task: Task) -> int:
-    """Rows to decode together: at most MOST_ROWS, and at most as many as have PROBABILITY_BYTES of float64 (N, V)."""
-    row_bytes = 8 * task.prepared.vocabulary * config.sampler.gen_length
-    return max(1, min(MOST_ROWS, PROBABILITY_BYTES // row_bytes))
+    """Rows to begin with: at most MOST_ROWS, and at most as many as have LOGIT_BYTES of logits if all is masked."""
+    row_bytes = 4 * task.prepared.vocabulary * config.sampler.gen_length
+    return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
 
 
 def load(config: Config, task: Task) -> Parts:
@@ -233,9 +272,9 @@ def calibrated_file(config: Config) -> Path:
 
 
 def decode_batch(
-    config: Config, task: Task, parts: Parts, batch: list[Example], folder: Path, progress: Progress
+    config: Config, task: Task, parts: Parts, batch: list[Example], folder: Path, progress: Progress, most_rows: int
 ) -> list[dict[str, Any]]:
-    """Decode and mark some examples; writes their traces and returns their samples."""
+    """Decode and mark some examples; writes their traces and returns their samples. most_rows: in one forward pass."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
     rows = [example for example in batch for _ in range(sampler.particles)]
     canvas = new_canvas(
@@ -258,9 +297,12 @@ def decode_batch(
         assert parts.map_V is not None
         mover = Mover(sampler.guidance, parts.reward, parts.map_V, denoiser.eos_ids, rows, costs, sampler.temperature)
     replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
+    kept, cache = config.runtime, None
+    if kept.cache != "none":
+        cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, len(rows))
     found = search(
         denoiser, canvas, sampler, scorer, costs, on_step=progress.step, replayed=replayed, mover=mover, pc=parts.pc,
-        most_rows=rows_at_once(config, task),
+        most_rows=most_rows, cache=cache,
     )  # fmt: skip
 
     answers_BG = canvas.response_BG[found.rows]
@@ -330,10 +372,12 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
 
 
 def _batches(task: Task, samples: list[dict[str, Any]], size: int) -> Iterator[list[Example]]:
-    """The examples that are not among `samples`, first turns first; `samples` grows as they are answered."""
+    """The examples that are not among `samples`, first turns first, and the longest prompts before shorter ones: little
+    is padded, and what does not fit into memory shows early. `samples` grows as they are answered."""
     done = {sample["id"] for sample in samples}
     for turn in range(max(task.turn.values()) + 1):
         todo = [e for e in task.examples if task.turn[e.id] == turn and e.id not in done]
+        todo.sort(key=lambda e: -len(task.prompts[e.id]))
         said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["answer"])) for s in samples}
         for start in range(0, len(todo), size):
             yield [replace(e, history=said[e.follows]) if e.follows else e for e in todo[start : start + size]]

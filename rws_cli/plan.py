@@ -30,7 +30,7 @@ def plan(config: Config) -> dict[str, int | float | None]:
     guidance: Any = sampler.guidance
     calls = sampler.blocks * (reviews - 1) * getattr(sampler.review, "window", 0)
     if isinstance(guidance, RewardGuidance):
-        calls += -(-steps // guidance.every)
+        calls += -(-steps // guidance.reward_every)
     if isinstance(guidance, EntrgiGuidance):
         calls += steps * guidance.steps
     if isinstance(search, FkSteering):

@@ -165,7 +165,7 @@ class RewardGuidance:
     normalize: str = field(metadata=limits(choices=("none", "zscore", "minmax", "sigmoid")))
     fill: str = field(metadata=limits(choices=("argmax", "sample", "drop", "keep")))
     target: str = field(metadata=limits(choices=("all", "proposed")))
-    every: int = field(metadata=limits(min=1))
+    reward_every: int = field(metadata=limits(min=1))
     floor: float = field(metadata=limits(above=0.0))
 
 
@@ -579,11 +579,17 @@ class Table:
 
 @dataclass
 class Runtime:
-    """What may change without changing a token: rows decoded together (null: experiment.automatic_batch) and CPU threads
-    (null: as torch chooses)."""
+    """What may change without changing a token: rows decoded together (null: experiment.automatic_batch), CPU threads
+    (null: as torch chooses), and whether the model is compiled. And a cache, which is approximate: see models/cache.py.
+
+    cache_refresh: passes of a row from one through its whole sequence to the next; null: one a block.
+    """
 
     batch_size: int | None = field(metadata=limits(min=1))
     threads: int | None = field(metadata=limits(min=1))
+    compile: bool
+    cache: str = field(metadata=limits(choices=("none", "prefix", "dual")))
+    cache_refresh: int | None = field(metadata=limits(min=1))
 
 
 @dataclass

@@ -14,8 +14,8 @@ from rws_cli.experiment import automatic_batch
     ("vocabulary", "gen_length", "rows"),
     [
         (367, 36, 50),  # the bundled model: as many as are of use
-        (126_464, 256, 8),  # 8 · 256 · 126,464 · 8 bytes = 1.93 GiB, a ninth row would pass 2 GiB
-        (126_464, 1024, 2),
+        (126_464, 256, 16),  # 16 · 256 · 126,464 · 4 bytes = 1.93 GiB, a seventeenth row would pass 2 GiB
+        (126_464, 1024, 4),
         (1_000_000, 4096, 1),  # never none
     ],
 )

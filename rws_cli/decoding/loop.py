@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import apply, count_reversals, fill, normalize, scale
-from rws_cli.decoding.orders import PC, draw_order, order_scores
-from rws_cli.decoding.prediction import GUMBEL, Prediction, log_softmax, propose, temper
-from rws_cli.decoding.protocols import Denoiser, Mover, Particles, Scorer
+from rws_cli.decoding.orders import PC, READ_ALL_TOKENS, draw_order, order_scores
+from rws_cli.decoding.prediction import GUMBEL, Prediction, likeliest, log_p_of, log_softmax, propose, temper
+from rws_cli.decoding.protocols import Cache, Denoiser, Mover, Particles, Scorer
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.review import review
@@ -25,7 +25,7 @@ from rws_cli.errors import RunError
 from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
-"""Size of the float64 probabilities that are worked on at a time."""
+"""Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""
 
 
 def decode(
@@ -40,19 +40,20 @@ def decode(
     pc: PC | None = None,
     particles: Particles | None = None,
     most_rows: int | None = None,
+    cache: Cache | None = None,
 ) -> list[RowTrace]:
     """Fill the canvas in place, block by block (LLaDA, arXiv 2502.09992, semi-autoregressive for several blocks).
 
     scorer: for whatever reads a reward; replayed: scales for each row, for replay guidance; mover: for gradient guidance;
     pc: for the order pc; particles: for a search, by which rows are copied over each other. most_rows: rows in one
-    forward pass (all of them, if not given).
+    forward pass (all of them, if not given). cache: answers in place of the denoiser, approximately.
     Rows are independent but for particles of one group: each row's result is the same alone or in any batch. Returns a
     trace for each row, adds to `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if
     logits are not numbers.
     """
     costs = [Cost() for _ in range(len(canvas.tokens_BL))] if costs is None else costs
     guide = _Guide(sampler, scorer, replayed)
-    decoding = Decoding(denoiser, canvas, sampler, guide, costs, on_step, mover, pc, particles, most_rows)
+    decoding = Decoding(denoiser, canvas, sampler, guide, costs, on_step, mover, pc, particles, most_rows, cache)
     with torch.inference_mode():
         return decoding.run(scorer)
 
@@ -83,10 +84,11 @@ class Decoding:
         pc: PC | None,
         particles: Particles | None,
         most_rows: int | None,
+        cache: Cache | None,
     ) -> None:
         self.denoiser, self.canvas, self.sampler, self.guide, self.costs = denoiser, canvas, sampler, guide, costs
         self.on_step, self.mover, self.pc, self.particles = on_step, mover, pc, particles
-        self.most_rows = most_rows or len(canvas.tokens_BL)
+        self.most_rows, self.cache = most_rows or len(canvas.tokens_BL), cache
         self.schedule = SCHEDULES[sampler.schedule.kind](sampler)
         self.traces = [RowTrace() for _ in range(len(canvas.tokens_BL))]
         self.psi_BG = torch.zeros(canvas.masked_BG.shape, dtype=torch.float64, device=canvas.tokens_BL.device)
@@ -121,6 +123,8 @@ class Decoding:
         """Decode until nothing inside is masked; `start` is the first position inside, `first` the number of its first
         step."""
         self.started_B = (self.canvas.masked_BG & inside_G).sum(-1)
+        if self.cache:
+            self.cache.begin()
         for index in range(self.schedule.steps):
             m = self.moment(inside_G, index, first + index)
             if (again_BG := self.schedule.before(m)) is not None:
@@ -154,9 +158,11 @@ class Decoding:
         and a function that adds to the trace how a scale of 1 would have ranked and chosen."""
         canvas, sampler, step = self.canvas, self.sampler, m.step
         active_B = open_BG.any(1)
-        reads_all = self.guide.reads_all or self.mover is not None
-        reads_all = reads_all or (self.particles is not None and self.particles.reads_all)
-        wanted_BG = canvas.masked_BG & active_B[:, None] if reads_all else open_BG
+        reads_all = self.mover is not None or (self.particles is not None and self.particles.reads_all)
+        reads_B = active_B if reads_all else active_B & self.guide.reads(canvas)
+        wanted_BG = torch.where(reads_B[:, None], canvas.masked_BG, open_BG)
+        if self.cache:
+            wanted_BG = self.cache.reach(wanted_BG, inside_G)
         logits_NV, shadow_BG = self.predict(rows, wanted_BG, inside_G)
         if self.particles:
             ancestor_B = self.particles.weigh(canvas, active_B, logits_NV, wanted_BG, step)
@@ -172,10 +178,14 @@ class Decoding:
                     return torch.zeros_like(open_BG), None, lambda: None
         if self.mover:
             logits_NV = self.mover(rows, canvas, logits_NV, wanted_BG, step)
-        scale_B, reward_B = self.guide(logits_NV, canvas, wanted_BG, rows, step)
+        # At T = 0 what fills a mask and what is proposed is the same token, whatever the scale.
+        top_N = None if sampler.temperature > 0 else likeliest(logits_NV, canvas.mask_id)
+        scale_B, reward_B = self.guide(logits_NV, top_N, canvas, wanted_BG, rows, step)
         row_N, position_N = open_BG.nonzero().unbind(1)
-        open_NV = logits_NV if bool((open_BG == wanted_BG).all()) else logits_NV[open_BG[wanted_BG]]
-        rank = self.ranker(open_NV, open_BG, row_N, position_N - start, position_N, step)
+        if not bool((open_BG == wanted_BG).all()):
+            is_open_N = open_BG[wanted_BG]
+            logits_NV, top_N = logits_NV[is_open_N], None if top_N is None else top_N[is_open_N]
+        rank = self.ranker(logits_NV, top_N, open_BG, row_N, position_N - start, position_N, step)
 
         ranking = rank(scale_B)
         self.schedule.observe(ranking.ranked, m)
@@ -211,33 +221,49 @@ class Decoding:
         return chosen_BG, shadow_BG, look
 
     def ranker(
-        self, open_NV: Tensor, open_BG: Tensor, row_N: Tensor, offset_N: Tensor, position_N: Tensor, step: int
+        self,
+        open_NV: Tensor,
+        top_N: Tensor | None,
+        open_BG: Tensor,
+        row_N: Tensor,
+        offset_N: Tensor,
+        position_N: Tensor,
+        step: int,
     ) -> Callable[[Tensor | None], _Ranking]:
-        """How logits (N, V) at the open positions rank them under a scale for each row of the batch.
+        """How logits (N, V) at the open positions, and at T = 0 their likeliest tokens, rank them under a scale for each
+        row of the batch.
 
-        A few positions at a time, so that float64 probabilities of a large vocabulary never exist for all of them.
+        A few positions at a time, so that copies for a large vocabulary never exist for all of them; and without
+        probabilities of all tokens where nobody reads them.
         """
-        sampler, key_N = self.sampler, self.canvas.key_B[row_N]
+        sampler, key_N, mask_id = self.sampler, self.canvas.key_B[row_N], self.canvas.mask_id
         same = sampler.temperature in (0.0, 1.0) and sampler.top_p >= 1.0
+        reads_one_token = same and sampler.order not in READ_ALL_TOKENS and not self.schedule.reads
 
-        def part(n: Tensor, scale_B: Tensor | None) -> tuple[Tensor, ...]:
-            z_NV = open_NV[n].double()
-            if scale_B is not None:
-                z_NV = apply(z_NV, scale_B[row_N[n]], self.guide.target)
-            tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
-            raw_NV = tempered_NV if same else log_softmax(z_NV)
-            token_N = propose(
-                tempered_NV, sampler.temperature, self.canvas.mask_id, key_N[n], step, position_N[n], GUMBEL
-            )
-            log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
-            prediction = Prediction(position_N[n], token_N, offset_N[n])
-            score_N = order_scores(sampler.order, log_p_NV, prediction, key_N[n], step, self.pc)
-            raw_N, log_p_N = (values.gather(-1, token_N[:, None])[:, 0] for values in (raw_NV, log_p_NV))
-            return token_N, score_N, log_p_N, raw_N, self.schedule.read(raw_NV)
+        def part(n: slice, scale_B: Tensor | None) -> tuple[Tensor, ...]:
+            scale_N = None if scale_B is None else scale_B[row_N[n]]
+            if top_N is not None and reads_one_token and (scale_N is None or self.guide.target == "all"):
+                token_N = top_N[n]
+                raw_N = log_p_N = log_p_of(open_NV[n], token_N, scale_N)
+                read_N, log_p_NV = raw_N[:, None][:, :0], None
+            else:
+                z_NV = (
+                    open_NV[n].double() if scale_N is None else apply(open_NV[n].double(), scale_N, self.guide.target)
+                )
+                tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
+                raw_NV = tempered_NV if same else log_softmax(z_NV)
+                token_N = propose(tempered_NV, sampler.temperature, mask_id, key_N[n], step, position_N[n], GUMBEL)
+                log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
+                raw_N, log_p_N = (values.gather(-1, token_N[:, None])[:, 0] for values in (raw_NV, log_p_NV))
+                read_N = self.schedule.read(raw_NV)
+            prediction = Prediction(position_N[n], offset_N[n], token_N, log_p_N, log_p_NV)
+            score_N = order_scores(sampler.order, prediction, key_N[n], step, self.pc)
+            return token_N, score_N, log_p_N, raw_N, read_N
 
         def rank(scale_B: Tensor | None) -> _Ranking:
             budget = CHUNK_BYTES["cuda" if open_NV.is_cuda else "cpu"]
-            chunks = torch.arange(len(open_NV), device=open_NV.device).split(max(1, budget // (8 * open_NV.shape[-1])))
+            size = max(1, budget // (8 * open_NV.shape[-1]))
+            chunks = [slice(start, start + size) for start in range(0, len(open_NV), size)]
             found = zip(*(part(chunk, scale_B) for chunk in chunks), strict=True)
             token_N, score_N, log_p_N, raw_N, read_N = (torch.cat(values) for values in found)
             score_N = draw_order(score_N, sampler.order, sampler.order_temperature, key_N, step, position_N)
@@ -265,17 +291,21 @@ class Decoding:
             part, listed = self.canvas.rows(chunk), chunk.tolist()
             extra = int(inside_G.sum()) if self.schedule.shadow else 0
             with charge(self.costs, listed, "mdm_seconds"):
-                if shadow_BG is None:
+                through = part.attention_BL.sum(1).tolist()
+                if self.cache:
+                    found, through = self.cache.logits(part, chunk, wanted_BG[chunk], inside_G)
+                    logits.append(found)
+                elif shadow_BG is None:
                     logits.append(_predict(self.denoiser, part, wanted_BG[chunk], self.sampler.cfg_scale))
                 else:
                     found, shadow_BG[chunk] = _predict_shadowed(self.denoiser, part, wanted_BG[chunk], inside_G)
                     logits.append(found)
             passes = 2 if self.sampler.cfg_scale > 0 else 1
-            for row, tokens in zip(listed, part.attention_BL.sum(1).tolist(), strict=True):
+            for row, tokens in zip(listed, through, strict=True):
                 self.costs[row].mdm_passes += passes
                 self.costs[row].mdm_tokens += passes * (tokens + extra)
-        logits_NV = torch.cat(logits)
-        if bool(torch.isnan(logits_NV).any()):
+        logits_NV = torch.cat(logits) if len(logits) > 1 else logits[0]
+        if bool(logits_NV.amax(-1).isnan().any()):
             raise RunError("The model returned logits that are not numbers: check the checkpoint and model.dtype.")
         return logits_NV, shadow_BG
 
@@ -288,7 +318,9 @@ class Decoding:
         self.memory = {name: values[ancestor_B] for name, values in self.memory.items()}
         parents = ancestor_B.tolist()
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]
-        self.guide.copy_rows(parents)
+        self.guide.copy_rows(ancestor_B)
+        if self.cache:
+            self.cache.copy_rows(ancestor_B)
 
 
 def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, cfg_scale: float) -> Tensor:
@@ -326,22 +358,41 @@ def stop_after_end(canvas: Canvas, eos_ids: tuple[int, ...]) -> None:
 
 
 class _Guide:
-    """The scale of each row's logits at each step: none, a constant, a reward's, or one that was recorded."""
+    """The scale of each row's logits at each step: none, a constant, a reward's, or one that was recorded.
+
+    shown_BG: what was last shown of each position, for masked ones whose logits a cache leaves out."""
 
     def __init__(self, sampler: Sampler, scorer: Scorer | None, replayed: Sequence[Scales]) -> None:
         self.settings = sampler.guidance
         self.scorer, self.replayed = scorer, replayed
         self.held: dict[int, tuple[float, float]] = {}
         self.calls: dict[int, int] = {}
-        self.reads_all = isinstance(self.settings, RewardGuidance)
+        self.shown_BG: Tensor | None = None
         self.target = getattr(self.settings, "target", "all")
 
-    def copy_rows(self, parents: list[int]) -> None:
+    def copy_rows(self, ancestor_B: Tensor) -> None:
+        parents = ancestor_B.tolist()
         self.held = {row: self.held[a] for row, a in enumerate(parents) if a in self.held}
         self.calls = {row: self.calls[a] for row, a in enumerate(parents) if a in self.calls}
+        self.shown_BG = None if self.shown_BG is None else self.shown_BG[ancestor_B]
+
+    def due(self, row: int) -> bool:
+        """Whether the row's next step asks the reward."""
+        return isinstance(self.settings, RewardGuidance) and self.calls.get(row, 0) % self.settings.reward_every == 0
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Rows (B,) whose next step needs the logits of all masked positions."""
+        rows = range(len(canvas.tokens_BL))
+        return torch.tensor([self.due(row) for row in rows], device=canvas.tokens_BL.device)
 
     def __call__(
-        self, logits_NV: Tensor, canvas: Canvas, wanted_BG: Tensor, rows: list[int], step: int
+        self,
+        logits_NV: Tensor,
+        top_N: Tensor | None,
+        canvas: Canvas,
+        wanted_BG: Tensor,
+        rows: list[int],
+        step: int,
     ) -> tuple[Tensor | None, list[float] | None]:
         """Scales (B,) and raw rewards (B,) of all rows, 1 and not a number where a row is not among `rows`; None where
         nothing scales the logits."""
@@ -356,11 +407,8 @@ class _Guide:
         if not isinstance(settings, RewardGuidance):
             return None, None
         assert self.scorer is not None
-        due = [row for row in rows if self.calls.get(row, 0) % settings.every == 0]
-        if due:
-            row_N, position_N = wanted_BG.nonzero().unbind(1)
-            shown_BG = canvas.response_BG.clone()
-            shown_BG[wanted_BG] = fill(logits_NV, settings.fill, canvas.mask_id, canvas.key_B[row_N], step, position_N)
+        if due := [row for row in rows if self.due(row)]:
+            shown_BG = self.show(logits_NV, top_N, canvas, wanted_BG, step)
             filled_B = 1 - canvas.masked_BG.double().mean(1)
             scores = self.scorer(due, shown_BG[due], filled_B[due].tolist(), step)
             for row, score in zip(due, scores, strict=True):
@@ -371,3 +419,16 @@ class _Guide:
             self.calls[row] = self.calls.get(row, 0) + 1
             scale_B[row], reward_B[row] = self.held[row]
         return scale_B, reward_B
+
+    def show(self, logits_NV: Tensor, top_N: Tensor | None, canvas: Canvas, wanted_BG: Tensor, step: int) -> Tensor:
+        """The responses with their masks filled: those that are wanted from logits, any others as they were last. top_N:
+        their likeliest tokens, where these are known."""
+        row_N, position_N = wanted_BG.nonzero().unbind(1)
+        if self.settings.fill != "argmax" or top_N is None:
+            top_N = fill(logits_NV, self.settings.fill, canvas.mask_id, canvas.key_B[row_N], step, position_N)
+        shown_BG = canvas.response_BG.clone()
+        if self.shown_BG is not None:
+            shown_BG = torch.where(canvas.masked_BG, self.shown_BG, shown_BG)
+        shown_BG[wanted_BG] = top_N
+        self.shown_BG = shown_BG
+        return shown_BG

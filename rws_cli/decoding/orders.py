@@ -1,7 +1,6 @@
 """Orders: a score for each open position; the highest are committed first. One function an order.
 
-Each takes log-probabilities (N, V), the prediction, keys and a step (which only `random` reads), and returns (N,)
-float64.
+Each takes the prediction, keys and a step (which only `random` reads), and returns (N,) float64.
 """
 
 from __future__ import annotations
@@ -26,57 +25,60 @@ class PC:
     frequency_V: Tensor
 
 
-def confidence(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
+def confidence(prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """log p(x̂): the logarithm of the proposed token's probability (LLaDA's low-confidence remasking)."""
-    return log_p_NV.gather(-1, prediction.token_N[:, None])[:, 0]
+    return prediction.log_p_N
 
 
-def margin(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
+def margin(prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """p1 − p2 between the two likeliest tokens (Dream's topk_margin), less 1 so that it does not saturate."""
-    top = log_p_NV.topk(2, dim=-1).values
+    assert prediction.log_p_NV is not None
+    top = prediction.log_p_NV.topk(2, dim=-1).values
     return top[:, 0].expm1() - top[:, 1].exp()
 
 
-def entropy(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
+def entropy(prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """Σ p log p, the negative entropy (Dream's entropy order)."""
-    return torch.special.entr(log_p_NV.exp()).sum(-1).neg()
+    assert prediction.log_p_NV is not None
+    return torch.special.entr(prediction.log_p_NV.exp()).sum(-1).neg()
 
 
-def random(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
+def random(prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """U(0, 1), drawn anew at each step."""
     return uniform(key_N, step * PURPOSES + ORDER, prediction.position_N, RANDOM + 1)[:, RANDOM]
 
 
-def left_to_right(log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
+def left_to_right(prediction: Prediction, key_N: Tensor, step: int) -> Tensor:
     """The position, negated."""
     return -prediction.position_N.double()
 
 
-def pc(log_p_NV: Tensor, prediction: Prediction, settings: PC) -> Tensor:
+def pc(prediction: Prediction, settings: PC) -> Tensor:
     """exp(−λ·i) · min(−p(x̂) log(f(x̂) + 1e−9), α), i from the block's start (PC-Sampler, arXiv 2508.13021): sure tokens
     first, those that a corpus is full of later, the left before the right."""
-    p_N = log_p_NV.gather(-1, prediction.token_N[:, None])[:, 0].exp()
-    surprise_N = -(settings.frequency_V.to(p_N.device)[prediction.token_N] + 1e-9).log()
-    return (-settings.decay * prediction.offset_N.double()).exp() * (p_N * surprise_N).clamp(max=settings.cap)
+    surprise_N = -(settings.frequency_V.to(prediction.token_N.device)[prediction.token_N] + 1e-9).log()
+    return (-settings.decay * prediction.offset_N.double()).exp() * (prediction.log_p_N.exp() * surprise_N).clamp(
+        max=settings.cap
+    )
 
 
-ORDERS: dict[str, Callable[[Tensor, Prediction, Tensor, int], Tensor]] = {
+ORDERS: dict[str, Callable[[Prediction, Tensor, int], Tensor]] = {
     "confidence": confidence,
     "margin": margin,
     "entropy": entropy,
     "random": random,
     "left_to_right": left_to_right,
 }
+READ_ALL_TOKENS = ("margin", "entropy")
+"""Orders that need log-probabilities of all tokens, not only of the proposed ones."""
 
 
-def order_scores(
-    name: str, log_p_NV: Tensor, prediction: Prediction, key_N: Tensor, step: int, settings: PC | None
-) -> Tensor:
+def order_scores(name: str, prediction: Prediction, key_N: Tensor, step: int, settings: PC | None) -> Tensor:
     """The scores of the order of a name; `settings` are those of pc."""
     if name == "pc":
         assert settings is not None
-        return pc(log_p_NV, prediction, settings)
-    return ORDERS[name](log_p_NV, prediction, key_N, step)
+        return pc(prediction, settings)
+    return ORDERS[name](prediction, key_N, step)
 
 
 def draw_order(score_N: Tensor, name: str, temperature: float, key_N: Tensor, step: int, position_N: Tensor) -> Tensor:

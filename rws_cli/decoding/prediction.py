@@ -25,11 +25,13 @@ RANDOM, PLACE, REMASK = 0, 1, 2
 @dataclass
 class Prediction:
     """The open positions: position_N their places in the response, offset_N in their block, token_N the tokens proposed
-    for them."""
+    for them, log_p_N the log-probabilities of these, log_p_NV those of all tokens, None where none but these is read."""
 
     position_N: Tensor
-    token_N: Tensor
     offset_N: Tensor
+    token_N: Tensor
+    log_p_N: Tensor
+    log_p_NV: Tensor | None
 
 
 def log_softmax(logits_NV: Tensor) -> Tensor:
@@ -38,6 +40,32 @@ def log_softmax(logits_NV: Tensor) -> Tensor:
     below_NV = logits_NV - top_N
     others_N = below_NV.exp().scatter_(-1, index_N, 0.0).sum(-1, keepdim=True)
     return below_NV - others_N.log1p()
+
+
+def likeliest(logits_NV: Tensor, forbidden: int) -> Tensor:
+    """The likeliest token of each position but `forbidden` (the mask), the first of equals."""
+    mask_N = logits_NV[:, forbidden].clone()
+    logits_NV[:, forbidden] = -torch.inf  # and back: a copy of all logits would take longer than the argmax
+    token_N = logits_NV.argmax(-1)
+    logits_NV[:, forbidden] = mask_N
+    return token_N
+
+
+def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) -> Tensor:
+    """log p, (N,) float64, of one token a position under softmax(scale · z): −log(1 + exp(logsumexp of the others − its
+    own)), which takes no float64 copy of the logits, and no probability of any other token.
+
+    The logarithm of the sum is at most log V, whatever the logits, so that float32 gives it to 1e−6.
+    """
+    others_NV = logits_NV.scatter(-1, token_N[:, None], -torch.inf)
+    top_N = others_NV.amax(-1)
+    own_N = logits_NV.gather(-1, token_N[:, None])[:, 0]
+    lead_N = top_N.double() - own_N.double()
+    others_NV -= top_N[:, None]
+    if scale_N is not None:
+        others_NV *= scale_N.to(others_NV.dtype)[:, None]
+        lead_N = lead_N * scale_N
+    return -torch.nn.functional.softplus(lead_N + others_NV.logsumexp(-1).double())
 
 
 def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:
@@ -63,9 +91,7 @@ def propose(
 
     Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), with u from (key, step, position, token).
     """
-    scores = tempered_NV.clone()
-    if temperature > 0:
-        u = uniform(key_N, step * PURPOSES + purpose, position_N, tempered_NV.shape[-1])
-        scores -= (-u.log()).log()
-    scores[:, forbidden] = -torch.inf
-    return scores.argmax(-1)
+    if temperature == 0:
+        return likeliest(tempered_NV, forbidden)
+    u = uniform(key_N, step * PURPOSES + purpose, position_N, tempered_NV.shape[-1])
+    return likeliest(tempered_NV - (-u.log()).log(), forbidden)

@@ -1,4 +1,4 @@
-"""What the loop asks of the models, rewards and searches that it is given."""
+"""What the loop asks of the models, caches, rewards and searches that it is given."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ class Denoiser(Protocol):
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
     ) -> tuple[Tensor, Tensor]: ...
+
+
+class Cache(Protocol):
+    """Logits with keys and values that are kept from step to step; see models/cache.py."""
+
+    def begin(self) -> None: ...
+
+    def reach(self, wanted_BG: Tensor, inside_G: Tensor) -> Tensor: ...
+
+    def copy_rows(self, ancestor_B: Tensor) -> None: ...
+
+    def logits(self, part: Canvas, rows_R: Tensor, wanted_RG: Tensor, inside_G: Tensor) -> tuple[Tensor, list[int]]: ...
 
 
 class Scorer(Protocol):

@@ -110,6 +110,8 @@ class Schedule:
 
     shadow = False
     """Whether each step also asks the model about committed tokens, blind to themselves."""
+    reads = False
+    """Whether `read` reads anything."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.settings: Any = sampler.schedule
@@ -185,6 +187,7 @@ class EntropyBound(Adaptive):
     """The longest prefix U, by score, with ΣH − max H ≤ gamma, H in nats (EB-Sampler, arXiv 2505.24857)."""
 
     settings: EntropyBoundSchedule
+    reads = True
 
     def read(self, raw_NV: Tensor) -> Tensor:
         """Entropies, in nats."""
@@ -203,6 +206,7 @@ class Klass(Adaptive):
     last `history` steps, else the best one (KLASS, arXiv 2511.05664)."""
 
     settings: KlassSchedule
+    reads = True
 
     def read(self, raw_NV: Tensor) -> Tensor:
         """All of it."""
@@ -231,6 +235,7 @@ class Prophet(Schedule):
     that falls with progress; then all at once (Prophet, arXiv 2508.19982). Thresholds and thirds are options of ours."""
 
     settings: ProphetSchedule
+    reads = True
 
     def read(self, raw_NV: Tensor) -> Tensor:
         """The gap between the two likeliest tokens' logits."""

@@ -17,7 +17,8 @@ from rws_cli.schema import ClassifierReward, Model
 
 Forward = Callable[..., Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where
-`attention` is (B, L, L), who sees whom, a fourth argument gives positions (B, L)."""
+`attention` is (B, L, K), who sees whom, a fourth argument gives positions (B, L); a fifth is a cache of transformers,
+which makes K of L."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,13 @@ class Family:
     """What sets a family apart.
 
     tokenizer: its tokenizer class. weights: its model class and the arguments of from_pretrained, from config.json and
-    the path to name in errors. forward: its forward pass.
+    the path to name in errors. forward: its forward pass. shift: 1 where logits for position i are read at i − 1.
     """
 
     tokenizer: Callable[[], Any]
     weights: Callable[[dict[str, Any], str], tuple[Any, dict[str, Any]]]
     forward: Callable[[Any], Forward]
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Denoiser(Prepared):
     model: Any
     forward: Forward
     device: torch.device
+    shift: int = 0
 
     def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
         """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
@@ -130,7 +133,7 @@ def prepare(settings: Model, family: Family) -> Prepared:
 def load(settings: Model, family: Family, prepared: Prepared) -> Denoiser:
     """Load the weights of a prepared checkpoint. Raises UsageError if they do not fit."""
     model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **prepared.arguments)
-    denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device)
+    denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device, shift=family.shift)
     check_bidirectional(denoiser)
     return denoiser
 
@@ -253,12 +256,15 @@ def bidirectional_forward(model: Any, shift: int) -> Forward:
     shift: 1 where logits for position i are read at i − 1 (Dream), else 0.
     """
 
-    def forward(tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None, kept: Any = None
+    ) -> Tensor:
         states = model.model(
             input_ids=tokens_BL,
             attention_mask=attention.long() if position_BL is None else additive(attention, model.dtype),
             position_ids=position_ids(attention) if position_BL is None else position_BL,
-            use_cache=False,
+            past_key_values=kept,
+            use_cache=kept is not None,
         ).last_hidden_state
         row_N, column_N = wanted_BL.nonzero().unbind(1)
         return model.lm_head(states[row_N, (column_N - shift).clamp(min=0)])
@@ -266,9 +272,9 @@ def bidirectional_forward(model: Any, shift: int) -> Forward:
     return forward
 
 
-def additive(visible_BLL: Tensor, dtype: torch.dtype) -> Tensor:
-    """Who sees whom as the mask (B, 1, L, L) that is added to attention scores. Rows that see nothing (padding) see all."""
-    blind = ~visible_BLL & visible_BLL.any(-1, keepdim=True)
+def additive(visible_BLK: Tensor, dtype: torch.dtype) -> Tensor:
+    """Who sees whom as the mask (B, 1, L, K) that is added to attention scores. Rows that see nothing (padding) see all."""
+    blind = ~visible_BLK & visible_BLK.any(-1, keepdim=True)
     return torch.zeros(blind.shape, dtype=dtype, device=blind.device).masked_fill(blind, torch.finfo(dtype).min)[
         :, None
     ]

@@ -56,4 +56,4 @@ def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
     return Qwen2ForCausalLM, {"config": qwen2_config(config, path)}
 
 
-DREAM = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=1))
+DREAM = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=1), shift=1)

@@ -56,6 +56,11 @@ class Progress:
         self.tokens_per_example = self.tokens / (self.done - self.first)
         self._show()
 
+    def say(self, line: str) -> None:
+        """Something that a user should know; it also ends what was counted of a batch that is not finished."""
+        self.tokens, self.running_tokens = self.tokens - self.running_tokens, 0
+        self._say(line, force=True)
+
     def _status(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
         parts = [f"{self.done} of {self.total} examples", f"{self.tokens / seconds:,.0f} tokens/s"]

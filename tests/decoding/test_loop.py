@@ -24,7 +24,7 @@ PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2], [9, 1, 1, 1], [3], [8, 7]]
 def guidance(**options) -> RewardGuidance:
     values = {
         "kind": "rws", "strength": 1.0, "form": "linear", "normalize": "sigmoid", "fill": "argmax", "target": "all",
-        "every": 1, "floor": 1e-3,
+        "reward_every": 1, "floor": 1e-3,
     }  # fmt: skip
     return RewardGuidance(**(values | options))
 
@@ -64,7 +64,7 @@ samplers = st.fixed_dictionaries(
         "confidence": st.sampled_from(["raw", "tempered"]),
         "eos": st.sampled_from(["none", "suppress", "stop"]),
         "guidance": st.sampled_from(
-            [guidance(), guidance(fill="sample", every=2), TemperatureGuidance("temperature", 2.0)]
+            [guidance(), guidance(fill="sample", reward_every=2), TemperatureGuidance("temperature", 2.0)]
         ),
     }
 )
@@ -202,7 +202,7 @@ def test_rws_step_by_step_against_a_slow_reference() -> None:
 
 def test_reward_every_k_steps_and_what_it_is_shown() -> None:
     scorer = SumScorer()
-    _, traces, _, model = decode_rows([0, 1], make_sampler(8, guidance=guidance(every=3)), scorer)
+    _, traces, _, model = decode_rows([0, 1], make_sampler(8, guidance=guidance(reward_every=3)), scorer)
     assert [asked[3] for asked in scorer.asked] == [0, 3, 6]
     assert len(set(traces[0].scale)) <= 3
     for fill in ("argmax", "sample", "drop", "keep"):

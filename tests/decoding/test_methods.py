@@ -285,13 +285,14 @@ def test_pc_takes_the_rarer_of_two_equally_sure_tokens() -> None:
     from rws_cli.decoding.prediction import Prediction
 
     log_p = torch.log(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=torch.float64))
-    prediction = Prediction(torch.tensor([6, 7]), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    proposed = torch.tensor([0, 1])
+    prediction = Prediction(torch.tensor([6, 7]), proposed, proposed, log_p[[0, 1], [0, 1]], log_p)
     frequency = torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)
-    common, rare = pc(log_p, prediction, PC(0.0, 10.0, frequency)).tolist()
+    common, rare = pc(prediction, PC(0.0, 10.0, frequency)).tolist()
     assert common == pytest.approx(-0.8 * math.log(0.9 + 1e-9))
     assert 0 < common < rare
-    assert pc(log_p, prediction, PC(0.0, 1.0, frequency)).tolist()[1] == 1.0  # capped
-    assert pc(log_p, prediction, PC(0.5, 10.0, frequency)).tolist()[1] == pytest.approx(rare * math.exp(-0.5))
+    assert pc(prediction, PC(0.0, 1.0, frequency)).tolist()[1] == 1.0  # capped
+    assert pc(prediction, PC(0.5, 10.0, frequency)).tolist()[1] == pytest.approx(rare * math.exp(-0.5))
 
 
 @pytest.mark.parametrize("seed", range(3))

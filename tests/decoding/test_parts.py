@@ -13,7 +13,7 @@ from scipy import stats
 from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.orders import ORDERS
-from rws_cli.decoding.prediction import Prediction, log_softmax, nucleus, propose, temper
+from rws_cli.decoding.prediction import Prediction, likeliest, log_p_of, log_softmax, nucleus, propose, temper
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
 from rws_cli.schema import RewardGuidance
@@ -66,9 +66,9 @@ def test_confidence_does_not_saturate() -> None:
     log_p = log_softmax(logits)
     assert log_p[:, 1].tolist() == pytest.approx([-math.log1p(math.exp(-lead)) for lead in leads.tolist()], rel=1e-12)
     torch.testing.assert_close(log_p[:, 0], log_p[:, 1] - leads)
-    prediction = Prediction(torch.arange(5), torch.ones(5, dtype=torch.long), torch.arange(5))
+    prediction = Prediction(torch.arange(5), torch.arange(5), torch.ones(5, dtype=torch.long), log_p[:, 1], log_p)
     for name in ("confidence", "margin", "entropy"):
-        surest_first = ORDERS[name](log_p, prediction, torch.zeros(5), 0).argsort(descending=True)
+        surest_first = ORDERS[name](prediction, torch.zeros(5), 0).argsort(descending=True)
         assert surest_first.tolist() == [3, 1, 2, 0, 4], name
 
 
@@ -76,6 +76,25 @@ def test_confidence_does_not_saturate() -> None:
 def test_log_softmax_is_the_logarithm_of_the_softmax(values: list[float], scaled: float) -> None:
     logits = torch.tensor([values], dtype=torch.float64)
     torch.testing.assert_close(log_softmax(logits * scaled), (logits * scaled).log_softmax(-1))
+
+
+@given(
+    st.lists(st.floats(-300, 300, width=32), min_size=2, max_size=8),
+    st.integers(0, 7),
+    st.none() | st.floats(0.01, 1e4),
+)
+def test_log_p_of_one_token_needs_no_softmax(values: list[float], index: int, scaled: float | None) -> None:
+    """float32 logits give what a float64 softmax gives, to rounding, even where p is 1 but for 1e−300."""
+    token = torch.tensor([index % len(values)])
+    scale = None if scaled is None else torch.tensor([scaled], dtype=torch.float64)
+    expected = log_softmax(torch.tensor([values], dtype=torch.float64) * (scaled or 1.0))[0, token]
+    torch.testing.assert_close(log_p_of(torch.tensor([values]), token, scale), expected, rtol=2e-6, atol=1e-320)
+
+
+def test_the_likeliest_token_is_never_the_mask_and_the_first_of_equals() -> None:
+    logits = torch.tensor([[5.0, 9.0, 1.0, 5.0], [0.0, 0.0, 0.0, 0.0], [-3.0, -1.0, -2.0, -2.0]])
+    assert likeliest(logits, 1).tolist() == [0, 0, 2]
+    assert logits[0, 1] == 9.0  # untouched
 
 
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
@@ -90,9 +109,10 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
 def test_orders_on_two_hand_made_positions() -> None:
     p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]).double()
     log_p = (p + 1e-300).log()
-    prediction = Prediction(torch.tensor([3, 1]), torch.tensor([0, 1]), torch.tensor([3, 1]))
+    places, proposed = torch.tensor([3, 1]), torch.tensor([0, 1])
+    prediction = Prediction(places, places, proposed, log_p.gather(-1, proposed[:, None])[:, 0], log_p)
     keys = torch.tensor([5, 5])
-    values = {name: order(log_p, prediction, keys, 0).tolist() for name, order in ORDERS.items()}
+    values = {name: order(prediction, keys, 0).tolist() for name, order in ORDERS.items()}
     assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])
     assert values["margin"] == pytest.approx([0.2 - 1, 0.25 - 1])
     assert values["entropy"] == pytest.approx(
