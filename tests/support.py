@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.schema import FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -209,6 +209,16 @@ def save_reward(folder: Path, family: str = "llama", pad: bool = True) -> Path:
     special = {"pad_token": "<pad>"} if pad else {}
     word_tokenizer(REWARD_WORDS, eos_token="<end>", chat_template=REWARD_TEMPLATE, **special).save_pretrained(folder)
     return folder
+
+
+def classifier_settings(path: Path, **options: Any) -> ClassifierReward:
+    values: dict[str, Any] = {
+        "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
+        "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
+        "remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
+        "score_from": "logits", "template": None,
+    }  # fmt: skip
+    return ClassifierReward(**(values | options))
 
 
 LIMIT = 6

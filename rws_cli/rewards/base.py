@@ -15,13 +15,17 @@ from rws_cli.errors import UsageError
 @dataclass(frozen=True)
 class Candidate:
     """A whole or intermediate answer: its text (masks filled, dropped or kept), the share of it that is committed,
-    the decoding step (−1 for a finished answer), and its text as far as the end of each block if it has several."""
+    the decoding step (−1 for a finished answer), and its text as far as the end of each block if it has several.
+
+    slot: the same for successive texts of one answer, by which a reward may find what it kept of the last.
+    """
 
     example: Example
     text: str
     filled: float
     step: int
     blocks: tuple[str, ...] = ()
+    slot: int | None = None
 
 
 @dataclass(frozen=True)

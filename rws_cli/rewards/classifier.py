@@ -3,7 +3,9 @@ and those that only their own Python loads, where the user allows it."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,11 +13,15 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import load_tokenizer, load_weights
 from rws_cli.models.checkpoint import locate
 from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
+from rws_cli.rewards.prefix import PrefixCache, holds
 from rws_cli.schema import ClassifierReward
 
 
 class Classifier:
-    """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text."""
+    """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text.
+
+    A causal model reads of a row's text only what follows the first change since the row's last call.
+    """
 
     def __init__(self, settings: ClassifierReward, at: str = "reward") -> None:
         import transformers
@@ -34,6 +40,7 @@ class Classifier:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.tokenizer.padding_side = "right"
+        self.prefixes = PrefixCache(self.model) if self._reads_on() else None
         stored = Path(settings.statistics or Path(path) / "normalization.json")
         self.statistics = (
             as_statistics(read_statistics(stored, f"{at}.statistics"))
@@ -56,11 +63,30 @@ class Classifier:
                 f"A text of {max(lengths)} tokens is longer than the reward model reads ({limit}, reward.max_length)."
             )
         values: list[float] = []
+        tokens: list[int] = []
         for start in range(0, len(ids), self.settings.batch_size):
-            batch = self.tokenizer.pad(
-                {"input_ids": ids[start : start + self.settings.batch_size]}, return_tensors="pt"
-            ).to(self.device)
-            found = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-            score = found if self.settings.score_from == "output" else getattr(found, self.settings.score_from)
-            values += score.reshape(len(batch["input_ids"]), -1)[:, 0].float().tolist()
-        return Scores(values, lengths)
+            part = slice(start, start + self.settings.batch_size)
+            if self.prefixes:
+                score, read = self.prefixes.score([c.slot for c in candidates[part]], ids[part])
+            else:
+                score, read = self._whole(ids[part]), lengths[part]
+            values += score.reshape(len(read), -1)[:, 0].float().tolist()
+            tokens += read
+        return Scores(values, tokens)
+
+    def _whole(self, ids: list[list[int]]) -> Any:
+        """What the model says of texts, read from their beginning."""
+        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        found = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return found if self.settings.score_from == "output" else getattr(found, self.settings.score_from)
+
+    @torch.inference_mode()
+    def _reads_on(self) -> bool:
+        """Whether the model can go on from where a text has changed, tried on a text."""
+        s = self.settings
+        ours = s.auto_class == "AutoModelForSequenceClassification" and s.score_from == "logits" and not s.remote_code
+        takes_past = "past_key_values" in inspect.signature(self.model.forward).parameters
+        if not (ours and takes_past and s.attention != "flash_attention_2"):
+            return False
+        known = [n for n in range(len(self.tokenizer)) if n != self.tokenizer.pad_token_id]
+        return len(known) > 8 and holds(self.model, [known[n % len(known)] for n in range(3, 67, 4)])

@@ -22,7 +22,9 @@ class Process:
 
     def score(self, candidates: list[Candidate]) -> Scores:
         beginnings = [c.blocks or (c.text,) if self.settings.parts == "block" else steps(c.text) for c in candidates]
-        asked = [replace(c, text=text) for c, texts in zip(candidates, beginnings, strict=True) for text in texts]
+        asked = [
+            replace(c, text=text, slot=None) for c, texts in zip(candidates, beginnings, strict=True) for text in texts
+        ]
         found = self.part.score(asked)
         values, tokens, at = [], [], 0
         for texts in beginnings:

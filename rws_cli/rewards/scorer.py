@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class RowScorer:
 
     def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
         shown = [
-            self.render(self.examples[row], ids, share, step)
+            replace(self.render(self.examples[row], ids, share, step), slot=row)
             for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True)
         ]
         changed = [n for n, row in enumerate(rows) if self.last.get(row, (None,))[0] != shown[n].text]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support import REWARD_FAMILIES, REWARD_WORDS, save_reward
+from support import classifier_settings as settings
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
@@ -20,17 +21,6 @@ from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 from rws_cli.rewards.scorer import Renderer, RowScorer
-from rws_cli.schema import ClassifierReward
-
-
-def settings(path: Path, **options) -> ClassifierReward:
-    values = {
-        "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
-        "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
-        "remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
-        "score_from": "logits", "template": None,
-    }  # fmt: skip
-    return ClassifierReward(**(values | options))
 
 
 def candidates() -> list[Candidate]:
