@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint sweep paper-small pareto models clean
+.PHONY: help install run test lint sweep paper-small pareto bench models clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ paper-small: $(READY) ## The paper's experiments in small, with tables, into out
 
 pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost, drawn (20 minutes)
 	$(BIN)/rws run +experiment=pareto
+
+bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (6 minutes)
+	$(BIN)/python scripts/bench_speed.py
 
 models: $(READY) ## Train the bundled checkpoints again (over an hour on two cores)
 	$(BIN)/python scripts/train_mdm.py

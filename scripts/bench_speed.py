@@ -42,12 +42,16 @@ from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
 from rws_cli.schema import Config
 
+RWS = ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"]
 VARIANTS = {
     "confidence": ["sampler=confidence"],
-    "rws": ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"],
+    "rws": RWS,
+    "rws_every_4": [*RWS, "sampler.guidance.reward_every=4"],
+    "prefix": ["sampler=confidence", "runtime.cache=prefix"],
+    "dual": ["sampler=confidence", "runtime.cache=dual"],
 }
 """What is measured besides "published", as overrides of rws run."""
-AGAINST = {"confidence": "published", "rws": "confidence"}
+AGAINST = dict.fromkeys(VARIANTS, "confidence") | {"confidence": "published"}
 """What each is divided by."""
 
 
@@ -316,7 +320,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--prompt", type=int, nargs=2, default=[32, 256], metavar=("LEAST", "MOST"), help="in tokens")
     parser.add_argument("--gen", type=int, default=64)
-    parser.add_argument("--block", type=int, default=32)
+    parser.add_argument("--block", type=int, default=64)
     parser.add_argument("--per-step", type=int, default=8, help="tokens committed a step")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--variants", nargs="+", default=["published", *VARIANTS], choices=("published", *VARIANTS))

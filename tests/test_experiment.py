@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support import LIMIT, samples_of
 
+from rws_cli import experiment
 from rws_cli.config import compose
 from rws_cli.experiment import automatic_batch
 
@@ -23,3 +27,72 @@ def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, row
     prepared = SimpleNamespace(vocabulary=vocabulary)
     config = compose(f"sampler.gen_length={gen_length}")
     assert automatic_batch(config, SimpleNamespace(prepared=prepared)) == rows  # type: ignore[arg-type]
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
+    """Passes of more rows than `most` do not fit into memory, once `after` batches have; returns the rows tried."""
+    tried: list[int] = []
+    real = experiment.search
+
+    def search(*arguments, **named):
+        tried.append(named["most_rows"])
+        found = real(*arguments, **named)
+        if named["most_rows"] > most and len(tried) > after:  # it fails late, when tokens are committed
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 12 bytes"
+            )
+        return found
+
+    monkeypatch.setattr(experiment, "search", search)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rws("run", *small, "output=whole", "runtime.batch_size=1").exit_code == 0
+    tried = short_of_memory(monkeypatch, most=1, after=1)
+    result = rws("run", *small, "output=halved", "runtime.batch_size=4")
+    assert result.exit_code == 0, result.output
+    assert tried == [4, 4, 2, 1, 1]
+    folder = tmp_path / "halved/sudoku/small-rws/v001"
+    assert samples_of(folder) == samples_of(tmp_path / "whole/sudoku/small-rws/v001")
+    log = (folder / "run.log").read_text()
+    assert "out of memory with 4 rows in a forward pass: on with 2" in log
+    assert "out of memory with 2 rows in a forward pass: on with 1" in log
+
+
+def test_out_of_memory_with_one_row_is_said_and_what_is_done_is_kept(
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, most=0, after=1)
+    result = rws("run", *small, "runtime.batch_size=2")
+    assert result.exit_code == 1
+    assert "Out of memory with a single row" in result.output
+    assert "Traceback" not in result.output
+    folder = tmp_path / "outputs/sudoku/small-rws/v001"
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    assert len(samples_of(folder)) == 2
+
+
+def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest first; samples and trace are in the benchmark's order again."""
+    lengths: list[list[int]] = []
+    real = experiment.new_canvas
+
+    def new_canvas(prompts, *rest):
+        lengths.append([len(prompt) for prompt in prompts])
+        return real(prompts, *rest)
+
+    monkeypatch.setattr(experiment, "new_canvas", new_canvas)
+    settings = [*small, "benchmark=arithmetic", f"benchmark.limit={2 * LIMIT}", "sampler.tokens_per_step=4"]
+    assert rws("run", *settings, "runtime.batch_size=3").exit_code == 0
+    flat = [length for batch in lengths for length in batch]
+    assert flat == sorted(flat, reverse=True)
+    assert len(set(flat)) > 1
+    folder = tmp_path / "outputs/arithmetic/small-rws/v001"
+    ids = [example.id for example in experiment.prepare(compose(*settings)).examples]
+    assert [sample["id"] for sample in samples_of(folder)] == ids
+    assert [row["id"] for row in experiment.read_trace(folder)] == ids

@@ -1,4 +1,4 @@
-"""The training scripts run from end to end at a toy size, and what they write loads like any checkpoint."""
+"""The scripts run from end to end at a toy size; checkpoints that they write load like any other."""
 
 from __future__ import annotations
 
@@ -37,3 +37,42 @@ def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     assert classifier.statistics.min <= classifier.statistics.mean <= classifier.statistics.max
     example = Sudoku(limit=1).examples()[0]
     assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
+
+
+def test_the_bench_measures_everything_and_finds_the_published_tokens(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    size = [
+        "--shape",
+        "small",
+        "--batch",
+        "1",
+        "3",
+        "--gen",
+        "16",
+        "--block",
+        "8",
+        "--per-step",
+        "2",
+        "--prompt",
+        "4",
+        "20",
+    ]
+    script("bench_speed.py", *size, "--rounds", "2", "--out", out)
+    report = json.loads(out.read_text())
+    assert report["flops_per_second"] > 0
+    for result in report["results"]:
+        variants = result["variants"]
+        assert set(variants) == {"published", "confidence", "rws", "rws_every_4", "prefix", "dual"}
+        assert variants["confidence"]["same_tokens"] == 1.0
+        for name, entry in variants.items():
+            assert len(entry["seconds"]) == 2
+            if name == "published":
+                continue
+            pairs = zip(variants[entry["against"]]["seconds"], entry["seconds"], strict=True)
+            assert entry["ratios"] == [a / b for a, b in pairs]
+            seconds = entry["split"]["seconds"]
+            assert abs(sum(s for part, s in seconds.items() if part != "total") - seconds["total"]) < 1e-6
+            assert min(seconds.values()) >= 0
+            assert (seconds["reward"] > 0) == name.startswith("rws")
+    floors = {name: e["split"]["floor"]["backbone"] for name, e in variants.items() if "split" in e}
+    assert floors["dual"] <= floors["prefix"] < floors["confidence"]

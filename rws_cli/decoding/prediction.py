@@ -21,6 +21,8 @@ PURPOSES = 3
 RANDOM, PLACE, REMASK = 0, 1, 2
 """Counters of the numbers for ORDER: a random order or choice of positions, noise on an order's scores, masking again."""
 
+BLOCK = 512
+
 
 @dataclass
 class Prediction:
@@ -46,9 +48,19 @@ def likeliest(logits_NV: Tensor, forbidden: int) -> Tensor:
     """The likeliest token of each position but `forbidden` (the mask), the first of equals."""
     mask_N = logits_NV[:, forbidden].clone()
     logits_NV[:, forbidden] = -torch.inf  # and back: a copy of all logits would take longer than the argmax
-    token_N = logits_NV.argmax(-1)
+    token_N = _argmax(logits_NV)
     logits_NV[:, forbidden] = mask_N
     return token_N
+
+
+def _argmax(x_NV: Tensor) -> Tensor:
+    """The first of the largest. By blocks of a row: torch's own takes six times as long over a large vocabulary on a CPU."""
+    if x_NV.shape[1] % BLOCK:
+        return x_NV.argmax(-1)
+    x_NPB = x_NV.view(len(x_NV), -1, BLOCK)
+    block_N = x_NPB.amax(-1).argmax(-1)
+    place_N = x_NPB[torch.arange(len(x_NV), device=x_NV.device), block_N].argmax(-1)
+    return block_N * BLOCK + place_N
 
 
 def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) -> Tensor:

@@ -95,6 +95,10 @@ def test_the_likeliest_token_is_never_the_mask_and_the_first_of_equals() -> None
     logits = torch.tensor([[5.0, 9.0, 1.0, 5.0], [0.0, 0.0, 0.0, 0.0], [-3.0, -1.0, -2.0, -2.0]])
     assert likeliest(logits, 1).tolist() == [0, 0, 2]
     assert logits[0, 1] == 9.0  # untouched
+    wide = torch.randint(0, 40, (50, 1024), generator=torch.Generator().manual_seed(0)).float()
+    allowed = wide.clone()
+    allowed[:, 3] = -1.0
+    assert likeliest(wide, 3).tolist() == [row.index(max(row)) for row in allowed.tolist()]
 
 
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
