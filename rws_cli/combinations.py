@@ -31,7 +31,7 @@ def check_sampler(config: Config) -> None:
             "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
         )
     _check_methods(config)
-    _check_cache(config)
+    _check_runtime(config)
     if s.gen_length % s.block_length:
         divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
         raise UsageError(
@@ -67,9 +67,11 @@ def check_sampler(config: Config) -> None:
             )
 
 
-def _check_cache(config: Config) -> None:
-    """What does not go together with keys and values that are kept."""
+def _check_runtime(config: Config) -> None:
+    """What does not go together with a compiled model, or with keys and values that are kept."""
     s, kind = config.sampler, config.runtime.cache
+    if config.runtime.compile and config.model.kind == "masked_lm":
+        raise UsageError("runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind=masked_lm's.")
     if kind == "none":
         if config.runtime.cache_refresh is not None:
             raise UsageError(

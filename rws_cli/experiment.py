@@ -31,6 +31,7 @@ from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
 from rws_cli.models.base import pick_device
 from rws_cli.models.cache import BlockCache
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
+from rws_cli.models.compiled import compiled
 from rws_cli.report.progress import Progress
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
@@ -226,6 +227,8 @@ def load(config: Config, task: Task) -> Parts:
         ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
         map_V = token_map(ours, theirs, task.prepared.vocabulary).to(reward.model.device)
     denoiser = load_model(config.model, task.prepared)
+    if config.runtime.compile:
+        denoiser = compiled(denoiser)
     return Parts(denoiser, reward, statistics, replayed, pc, map_V)
 
 

@@ -250,16 +250,17 @@ def position_ids(attention_BL: Tensor) -> Tensor:
     return (attention_BL.cumsum(-1) - 1).clamp(min=0)
 
 
-def bidirectional_forward(model: Any, shift: int) -> Forward:
+def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forward:
     """The forward pass of a native decoder class made bidirectional: backbone once, output head on wanted rows alone.
 
-    shift: 1 where logits for position i are read at i − 1 (Dream), else 0.
+    shift: 1 where logits for position i are read at i − 1 (Dream), else 0. backbone: in place of the model's own.
     """
+    backbone = backbone or model.model
 
     def forward(
         tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None, kept: Any = None
     ) -> Tensor:
-        states = model.model(
+        states = backbone(
             input_ids=tokens_BL,
             attention_mask=attention.long() if position_BL is None else additive(attention, model.dtype),
             position_ids=position_ids(attention) if position_BL is None else position_BL,
