@@ -201,13 +201,13 @@ def compare(
 ) -> None:
     """Runs side by side, paired by example, with intervals of the difference to the first."""
     with one_sentence():
-        from rws_cli.report.compare import compare_runs, print_comparison
+        from rws_cli.report.compare import print_comparisons
         from rws_cli.runs.folder import find_runs
 
         folders = [folder for run in runs for folder in find_runs(run)]
         if len(folders) < 2:
             raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
-        print_comparison(compare_runs(folders))
+        print_comparisons(folders)
 
 
 @app.command()
@@ -252,7 +252,7 @@ def judge(
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     with one_sentence():
         from rws_cli.config import compose
-        from rws_cli.report.compare import compare_runs, judge_runs, print_comparison
+        from rws_cli.report.compare import judge_runs, print_comparisons
         from rws_cli.runs.folder import find_runs
         from rws_cli.schema import NoJudge
 
@@ -266,7 +266,7 @@ def judge(
         if isinstance(settings, NoJudge):
             raise UsageError("No judge is named: write judge=reward, local or openai; rws list judge shows all.")
         judge_runs(folders, settings)
-        print_comparison(compare_runs(folders))
+        print_comparisons(folders)
 
 
 @app.command()

@@ -259,7 +259,8 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
                 "mark": {"correct": value > 0.5, "partial": value},
                 "reward": None,
                 "order": {"god_tokens": 10 * value},
-                "cost": {"mdm_passes": 4, "reward_calls": 0, "seconds": 0.5},
+                "cost": {"mdm_passes": 4, "mdm_tokens": 40, "reward_calls": 0, "reward_tokens": 2, "seconds": 0.5},
+                "tokens": [int(8 * value)],
             }
             file.write(json.dumps(sample) + "\n")
     return folder

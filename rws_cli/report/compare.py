@@ -66,6 +66,7 @@ MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "god": lambda s: s["order"][DEFAULT_GOD],
     "mdm_passes": lambda s: float(s["cost"]["mdm_passes"]),
     "reward_calls": lambda s: float(s["cost"]["reward_calls"]),
+    "tokens": lambda s: float(s["cost"]["mdm_tokens"] + s["cost"]["reward_tokens"]),
     "seconds": lambda s: s["cost"]["seconds"],
 }
 
@@ -129,6 +130,15 @@ def compare_runs(folders: list[Path]) -> list[Line]:
         )
     adjusted = [replace(line, p=p) for line, p in zip(lines[1:], holm(p_values), strict=True)]
     return [*lines[:1], *adjusted]
+
+
+def by_task(folders: list[Path]) -> list[list[Path]]:
+    """Folders of runs, those of one benchmark and model together."""
+    tasks: dict[tuple[str, str], list[Path]] = {}
+    for folder in folders:
+        config = read_json(folder / "manifest.json")["config"]
+        tasks.setdefault((config["benchmark"]["name"], config["model"]["name"]), []).append(folder)
+    return list(tasks.values())
 
 
 def judge_runs(folders: list[Path], settings: Any) -> None:
@@ -247,6 +257,20 @@ def _difference(column: np.ndarray | None, baseline: np.ndarray | None) -> np.nd
     return None if column is None or baseline is None else column - baseline
 
 
+def print_comparisons(folders: list[Path]) -> None:
+    """The comparison of some runs, one for each benchmark and model of which there are several.
+
+    Raises what compare_runs does.
+    """
+    several = [group for group in by_task(folders) if len(group) > 1] or [folders]
+    for group in several:
+        lines = compare_runs(group)
+        if len(several) > 1:
+            config = read_json(group[0] / "manifest.json")["config"]
+            wide_console().print(f"{config['benchmark']['name']}, {config['model']['name']}:")
+        print_comparison(lines)
+
+
 def print_comparison(lines: list[Line]) -> None:
     """Two tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost
     an example, in passes of the model, calls of the reward and seconds."""
@@ -361,11 +385,12 @@ def write_sweep(folder: Path) -> None:
     elif len(runs) > 1:
         try:
             if not isinstance(config.judge, NoJudge):
-                judge_runs(runs, config.judge)
+                for group in by_task(runs):
+                    judge_runs(group, config.judge)
         except (UsageError, RunError) as error:
             console.print(f"Not judged: {error}")
         try:
-            print_comparison(compare_runs(runs))
+            print_comparisons(runs)
             if config.table:
                 from rws_cli.report.table import write_tables
 

@@ -8,19 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import UsageError
-from rws_cli.report.compare import Line, compare_runs
+from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.runs.folder import find_runs, read_json, write_whole
+from rws_cli.runs.records import read_samples
 
 DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
-PERCENT = ("accuracy", "partial", "pass@", "win_rate", "overhead", "reversals", "other_sets", "keyword_coverage")
+PERCENT = (
+    "accuracy",
+    "partial",
+    "pass@",
+    "win_rate",
+    "overhead",
+    "same_answers",
+    "reversals",
+    "other_sets",
+    "keyword_coverage",
+)
 """Columns whose figures are shares, shown in percent."""
 STEERING = ("scale", "temperature", "reversals", "other_sets")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure. difference: to the first line, with its interval; of a win rate and of overhead, which are relative to
-    the first line themselves, the interval is their own."""
+    """One figure. difference: to the first line, with its interval; of a win rate, of overhead and of speedup, which are
+    relative to the first line themselves, the interval is their own."""
 
     value: float | None = None
     difference: float | None = None
@@ -31,6 +42,7 @@ class Cell:
 @dataclass(frozen=True)
 class Grid:
     title: str
+    task: str
     notes: list[str]
     columns: list[str]
     rows: list[tuple[str, list[Cell]]]
@@ -41,17 +53,18 @@ class Grid:
 
 
 def write_tables(paths: Sequence[Path | str]) -> str:
-    """Write table.md, table.csv and table.tex into the first folder; returns the Markdown.
+    """Write table.md, table.csv and table.tex into the first folder, a table for each benchmark and model; returns the
+    Markdown.
 
     Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
     """
-    grid = read_grid([folder for path in paths for folder in find_runs(str(path))])
+    grids = [read_grid(folders) for folders in by_task([folder for path in paths for folder in find_runs(str(path))])]
     first = Path(paths[0]).expanduser()
     target = first if first.is_dir() else find_runs(str(first))[0]
-    markdown = as_markdown(grid)
+    markdown = "\n\n".join(map(as_markdown, grids))
     write_whole(target / "table.md", markdown + "\n")
-    write_whole(target / "table.csv", as_csv(grid))
-    write_whole(target / "table.tex", as_latex(grid) + "\n")
+    write_whole(target / "table.csv", as_csv(grids))
+    write_whole(target / "table.tex", "\n\n".join(map(as_latex, grids)) + "\n")
     return markdown
 
 
@@ -71,15 +84,16 @@ def read_grid(folders: list[Path]) -> Grid:
         for line in lines
     ]
     seeds = sorted({seed for line in lines for seed in line.seeds})
+    task = f"{config['benchmark']['name']}, {config['model']['name']}"
     notes = [
-        f"{config['benchmark']['name']}, {config['model']['name']}: {lines[0].examples} examples, seeds "
+        f"{task}: {lines[0].examples} examples, seeds "
         f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
     ]
     if judge and any(column.startswith("win_rate") for column in columns):
         notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
     if spec.get("note"):
         notes.append(str(spec["note"]))
-    return Grid(spec.get("title") or f"{config['benchmark']['name']}, {config['model']['name']}", notes, columns, rows)
+    return Grid(spec.get("title") or task, task, notes, columns, rows)
 
 
 def _cell(column: str, line: Line, first: Line, judge: str | None, published: dict[str, Any]) -> Cell:
@@ -97,6 +111,12 @@ def _cell(column: str, line: Line, first: Line, judge: str | None, published: di
         value = line.values["seconds"] / first.values["seconds"] - 1  # type: ignore[operator]
         interval = _ratio_interval(line, first)
         return Cell(None if is_first else value, None, None if is_first else interval, said)
+    if column == "speedup":
+        value = first.values["seconds"] / line.values["seconds"]  # type: ignore[operator]
+        interval = None if is_first else _ratio_interval(line, first)
+        return Cell(value, None, interval and (1 / (1 + interval[1]), 1 / (1 + interval[0])), said)
+    if column == "same_answers":
+        return Cell(None if is_first else _same_answers(line, first), published=said)
     if column in line.values:
         return Cell(line.values[column], line.difference[column], line.interval[column], said)
     return Cell(_whole(column, line), published=said)
@@ -106,6 +126,15 @@ def _ratio_interval(line: Line, first: Line) -> tuple[float, float] | None:
     """The interval of the difference in seconds, as a share of the first line's."""
     interval, base = line.interval["seconds"], first.values["seconds"]
     return (interval[0] / base, interval[1] / base) if interval and base else None
+
+
+def _same_answers(line: Line, first: Line) -> float:
+    """The share of answers that have the tokens of the first line's, of runs with the same seed."""
+    same = []
+    for folder, base in zip(line.folders, first.folders, strict=False):
+        theirs = {sample["id"]: sample["tokens"] for sample in read_samples(base)}
+        same += [sample["tokens"] == theirs[sample["id"]] for sample in read_samples(folder) if sample["id"] in theirs]
+    return sum(same) / len(same)
 
 
 def _whole(column: str, line: Line) -> float | None:
@@ -173,19 +202,21 @@ def bar(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def as_csv(grid: Grid) -> str:
-    """One line a row; shares as numbers in [0, 1], published figures as the paper has them."""
+def as_csv(grids: list[Grid]) -> str:
+    """One line a row; shares as numbers in [0, 1], published figures as the paper has them. Of several tables each line
+    says which task it is of."""
     import pandas as pd
 
     rows = []
-    for label, cells in grid.rows:
-        row: dict[str, Any] = {"label": label}
-        for column, cell in zip(grid.columns, cells, strict=True):
-            low, high = cell.interval or (None, None)
-            of = column if column.startswith("win_rate") or column == "overhead" else f"{column}_difference"
-            row |= {column: cell.value, f"{column}_difference": cell.difference, f"{of}_low": low, f"{of}_high": high}
-            row[f"{column}_published"] = cell.published
-        rows.append(row)
+    for grid in grids:
+        for label, cells in grid.rows:
+            row: dict[str, Any] = ({"task": grid.task} if len(grids) > 1 else {}) | {"label": label}
+            for column, cell in zip(grid.columns, cells, strict=True):
+                low, high = cell.interval or (None, None)
+                of = f"{column}_difference" if cell.difference is not None else column
+                row |= {column: cell.value, f"{column}_difference": cell.difference}
+                row |= {f"{of}_low": low, f"{of}_high": high, f"{column}_published": cell.published}
+            rows.append(row)
     return pd.DataFrame(rows).dropna(axis="columns", how="all").to_csv(index=False)
 
 

@@ -11,6 +11,7 @@ import pytest
 from support import write_run
 
 from rws_cli.errors import UsageError
+from rws_cli.report.compare import print_comparisons
 from rws_cli.report.table import write_tables
 
 METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": {"reversals": 0.125, "scale": 1.5}, "measures": {"n": 3.0}}
@@ -21,11 +22,14 @@ def edit(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps(record | fields))
 
 
-def sweep(folder: Path, table: dict[str, Any]) -> Path:
+def sweep(folder: Path, table: dict[str, Any], task: str = "x") -> Path:
     """Two runs; R&D_1 solves one of two examples more, in twice the time."""
     for number, (label, values) in enumerate({"default": (1.0, 0.0), "R&D_1": (1.0, 1.0)}.items()):
-        run = write_run(folder / str(number), label, 0, dict(zip("ab", values, strict=True)))
+        run = write_run(
+            folder / str(number + (2 if task == "y" else 0)), label, 0, dict(zip("ab", values, strict=True))
+        )
         config = json.loads((run / "manifest.json").read_text())["config"]
+        config["benchmark"] = {"name": task}
         edit(run / "manifest.json", config=config | {"label": label, "table": table})
         (run / "metrics.json").write_text(json.dumps(METRICS))
         lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
@@ -87,3 +91,26 @@ def test_markdown_keeps_a_bar_within_its_cell(tmp_path: Path) -> None:
 def test_one_run_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="One run is no table"):
         write_tables([sweep(tmp_path, {}) / "0"])
+
+
+def test_speedup_and_how_many_answers_are_the_same(tmp_path: Path) -> None:
+    markdown = write_tables([sweep(tmp_path, {"columns": ["speedup", "same_answers", "tokens"]})])
+    assert "| default | 1.00 | – | 42.00 |" in markdown
+    assert "| R&D_1 | 0.50 [0.50, 0.50] | 50.0 | 42.00 (+0.00 [+0.00, +0.00]) |" in markdown
+    row = rows_of(tmp_path)["R&D_1"]
+    assert [float(row[key]) for key in ("speedup", "speedup_low", "speedup_high", "same_answers")] == [0.5] * 4
+
+
+def test_a_sweep_over_two_benchmarks_has_two_tables(tmp_path: Path) -> None:
+    for task in ("x", "y"):
+        sweep(tmp_path, {"columns": ["accuracy"], "title": "Both"}, task)
+    markdown = write_tables([tmp_path])
+    assert markdown.count("**Both**") == 2
+    assert "x, x: 2 examples" in markdown
+    assert "y, x: 2 examples" in markdown
+    with (tmp_path / "table.csv").open() as file:
+        rows = [(row["task"], row["label"], float(row["accuracy"])) for row in csv.DictReader(file)]
+    assert rows == [(f"{task}, x", name, value) for task in "xy" for name, value in (("default", 0.5), ("R&D_1", 1.0))]
+    print_comparisons([tmp_path / str(number) for number in range(4)])
+    with pytest.raises(UsageError, match="no example in common|another"):
+        print_comparisons([tmp_path / "0", write_run(tmp_path / "z", "z", 0, {"other": 1.0})])
