@@ -121,6 +121,19 @@ MISTAKES = [
     (["sampler=threshold", "search=fk", "sampler.temperature=1"], "needs particles that commit alike"),
     (["sampler=fk", "sampler.search.completions=2"], "set sampler.search.fill=sample"),
     (["sampler=confidence", "benchmark.answers=2"], "would all be the same"),
+    (["runtime.cache=dule"], "did you mean dual"),
+    (["runtime.cache_refresh=4"], "refreshes nothing: set runtime.cache=prefix or dual"),
+    (["runtime.cache=prefix", "sampler=remdm_cap"], "does not work with sampler.schedule.kind=remdm: set runtime.cache=none."),
+    (["runtime.cache=dual", "sampler=wino"], "does not work with sampler.schedule.kind=wino"),
+    (["runtime.cache=dual", "sampler=r3"], "does not work with sampler.review.kind=r3"),
+    (["runtime.cache=prefix", "sampler.cfg_scale=1"], "does not work with sampler.cfg_scale=1.0"),
+    (["runtime.cache=prefix", "model=masked_lm", "model.path=x"], "does not work with model.kind=masked_lm"),
+    (["runtime.cache=prefix", "model.attention=flash_attention_2"], "does not work with model.attention=flash_attention_2"),
+    (["runtime.cache=dual", "sampler=fk"], "sampler.search.kind=fk: set runtime.cache=none or runtime.cache=prefix."),
+    (["runtime.cache=dual", "sampler=entrgi"], "sampler.guidance.kind=entrgi: set runtime.cache=none or runtime.cache=prefix."),
+    (["runtime.cache=dual", "runtime.compile=true"], "does not work with runtime.compile=true"),
+    (["runtime.compile=true", "model=masked_lm", "model.path=x"], "not model.kind=masked_lm's"),
+    (["+sampler.guidance.every=2"], "did you mean sampler.guidance.reward_every"),
 ]  # fmt: skip
 
 
@@ -151,3 +164,6 @@ def test_identity_leaves_out_what_changes_no_token() -> None:
     assert isinstance(a, dict) and isinstance(b, dict) and isinstance(c, dict)  # noqa: PT018
     assert config_hash(a) == config_hash(b) != config_hash(c)
     assert differing_keys(identity(b), identity(c)) == {"sampler.temperature": (0.0, 0.5)}
+    cached = OmegaConf.to_container(composed("runtime.cache=dual", "runtime.threads=1"), resolve=True)
+    assert isinstance(cached, dict)
+    assert differing_keys(identity(a), identity(cached)) == {"runtime.cache": (None, "dual")}
