@@ -15,6 +15,11 @@ SAMPLERS = [name for name in choices("sampler") if name != "replay"]
 SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}
 
 
+def outcome(run: Path) -> dict[str, tuple]:
+    """Of each example what no rounding may change."""
+    return {s["id"]: tuple(s[key] for key in ("tokens", "order", "cost", "committed")) for s in samples_of(run)}
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Path, name: str) -> None:
     settings = [f"sampler={name}", "benchmark=arithmetic", "benchmark.limit=3", *SPARE.get(name, [])]
@@ -23,14 +28,9 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Pa
         result = rws("run", *settings, f"runtime.batch_size={size}")
         assert result.exit_code == 0, result.output
         runs.append(tmp_path / "outputs" / "arithmetic" / f"tiny-{name}" / f"v00{len(runs) + 1}")
-    together, alone = (samples_of(run) for run in runs)
-    by_id = {sample["id"]: sample for sample in alone}
-    for sample in together:
-        other = by_id[sample["id"]]
-        assert sample["tokens"] == other["tokens"]
-        assert sample["order"] == other["order"]
-        assert sample["cost"] == other["cost"]
-        assert 0 not in (sample["cost"]["mdm_passes"], sample["committed"])
+    decoded = outcome(runs[0])
+    assert decoded == outcome(runs[1])
+    assert all(cost["mdm_passes"] and committed for _, _, cost, committed in decoded.values())
     bound = plan(compose(*settings))
     cost = json.loads((runs[0] / "metrics.json").read_text())["cost"]
     assert cost["mdm_passes"] <= bound["MDM passes, at most"]
@@ -38,3 +38,24 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Pa
     assert cost["reward_calls"] <= bound["reward calls, at most"]
     described = choices("sampler")[name]
     assert ("reward" in described) == (cost["reward_calls"] > 0) or name == "temperature"
+
+
+@pytest.mark.parametrize("kind", ["prefix", "dual"])
+@pytest.mark.parametrize(
+    "settings",
+    [["sampler=rws", "sampler.guidance.reward_every=2"], ["sampler=threshold", "guidance=rws"], ["sampler=smc"]],
+    ids=lambda settings: settings[0],
+)
+def test_a_cache_is_recorded_costs_less_and_is_the_same_in_any_batch(
+    rws, tmp_path: Path, settings: list[str], kind: str
+) -> None:
+    settings = [*settings, "benchmark=arithmetic", "benchmark.limit=4", "sampler.block_length=5", "output=o"]
+    for cache, size in ((kind, 8), (kind, 1), ("none", 8)):
+        result = rws("run", *settings, f"runtime.cache={cache}", f"runtime.batch_size={size}")
+        assert result.exit_code == 0, result.output
+    together, alone, exact = sorted((tmp_path / "o" / "arithmetic").glob("*/v*"))
+    assert outcome(together) == outcome(alone)
+    hashes = [json.loads((run / "manifest.json").read_text())["config_hash"] for run in (together, alone, exact)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    tokens = [json.loads((run / "metrics.json").read_text())["cost"]["mdm_tokens"] for run in (together, exact)]
+    assert tokens[0] < tokens[1]

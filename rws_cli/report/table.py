@@ -30,8 +30,8 @@ STEERING = ("scale", "temperature", "reversals", "other_sets")
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure. difference: to the first line, with its interval; of a win rate, of overhead and of speedup, which are
-    relative to the first line themselves, the interval is their own."""
+    """One figure. difference: to the first line, with its interval; of a win rate and of overhead, which are relative to
+    the first line themselves, the interval is their own."""
 
     value: float | None = None
     difference: float | None = None
@@ -111,10 +111,8 @@ def _cell(column: str, line: Line, first: Line, judge: str | None, published: di
         value = line.values["seconds"] / first.values["seconds"] - 1  # type: ignore[operator]
         interval = _ratio_interval(line, first)
         return Cell(None if is_first else value, None, None if is_first else interval, said)
-    if column == "speedup":
-        value = first.values["seconds"] / line.values["seconds"]  # type: ignore[operator]
-        interval = None if is_first else _ratio_interval(line, first)
-        return Cell(value, None, interval and (1 / (1 + interval[1]), 1 / (1 + interval[0])), said)
+    if column == "speedup":  # without an interval: examples of a batch share its time, and runs differ in theirs
+        return Cell(first.values["seconds"] / line.values["seconds"], published=said)  # type: ignore[operator]
     if column == "same_answers":
         return Cell(None if is_first else _same_answers(line, first), published=said)
     if column in line.values:
