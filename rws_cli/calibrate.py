@@ -21,19 +21,20 @@ from rich.progress import track
 from torch import Tensor
 
 from rws_cli import __version__
+from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.orders import PC
 from rws_cli.errors import RunError, UsageError
-from rws_cli.experiment import calibrated_file, load, prepare, rows_at_once, sources
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
+from rws_cli.task import calibrated_file, load, prepare, sources
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 KEPT = 200

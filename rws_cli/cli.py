@@ -36,7 +36,7 @@ def one_sentence() -> Iterator[None]:
     except KeyboardInterrupt as stop:
         advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) else ""
         typer.secho(f"rws: interrupted{advice}", fg="red", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 
 def _version(wanted: bool) -> None:

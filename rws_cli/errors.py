@@ -14,11 +14,12 @@ class RunError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a run (exit code 130); `run` is its folder, with all finished examples."""
+    """The user stopped a run by a signal (exit code 128 and its number); `run` is its folder, with all finished
+    examples."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, signal: int = 2) -> None:
         super().__init__(run)
-        self.run = run
+        self.run, self.exit_code = run, 128 + signal
 
 
 def nearest(word: str, allowed: list[str]) -> str:

@@ -41,7 +41,8 @@ FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--h
 def run_task(composed: DictConfig) -> str:
     """One job: check the configuration, run it, print its table. Importable, so that launchers can send it away."""
     from rws_cli.experiment import run
-    from rws_cli.report.tables import print_run
+    from rws_cli.report.tables import print_run, shown
+    from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request
 
     config = check(composed)
@@ -60,6 +61,11 @@ def run_task(composed: DictConfig) -> str:
         ),
     )
     print_run(folder)
+    if failed := read_json(folder / "manifest.json")["failed"]:
+        raise RunError(
+            f"{len(failed)} of the examples failed, see {shown(folder / 'failures.jsonl')}; the others are kept. To try "
+            f"them again: rws run --resume {shown(folder)}"
+        )
     return str(folder)
 
 

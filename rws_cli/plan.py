@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rws_cli.answering import rows_at_once
 from rws_cli.decoding.schedules import SCHEDULES
-from rws_cli.experiment import prepare, rows_at_once
 from rws_cli.models.checkpoint import weight_count
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
+from rws_cli.task import prepare
 
 
 def plan(config: Config) -> dict[str, int | float | None]:

@@ -579,8 +579,9 @@ class Table:
 
 @dataclass
 class Runtime:
-    """What may change without changing a token: rows decoded together (null: experiment.automatic_batch), CPU threads
-    (null: as torch chooses), and whether the model is compiled. And a cache, which is approximate: see models/cache.py.
+    """What may change without changing a token: rows decoded together (null: answering.automatic_batch), CPU threads
+    (null: as torch chooses), whether the model is compiled, and whether each example is decoded alone, so that no
+    kernel's rounding can depend on others (deterministic). And a cache, which is approximate: see models/cache.py.
 
     cache_refresh: passes of a row from one through its whole sequence to the next; null: one a block.
     """
@@ -588,6 +589,7 @@ class Runtime:
     batch_size: int | None = field(metadata=limits(min=1))
     threads: int | None = field(metadata=limits(min=1))
     compile: bool
+    deterministic: bool
     cache: str = field(metadata=limits(choices=("none", "prefix", "dual")))
     cache_refresh: int | None = field(metadata=limits(min=1))
 

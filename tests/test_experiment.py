@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from support import LIMIT, samples_of
 
-from rws_cli import experiment
+from rws_cli import answering, experiment
+from rws_cli.answering import automatic_batch
 from rws_cli.config import compose
-from rws_cli.experiment import automatic_batch
+from rws_cli.runs.records import read_trace
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, row
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
     """Passes of more rows than `most` do not fit into memory, once `after` batches have; returns the rows tried."""
     tried: list[int] = []
-    real = experiment.search
+    real = answering.search
 
     def search(*arguments, **named):
         tried.append(named["most_rows"])
@@ -43,7 +44,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) 
             )
         return found
 
-    monkeypatch.setattr(experiment, "search", search)
+    monkeypatch.setattr(answering, "search", search)
     return tried
 
 
@@ -80,13 +81,13 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
 ) -> None:
     """The longest first; samples and trace are in the benchmark's order again."""
     lengths: list[list[int]] = []
-    real = experiment.new_canvas
+    real = answering.new_canvas
 
     def new_canvas(prompts, *rest):
         lengths.append([len(prompt) for prompt in prompts])
         return real(prompts, *rest)
 
-    monkeypatch.setattr(experiment, "new_canvas", new_canvas)
+    monkeypatch.setattr(answering, "new_canvas", new_canvas)
     settings = [*small, "benchmark=arithmetic", f"benchmark.limit={2 * LIMIT}", "sampler.tokens_per_step=4"]
     assert rws("run", *settings, "runtime.batch_size=3").exit_code == 0
     flat = [length for batch in lengths for length in batch]
@@ -95,4 +96,4 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
     folder = tmp_path / "outputs/arithmetic/small-rws/v001"
     ids = [example.id for example in experiment.prepare(compose(*settings)).examples]
     assert [sample["id"] for sample in samples_of(folder)] == ids
-    assert [row["id"] for row in experiment.read_trace(folder)] == ids
+    assert [row["id"] for row in read_trace(folder)] == ids

@@ -49,7 +49,7 @@ def decode(
     forward pass (all of them, if not given). cache: answers in place of the denoiser, approximately.
     Rows are independent but for particles of one group: each row's result is the same alone or in any batch. Returns a
     trace for each row, adds to `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if
-    logits are not numbers.
+    logits are not finite.
     """
     costs = [Cost() for _ in range(len(canvas.tokens_BL))] if costs is None else costs
     guide = _Guide(sampler, scorer, replayed)
@@ -305,8 +305,8 @@ class Decoding:
                 self.costs[row].mdm_passes += passes
                 self.costs[row].mdm_tokens += passes * (tokens + extra)
         logits_NV = torch.cat(logits) if len(logits) > 1 else logits[0]
-        if bool(logits_NV.amax(-1).isnan().any()):
-            raise RunError("The model returned logits that are not numbers: check the checkpoint and model.dtype.")
+        if not bool(logits_NV.amax(-1).isfinite().all()):
+            raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
         return logits_NV, shadow_BG
 
     def copy_rows(self, ancestor_B: Tensor | None) -> None:

@@ -56,6 +56,11 @@ class Progress:
         self.tokens_per_example = self.tokens / (self.done - self.first)
         self._show()
 
+    def failed(self, failures: dict[str, str]) -> None:
+        """Some examples will have no answer."""
+        for example, why in failures.items():
+            self.say(f"{example} failed: {why}")
+
     def say(self, line: str) -> None:
         """Something that a user should know; it also ends what was counted of a batch that is not finished."""
         self.tokens, self.running_tokens = self.tokens - self.running_tokens, 0

@@ -39,10 +39,13 @@ class Scores:
 class Reward(Protocol):
     """statistics is None where none were stored; then only sampler.guidance.normalize=none can use the reward."""
 
-    @property
-    def statistics(self) -> Statistics | None: ...
+    statistics: Statistics | None
 
     def score(self, candidates: list[Candidate]) -> Scores: ...
+
+    def forget(self) -> None:
+        """Drop what was kept of earlier texts: other answers take their slots."""
+        return
 
 
 def read_statistics(path: Path, key: str) -> dict[str, Any]:

@@ -74,6 +74,10 @@ class Classifier:
             tokens += read
         return Scores(values, tokens)
 
+    def forget(self) -> None:
+        if self.prefixes:
+            self.prefixes.ids.clear()
+
     def _whole(self, ids: list[list[int]]) -> Any:
         """What the model says of texts, read from their beginning."""
         batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)

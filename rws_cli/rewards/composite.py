@@ -10,7 +10,7 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_
 from rws_cli.schema import CompositeReward
 
 
-class Composite:
+class Composite(Reward):
     """Σ weight × z-score of each part, by the part's own statistics, so that no part counts for its units alone."""
 
     def __init__(self, settings: CompositeReward, parts: dict[str, Reward]) -> None:
@@ -36,3 +36,7 @@ class Composite:
             ]
             tokens = [a + b for a, b in zip(tokens, scores.tokens, strict=True)]
         return Scores(values, tokens)
+
+    def forget(self) -> None:
+        for _, part in self.weighted:
+            part.forget()

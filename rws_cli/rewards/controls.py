@@ -9,13 +9,13 @@ from rws_cli.benchmarks.base import Benchmark
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate
-from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
+from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_statistics
 
 
-class Verifier:
+class Verifier(Reward):
     """The benchmark's own partial credit, in [0, 1]; statistics of a uniform share."""
 
-    statistics = Statistics(mean=0.5, std=12**-0.5, min=0.0, max=1.0)
+    statistics: Statistics | None = Statistics(mean=0.5, std=12**-0.5, min=0.0, max=1.0)
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
@@ -30,10 +30,10 @@ class Verifier:
         return Scores(values, [0] * len(values))
 
 
-class Constant:
+class Constant(Reward):
     """The same score for everything; it counts as its own z-score."""
 
-    statistics = Statistics(mean=0.0, std=1.0, min=-1.0, max=1.0)
+    statistics: Statistics | None = Statistics(mean=0.0, std=1.0, min=-1.0, max=1.0)
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -42,7 +42,7 @@ class Constant:
         return Scores([self.value] * len(candidates), [0] * len(candidates))
 
 
-class Shuffled:
+class Shuffled(Reward):
     """Another example's score at the same fill level.
 
     Drawn from scores that the calibration of a reward model stored for tenths of the fill level, by a random number of
@@ -56,7 +56,7 @@ class Shuffled:
         if not stored.get("by_fill"):
             raise UsageError(f"reward.statistics={statistics} stores no scores by fill level, which shuffling needs.")
         self.by_fill: list[list[float]] = stored["by_fill"]
-        self.statistics = as_statistics(stored)
+        self.statistics: Statistics | None = as_statistics(stored)
         self.seed = seed
 
     def score(self, candidates: list[Candidate]) -> Scores:

@@ -10,7 +10,7 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_
 from rws_cli.schema import ProcessReward
 
 
-class Process:
+class Process(Reward):
     """Scores every beginning of an answer that ends with one of its parts, all in one call, and joins the scores."""
 
     def __init__(self, settings: ProcessReward, part: Reward) -> None:
@@ -33,6 +33,9 @@ class Process:
             tokens.append(sum(found.tokens[here]))
             at += len(texts)
         return Scores(values, tokens)
+
+    def forget(self) -> None:
+        self.part.forget()
 
 
 def steps(text: str) -> tuple[str, ...]:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes there are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 JOB = re.compile(r"\d+(-\d+)?")
 VERSION = re.compile(r"v(\d{3,})")
@@ -47,6 +55,30 @@ def point_latest(folder: Path) -> None:
         os.replace(fresh, link)
     except OSError:  # a file system without links; `latest` is a convenience
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(run: Path | None) -> Iterator[None]:
+    """Hold a run's folder for this process; the system lets go of it however the process ends. None: nothing.
+
+    Raises UsageError if another process holds it.
+    """
+    if run is None or fcntl is None:
+        yield
+        return
+    with (run / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UsageError(
+                f"{run} is being written by another process ({file.read().strip() or 'unknown'})."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+        (run / ".lock").unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:

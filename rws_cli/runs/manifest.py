@@ -16,9 +16,9 @@ from typing import Any
 
 from rws_cli import __version__
 from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
-from rws_cli.errors import Interrupted, UsageError
+from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
-from rws_cli.runs.records import drop_broken_line
+from rws_cli.runs.records import drop_broken_line, drop_untraced
 from rws_cli.schema import Config
 
 SCHEMA = 1
@@ -74,7 +74,8 @@ def open_run(
                 f"{request.resume} cannot be resumed: the {' and the '.join(changed)} changed since it was started."
             )
         drop_broken_line(request.resume)
-        manifest = stopped | {"status": "running", "error": None, "resumed": [*stopped["resumed"], now()]}
+        drop_untraced(request.resume)
+        manifest = stopped | {"status": "running", "error": None, "failed": {}, "resumed": [*stopped["resumed"], now()]}
         write_json(request.resume / "manifest.json", manifest)
         return request.resume, manifest
     parent = Path(config.output) / config.benchmark.name / f"{config.model.name}-{config.sampler.name}"
@@ -91,6 +92,7 @@ def open_run(
         "finished": None,
         "resumed": [],
         "error": None,
+        "failed": {},
         "versions": versions(),
         "git": git_state(),
         "machine": machine(),
@@ -104,21 +106,38 @@ def open_run(
 
 @contextmanager
 def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
-    """Write into the manifest how what is done inside ends: finished, failed or interrupted. Times are UTC.
+    """Write into the manifest how what is done inside ends: finished, failed (also where examples did, manifest["failed"])
+    or interrupted. Times are UTC.
 
-    Raises Interrupted, naming the folder, where the user stopped it.
+    Raises Interrupted, naming the folder, where the user stopped it, and RunError where it cannot be written.
     """
     try:
-        yield
-        manifest.update(status="finished", finished=now())
-    except KeyboardInterrupt as stop:
-        manifest.update(status="interrupted", finished=now(), error="interrupted by the user")
-        raise Interrupted(str(folder)) from stop
-    except BaseException as error:
-        manifest.update(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        write_json(folder / "manifest.json", manifest)
+        try:
+            yield
+            failed = manifest["failed"]
+            manifest.update(status="failed" if failed else "finished", finished=now(), error=summed_up(manifest))
+        except KeyboardInterrupt as stop:
+            manifest.update(status="interrupted", finished=now(), error="interrupted by the user")
+            raise stop if isinstance(stop, Interrupted) else Interrupted(str(folder)) from stop
+        except BaseException as error:
+            manifest.update(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            write_json(folder / "manifest.json", manifest)
+    except OSError as error:
+        at = f" at {error.filename}" if error.filename else ""
+        raise RunError(
+            f"{folder} cannot be written{at}: {error.strerror or error}. What was finished before is kept; when there is "
+            f"room again, go on with: rws run --resume {folder}"
+        ) from error
+
+
+def summed_up(manifest: dict[str, Any]) -> str | None:
+    """Of a run some of whose examples failed, how many and why the first did."""
+    if not manifest["failed"]:
+        return None
+    first, why = next(iter(manifest["failed"].items()))
+    return f"{len(manifest['failed'])} examples failed, {first} because: {why}"
 
 
 def now() -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
 from rws_cli.runs.folder import write_whole
 
-SAMPLES, TRACE, TRACE_PARTS = "samples.jsonl", "trace.parquet", "trace"
+SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:
@@ -53,6 +54,23 @@ def drop_broken_line(run: Path) -> None:
             os.truncate(path, whole)
 
 
+def drop_untraced(run: Path) -> None:
+    """Drop trace parts that cannot be read, as a machine that went down may leave them, and the samples that have no
+    other trace: they are done again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    traced: set[str] = set()
+    for part in [run / TRACE, *(run / TRACE_PARTS).glob("*.parquet")]:
+        try:
+            traced.update(pq.read_table(part, columns=["id"])["id"].to_pylist())
+        except (FileNotFoundError, pa.ArrowException):
+            part.unlink(missing_ok=True)
+    samples = read_samples(run)
+    if len(kept := [sample for sample in samples if sample["id"] in traced]) < len(samples):
+        replace_samples(run, kept)
+
+
 def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
     text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
@@ -69,6 +87,15 @@ def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     """Write all samples anew, in one move."""
     text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
     write_whole(run / SAMPLES, text)
+
+
+def write_failures(run: Path, failures: dict[str, str]) -> None:
+    """Which examples failed and why, a line each; no file if none did."""
+    if failures:
+        text = "".join(json.dumps({"id": i, "error": why}, ensure_ascii=False) + "\n" for i, why in failures.items())
+        write_whole(run / FAILURES, text)
+    else:
+        (run / FAILURES).unlink(missing_ok=True)
 
 
 def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
@@ -129,6 +156,4 @@ def join_trace(run: Path, ids: list[str]) -> None:
     fresh = run / f".{TRACE}"
     pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
     os.replace(fresh, run / TRACE)
-    for part in parts:
-        part.unlink()
-    (run / TRACE_PARTS).rmdir()
+    shutil.rmtree(run / TRACE_PARTS)
