@@ -264,3 +264,17 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
             }
             file.write(json.dumps(sample) + "\n")
     return folder
+
+
+def type_in(folder: Path, arguments: list[str]) -> None:
+    """Type a command in a folder, as a process of its own; for multiprocessing."""
+    import os
+
+    from rws_cli.cli import app
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        app(arguments)

@@ -70,13 +70,20 @@ def test_a_killed_run_resumes_to_the_same_samples(rws, slow: list[str], tmp_path
     assert len(manifest["resumed"]) == 1
 
 
-def test_an_interrupted_run_says_how_to_go_on(rws, slow: list[str], tmp_path: Path) -> None:
-    process = start_and_stop(tmp_path, slow, 2, signal.SIGINT)
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
+    rws, slow: list[str], tmp_path: Path, stop: signal.Signals
+) -> None:
+    process = start_and_stop(tmp_path, slow, 2, stop)
     message = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
+    assert "stopping when the batch in hand is done" in message
     assert "Traceback" not in message
     run = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
     assert f"rws run --resume {run.relative_to(tmp_path)}" in message
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
+    stopped = samples_of(run)
+    assert 2 < len(stopped) < 12
     assert rws("run", "--resume", str(run)).exit_code == 0
     assert len(samples_of(run)) == 12
+    assert all(sample in samples_of(run) for sample in stopped)
