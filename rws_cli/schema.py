@@ -581,7 +581,7 @@ class Table:
 class Runtime:
     """What may change without changing a token: rows decoded together (null: answering.automatic_batch), CPU threads
     (null: as torch chooses), whether the model is compiled, and whether each example is decoded alone, so that no
-    kernel's rounding can depend on others (deterministic). And a cache, which is approximate: see models/cache.py.
+    kernel's rounding can depend on others (deterministic). backend, workers, address: who decodes; see workers.py. And a cache, which is approximate: see models/cache.py.
 
     cache_refresh: passes of a row from one through its whole sequence to the next; null: one a block.
     """
@@ -592,6 +592,9 @@ class Runtime:
     deterministic: bool
     cache: str = field(metadata=limits(choices=("none", "prefix", "dual")))
     cache_refresh: int | None = field(metadata=limits(min=1))
+    backend: str = field(metadata=limits(choices=("here", "processes", "ray")))
+    workers: int | None = field(metadata=limits(min=1))
+    address: str | None
 
 
 @dataclass
