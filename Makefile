@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint sweep paper-small pareto bench models clean
+.PHONY: help install run test lint sweep paper-small pareto bench audit models clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost,
 
 bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (6 minutes)
 	$(BIN)/python scripts/bench_speed.py
+
+audit: $(READY) ## Look for insecure code, and for known faults in what is installed (needs the network)
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rws_cli scripts
+	$(BIN)/pip-audit --skip-editable
 
 models: $(READY) ## Train the bundled checkpoints again (over an hour on two cores)
 	$(BIN)/python scripts/train_mdm.py

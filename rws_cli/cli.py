@@ -82,7 +82,9 @@ def run(
     overrides: Overrides = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
     cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run or sweep.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan and its cost; run nothing.")
     ] = False,
@@ -96,8 +98,11 @@ def run(
         from rws_cli import hydra_bridge
         from rws_cli.runs.folder import find_run, read_json
 
-        stopped = None
-        if resume is not None:
+        stopped = sweep = None
+        if resume is not None and (found := hydra_bridge.sweep_to_resume(resume)):
+            sweep, before = found
+            arguments = [*before, *arguments]
+        elif resume is not None:
             if multirun:
                 raise UsageError("--resume goes on with one run and does not go together with --multirun.")
             stopped = find_run(resume)
@@ -107,7 +112,7 @@ def run(
         else:
             from rws_cli.report.compare import write_sweep
 
-            hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, write_sweep)
+            hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, sweep, write_sweep)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -144,6 +149,20 @@ def list_(
                 typer.secho(name, bold=True)
             for choice, description in found.items():
                 typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")
+
+
+@app.command()
+def doctor(overrides: Overrides = None) -> None:
+    """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""
+    with one_sentence():
+        from rws_cli.config import compose
+        from rws_cli.doctor import examine
+        from rws_cli.report.tables import print_findings
+
+        findings = examine(compose(*(overrides or [])))
+        print_findings(findings)
+        if any(finding.well is False for finding in findings):
+            raise typer.Exit(1)
 
 
 @app.command()

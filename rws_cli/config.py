@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -89,7 +90,7 @@ def compose(*overrides: str) -> Config:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             composed = hydra.compose("config", list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise UsageError(explain(error)) from error
     return check(composed)
 
@@ -114,6 +115,8 @@ def check(composed: DictConfig) -> Config:
     sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule")
     sampler.review = _by_kind(REVIEWS, sampler.review, "sampler.review")
     sampler.search = _by_kind(SEARCHES, sampler.search, "sampler.search")
+    for at in ("model", "reward", "sampler", "benchmark"):
+        _check_name(f"{at}.name", getattr(config, at).name)
     check_sampler(config)
     _check_remote_code(config.model, "model")
     config.judge = _by_kind(JUDGES, config.judge, "judge")
@@ -233,6 +236,12 @@ def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
         raise UsageError(
             f"{at}.remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."
         )
+
+
+def _check_name(at: str, name: str) -> None:
+    """Names become folders: they must stay within the output folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
+        raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
 
 
 def _check_metric(name: str, metric: Metric, remote_code: bool) -> None:

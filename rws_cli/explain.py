@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import yaml
+
 from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
 from rws_cli.errors import nearest
 
@@ -11,6 +13,8 @@ from rws_cli.errors import nearest
 def explain(error: Exception) -> str:
     """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
     text = str(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"A configuration file is not YAML: {' '.join(text.split())}."
     if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(
         r"Could not load '([\w/]+)/([^']*)'", text
     ):

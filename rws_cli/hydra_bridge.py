@@ -10,6 +10,7 @@ import functools
 import itertools
 import logging
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -30,11 +32,14 @@ from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.explain import explain
 
 SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
+SWEEP_FILE = "sweep.json"
+"""In a sweep's folder: the command that started it."""
 RESUME, COMMAND = "RWS_RESUME", "RWS_COMMAND"
 FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd",
     "--experimental-rerun", "--info", "-i",
 )  # fmt: skip
+MAKES_OBJECTS = re.compile(r"_target_|\bcallbacks\b|\b(?:job|hydra)_logging(?!: none)\b|searchpath")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc")
 
 
@@ -50,6 +55,11 @@ def run_task(composed: DictConfig) -> str:
     assert isinstance(resolved, dict)
     job = HydraConfig.get()
     resume = os.environ.get(RESUME)
+    if job.mode == RunMode.MULTIRUN and (Path(job.runtime.output_dir) / "manifest.json").exists():
+        resume = job.runtime.output_dir  # of a sweep that is started again
+        if read_json(Path(resume) / "manifest.json")["status"] == "finished":
+            print(f"{shown(Path(resume))} is finished")
+            return resume
     folder = run(
         config,
         {str(key): value for key, value in resolved.items()},
@@ -90,19 +100,23 @@ def launch(
     task: Callable[[DictConfig], Any],
     arguments: list[str],
     resume: Path | None = None,
+    sweep: Path | None = None,
     after_sweep: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Run a task under Hydra with a command line's arguments; after a sweep, also one of which jobs failed, call
-    `after_sweep` with its folder.
+    `after_sweep` with its folder. resume: a run to go on with; sweep: the folder of a sweep to go on with.
 
     Raises UsageError for whatever Hydra finds wrong with the arguments, and what the task raises.
     """
     arguments = sort_flags(arguments)
+    check_arguments(arguments)
     OmegaConf.register_new_resolver("rws_sweep", _claim_sweep, replace=True)
     lines = sweeps(arguments)
     environment = {"HYDRA_FULL_ERROR": "1", COMMAND: shlex.join(["rws", "run", *arguments])}
     if resume:
         environment[RESUME] = str(resume)
+    if sweep:
+        environment[SWEEP_FOLDER] = str(sweep)
     if task is plan_task:
         environment[SWEEP_FOLDER] = tempfile.gettempdir()  # a dry run claims no folder
     started: list[bool] = []
@@ -126,18 +140,48 @@ def launch(
                     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(guarded)()
                 except (UsageError, RunError) as error:
                     failed.append(error)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise UsageError(explain(error)) from error
         except (ValueError, TypeError, AssertionError) as error:
             if started:
                 raise
             raise UsageError(f"The overrides cannot be composed: {first_line(error)}.") from error
         finally:
-            sweep = os.environ.pop(SWEEP_FOLDER, None)
-    if sweep:
-        after_sweep(Path(sweep))
+            swept = os.environ.pop(SWEEP_FOLDER, None)
+    if swept:
+        after_sweep(Path(swept))
     if failed:
         raise failed[0]
+
+
+def sweep_to_resume(path: str) -> tuple[Path, list[str]] | None:
+    """The folder of a sweep and the arguments that started it; None where the path is no sweep's."""
+    from rws_cli.runs.folder import read_json
+
+    folder = Path(path).expanduser().resolve()
+    if not (folder / SWEEP_FILE).is_file():
+        return None
+    return folder, shlex.split(read_json(folder / SWEEP_FILE)["command"])[2:]
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Hydra makes objects of what stands at some keys of its own: callbacks, logging, and any _target_. From a command
+    line or a folder of configurations they could be anything, so they are refused.
+
+    Raises UsageError.
+    """
+    for argument in arguments:
+        if found := MAKES_OBJECTS.search(argument):
+            raise UsageError(
+                f"{argument}: {found[0]} would make Python objects of a configuration, which rws does not do."
+            )
+    for flag, folder in itertools.pairwise(arguments):
+        if flag in ("--config-dir", "-cd"):
+            for file in [*Path(folder).rglob("*.yaml"), *Path(folder).rglob("*.yml")]:
+                if found := MAKES_OBJECTS.search(file.read_text(errors="replace")):
+                    raise UsageError(
+                        f"{file}: {found[0].strip()} would make Python objects of a configuration, which rws does not do."
+                    )
 
 
 def sweeps(arguments: list[str]) -> list[list[str]]:
@@ -154,7 +198,7 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             listed = hydra.compose("config", chosen).sweeps if chosen else None
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UsageError(explain(error)) from error
     if not listed:
         return [arguments]
@@ -196,10 +240,11 @@ def sort_flags(arguments: list[str]) -> list[str]:
 
 def _claim_sweep(output: str) -> str:
     """A sweep's folder, claimed once; jobs in other processes find it in the environment."""
-    from rws_cli.runs.folder import claim_version, point_latest
+    from rws_cli.runs.folder import claim_version, point_latest, write_json
 
     if SWEEP_FOLDER not in os.environ:
         folder = claim_version(Path(output) / "multirun")
+        write_json(folder / SWEEP_FILE, {"command": os.environ[COMMAND]})
         point_latest(folder)
         os.environ[SWEEP_FOLDER] = str(folder)
     return os.environ[SWEEP_FOLDER]

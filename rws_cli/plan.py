@@ -6,7 +6,7 @@ from typing import Any
 
 from rws_cli.answering import rows_at_once
 from rws_cli.decoding.schedules import SCHEDULES
-from rws_cli.models.checkpoint import weight_count
+from rws_cli.models.checkpoint import stored_weights
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.task import prepare
 
@@ -27,7 +27,8 @@ def plan(config: Config) -> dict[str, int | float | None]:
     decodings = sampler.particles * getattr(search, "sweeps", 1)
     passes = steps * decodings * (2 if sampler.cfg_scale > 0 else 1)
     tokens = passes * sum(len(prompt) + (task.turn[i] + 1) * sampler.gen_length for i, prompt in task.prompts.items())
-    weights = weight_count(task.prepared.path, config.model.revision)
+    found = stored_weights(task.prepared.path, config.model.revision)
+    weights = found[0] if found else None
     guidance: Any = sampler.guidance
     calls = sampler.blocks * (reviews - 1) * getattr(sampler.review, "window", 0)
     if isinstance(guidance, RewardGuidance):

@@ -23,6 +23,7 @@ class Checkpoint:
 
     path: a folder, "bundled:NAME", or a name on the Hugging Face hub (with `revision`).
     remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
+    quantization: weights in 8 or 4 bits, by bitsandbytes.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Checkpoint:
     device_map: str | None
     attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
     remote_code: bool
+    quantization: str = field(metadata=limits(choices=("none", "8bit", "4bit")))
 
 
 @dataclass

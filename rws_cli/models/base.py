@@ -173,6 +173,9 @@ def load_weights(
         arguments["device_map"] = settings.device_map
     if settings.remote_code:
         arguments["trust_remote_code"] = True
+    if settings.quantization != "none":
+        arguments["quantization_config"] = quantization(settings.quantization, key)
+        arguments.setdefault("device_map", {"": device})  # it places what it quantizes itself
     try:
         model, report = auto_class.from_pretrained(
             path,
@@ -200,9 +203,22 @@ def load_weights(
                 f"{words} weights {', '.join(names[:3])}{more}."
             )
     model.eval().requires_grad_(False)
-    if settings.device_map is None:
+    if "device_map" not in arguments:
         model.to(device)
     return model, next(model.parameters()).device
+
+
+def quantization(bits: str, key: str) -> Any:
+    """What transformers needs to quantize while it loads. Raises UsageError without bitsandbytes."""
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UsageError(f"{key}.quantization={bits} needs bitsandbytes: pip install 'rws[quantized]'.")
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def load_tokenizer(auto_class: Any, path: str, settings: Model | ClassifierReward, key: str) -> Any:

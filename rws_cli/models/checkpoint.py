@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
     return {"path": path if commit else folder.name, "commit": commit, "weights": files}
 
 
-def weight_count(path: str, revision: str | None) -> int | None:
-    """The number of weights, read off the safetensors headers; None if the files are not here yet."""
+def stored_weights(path: str, revision: str | None) -> tuple[int, int] | None:
+    """The number of weights and their bytes, read off the safetensors headers; None if the files are not here yet."""
     from safetensors import safe_open
     from transformers.utils import cached_file
 
@@ -86,12 +87,10 @@ def weight_count(path: str, revision: str | None) -> int | None:
             folder = Path(str(cached_file(path, "config.json", revision=revision, local_files_only=True))).parent
         except OSError:
             return None
-    total = 0
+    count = stored = 0
     for file in folder.glob("*.safetensors"):
+        stored += file.stat().st_size
         with safe_open(file, framework="numpy") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                size = 1
-                for n in tensors.get_slice(name).get_shape():
-                    size *= n
-                total += size
-    return total or None
+                count += math.prod(tensors.get_slice(name).get_shape())
+    return (count, stored) if count else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from rws_cli.doctor import Finding
 from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
@@ -91,6 +94,16 @@ def print_run(folder: Path) -> None:
             table.add_row("error", manifest["error"])
     console.print(table)
     console.print(f"{shown(folder)}", soft_wrap=True)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What rws doctor found."""
+    console = wide_console()
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        sign = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: " "}[finding.well]
+        table.add_row(sign, escape(finding.name), escape(finding.found))
+    console.print(table)
 
 
 def shown(folder: Path) -> str:
