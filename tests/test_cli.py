@@ -98,7 +98,7 @@ def test_a_sweep_keeps_its_jobs_and_a_joined_table(rws, small: list[str], tmp_pa
     result = rws("run", "sampler=confidence,random", "seed=0,1", *small, "-m")  # Hydra wants -m first; rws does not
     assert result.exit_code == 0, result.output
     sweep = tmp_path / "outputs" / "multirun" / "v001"
-    assert sorted(p.name for p in sweep.iterdir()) == ["0", "1", "2", "3", "multirun.yaml", "sweep.csv"]
+    assert sorted(p.name for p in sweep.iterdir()) == ["0", "1", "2", "3", "multirun.yaml", "sweep.csv", "sweep.json"]
     with (sweep / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["sampler"], row["seed"]) for row in rows] == [

@@ -358,21 +358,27 @@ def write_sweep(folder: Path) -> None:
 
     if not any(folder.glob("*/metrics.json")):
         return  # no job finished; the caller knows why
-    runs = [run for run in find_runs(str(folder)) if (run / "metrics.json").exists()]
+    begun = find_runs(str(folder))
+    runs = [run for run in begun if (run / "metrics.json").exists()]
     rows = []
-    for run in runs:
-        config, metrics = read_json(run / "manifest.json")["config"], read_json(run / "metrics.json")
-        rows.append(
-            {
-                "job": run.name,
-                **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
-                "seed": config["seed"],
-                "overrides": " ".join(read_json(run / "manifest.json")["overrides"]),
-                **{key: metrics[key] for key in ("examples", "accuracy", "partial", "reward")},
-                "god": metrics["order"][metrics["god"]],
-                **metrics["cost"],
+    for run in begun:
+        manifest = read_json(run / "manifest.json")
+        config = manifest["config"]
+        row = {
+            "job": run.name,
+            **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
+            "seed": config["seed"],
+            "overrides": " ".join(manifest["overrides"]),
+            "status": manifest["status"],
+            "error": manifest["error"],
+        }
+        if run in runs:
+            metrics = read_json(run / "metrics.json")
+            row |= {key: metrics[key] for key in ("examples", "accuracy", "partial")} | {
+                "mean_reward": metrics["reward"]
             }
-        )
+            row |= {"god": metrics["order"][metrics["god"]], **metrics["cost"]}
+        rows.append(row)
     import pandas as pd
 
     write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))

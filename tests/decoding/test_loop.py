@@ -226,5 +226,5 @@ def test_logits_that_are_not_numbers_fail_in_one_sentence() -> None:
     model = FakeDenoiser()
     model.head[0, 0] = math.nan
     canvas = new_canvas([[1]], ["x"], 4, model.mask_id, 0, 0)
-    with pytest.raises(RunError, match="not numbers"):
+    with pytest.raises(RunError, match="not finite"):
         decode(model, canvas, make_sampler(4))

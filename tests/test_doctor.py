@@ -1,0 +1,51 @@
+"""What rws doctor finds on this machine and in checkpoints of known size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import llada_config, llada_weights
+
+from rws_cli import doctor
+from rws_cli.config import compose
+from rws_cli.models.checkpoint import stored_weights
+
+
+def test_what_models_need_is_read_off_their_files(rws, small: list[str], llada_folder: Path, tmp_path: Path) -> None:
+    weights = sum(w.numel() for w in llada_weights(llada_config()).values())
+    assert stored_weights(str(llada_folder), None)[0] == weights  # type: ignore[index]
+    findings = {finding.name: finding for finding in doctor.examine(compose(*small))}
+    assert f"{weights:,} weights" in findings["model=small"].found
+    assert "on cpu" in findings["model=small"].found
+    assert findings["on cpu"].well
+    assert "4 rows" in findings["a step"].found
+    assert findings["output"].well
+    result = rws("doctor", *small)
+    assert result.exit_code == 0, result.output
+    assert "fits" in result.output
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_does_not_fit_is_an_exit_code(rws, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "free_memory", lambda device: 1000)
+    result = rws("doctor", *small)
+    assert result.exit_code == 1
+    assert "does not fit" in result.output
+
+
+def test_what_is_not_here_is_said(rws) -> None:
+    result = rws("doctor", "model=llada", "reward=none", "sampler=confidence")
+    assert result.exit_code == 1
+    assert "is not on this machine and would be downloaded" in " ".join(result.output.split())
+    assert rws("doctor", "model.path=/nowhere").exit_code == 1
+    assert rws("doctor", "model=lada").exit_code == 2
+
+
+def test_quantization_halves_and_quarters(small: list[str]) -> None:
+    def gib(*more: str) -> str:
+        return {f.name: f.found for f in doctor.examine(compose(*small, *more))}["model=small"]
+
+    count = int(gib().split()[0].replace(",", ""))
+    for bits, width in (("8bit", 1), ("4bit", 0.5)):
+        assert f"{count * width / doctor.GIB:.2f} GiB" in gib(f"model.quantization={bits}")
