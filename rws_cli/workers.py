@@ -22,7 +22,7 @@ from rws_cli.config import classifiers
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.progress import Progress
 from rws_cli.schema import Config
-from rws_cli.task import Parts, Task, load, prepare, sources
+from rws_cli.task import Task, load, prepare, sources
 
 MOST_WITHOUT_GPU = 4
 """Processes where there is no GPU and the user names no number."""
@@ -48,9 +48,8 @@ class Here:
 
     count = 1
 
-    def __init__(self, config: Config, task: Task, parts: Parts) -> None:
-        self.answerer = Answerer(config, task, parts)
-        self.sources = sources(config, task, parts)
+    def __init__(self, answerer: Answerer, sources: dict[str, Any]) -> None:
+        self.answerer, self.sources = answerer, sources
 
     def listen(self, progress: Progress) -> None:
         self.answerer.say, self.answerer.on_step = progress.say, progress.step
@@ -202,7 +201,8 @@ def cause(worker: Worker) -> str:
 def open_workers(config: Config, task: Task) -> Iterator[Workers]:
     """The workers that the configuration asks for, with their weights loaded. Raises UsageError as loading does."""
     if config.runtime.backend == "here":
-        yield Here(config, task, load(config, task))
+        parts = load(config, task)
+        yield Here(Answerer(config, task, parts), sources(config, task, parts))
     elif config.runtime.backend == "ray":
         from rws_cli.ray_workers import open_cluster
 

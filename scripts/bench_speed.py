@@ -179,7 +179,9 @@ class Bench:
         parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), {}, None)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
-        experiment.answer(config, task, Here(config, task, parts), folder, samples, progress, Stop())
+        experiment.answer(
+            config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop()
+        )
         return samples
 
     def split(self, name: str) -> dict[str, Any]:

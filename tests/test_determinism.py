@@ -1,0 +1,121 @@
+"""The same tokens whatever the batch, the order of the examples and the number of shards; bit for bit where asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import FakeDenoiser, make_sampler, samples_of
+
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.search import search
+from rws_cli.schema import (
+    BestOfN,
+    DreamSchedule,
+    EntropyBoundSchedule,
+    FactorSchedule,
+    FkSteering,
+    KlassSchedule,
+    ProphetSchedule,
+    RefineSchedule,
+    RemdmSchedule,
+    RewardGuidance,
+    SelfRewardingSmc,
+    ThresholdSchedule,
+    WinoSchedule,
+)
+
+GEN = 8
+RWS = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 2, 1e-3)
+SAMPLERS = {
+    **{order: {"order": order} for order in ("confidence", "margin", "entropy", "random", "left_to_right")},
+    "rws": {"guidance": RWS},
+    "rws sampled": {"guidance": RewardGuidance("rws", 2.0, "exponential", "zscore", "sample", "proposed", 1, 1e-3), "temperature": 0.8},
+    "temperature": {"temperature": 1.3, "order_temperature": 0.5},
+    "threshold": {"schedule": ThresholdSchedule("threshold", 0.5)},
+    "factor": {"schedule": FactorSchedule("factor", 0.7), "guidance": RWS},
+    "eb": {"schedule": EntropyBoundSchedule("eb", 0.5)},
+    "klass": {"schedule": KlassSchedule("klass", 0.5, 0.1, 1)},
+    "prophet": {"schedule": ProphetSchedule("prophet", 3.0, 2.0, 1.0)},
+    "dream": {"schedule": DreamSchedule("dream", 1e-3, False), "temperature": 0.5},
+    "origin": {"schedule": DreamSchedule("dream", 1e-3, True)},
+    "remdm": {"schedule": RemdmSchedule("remdm", "conf", 0.3, None, None), "temperature": 1.0},
+    "refine": {"schedule": RefineSchedule("refine", 0.5, 2, 1)},
+    "wino": {"schedule": WinoSchedule("wino", 0.4, 0.5, None)},
+    "best_of_n": {"search": BestOfN("best_of_n", 2), "temperature": 1.0},
+    "smc": {"search": SelfRewardingSmc("smc", 2, 0.9, "draw"), "temperature": 1.0, "block_length": 4},
+    "fk": {"search": FkSteering("fk", 2, 0.5, "max", 2, 1, "argmax", "draw"), "temperature": 1.0},
+}  # fmt: skip
+PROMPTS = [[1 + (3 * n + k) % 9 for k in range(1 + n % 4)] for n in range(7)]
+
+
+class Scorer:
+    """Each text's score is a function of its tokens alone."""
+
+    statistics = Statistics(0.5, 0.3, 0.0, 1.0)
+
+    def __call__(self, rows: list[int], tokens_BG: torch.Tensor, filled: list[float], step: int) -> list[float]:
+        return [hash(tuple(ids)) % 1009 / 1009 for ids in tokens_BG.tolist()]
+
+
+def decoded(name: str, shard: list[int], seed: int) -> dict[int, list[int]]:
+    """The answers to some of the prompts, decoded together."""
+    sampler = make_sampler(GEN, **SAMPLERS[name])
+    model = FakeDenoiser(seed=seed)
+    rows = [(i, n) for i in shard for n in range(sampler.particles)]
+    names = [f"example-{i} particle {n}" if n else f"example-{i}" for i, n in rows]
+    canvas = new_canvas([PROMPTS[i] for i, _ in rows], names, GEN, model.mask_id, 0, seed=3)
+    found = search(model, canvas, sampler, Scorer())
+    return dict(zip(shard, canvas.response_BG[found.rows].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@settings(max_examples=8, deadline=None)
+@given(order=st.permutations(range(7)), cuts=st.sets(st.integers(1, 6)), seed=st.integers(0, 3))
+def test_any_order_in_any_shards(name: str, order: list[int], cuts: set[int], seed: int) -> None:
+    """Shards may hold one example or all, in any order."""
+    together = decoded(name, list(range(7)), seed)
+    ends = [0, *sorted(cuts), 7]
+    apart: dict[int, list[int]] = {}
+    for begin, end in itertools.pairwise(ends):
+        apart |= decoded(name, order[begin:end], seed)
+    assert apart == together
+
+
+def test_deterministic_runs_agree_bit_for_bit(rws, tmp_path: Path) -> None:
+    """Rewards and confidences too, at other batch sizes and limits; without the setting rounding depends on the batch."""
+    settings = ["benchmark=arithmetic", "sampler.tokens_per_step=2"]
+    for name, more in {
+        "a": ["runtime.deterministic=true", "runtime.batch_size=7", "benchmark.limit=12"],
+        "b": ["runtime.deterministic=true", "benchmark.limit=5"],
+        "c": ["runtime.batch_size=12", "benchmark.limit=12"],
+    }.items():
+        assert rws("run", *settings, *more, f"output={name}").exit_code == 0
+    a, b, c = ({s["id"]: s for s in samples_of(tmp_path / name / "arithmetic" / "tiny-rws" / "v001")} for name in "abc")
+    assert {i: a[i] for i in b} == b
+    assert [s["tokens"] for s in a.values()] == [s["tokens"] for s in c.values()]
+    manifests = [json.loads((tmp_path / n / "arithmetic/tiny-rws/v001/manifest.json").read_text()) for n in "ac"]
+    assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
+
+
+@pytest.mark.parametrize("sampler", ["confidence", "rws"])
+def test_the_same_tokens_at_batch_1_2_7_and_32(rws, tmp_path: Path, sampler: str) -> None:
+    found = []
+    for size in (32, 1, 2, 7):
+        command = [
+            "run",
+            f"sampler={sampler}",
+            "benchmark=arithmetic",
+            "benchmark.limit=33",
+            "sampler.tokens_per_step=4",
+        ]
+        assert rws(*command, f"runtime.batch_size={size}", f"output=b{size}").exit_code == 0
+        run = tmp_path / f"b{size}" / "arithmetic" / f"tiny-{sampler}" / "v001"
+        found.append([(s["id"], s["tokens"], s["order"]) for s in samples_of(run)])
+    assert all(one == found[0] for one in found)
