@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ def one_sentence() -> Iterator[None]:
     except (UsageError, RunError) as error:
         typer.secho(f"rws: {error}", fg="red", err=True)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        typer.secho(f"rws: {error.filename or 'the system'}: {error.strerror or error}", fg="red", err=True)
+        raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
     except KeyboardInterrupt as stop:
         advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) else ""
         typer.secho(f"rws: interrupted{advice}", fg="red", err=True)

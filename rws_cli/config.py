@@ -12,7 +12,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -83,14 +82,13 @@ def choices(group: str) -> dict[str, str]:
 def compose(*overrides: str) -> Config:
     """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
     import hydra
-    from hydra.errors import HydraException
 
-    from rws_cli.explain import explain
+    from rws_cli.explain import NOT_COMPOSED, explain
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             composed = hydra.compose("config", list(overrides))
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        except NOT_COMPOSED as error:
             raise UsageError(explain(error)) from error
     return check(composed)
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 
 import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
 from rws_cli.errors import nearest
+
+NOT_COMPOSED = (
+    HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, AssertionError, AttributeError,
+    KeyError, IndexError, RecursionError,
+)  # fmt: skip
+"""What Hydra, OmegaConf and the parsers below them raise at overrides and files that they cannot make sense of."""
 
 
 def explain(error: Exception) -> str:
     """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
     text = str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
+        return f"The overrides cannot be composed: {first_line(error)}."
     if isinstance(error, yaml.YAMLError):
         return f"A configuration file is not YAML: {' '.join(text.split())}."
     if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(

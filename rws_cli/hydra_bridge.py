@@ -27,9 +27,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rws_cli.config import CONF, check, first_line
+from rws_cli.config import CONF, check
 from rws_cli.errors import RunError, UsageError, nearest
-from rws_cli.explain import explain
+from rws_cli.explain import NOT_COMPOSED, explain
 
 SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
 SWEEP_FILE = "sweep.json"
@@ -142,10 +142,10 @@ def launch(
                     failed.append(error)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise UsageError(explain(error)) from error
-        except (ValueError, TypeError, AssertionError) as error:
+        except NOT_COMPOSED as error:
             if started:
                 raise
-            raise UsageError(f"The overrides cannot be composed: {first_line(error)}.") from error
+            raise UsageError(explain(error)) from error
         finally:
             swept = os.environ.pop(SWEEP_FOLDER, None)
     if swept:
@@ -198,7 +198,7 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             listed = hydra.compose("config", chosen).sweeps if chosen else None
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except NOT_COMPOSED as error:
         raise UsageError(explain(error)) from error
     if not listed:
         return [arguments]

@@ -437,9 +437,9 @@ class GeneratedBenchmark:
 
     name: str
     kind: str
-    limit: int = field(metadata=limits(min=1))
-    answers: int = field(metadata=limits(min=1))
-    turns: int = field(metadata=limits(min=1))
+    limit: int = field(metadata=limits(min=1, max=1_000_000))
+    answers: int = field(metadata=limits(min=1, max=10_000))
+    turns: int = field(metadata=limits(min=1, max=1_000))
     seed: int
     gen_length: int = field(metadata=limits(min=1))
 
