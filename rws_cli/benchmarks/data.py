@@ -150,7 +150,7 @@ def rows_of(source: dict[str, Any], named: str, advice: str = "") -> Iterable[Ro
 
     datasets.disable_progress_bars()
     try:
-        yield from datasets.load_dataset(**source)
+        yield from datasets.load_dataset(**source)  # nosec B615: revision is a setting
     except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error

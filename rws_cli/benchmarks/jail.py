@@ -146,7 +146,7 @@ def main() -> None:
     drop_privileges()
     close_files(sorted(readable), order["folder"])
     refuse_calls()
-    exec(compile(program, "answer.py", "exec"), {"__name__": "__main__"})
+    exec(compile(program, "answer.py", "exec"), {"__name__": "__main__"})  # nosec B102: what the sandbox is for
     sys.stdout.flush()
     os.write(order["done"], order["secret"].encode())
 
