@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from support import REWARD_WORDS, FakeDenoiser, make_sampler, save_reward
+from support import REWARD_WORDS, FakeDenoiser, classifier_settings, make_sampler, save_reward
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
@@ -279,15 +279,9 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float) -> 
 
 @pytest.fixture(scope="module")
 def reward(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    from rws_cli.schema import ClassifierReward
 
     folder = save_reward(tmp_path_factory.mktemp("reward"))
-    found = Classifier(
-        ClassifierReward(
-            "t", "classifier", str(folder), None, "float32", "cpu", None, "sdpa", False,
-            "AutoModelForSequenceClassification", False, "logits", None, 8, None, None,
-        )
-    )  # fmt: skip
+    found = Classifier(classifier_settings(folder, batch_size=8))
     found.model.score.weight.data *= 20  # gradients that are worth following
     return found
 
