@@ -11,7 +11,7 @@ from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.record import Cost, RowTrace
 from rws_cli.decoding.search import search
-from rws_cli.errors import RunError
+from rws_cli.errors import RunError, out_of_memory
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
@@ -67,10 +67,8 @@ class Answerer:
                 else:
                     for example in some:
                         outcome += self([example])
-            except RuntimeError as error:
-                from accelerate.utils.memory import should_reduce_batch_size
-
-                if not should_reduce_batch_size(error):
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
                     raise
                 short_of_memory = True
             if short_of_memory:  # outside of the except clause, so that what the error holds is freed

@@ -22,6 +22,13 @@ class Interrupted(KeyboardInterrupt):
         self.run, self.exit_code = run, 128 + signal
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether fewer rows may help."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and should_reduce_batch_size(error))
+
+
 def nearest(word: str, allowed: list[str]) -> str:
     """ "; did you mean X?" for the closest allowed word, or "" where none is close."""
     from difflib import get_close_matches

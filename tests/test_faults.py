@@ -78,6 +78,11 @@ FAULTS = {
     "infinite logits": (break_model, float("inf"), "logits that are not finite"),
     "NaN reward": (break_reward, float("nan"), "returned nan for example"),
     "infinite reward": (break_reward, float("-inf"), "returned -inf for example"),
+    "a reward whose tensors do not fit": (
+        break_reward,
+        RuntimeError("shapes cannot be multiplied"),
+        "The reward failed: RuntimeError: shapes cannot be multiplied",
+    ),
     "a reward that raises": (break_reward, KeyError("tokens"), "The reward failed: KeyError: 'tokens'"),
 }
 

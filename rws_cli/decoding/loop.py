@@ -179,7 +179,8 @@ class Decoding:
         if self.mover:
             logits_NV = self.mover(rows, canvas, logits_NV, wanted_BG, step)
         # At T = 0 what fills a mask and what is proposed is the same token, whatever the scale.
-        top_N = None if sampler.temperature > 0 else likeliest(logits_NV, canvas.mask_id)
+        drawn = sampler.temperature > 0 or sampler.top_p < 1.0
+        top_N = None if drawn else likeliest(logits_NV, canvas.mask_id)
         scale_B, reward_B = self.guide(logits_NV, top_N, canvas, wanted_BG, rows, step)
         row_N, position_N = open_BG.nonzero().unbind(1)
         if not bool((open_BG == wanted_BG).all()):
@@ -230,7 +231,7 @@ class Decoding:
         position_N: Tensor,
         step: int,
     ) -> Callable[[Tensor | None], _Ranking]:
-        """How logits (N, V) at the open positions, and at T = 0 their likeliest tokens, rank them under a scale for each
+        """How logits (N, V) at the open positions, and, where nothing is drawn, their likeliest tokens, rank them under a scale for each
         row of the batch.
 
         A few positions at a time, so that copies for a large vocabulary never exist for all of them; and without
@@ -238,12 +239,13 @@ class Decoding:
         """
         sampler, key_N, mask_id = self.sampler, self.canvas.key_B[row_N], self.canvas.mask_id
         same = sampler.temperature in (0.0, 1.0) and sampler.top_p >= 1.0
-        reads_one_token = same and sampler.order not in READ_ALL_TOKENS and not self.schedule.reads
+        reads_one_token = sampler.order not in READ_ALL_TOKENS and not self.schedule.reads
 
         def part(n: slice, scale_B: Tensor | None) -> tuple[Tensor, ...]:
             scale_N = None if scale_B is None else scale_B[row_N[n]]
-            if top_N is not None and reads_one_token and (scale_N is None or self.guide.target == "all"):
-                token_N = top_N[n]
+            known_N = top_N[n] if top_N is not None and (scale_N is None or self.guide.target == "all") else None
+            if known_N is not None and reads_one_token:
+                token_N = known_N
                 raw_N = log_p_N = log_p_of(open_NV[n], token_N, scale_N)
                 read_N, log_p_NV = raw_N[:, None][:, :0], None
             else:
@@ -252,7 +254,11 @@ class Decoding:
                 )
                 tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
                 raw_NV = tempered_NV if same else log_softmax(z_NV)
-                token_N = propose(tempered_NV, sampler.temperature, mask_id, key_N[n], step, position_N[n], GUMBEL)
+                token_N = (
+                    propose(tempered_NV, sampler.temperature, mask_id, key_N[n], step, position_N[n], GUMBEL)
+                    if known_N is None
+                    else known_N
+                )
                 log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
                 raw_N, log_p_N = (values.gather(-1, token_N[:, None])[:, 0] for values in (raw_NV, log_p_NV))
                 read_N = self.schedule.read(raw_NV)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rws_cli.doctor import Finding
 from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
 from rws_cli.schema import Config
+
+if TYPE_CHECKING:  # it imports torch, which tables do without
+    from rws_cli.doctor import Finding
 
 
 def number(value: float | int | None, form: str = ",.3f") -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.record import Cost, charge
-from rws_cli.errors import RunError, UsageError
+from rws_cli.errors import RunError, UsageError, out_of_memory
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward, Scores
 from rws_cli.schema import Sampler
@@ -69,9 +69,11 @@ class RowScorer:
         """The reward's scores. Raises RunError if it fails, but for lack of memory, or returns what is no number."""
         try:
             scores = self.reward.score(candidates)
-        except (UsageError, RunError, MemoryError, RuntimeError):
+        except (UsageError, RunError):
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise RunError(f"The reward failed: {type(error).__name__}: {error}.") from error
         for candidate, value in zip(candidates, scores.values, strict=True):
             if not math.isfinite(value):

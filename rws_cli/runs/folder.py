@@ -74,6 +74,8 @@ def locked(run: Path | None) -> Iterator[None]:
             raise UsageError(
                 f"{run} is being written by another process ({file.read().strip() or 'unknown'})."
             ) from error
+        if not (run / ".lock").exists() or not os.path.samestat(os.fstat(file.fileno()), (run / ".lock").stat()):
+            raise UsageError(f"{run} was let go of by another process this moment: try again.")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
