@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 
-JUDGING = ("judge", "remote_code", "pins.")
+JUDGING = ("judge", "trust_remote_code", "pins.")
 """What a judge's settings start with."""
 
 

@@ -127,7 +127,7 @@ def check(composed: DictConfig) -> Config:
     for at, classifier in nodes.items():
         _check_remote_code(classifier, at)
     for name, metric in config.metric.items():
-        _check_metric(name, metric, config.remote_code)
+        _check_metric(name, metric, config.trust_remote_code)
     return config
 
 
@@ -225,14 +225,14 @@ def _by_kind(schemas: dict[str, type], values: Any, at: str) -> Any:
 
 
 def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
-    if isinstance(node, ClassifierReward) and node.needs_remote_code and not node.remote_code:
+    if isinstance(node, ClassifierReward) and node.needs_remote_code and not node.trust_remote_code:
         raise UsageError(
             f"{at}={node.name} is loaded by the Python that comes with {node.path}, which runs only if you say so: set "
-            f"remote_code=true and pins.{node.name}=<the full 40-digit commit hash that you trust>."
+            f"trust_remote_code=true and pins.{node.name}=<the full 40-digit commit hash that you trust>."
         )
-    if node.remote_code and not re.fullmatch(r"[0-9a-f]{40}", node.revision or ""):
+    if node.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", node.revision or ""):
         raise UsageError(
-            f"{at}.remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."
+            f"{at}.trust_remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."
         )
 
 
@@ -242,14 +242,14 @@ def _check_name(at: str, name: str) -> None:
         raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
 
 
-def _check_metric(name: str, metric: Metric, remote_code: bool) -> None:
+def _check_metric(name: str, metric: Metric, trust_remote_code: bool) -> None:
     ours = sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file())
     if metric.module in ours or Path(metric.module).expanduser().exists():
         return
-    if not remote_code or not re.fullmatch(r"[0-9a-f]{40}", metric.revision or ""):
+    if not trust_remote_code or not re.fullmatch(r"[0-9a-f]{40}", metric.revision or ""):
         raise UsageError(
             f"metric.{name}.module={metric.module} is none of ours ({', '.join(ours)}) and no folder here. From the Hugging "
-            f"Face hub it is Python that runs only if you say so: set remote_code=true and +metric.{name}.revision=<the "
+            f"Face hub it is Python that runs only if you say so: set trust_remote_code=true and +metric.{name}.revision=<the "
             "full 40-digit commit hash that you trust>."
         )
 

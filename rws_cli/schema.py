@@ -22,7 +22,7 @@ class Checkpoint:
     """Where weights are and how they are loaded.
 
     path: a folder, "bundled:NAME", or a name on the Hugging Face hub (with `revision`).
-    remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
+    trust_remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
     quantization: weights in 8 or 4 bits, by bitsandbytes.
     """
 
@@ -34,7 +34,7 @@ class Checkpoint:
     device: str
     device_map: str | None
     attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
-    remote_code: bool
+    trust_remote_code: bool
     quantization: str = field(metadata=limits(choices=("none", "8bit", "4bit")))
 
 
@@ -562,7 +562,7 @@ JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoi
 @dataclass
 class Metric:
     """A module of the library evaluate: one of metrics/modules, a script's folder, or a name on the Hugging Face hub,
-    which is Python from there: it needs remote_code=true and `revision` to be a full commit hash."""
+    which is Python from there: it needs trust_remote_code=true and `revision` to be a full commit hash."""
 
     module: str
     revision: str | None = None
@@ -601,14 +601,14 @@ class Runtime:
 
 @dataclass
 class Config:
-    """draw: a picture of a sweep, at its end. remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
+    """draw: a picture of a sweep, at its end. trust_remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
 
     seed: int
     output: str
     label: str | None
     table: Table | None
     draw: str | None = field(metadata=limits(choices=("pareto",)))
-    remote_code: bool
+    trust_remote_code: bool
     pins: dict[str, str | None]
     model: Model
     reward: Any

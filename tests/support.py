@@ -52,7 +52,7 @@ def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
         "attention": "sdpa",
         "mask_token_id": None,
         "chat_template": True,
-        "remote_code": False,
+        "trust_remote_code": False,
         "quantization": "none",
     }
     return Model(**(values | settings))
@@ -216,7 +216,7 @@ def classifier_settings(path: Path, **options: Any) -> ClassifierReward:
     values: dict[str, Any] = {
         "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
         "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
-        "remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
+        "trust_remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
         "score_from": "logits", "template": None, "quantization": "none",
     }  # fmt: skip
     return ClassifierReward(**(values | options))

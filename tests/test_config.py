@@ -37,7 +37,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
             "reward=none": ["sampler=confidence"],
             "reward=classifier": ["reward.path=owner/model"],
             **{
-                f"reward={name}": ["remote_code=true", f"pins.{name}={'0' * 40}"] for name in ("intern", "eurus", "qrm")
+                f"reward={name}": ["trust_remote_code=true", f"pins.{name}={'0' * 40}"] for name in ("intern", "eurus", "qrm")
             },
             "sampler=replay": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
         }
@@ -48,7 +48,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
 
 
 def test_every_method_metric_and_judge_composes_and_checks() -> None:
-    code = ["remote_code=true", *(f"pins.{name}={'0' * 40}" for name in ("intern", "eurus", "qrm"))]
+    code = ["trust_remote_code=true", *(f"pins.{name}={'0' * 40}" for name in ("intern", "eurus", "qrm"))]
     for method in choices("method"):
         assert checked(f"+method={method}", *code).label
     for judge in choices("judge"):
@@ -75,7 +75,7 @@ MISTAKES = [
     (["reward=composite", "~reward.weights.a"], "reward.weights has b and reward.parts has a, b"),
     (["reward=composite", "reward@reward.parts.a=none"], "reward.parts.a.kind=none is not known: choose from classifier"),
     (["reward=composite", "reward.parts.a.dtype=int4"], "reward.parts.a.dtype=int4 is not known"),
-    (["reward=composite", "reward.parts.a.remote_code=true"], "reward.parts.a.remote_code=true runs Python"),
+    (["reward=composite", "reward.parts.a.trust_remote_code=true"], "reward.parts.a.trust_remote_code=true runs Python"),
     (["sampler.top_p=0"], "sampler.top_p=0.0 is out of range: it must be greater than 0"),
     (["sampler.top_p=1.5"], "at most 1"),
     (["sampler.block_length=5"], "does not divide sampler.gen_length=36: choose from 1, 2, 3, 4, 6, 9, 12, 18, 36"),
@@ -92,7 +92,7 @@ MISTAKES = [
     (["runtime.batch_size=1.5"], "runtime.batch_size=1.5 has the wrong type: a whole number"),
     (["benchmark.limit=0"], "benchmark.limit=0 is out of range: it must be at least 1"),
     (["reward=none"], "needs a reward"),
-    (["model.remote_code=true"], "model.revision"),
+    (["model.trust_remote_code=true"], "model.revision"),
     (["reward=constant", "sampler.guidance.normalize=none", "reward.value=-1"], "reward.value=-1.0"),
     (["model=tiny", "~model.path"], "model.path is not set"),
     (["sampler.block_length=${nowhere}"], "cannot be resolved"),
@@ -102,7 +102,7 @@ MISTAKES = [
     (["sampler=entrgi", "reward=none"], "sampler.guidance.kind=entrgi needs a reward"),
     (["sampler=entrgi", "reward=verifier"], "follows the reward's gradient, and reward=verifier has none"),
     (["sampler=entrgi", "reward=composite"], "follows the reward's gradient"),
-    (["sampler=entrgi", "reward=qrm", "remote_code=true", f"pins.qrm={'0' * 40}"], "own Python does not take"),
+    (["sampler=entrgi", "reward=qrm", "trust_remote_code=true", f"pins.qrm={'0' * 40}"], "own Python does not take"),
     (["sampler=confidence", "search=smc"], "4 equal particles: with sampler.temperature=0"),
     (["sampler=best_of_n", "sampler.temperature=0"], "4 equal particles"),
     (["sampler=threshold", "sampler.tokens_per_step=2"], "takes as many steps as it needs: set sampler.tokens_per_step=null"),

@@ -27,7 +27,7 @@ def composed(*overrides: str, hydra: bool = False) -> DictConfig:
 
 def jobs(experiment: str) -> dict[str, Config]:
     """The checked configuration of each of an experiment's methods, by its label."""
-    given = [f"+experiment={experiment}", "remote_code=true", *PINS]
+    given = [f"+experiment={experiment}", "trust_remote_code=true", *PINS]
     params = composed(*given, hydra=True).hydra.sweeper.params
     found = [check(composed(*given, f"+method={method}")) for method in params["+method"].split(",")]
     assert len({config.label for config in found}) == len(found)

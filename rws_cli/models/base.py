@@ -171,7 +171,7 @@ def load_weights(
     device = pick_device(settings.device, f"{key}.device")
     if settings.device_map is not None:
         arguments["device_map"] = settings.device_map
-    if settings.remote_code:
+    if settings.trust_remote_code:
         arguments["trust_remote_code"] = True
     if settings.quantization != "none":
         arguments["quantization_config"] = quantization(settings.quantization, key)
@@ -223,7 +223,7 @@ def quantization(bits: str, key: str) -> Any:
 
 def load_tokenizer(auto_class: Any, path: str, settings: Model | ClassifierReward, key: str) -> Any:
     try:
-        remote = {"trust_remote_code": True} if settings.remote_code else {}
+        remote = {"trust_remote_code": True} if settings.trust_remote_code else {}
         return auto_class.from_pretrained(path, revision=settings.revision, **remote)
     except Exception as error:
         reason = " ".join(str(error).split())

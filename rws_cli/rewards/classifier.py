@@ -88,7 +88,11 @@ class Classifier:
     def _reads_on(self) -> bool:
         """Whether the model can go on from where a text has changed, tried on a text."""
         s = self.settings
-        ours = s.auto_class == "AutoModelForSequenceClassification" and s.score_from == "logits" and not s.remote_code
+        ours = (
+            s.auto_class == "AutoModelForSequenceClassification"
+            and s.score_from == "logits"
+            and not s.trust_remote_code
+        )
         takes_past = "past_key_values" in inspect.signature(self.model.forward).parameters
         if not (ours and takes_past and s.attention != "flash_attention_2"):
             return False

@@ -69,7 +69,7 @@ def save_remote(folder: Path, name: str) -> tuple[Path, torch.Tensor]:
 def test_presets_score_with_the_checkpoints_own_code(tmp_path: Path, name: str, text: str) -> None:
     folder, worth = save_remote(tmp_path / name, name)
     settings = compose(
-        f"reward={name}", f"reward.path={folder}", "remote_code=true", f"pins.{name}={PIN}", "reward.attention=eager"
+        f"reward={name}", f"reward.path={folder}", "trust_remote_code=true", f"pins.{name}={PIN}", "reward.attention=eager"
     ).reward
     found = Classifier(settings).score([Candidate(Example("e", "w1", ""), "w2 w3", 1.0, 0)])
     words = [word if word in TOKENS else "<unk>" for word in text.split()]
@@ -79,13 +79,13 @@ def test_presets_score_with_the_checkpoints_own_code(tmp_path: Path, name: str, 
 
 @pytest.mark.parametrize("name", STYLES)
 def test_without_the_switch_and_a_pin_nothing_runs(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"remote_code=true and pins\.{name}="):
+    with pytest.raises(UsageError, match=rf"trust_remote_code=true and pins\.{name}="):
         compose(f"reward={name}")
     with pytest.raises(UsageError, match="pin it with"):
-        compose(f"reward={name}", "remote_code=true")
+        compose(f"reward={name}", "trust_remote_code=true")
     with pytest.raises(UsageError, match="pin it with"):
-        compose(f"reward={name}", "remote_code=true", f"pins.{name}=main")
+        compose(f"reward={name}", "trust_remote_code=true", f"pins.{name}=main")
 
 
 def test_the_switch_leaves_native_rewards_alone() -> None:
-    assert compose("reward=skywork", "remote_code=true").reward.remote_code is False
+    assert compose("reward=skywork", "trust_remote_code=true").reward.trust_remote_code is False
