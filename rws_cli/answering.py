@@ -9,6 +9,7 @@ from typing import Any
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.loop import OnStep
 from rws_cli.decoding.record import Cost, RowTrace
 from rws_cli.decoding.search import search
 from rws_cli.errors import RunError, out_of_memory
@@ -46,7 +47,7 @@ class Answerer:
         task: Task,
         parts: Parts,
         say: Callable[[str], None] = lambda line: None,
-        on_step: Callable[[int], None] = lambda committed: None,
+        on_step: OnStep = lambda committed, traces: None,
     ) -> None:
         self.config, self.task, self.parts, self.say, self.on_step = config, task, parts, say, on_step
         self.rows = rows_at_once(config, task)
@@ -107,7 +108,7 @@ def decode_batch(
     parts: Parts,
     batch: list[Example],
     most_rows: int,
-    on_step: Callable[[int], None] = lambda committed: None,
+    on_step: OnStep = lambda committed, traces: None,
 ) -> Outcome:
     """Decode and mark some examples together; most_rows: in one forward pass. Raises RunError if one of them fails."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
@@ -147,7 +148,10 @@ def decode_batch(
         # Scoring what came out is measuring, not decoding: nobody is charged for it.
         scorer.costs = [Cost() for _ in rows]
         rewards = list(scorer(found.rows, answers_BG, [1.0] * len(batch), -1))
-    traces = [{"id": i, **asdict(trace)} for i, trace in zip(ids, found.traces, strict=True)]
+    traces = [
+        {"id": i, **asdict(trace), "text": [parts.piece(token) for token in trace.token]}
+        for i, trace in zip(ids, found.traces, strict=True)
+    ]
     totals = [sum(costs[n : n + sampler.particles], Cost()) for n in range(0, len(rows), sampler.particles)]
     told = zip(batch, answers_BG.tolist(), rewards, found.traces, totals, found.scores, strict=True)
     return Outcome([_sample(config, task, parts, *one) for one in told], traces)
@@ -165,7 +169,8 @@ def _sample(
     particles: list[float],
 ) -> dict[str, Any]:
     """A line of samples.jsonl. `mark` is None where nothing is right or wrong. `order` leaves end tokens out; `order_with_eos`
-    counts them. Where tokens were masked again, orders are those of the last commits. particles: a search's scores."""
+    counts them. Where tokens were masked again, orders are those of the last commits. length: tokens before the end.
+    particles: a search's scores."""
     answer = parts.denoiser.text(response)
     last = sorted({position: n for n, position in enumerate(trace.position)}.values())
     position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
@@ -185,6 +190,7 @@ def _sample(
         "order_with_eos": order_statistics(position, step, block_length),
         "steering": steering(trace),
         "tokens": response,
+        "length": len(parts.denoiser.until_end(response)),
         "committed": len(trace.step),
         "masked_again": len(trace.step) - len(last),
         "particles": particles,

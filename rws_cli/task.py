@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
 from rws_cli.models.base import pick_device
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
+from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import token_map
 from rws_cli.runs.folder import find_run, read_json
 from rws_cli.runs.records import read_trace
+from rws_cli.runs.tracking import check_tracker
 from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
 
 
@@ -61,11 +63,21 @@ class Parts:
     replayed: dict[str, Scales]
     pc: PC | None
     map_V: torch.Tensor | None = None
+    pieces: dict[int, str] = field(default_factory=dict)
+
+    def piece(self, token: int) -> str:
+        """What the tokenizer writes for a token alone."""
+        if token not in self.pieces:
+            self.pieces[token] = self.denoiser.tokenizer.decode([token])
+        return self.pieces[token]
 
 
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
+    check_tracker(config.runtime.tracker)
     prepared = prepare_model(config.model)
+    if config.runtime.backend == "tensor_parallel":
+        check_divides(prepared.arguments["config"], rank_count(config.runtime))
     for at, node in classifiers(config.reward).items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
@@ -91,8 +103,9 @@ def prepare(config: Config) -> Task:
     return Task(prepared, benchmark, examples, prompts, turn)
 
 
-def load(config: Config, task: Task) -> Parts:
-    """Load reward and model. Raises UsageError if weights do not fit or the reward lacks the statistics it needs."""
+def load(config: Config, task: Task, ranks: int = 1) -> Parts:
+    """Load reward and model; ranks: processes that share the model. Raises UsageError if weights do not fit or the reward
+    lacks the statistics it needs."""
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     if config.runtime.deterministic:
@@ -123,7 +136,7 @@ def load(config: Config, task: Task) -> Parts:
         assert isinstance(reward, Classifier)
         ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
         map_V = token_map(ours, theirs, task.prepared.vocabulary).to(reward.model.device)
-    denoiser = load_model(config.model, task.prepared)
+    denoiser = load_model(config.model, task.prepared, ranks)
     if config.runtime.compile:
         denoiser = compiled(denoiser)
     return Parts(denoiser, reward, statistics, replayed, pc, map_V)

@@ -1,4 +1,5 @@
-"""Who decodes a run's batches: this process, several on the devices of this machine, or a Ray cluster.
+"""Who decodes a run's batches: this process, several on the devices of this machine, with a copy of the model each or one
+among them (ranks.py), or a Ray cluster.
 
 Examples are independent of each other, so it is all the same to the samples.
 """
@@ -9,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Here:
         self.answerer, self.sources = answerer, sources
 
     def listen(self, progress: Progress) -> None:
-        self.answerer.say, self.answerer.on_step = progress.say, progress.step
+        self.answerer.say = progress.say
+        self.answerer.on_step = lambda committed, traces: progress.step(committed)
 
     def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         return map(self.answerer, batches)
@@ -78,10 +80,15 @@ def share(config: Config) -> list[Config]:
     return [placed(config, f"cuda:{n % gpus}" if gpus else "cpu", threads) for n in range(count)]
 
 
+def ignore_signals() -> None:
+    """In a worker: the run's process decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def serve(config: Config, connection: Connection) -> None:
     """A worker process: load, then answer what comes until nothing does. It sends pairs of a word and what goes with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the run's process decides when to stop
+    ignore_signals()
     try:
         task = prepare(config)
         parts = load(config, task)
@@ -91,7 +98,7 @@ def serve(config: Config, connection: Connection) -> None:
             connection.send(("done", answerer(batch)))
     except (UsageError, RunError) as error:
         connection.send(("failed", error))
-    except EOFError:  # the run's process is gone
+    except (EOFError, BrokenPipeError):  # the run's process is gone
         pass
 
 
@@ -105,6 +112,16 @@ class Worker:
     batch: list[Example] | None = None
 
 
+def started(config: Config, serve: Callable[..., None], *more: Any) -> Worker:
+    """A new process that serves, with its configuration, its end of the line, and what more it is given."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(config, theirs, *more), daemon=True)
+    process.start()
+    theirs.close()  # so that its end shows here
+    return Worker(config, process, ours)
+
+
 class Processes:
     """Several processes on this machine. One that dies is replaced, and its batch decoded again."""
 
@@ -116,12 +133,7 @@ class Processes:
         self.sources, *_ = [self.ready(worker) for worker in self.workers]
 
     def start(self, config: Config) -> Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(config, theirs), daemon=True)
-        process.start()
-        theirs.close()  # so that its end shows here
-        return Worker(config, process, ours)
+        return started(config, serve)
 
     def ready(self, worker: Worker) -> dict[str, Any]:
         """Wait until it has loaded. Raises what loading raised, and RunError if it died."""
@@ -168,13 +180,8 @@ class Processes:
     def replaced(self, worker: Worker) -> Worker:
         """A new one for one that died. Raises RunError if the same batch has taken too many with it."""
         assert worker.batch
-        first, why = worker.batch[0].id, cause(worker)
-        self.tries[first] = self.tries.get(first, 0) + 1
-        if self.tries[first] == TRIES:
-            raise RunError(
-                f"{TRIES} workers ended over the batch that begins with example {first}, the last by {why}: out of memory? "
-                "Set a smaller runtime.batch_size or fewer runtime.workers."
-            )
+        why = cause(worker)
+        count_try(self.tries, worker.batch, why)
         self.say(f"a worker ended by {why}: another takes its {len(worker.batch)} examples")
         fresh = self.start(worker.config)
         self.ready(fresh)
@@ -188,6 +195,17 @@ class Processes:
         for worker in self.workers:
             worker.process.kill()  # what they have in hand is not wanted any more
             worker.process.join()
+
+
+def count_try(tries: dict[str, int], batch: list[Example], why: str) -> None:
+    """A batch took a worker with it. Raises RunError if it has taken too many."""
+    first = batch[0].id
+    tries[first] = tries.get(first, 0) + 1
+    if tries[first] == TRIES:
+        raise RunError(
+            f"{TRIES} workers ended over the batch that begins with example {first}, the last by {why}: out of memory? "
+            "Set a smaller runtime.batch_size or fewer runtime.workers."
+        )
 
 
 def cause(worker: Worker) -> str:
@@ -209,8 +227,10 @@ def open_workers(config: Config, task: Task) -> Iterator[Workers]:
         with open_cluster(config) as cluster:
             yield cluster
     else:
-        processes = Processes(config)
+        from rws_cli.ranks import Ranks
+
+        group = Ranks(config) if config.runtime.backend == "tensor_parallel" else Processes(config)
         try:
-            yield processes
+            yield group
         finally:
-            processes.close()
+            group.close()

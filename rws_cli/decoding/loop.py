@@ -27,6 +27,9 @@ from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, Te
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 """Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""
 
+OnStep = Callable[[int, list[RowTrace]], None]
+"""Hears of each step: how many tokens it committed, and the traces of all rows as far as it."""
+
 
 def decode(
     denoiser: Denoiser,
@@ -34,7 +37,7 @@ def decode(
     sampler: Sampler,
     scorer: Scorer | None = None,
     costs: list[Cost] | None = None,
-    on_step: Callable[[int], None] = lambda committed: None,
+    on_step: OnStep = lambda committed, traces: None,
     replayed: Sequence[Scales] = (),
     mover: Mover | None = None,
     pc: PC | None = None,
@@ -48,8 +51,8 @@ def decode(
     pc: for the order pc; particles: for a search, by which rows are copied over each other. most_rows: rows in one
     forward pass (all of them, if not given). cache: answers in place of the denoiser, approximately.
     Rows are independent but for particles of one group: each row's result is the same alone or in any batch. Returns a
-    trace for each row, adds to `costs`, and calls `on_step` with the number of tokens committed. Raises RunError if
-    logits are not finite.
+    trace for each row, adds to `costs`, and calls `on_step` with the number of tokens committed and all rows' traces so
+    far. Raises RunError if logits are not finite.
     """
     costs = [Cost() for _ in range(len(canvas.tokens_BL))] if costs is None else costs
     guide = _Guide(sampler, scorer, replayed)
@@ -79,7 +82,7 @@ class Decoding:
         sampler: Sampler,
         guide: _Guide,
         costs: list[Cost],
-        on_step: Callable[[int], None],
+        on_step: OnStep,
         mover: Mover | None,
         pc: PC | None,
         particles: Particles | None,
@@ -112,7 +115,7 @@ class Decoding:
                 rows = again_BG.any(1).nonzero()[:, 0].tolist()
                 if not rows:
                     break
-                self.mask(again_BG)
+                self.mask(again_BG, step)
                 start = max(0, block + 1 - settings.window) * length
                 self.fill((place_G >= start) & (place_G < (block + 1) * length), start, step)
             if self.particles:
@@ -128,7 +131,7 @@ class Decoding:
         for index in range(self.schedule.steps):
             m = self.moment(inside_G, index, first + index)
             if (again_BG := self.schedule.before(m)) is not None:
-                self.mask(again_BG)
+                self.mask(again_BG, m.step)
                 m = self.moment(inside_G, index, first + index)
             open_BG = self.schedule.candidates(m)
             rows = open_BG.any(1).nonzero()[:, 0].tolist()
@@ -137,9 +140,9 @@ class Decoding:
                 with charge(self.costs, rows, "seconds"):
                     chosen_BG, shadow_BG, look = self.step(m, open_BG, rows, inside_G, start)
                 look()  # to look is not to decode: nobody is charged for it
-                self.on_step(int(chosen_BG.sum()))
+                self.on_step(int(chosen_BG.sum()), self.traces)
             if (again_BG := self.schedule.after(chosen_BG, shadow_BG, m)) is not None:
-                self.mask(again_BG)
+                self.mask(again_BG, m.step + 1)
 
     def moment(self, inside_G: Tensor, index: int, step: int) -> Moment:
         masked_BG = self.canvas.masked_BG
@@ -148,7 +151,10 @@ class Decoding:
             self.memory,
         )  # fmt: skip
 
-    def mask(self, again_BG: Tensor) -> None:
+    def mask(self, again_BG: Tensor, step: int) -> None:
+        """Mask some positions again, as a step will find them."""
+        for row, position in again_BG.nonzero().tolist():
+            self.traces[row].mask(position, step)
         self.canvas.response_BG[again_BG] = self.canvas.mask_id
 
     def step(
@@ -207,6 +213,7 @@ class Decoding:
             trace.pairs.append(None)
             trace.reversals.append(None)
             trace.other_set.append(None)
+            trace.masked.append(None)
 
         def look() -> None:
             if scale_B is not None:

@@ -37,7 +37,8 @@ class RowTrace:
     confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
     step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
     open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
-    than a scale of 1 would have (all None where nothing scales).
+    than a scale of 1 would have (all None where nothing scales). masked: the step before which the token was masked
+    again; None if it stayed.
     """
 
     step: list[int] = field(default_factory=list)
@@ -49,11 +50,19 @@ class RowTrace:
     pairs: list[int | None] = field(default_factory=list)
     reversals: list[int | None] = field(default_factory=list)
     other_set: list[bool | None] = field(default_factory=list)
+    masked: list[int | None] = field(default_factory=list)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""
         n = sum(s <= step for s in self.step)
-        return RowTrace(*(values[:n] for values in vars(self).values()))
+        copy = RowTrace(*(values[:n] for values in vars(self).values()))
+        copy.masked = [again if again is not None and again <= step else None for again in copy.masked]
+        return copy
+
+    def mask(self, position: int, step: int) -> None:
+        """Note that the token at a position is a mask again before a step."""
+        last = len(self.position) - 1 - self.position[::-1].index(position)
+        self.masked[last] = step
 
 
 @contextmanager

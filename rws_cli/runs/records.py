@@ -112,7 +112,8 @@ def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def trace_schema() -> Any:
-    """One row an example; lists have an entry for each committed token, in the order of commits."""
+    """One row an example; lists have an entry for each committed token, in the order of commits: RowTrace's, and text,
+    what the tokenizer writes for the token alone."""
     import pyarrow as pa
 
     return pa.schema(
@@ -127,6 +128,8 @@ def trace_schema() -> Any:
             ("pairs", pa.list_(pa.int32())),
             ("reversals", pa.list_(pa.int32())),
             ("other_set", pa.list_(pa.bool_())),
+            ("masked", pa.list_(pa.int32())),
+            ("text", pa.list_(pa.string())),
         ]
     )
 

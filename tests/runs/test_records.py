@@ -82,6 +82,8 @@ def trace_row(name: str, step: int) -> dict:
         "pairs": [6],
         "reversals": [1],
         "other_set": [False],
+        "masked": [None],
+        "text": ["x"],
     }
 
 
