@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 
-def limits(**allowed: Any) -> dict[str, Any]:
-    """What a setting may be, for its field's metadata: choices=(…), min=…, above=…, max=…"""
-    return allowed
+def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING, **allowed: Any) -> Any:
+    """A field of a settings dataclass: what it means, in one line that `rws list GROUP NAME` shows, and what it may be:
+    choices=(…), min=…, above=…, max=…"""
+    return field(default=default, default_factory=default_factory, metadata={"meaning": meaning, **allowed})
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -19,36 +20,29 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass
 class Checkpoint:
-    """Where weights are and how they are loaded.
-
-    path: a folder, "bundled:NAME", or a name on the Hugging Face hub (with `revision`).
-    trust_remote_code: run the checkpoint's own Python; needs `revision` to be a full commit hash.
-    quantization: weights in 8 or 4 bits, by bitsandbytes.
-    """
+    """Where weights are and how they are loaded."""
 
     name: str
     kind: str
-    path: str
-    revision: str | None
-    dtype: str = field(metadata=limits(choices=DTYPES))
-    device: str
-    device_map: str | None
-    attention: str = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
-    trust_remote_code: bool
-    quantization: str = field(metadata=limits(choices=("none", "8bit", "4bit")))
+    path: str = setting('a folder, "bundled:NAME", or a name on the Hugging Face hub')
+    revision: str | None = setting("branch, tag or commit on the hub; null: the newest")
+    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", choices=DTYPES)
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N")
+    device_map: str | None = setting("e.g. auto, to spread a large model over devices; null: all on `device`")
+    attention: str = setting("the kernel of attention", choices=("sdpa", "eager", "flash_attention_2"))
+    trust_remote_code: bool = setting("run the checkpoint's own Python; `revision` must then be a full commit hash")
+    quantization: str = setting("weights in 8 or 4 bits, by bitsandbytes", choices=("none", "8bit", "4bit"))
 
 
 @dataclass
 class Model(Checkpoint):
-    """A masked diffusion model.
+    """A masked diffusion model."""
 
-    kind: the family, which says how weights and logits are read.
-    mask_token_id: overrides what the checkpoint says.
-    """
-
-    kind: str = field(metadata=limits(choices=("llada", "dream", "masked_lm")))
-    mask_token_id: int | None = field(metadata=limits(min=0))
-    chat_template: bool
+    kind: str = setting(
+        "the family, which says how weights and logits are read", choices=("llada", "dream", "masked_lm")
+    )
+    mask_token_id: int | None = setting("the mask's token id; null: as the checkpoint says", min=0)
+    chat_template: bool = setting("whether prompts go through the chat template; false: as they are, for base models")
 
 
 # --- rewards ------------------------------------------------------------------------------------------------------
@@ -62,22 +56,22 @@ class NoReward:
 
 @dataclass
 class ClassifierReward(Checkpoint):
-    """A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes.
+    """A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes."""
 
-    auto_class: the class of transformers that loads it. needs_remote_code: whether only its own Python can.
-    score_from: where the score is in what it returns: its field logits or score, or the whole output.
-    template: a chat template (Jinja) in place of the tokenizer's.
-    statistics: a JSON file with the score's mean, std, min and max; null reads normalization.json of the checkpoint.
-    max_length: longer texts are an error, in tokens; null takes the model's own limit.
-    """
-
-    auto_class: str = field(metadata=limits(choices=("AutoModelForSequenceClassification", "AutoModel")))
-    needs_remote_code: bool
-    score_from: str = field(metadata=limits(choices=("logits", "score", "output")))
-    template: str | None
-    batch_size: int = field(metadata=limits(min=1))
-    statistics: str | None
-    max_length: int | None = field(metadata=limits(min=1))
+    auto_class: str = setting(
+        "the class of transformers that loads it", choices=("AutoModelForSequenceClassification", "AutoModel")
+    )
+    needs_remote_code: bool = setting("whether only the checkpoint's own Python can load it")
+    score_from: str = setting(
+        "where the score is in what it returns: its field logits or score, or the whole output",
+        choices=("logits", "score", "output"),
+    )
+    template: str | None = setting("a chat template (Jinja) in place of the tokenizer's; null: the tokenizer's")
+    batch_size: int = setting("texts scored together", min=1)
+    statistics: str | None = setting(
+        "a JSON file with the score's mean, std, min and max; null: normalization.json of the checkpoint"
+    )
+    max_length: int | None = setting("longer texts are an error, in tokens; null: the model's own limit", min=1)
 
 
 @dataclass
@@ -94,40 +88,41 @@ class ShuffledReward:
 
     name: str
     kind: str
-    statistics: str
+    statistics: str = setting("the checkpoint whose normalization.json holds scores by fill level")
 
 
 @dataclass
 class ConstantReward:
     name: str
     kind: str
-    value: float
+    value: float = setting("the score")
 
 
 @dataclass
 class CompositeReward:
-    """A weighted sum of rewards, each normalized by its own statistics. `weights` has a number for each of `parts`."""
+    """A weighted sum of rewards, each normalized by its own statistics."""
 
     name: str
     kind: str
-    parts: dict[str, Any]
-    weights: dict[str, float]
-    statistics: str | None
+    parts: dict[str, Any] = setting(
+        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…"
+    )
+    weights: dict[str, float] = setting("a number for each of the parts")
+    statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found")
 
 
 @dataclass
 class ProcessReward:
-    """A reward given to an answer as far as the end of each of its parts, and joined to one score.
-
-    parts: step (lines of text) or block (sampler.block_length tokens). join: their mean, the least, or the last.
-    """
+    """A reward given to an answer as far as the end of each of its parts, and joined to one score."""
 
     name: str
     kind: str
-    part: Any
-    parts: str = field(metadata=limits(choices=("step", "block")))
-    join: str = field(metadata=limits(choices=("mean", "min", "last")))
-    statistics: str | None
+    part: Any = setting("the reward that scores each part; another: reward@reward.part=…")
+    parts: str = setting(
+        "what ends a part: step (a line of text) or block (sampler.block_length tokens)", choices=("step", "block")
+    )
+    join: str = setting("how scores become one: their mean, the least, or the last", choices=("mean", "min", "last"))
+    statistics: str | None = setting("of the joined score, a JSON file; null: what rws calibrate found")
 
 
 REWARDS = {
@@ -154,7 +149,7 @@ class TemperatureGuidance:
     """Constant scale of the logits, the control that every claim for RWS needs."""
 
     kind: str
-    scale: float = field(metadata=limits(above=0.0))
+    scale: float = setting("what the logits are multiplied by, 1 / temperature", above=0.0)
 
 
 @dataclass
@@ -162,13 +157,22 @@ class RewardGuidance:
     """Reward-Weighted Sampling. What the paper leaves open is an option here; see decoding/guidance.py for each."""
 
     kind: str
-    strength: float = field(metadata=limits(min=0.0))
-    form: str = field(metadata=limits(choices=("identity", "linear", "exponential", "floored")))
-    normalize: str = field(metadata=limits(choices=("none", "zscore", "minmax", "sigmoid")))
-    fill: str = field(metadata=limits(choices=("argmax", "sample", "drop", "keep")))
-    target: str = field(metadata=limits(choices=("all", "proposed")))
-    reward_every: int = field(metadata=limits(min=1))
-    floor: float = field(metadata=limits(above=0.0))
+    strength: float = setting("λ, how much of the reward goes into the scale (linear, exponential)", min=0.0)
+    form: str = setting(
+        "the scale of a normalized reward r: r, 1 + λr, exp(λr) or max(floor, r)",
+        choices=("identity", "linear", "exponential", "floored"),
+    )
+    normalize: str = setting(
+        "how a score becomes r: as it is, or by the reward's statistics",
+        choices=("none", "zscore", "minmax", "sigmoid"),
+    )
+    fill: str = setting(
+        "how masks are shown to the reward: the likeliest token, a drawn one, left out or as they are",
+        choices=("argmax", "sample", "drop", "keep"),
+    )
+    target: str = setting("which logits are scaled: all, or only the proposed token's", choices=("all", "proposed"))
+    reward_every: int = setting("steps between reward calls; the last scale holds in between", min=1)
+    floor: float = setting("the least scale that a normalized score can give", above=0.0)
 
 
 @dataclass
@@ -176,19 +180,22 @@ class ReplayGuidance:
     """The scales that a finished run of Reward-Weighted Sampling recorded; see decoding/replay.py for each `how`."""
 
     kind: str
-    run: str
-    how: str = field(metadata=limits(choices=("own", "constant", "schedule", "shuffled")))
+    run: str = setting("the folder of a finished run of sampler=rws")
+    how: str = setting(
+        "each example's own scales, their mean, the mean at each step, or another example's",
+        choices=("own", "constant", "schedule", "shuffled"),
+    )
 
 
 @dataclass
 class EntrgiGuidance:
     """Gradients of a reward model, through embeddings mixed by entropy (EntRGi, arXiv 2602.05000); see
-    rewards/gradient.py. steps: gradient steps a decoding step; rate: Adam's; temperature: of the mixture."""
+    rewards/gradient.py."""
 
     kind: str
-    steps: int = field(metadata=limits(min=1))
-    rate: float = field(metadata=limits(above=0.0))
-    temperature: float = field(metadata=limits(above=0.0))
+    steps: int = setting("gradient steps in a decoding step", min=1)
+    rate: float = setting("Adam's learning rate", above=0.0)
+    temperature: float = setting("τ, of the mixture of embeddings", above=0.0)
 
 
 GUIDANCES = {
@@ -203,12 +210,11 @@ ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right", "pc")
 
 @dataclass
 class PcOrder:
-    """PC-Sampler's. decay: λ, a position; cap: α. frequencies: a file that rws corpus wrote; null reads frequencies.json
-    of the model's checkpoint."""
+    """PC-Sampler's (arXiv 2508.13021)."""
 
-    decay: float = field(metadata=limits(min=0.0))
-    cap: float = field(metadata=limits(above=0.0))
-    frequencies: str | None
+    decay: float = setting("λ, how fast scores fall from the block's start, a position", min=0.0)
+    cap: float = setting("α, the most that a score can be before it decays", above=0.0)
+    frequencies: str | None = setting("a file that rws corpus wrote; null: frequencies.json of the model's checkpoint")
 
 
 # Schedules: what they do stands at the class of the same name in decoding/schedules.py.
@@ -222,27 +228,29 @@ class FixedSchedule:
 @dataclass
 class ThresholdSchedule:
     kind: str
-    threshold: float = field(metadata=limits(above=0.0, max=1.0))
+    threshold: float = setting("probability from which a token is committed", above=0.0, max=1.0)
 
 
 @dataclass
 class FactorSchedule:
     kind: str
-    factor: float = field(metadata=limits(above=0.0))
+    factor: float = setting("f: commit the n surest while (n + 1)(1 − c_n) < f", above=0.0)
 
 
 @dataclass
 class EntropyBoundSchedule:
     kind: str
-    gamma: float = field(metadata=limits(min=0.0))
+    gamma: float = setting("γ, the bound on what committed tokens may say of each other, in nats", min=0.0)
 
 
 @dataclass
 class KlassSchedule:
     kind: str
-    threshold: float = field(metadata=limits(above=0.0, max=1.0))
-    kl: float = field(metadata=limits(above=0.0))
-    history: int = field(metadata=limits(min=1))
+    threshold: float = setting("probability from which a token counts as sure", above=0.0, max=1.0)
+    kl: float = setting(
+        "KL divergence between two steps below which a distribution counts as at rest, in nats", above=0.0
+    )
+    history: int = setting("steps that it must have been at rest", min=1)
 
 
 @dataclass
@@ -250,45 +258,51 @@ class ProphetSchedule:
     """Gaps between the two highest logits, in the first, second and last third of a block's steps."""
 
     kind: str
-    early: float = field(metadata=limits(min=0.0))
-    middle: float = field(metadata=limits(min=0.0))
-    late: float = field(metadata=limits(min=0.0))
+    early: float = setting("mean gap of the two highest logits that ends a block in its first third of steps", min=0.0)
+    middle: float = setting("the same in the second third", min=0.0)
+    late: float = setting("the same in the last third", min=0.0)
 
 
 @dataclass
 class DreamSchedule:
     kind: str
-    eps: float = field(metadata=limits(above=0.0, max=0.5))
-    origin: bool
+    eps: float = setting("ε, the time at which decoding ends; it starts at 1", above=0.0, max=0.5)
+    origin: bool = setting("commit each position by chance at this rate, not so many of the highest scores")
 
 
 @dataclass
 class RemdmSchedule:
-    """t_on, t_off: between them α holds and tokens are masked again, only there; both null: always, and α never holds."""
+    """With t_on and t_off tokens are masked again, and α holds, only between them; both null: always, α never holds."""
 
     kind: str
-    sigma: str = field(metadata=limits(choices=("cap", "rescale", "conf")))
-    eta: float = field(metadata=limits(min=0.0, max=1.0))
-    t_on: float | None = field(metadata=limits(above=0.0, max=1.0))
-    t_off: float | None = field(metadata=limits(above=0.0, max=1.0))
+    sigma: str = setting(
+        "how the probability of masking again is made of eta and its largest value", choices=("cap", "rescale", "conf")
+    )
+    eta: float = setting(
+        "η: the most that it may be (cap), or a share of its largest value (rescale)", min=0.0, max=1.0
+    )
+    t_on: float | None = setting(
+        "time, from 1 down to 0, at which tokens start to be masked again and α holds; null: always, α never holds",
+        above=0.0,
+        max=1.0,
+    )
+    t_off: float | None = setting("time at which that ends; null with t_on", above=0.0, max=1.0)
 
 
 @dataclass
 class RefineSchedule:
     kind: str
-    fill: float = field(metadata=limits(above=0.0, max=1.0))
-    rounds: int = field(metadata=limits(min=0))
-    remask: int = field(metadata=limits(min=1))
+    fill: float = setting("share of a block that is filled before tokens are masked again", above=0.0, max=1.0)
+    rounds: int = setting("steps of masking again and refilling", min=0)
+    remask: int = setting("tokens masked again in each of them", min=1)
 
 
 @dataclass
 class WinoSchedule:
-    """most: tokens committed a step; null is no limit."""
-
     kind: str
-    threshold: float = field(metadata=limits(above=0.0, max=1.0))
-    verify: float = field(metadata=limits(min=0.0, max=1.0))
-    most: int | None = field(metadata=limits(min=1))
+    threshold: float = setting("probability above which a token is committed", above=0.0, max=1.0)
+    verify: float = setting("probability below which, to a shadow blind to it, it is masked again", min=0.0, max=1.0)
+    most: int | None = setting("tokens committed a step; null: no limit", min=1)
 
 
 SCHEDULES = {
@@ -315,13 +329,13 @@ class NoReview:
 
 @dataclass
 class R3Review:
-    """R3 (arXiv 2507.08018); see decoding/review.py. rounds: at most so many reviews a block; window: blocks reviewed."""
+    """R3 (arXiv 2507.08018); see decoding/review.py."""
 
     kind: str
-    threshold: float = field(metadata=limits(above=0.0, max=1.0))
-    rounds: int = field(metadata=limits(min=1))
-    window: int = field(metadata=limits(min=1))
-    choose: str = field(metadata=limits(choices=("confidence", "random")))
+    threshold: float = setting("normalized reward below which a block is masked again in part", above=0.0, max=1.0)
+    rounds: int = setting("reviews of a block, at most", min=1)
+    window: int = setting("blocks reviewed each time, the newest included", min=1)
+    choose: str = setting("which tokens go: the least sure, or any", choices=("confidence", "random"))
 
 
 REVIEWS = {"none": NoReview, "r3": R3Review}
@@ -338,39 +352,39 @@ class NoSearch:
 @dataclass
 class BestOfN:
     kind: str
-    particles: int = field(metadata=limits(min=1))
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
 
 
 @dataclass
 class SelfRewardingSmc:
-    """ess: resample at a block's end where the effective sample size is below this share of the particles."""
-
     kind: str
-    particles: int = field(metadata=limits(min=1))
-    ess: float = field(metadata=limits(min=0.0, max=1.0))
-    ending: str = field(metadata=limits(choices=("best", "draw")))
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
+    ess: float = setting(
+        "resample at a block's end if the effective sample size is below this share of the particles", min=0.0, max=1.0
+    )
+    ending: str = setting("return the likeliest particle, or one drawn by weight", choices=("best", "draw"))
 
 
 @dataclass
 class FkSteering:
-    """beta: of the target p(x)·exp(r(x)/β). every: steps between resamplings. completions: of each intermediate sequence,
-    drawn (sample) or the likeliest (argmax, one)."""
-
     kind: str
-    particles: int = field(metadata=limits(min=1))
-    beta: float = field(metadata=limits(above=0.0))
-    potential: str = field(metadata=limits(choices=("difference", "max", "sum")))
-    every: int = field(metadata=limits(min=1))
-    completions: int = field(metadata=limits(min=1))
-    fill: str = field(metadata=limits(choices=("argmax", "sample")))
-    ending: str = field(metadata=limits(choices=("best", "draw")))
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
+    beta: float = setting("β of the target p(x)·exp(r(x)/β)", above=0.0)
+    potential: str = setting(
+        "what a particle is weighed by: the reward's rise since last, its highest, or its sum",
+        choices=("difference", "max", "sum"),
+    )
+    every: int = setting("steps between resamplings", min=1)
+    completions: int = setting("completions of each intermediate sequence that are scored", min=1)
+    fill: str = setting(
+        "what completes it: the likeliest tokens (one completion), or drawn ones", choices=("argmax", "sample")
+    )
+    ending: str = setting("return the particle of highest reward, or one drawn by weight", choices=("best", "draw"))
 
 
 @dataclass
 class ParticleGibbs(FkSteering):
-    """sweeps: how often; from the second on the first particle is the answer that the sweep before ended with."""
-
-    sweeps: int = field(metadata=limits(min=1))
+    sweeps: int = setting("how often all is decoded; from the second on the first particle is the last answer", min=1)
 
 
 SEARCHES = {
@@ -384,31 +398,32 @@ SEARCHES = {
 
 @dataclass
 class Sampler:
-    """How a response is decoded. Lengths are in tokens; `steps` counts over the whole response.
-
-    steps, tokens_per_step: one of them; both null is one token a step.
-    order_temperature: 0 commits the highest scores; above, positions are drawn from softmax(score / temperature).
-    confidence: orders read the untempered softmax (raw), or the one that tokens are drawn from (tempered).
-    eos: none; suppress (end tokens are committed last); stop (done once an end token has nothing masked before it).
-    """
+    """How a response is decoded. One of steps and tokens_per_step counts; both null is one token a step."""
 
     name: str
-    order: str = field(metadata=limits(choices=ORDERS))
-    gen_length: int = field(metadata=limits(min=1))
-    block_length: int = field(metadata=limits(min=1))
-    steps: int | None = field(metadata=limits(min=1))
-    tokens_per_step: int | None = field(metadata=limits(min=1))
-    order_temperature: float = field(metadata=limits(min=0.0))
-    temperature: float = field(metadata=limits(min=0.0))
-    top_p: float = field(metadata=limits(above=0.0, max=1.0))
-    cfg_scale: float = field(metadata=limits(min=0.0))
-    confidence: str = field(metadata=limits(choices=("raw", "tempered")))
-    eos: str = field(metadata=limits(choices=("none", "suppress", "stop")))
-    guidance: Any
-    schedule: Any
-    review: Any
-    search: Any
-    pc: PcOrder | None
+    order: str = setting("which open positions come first", choices=ORDERS)
+    gen_length: int = setting("length of the answer, in tokens", min=1)
+    block_length: int = setting("tokens of a block; blocks are decoded from left to right", min=1)
+    steps: int | None = setting("steps over the whole answer; null: by tokens_per_step", min=1)
+    tokens_per_step: int | None = setting("tokens committed a step; null with steps null: one", min=1)
+    order_temperature: float = setting(
+        "0: the highest scores; above: positions drawn from softmax(score / this)", min=0.0
+    )
+    temperature: float = setting("of tokens; 0: the likeliest", min=0.0)
+    top_p: float = setting("tokens are drawn from the likeliest whose mass reaches this", above=0.0, max=1.0)
+    cfg_scale: float = setting("w of classifier-free guidance; 0: none, above: twice the passes", min=0.0)
+    confidence: str = setting(
+        "what orders read: the untempered softmax, or the one that tokens are drawn from", choices=("raw", "tempered")
+    )
+    eos: str = setting(
+        "suppress: end tokens last; stop: done once one has nothing masked before it",
+        choices=("none", "suppress", "stop"),
+    )
+    guidance: Any = setting("what changes logits before the order reads them; see rws list guidance")
+    schedule: Any = setting("how many positions a step commits")
+    review: Any = setting("what looks at finished blocks again")
+    search: Any = setting("how several answers to a prompt compete; see rws list search")
+    pc: PcOrder | None = setting("what order=pc needs; null for other orders")
 
     @property
     def particles(self) -> int:
@@ -430,56 +445,44 @@ class Sampler:
 
 @dataclass
 class GeneratedBenchmark:
-    """limit: how many examples; seed: of the generator (not of decoding); gen_length: what its answers need.
-
-    answers: how often each example is answered. turns: how many successive examples make one conversation.
-    """
+    """Examples from a seeded generator."""
 
     name: str
     kind: str
-    limit: int = field(metadata=limits(min=1, max=1_000_000))
-    answers: int = field(metadata=limits(min=1, max=10_000))
-    turns: int = field(metadata=limits(min=1, max=1_000))
-    seed: int
-    gen_length: int = field(metadata=limits(min=1))
+    limit: int = setting("how many examples", min=1, max=1_000_000)
+    answers: int = setting("how often each example is answered", min=1, max=10_000)
+    turns: int = setting("successive examples that make one conversation", min=1, max=1_000)
+    seed: int = setting("of the generator, not of decoding")
+    gen_length: int = setting("tokens that its answers need", min=1)
 
 
 @dataclass
 class DataBenchmark:
-    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields.
-
-    hub, subset, split, revision: the data set; path: a .jsonl, .json, .csv or .parquet file instead of it.
-    limit: the first so many rows; null is all. answers: how often each is answered.
-    shots: solved examples before each question, the first of shots_split, or of the file shots_path.
-    template: the prompt; {fields} in braces are the data set's, or the benchmark's own.
-    """
+    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields."""
 
     name: str
     kind: str
-    hub: str | None
-    subset: str | None
-    split: str
-    revision: str | None
-    path: str | None
-    limit: int | None = field(metadata=limits(min=1))
-    answers: int = field(metadata=limits(min=1))
-    shots: int = field(metadata=limits(min=0))
-    shots_split: str
-    shots_path: str | None
-    template: str
-    gen_length: int = field(metadata=limits(min=1))
+    hub: str | None = setting("the data set's name on the Hugging Face hub")
+    subset: str | None = setting("its subset")
+    split: str = setting("its split")
+    revision: str | None = setting("its branch, tag or commit; null: the newest")
+    path: str | None = setting("a .jsonl, .json, .csv or .parquet file with the same fields, instead of the hub's")
+    limit: int | None = setting("the first so many rows; null: all", min=1)
+    answers: int = setting("how often each question is answered", min=1)
+    shots: int = setting("solved examples before each question", min=0)
+    shots_split: str = setting("the split whose first rows they are")
+    shots_path: str | None = setting("a file whose first rows they are, instead of the split")
+    template: str = setting("the prompt; {fields} in braces are the data set's, or the benchmark's own")
+    gen_length: int = setting("tokens that its answers need", min=1)
 
 
 @dataclass
 class CodeBenchmark(DataBenchmark):
-    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed.
+    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed."""
 
-    seconds, memory_mb: what each program may use.
-    """
-
-    allow_code_execution: bool
-    seconds: float = field(metadata=limits(above=0.0))
-    memory_mb: int = field(metadata=limits(min=64))
+    allow_code_execution: bool = setting("whether generated programs may be run, in a sandbox, to be marked")
+    seconds: float = setting("time that each program may use", above=0.0)
+    memory_mb: int = setting("memory that each program may use, in MiB", min=64)
 
 
 BENCHMARKS = {
@@ -508,52 +511,52 @@ class NoJudge:
 
 @dataclass
 class RewardJudge:
-    """A reward; scores within `margin` of each other are a tie."""
+    """A reward; the answer with the higher score is better."""
 
     name: str
     kind: str
-    reward: Any
-    margin: float = field(metadata=limits(min=0.0))
+    reward: Any = setting("what scores the answers; another: reward@judge.reward=…")
+    margin: float = setting("scores this close are a tie", min=0.0)
 
 
 @dataclass
 class CausalJudge:
-    """A causal language model on this machine; see judges/local.py. template: what it is asked, with {question},
-    {answer_a} and {answer_b}."""
+    """A causal language model on this machine; see judges/local.py."""
 
     name: str
     kind: str
-    path: str
-    file: str | None
-    revision: str | None
-    dtype: str = field(metadata=limits(choices=DTYPES))
-    device: str
-    batch_size: int = field(metadata=limits(min=1))
-    margin: float = field(metadata=limits(min=0.0))
-    template: str
+    path: str = setting("a folder, a name on the hub, or package:NAME")
+    file: str | None = setting("a GGUF file in it; null: safetensors")
+    revision: str | None = setting("branch, tag or commit on the hub; null: the newest")
+    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", choices=DTYPES)
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N")
+    batch_size: int = setting("questions asked together", min=1)
+    margin: float = setting("log-probabilities this close are a tie", min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
 
 
 @dataclass
 class EndpointJudge:
-    """A model behind an OpenAI-compatible endpoint; see judges/endpoint.py. key_env: the environment variable that holds
-    the key. Prices are in dollars for a million tokens."""
+    """A model behind an OpenAI-compatible endpoint; see judges/endpoint.py."""
 
     name: str
     kind: str
-    model: str
-    base_url: str | None
-    key_env: str
-    temperature: float = field(metadata=limits(min=0.0))
-    max_tokens: int = field(metadata=limits(min=1))
-    parallel: int = field(metadata=limits(min=1))
-    requests_per_minute: float | None = field(metadata=limits(above=0.0))
-    retries: int = field(metadata=limits(min=0))
-    timeout_seconds: float = field(metadata=limits(above=0.0))
-    cache: str | None
-    dollars_per_million_in: float | None = field(metadata=limits(min=0.0))
-    dollars_per_million_out: float | None = field(metadata=limits(min=0.0))
-    max_dollars: float = field(metadata=limits(min=0.0))
-    template: str
+    model: str = setting("the model's name at the endpoint")
+    base_url: str | None = setting("the endpoint, e.g. http://localhost:8000/v1; null: OpenAI's")
+    key_env: str = setting("the environment variable that holds the key")
+    temperature: float = setting("of its replies", min=0.0)
+    max_tokens: int = setting("the longest reply", min=1)
+    parallel: int = setting("requests at a time", min=1)
+    requests_per_minute: float | None = setting(
+        "requests started in a minute, at most; null: no limit of ours", above=0.0
+    )
+    retries: int = setting("of each request, waiting longer each time", min=0)
+    timeout_seconds: float = setting("how long a reply may take", above=0.0)
+    cache: str | None = setting("a folder of replies; null: rws/judge in the user's cache")
+    dollars_per_million_in: float | None = setting("price of a million tokens asked; null: not known", min=0.0)
+    dollars_per_million_out: float | None = setting("price of a million tokens replied; null: not known", min=0.0)
+    max_dollars: float = setting("refuse what may cost more", min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
 
 
 JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoint": EndpointJudge}
@@ -561,59 +564,66 @@ JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoi
 
 @dataclass
 class Metric:
-    """A module of the library evaluate: one of metrics/modules, a script's folder, or a name on the Hugging Face hub,
-    which is Python from there: it needs trust_remote_code=true and `revision` to be a full commit hash."""
+    """A module of the library evaluate. One from the hub is Python from there, which needs trust_remote_code=true."""
 
-    module: str
-    revision: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    module: str = setting("one of metrics/modules, a script's folder, or a name on the Hugging Face hub")
+    revision: str | None = setting("a full commit hash, which a module from the hub needs", default=None)
+    arguments: dict[str, Any] = setting("what the module's compute takes besides the answers", default_factory=dict)
 
 
 @dataclass
 class Table:
-    """What rws table shows of a sweep. columns: measures; published: label → column → what a paper says, as it says it."""
+    """What rws table shows of a sweep."""
 
-    title: str
-    columns: list[str]
-    note: str = ""
-    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    title: str = setting("its heading")
+    columns: list[str] = setting("measures, one a column")
+    note: str = setting("a sentence below it", default="")
+    published: dict[str, dict[str, Any]] = setting(
+        "label → column → what a paper says, as it says it", default_factory=dict
+    )
 
 
 @dataclass
 class Runtime:
-    """What may change without changing a token: rows decoded together (null: answering.automatic_batch), CPU threads
-    (null: as torch chooses), whether the model is compiled, and whether each example is decoded alone, so that no
-    kernel's rounding can depend on others (deterministic). backend, workers, address: who decodes; see workers.py. And a cache, which is approximate: see models/cache.py.
+    """What may change without changing a token; but a cache is approximate, see models/cache.py."""
 
-    cache_refresh: passes of a row from one through its whole sequence to the next; null: one a block.
-    """
-
-    batch_size: int | None = field(metadata=limits(min=1))
-    threads: int | None = field(metadata=limits(min=1))
-    compile: bool
-    deterministic: bool
-    cache: str = field(metadata=limits(choices=("none", "prefix", "dual")))
-    cache_refresh: int | None = field(metadata=limits(min=1))
-    backend: str = field(metadata=limits(choices=("here", "processes", "ray")))
-    workers: int | None = field(metadata=limits(min=1))
-    address: str | None
+    batch_size: int | None = setting(
+        "rows decoded together; null: by the size of their logits, halved when memory runs out", min=1
+    )
+    threads: int | None = setting("of the CPU; null: as torch chooses", min=1)
+    compile: bool = setting("compile the model (torch.compile): a minute at the start, then faster steps")
+    deterministic: bool = setting("decode each example alone, so that rounding cannot depend on its batch; slower")
+    cache: str = setting(
+        "keys and values kept between steps: approximate, faster where an answer has several blocks",
+        choices=("none", "prefix", "dual"),
+    )
+    cache_refresh: int | None = setting(
+        "a row's passes from one through its whole sequence to the next; null: one a block", min=1
+    )
+    backend: str = setting(
+        "who decodes: this process, several on this machine, or a Ray cluster", choices=("here", "processes", "ray")
+    )
+    workers: int | None = setting("copies of the model; null: one a GPU, without GPUs one a core, at most 4", min=1)
+    address: str | None = setting("of a Ray cluster, as ray.init takes it; null: one of its own on this machine")
 
 
 @dataclass
 class Config:
-    """draw: a picture of a sweep, at its end. trust_remote_code, pins: what the presets of checkpoints that need their own Python take for theirs; see README."""
+    """All settings of a run."""
 
-    seed: int
-    output: str
-    label: str | None
-    table: Table | None
-    draw: str | None = field(metadata=limits(choices=("pareto",)))
-    trust_remote_code: bool
-    pins: dict[str, str | None]
-    model: Model
-    reward: Any
-    sampler: Sampler
-    benchmark: Any
-    metric: dict[str, Metric]
-    judge: Any
-    runtime: Runtime
+    seed: int = setting("of decoding; every random number comes from (seed, example, step)")
+    output: str = setting("the folder of runs: <output>/<benchmark>/<model>-<sampler>/vNNN")
+    label: str | None = setting("how tables call this run; null: by its sampler, and what else sets it apart")
+    table: Table | None = setting("what rws table shows of a sweep")
+    draw: str | None = setting("a picture of a sweep, at its end", choices=("pareto",))
+    trust_remote_code: bool = setting(
+        "let presets that need it run the Python of their checkpoint, at the commit in pins"
+    )
+    pins: dict[str, str | None] = setting("preset → the full commit hash whose Python you trust")
+    model: Model = setting("the masked diffusion model")
+    reward: Any = setting("what scores whole and partly decoded answers")
+    sampler: Sampler = setting("how a response is decoded")
+    benchmark: Any = setting("what is asked, and how answers are marked")
+    metric: dict[str, Metric] = setting("measures of texts, e.g. metric=[length,diversity]")
+    judge: Any = setting("who says which of two answers is better")
+    runtime: Runtime = setting("what may change without changing a token")
