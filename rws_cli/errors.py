@@ -1,5 +1,8 @@
 """The ways a run can end early that are not a bug; each is printed as one sentence, without a traceback."""
 
+import os
+import re
+
 
 class UsageError(Exception):
     """What was asked for cannot be done (exit code 2): a wrong setting, an unknown name, a missing checkpoint."""
@@ -27,6 +30,16 @@ def out_of_memory(error: BaseException) -> bool:
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and should_reduce_batch_size(error))
+
+
+def without_secrets(text: str) -> str:
+    """A library's message without what is nobody's business: a password within an address, and what the environment calls
+    a key, a token, a secret or a password."""
+    text = re.sub(r"//[^/@\s]+@", "//…@", text)
+    for name, value in os.environ.items():
+        if re.search("KEY|TOKEN|SECRET|PASSWORD", name) and len(value) >= 8:
+            text = text.replace(value, "…")
+    return text
 
 
 def nearest(word: str, allowed: list[str]) -> str:

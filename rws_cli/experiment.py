@@ -24,6 +24,7 @@ from rws_cli.runs.records import (
     write_trace_part,
 )
 from rws_cli.runs.stopping import Stop, stoppable
+from rws_cli.runs.tracking import tracked
 from rws_cli.schema import Config, Metric
 from rws_cli.task import Task, prepare
 from rws_cli.workers import Workers, open_workers
@@ -42,9 +43,15 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     with locked(request.resume), open_workers(config, task) as workers:
         folder, manifest = open_run(config, resolved, request, stopped, workers.sources)
         setup_seconds = time.perf_counter() - started
-        with locked(None if request.resume else folder), recorded(folder, manifest), stoppable() as stop:
+        with (
+            locked(None if request.resume else folder),
+            recorded(folder, manifest),
+            stoppable() as stop,
+            tracked(config, resolved, folder, manifest) as tracking,
+        ):
             samples = read_samples(folder)
             with Progress(len(task.examples), samples, folder / "run.log") as progress:
+                tracking.follow(samples, progress)
                 failures = answer(config, task, workers, folder, samples, progress, stop)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
@@ -59,6 +66,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
                 "peak_memory_bytes": peak_memory(),
             }
             write_json(folder / "metrics.json", metrics)
+            tracking.finish(metrics)
             manifest["failed"] = failures
     return folder
 

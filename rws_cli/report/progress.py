@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Progress:
         self.tokens_per_example: float | None = None
         self.console = Console(stderr=True)
         self.bar: RichProgress | None = None
+        self.on_finished: Callable[[], None] = lambda: None  # for who wants to hear of it
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -40,6 +42,11 @@ class Progress:
         if self.bar:
             self.bar.stop()
         self._say(self._status(), force=True)
+        self.bar = None  # what is said from here on is printed
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(time.monotonic() - self.started, 1e-9)
 
     def step(self, committed: int) -> None:
         """Some tokens were committed."""
@@ -55,6 +62,7 @@ class Progress:
         self.running_tokens = 0
         self.tokens_per_example = self.tokens / (self.done - self.first)
         self._show()
+        self.on_finished()
 
     def failed(self, failures: dict[str, str]) -> None:
         """Some examples will have no answer."""
@@ -67,13 +75,13 @@ class Progress:
         self._say(line, force=True)
 
     def _status(self) -> str:
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        parts = [f"{self.done} of {self.total} examples", f"{self.tokens / seconds:,.0f} tokens/s"]
+        speed = self.tokens_per_second
+        parts = [f"{self.done} of {self.total} examples", f"{speed:,.0f} tokens/s"]
         if self.marked:
             parts.append(f"accuracy {self.right / self.marked:.1%}")
         if self.done < self.total and self.tokens_per_example:
             left = (self.total - self.done) * self.tokens_per_example - self.running_tokens
-            parts.append(f"{max(left, 0) / (self.tokens / seconds):,.0f} s left")
+            parts.append(f"{max(left, 0) / speed:,.0f} s left")
         return ", ".join(parts)
 
     def _show(self) -> None:
