@@ -275,8 +275,8 @@ class Tracking:
 
     def close(self, status: str) -> None:
         if tracker := self.tracker:
-            self.attempt(lambda: tracker.close(status))
             self.tracker = None
+            self.attempt(lambda: tracker.close(status))
 
     def attempt(self, action: Callable[[], T]) -> T | None:
         """Do something with the library, quietly. If it fails, say so and do without the tracker from here on."""
