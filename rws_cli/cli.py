@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,8 +139,11 @@ def list_(
         str | None,
         typer.Argument(help="A group, such as model or experiment; all of them if not given."),
     ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A choice of it: what it is, and every setting with its default and meaning.")
+    ] = None,
 ) -> None:
-    """What can be chosen, with a line on each."""
+    """What can be chosen, with a line on each; and all of one choice."""
     from rws_cli.config import GROUPS, choices
     from rws_cli.errors import nearest
 
@@ -148,11 +152,16 @@ def list_(
             raise UsageError(
                 f"{group} is not a group: choose from {', '.join(GROUPS)}{nearest(group, list(GROUPS)) or '.'}"
             )
-        for name in [group] if group else GROUPS:
-            found = choices(name)
+        if group is not None and name is not None:
+            from rws_cli.report.choices import print_choice
+
+            print_choice(group, name)
+            return
+        for each in [group] if group else GROUPS:
+            found = choices(each)
             width = max(map(len, found), default=0)
             if not group:
-                typer.secho(name, bold=True)
+                typer.secho(each, bold=True)
             for choice, description in found.items():
                 typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")
 
@@ -179,6 +188,53 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, f
         from rws_cli.runs.folder import find_run
 
         print_run(find_run(run))
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    example: Annotated[
+        str | None, typer.Argument(help="An example's id, or its number from 0; the first if not given.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line a step, as where there is no terminal.")] = False,
+) -> None:
+    """Watch how an answer came about: masks fill in, the reward ticks beside. Keys are shown below."""
+    with one_sentence():
+        from rws_cli.report.replay import play, print_plain, scenes
+        from rws_cli.report.tables import wide_console
+        from rws_cli.runs.folder import find_run
+
+        found, start = scenes(find_run(run), example)
+        console = wide_console()
+        if plain or not console.is_terminal:
+            print_plain(found[start], console)
+        else:
+            play(found, start, console)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to answer; - reads it from standard input.")],
+    overrides: Overrides = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The answer, its trace and the configuration as JSON.")
+    ] = False,
+) -> None:
+    """Decode one prompt, live on a terminal; elsewhere the answer alone. Leaves no run folder.
+
+    Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
+    """
+    with one_sentence():
+        from rws_cli.generate import Generation, configured, watch
+
+        text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
+        generation = Generation(configured(text, overrides or []))
+        if as_json:
+            typer.echo(json.dumps(generation(), ensure_ascii=False, allow_nan=False))
+        elif sys.stdout.isatty():
+            watch(generation)
+        else:
+            typer.echo(generation()["sample"]["answer"])
 
 
 @app.command()

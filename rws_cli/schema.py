@@ -485,9 +485,21 @@ class CodeBenchmark(DataBenchmark):
     memory_mb: int = setting("memory that each program may use, in MiB", min=64)
 
 
+@dataclass
+class PromptBenchmark:
+    """One prompt of the user's own, which nothing marks."""
+
+    name: str
+    kind: str
+    text: str = setting("the prompt")
+    answers: int = setting("how often it is answered", min=1, max=10_000)
+    gen_length: int = setting("tokens that its answer needs", min=1)
+
+
 BENCHMARKS = {
     "sudoku": GeneratedBenchmark,
     "arithmetic": GeneratedBenchmark,
+    "prompt": PromptBenchmark,
     "gsm8k": DataBenchmark,
     "math": DataBenchmark,
     "countdown": DataBenchmark,
@@ -568,7 +580,7 @@ class Metric:
 
     module: str = setting("one of metrics/modules, a script's folder, or a name on the Hugging Face hub")
     revision: str | None = setting("a full commit hash, which a module from the hub needs", default=None)
-    arguments: dict[str, Any] = setting("what the module's compute takes besides the answers", default_factory=dict)
+    arguments: dict[str, Any] = setting("arguments of the module's compute, besides texts", default_factory=dict)
 
 
 @dataclass

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark, Generated
-from rws_cli.schema import DataBenchmark, GeneratedBenchmark
+from rws_cli.schema import DataBenchmark, GeneratedBenchmark, PromptBenchmark
 
 
-def load_benchmark(settings: GeneratedBenchmark | DataBenchmark) -> Benchmark:
+def load_benchmark(settings: GeneratedBenchmark | DataBenchmark | PromptBenchmark) -> Benchmark:
     """The benchmark that the settings name. Raises UsageError if its data cannot be read."""
     from rws_cli.benchmarks.arithmetic import Arithmetic
     from rws_cli.benchmarks.sudoku import Sudoku
@@ -15,5 +15,9 @@ def load_benchmark(settings: GeneratedBenchmark | DataBenchmark) -> Benchmark:
         from rws_cli.benchmarks.data import FromData
 
         return FromData(settings)
+    if isinstance(settings, PromptBenchmark):
+        from rws_cli.benchmarks.prompt import Prompt
+
+        return Prompt(settings.text)
     kinds: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
     return kinds[settings.kind](limit=settings.limit, seed=settings.seed, turns=settings.turns)

@@ -44,12 +44,14 @@ Place = tuple[int, Commit] | None
 
 @dataclass(frozen=True)
 class Story:
-    """The steps of one decoding that changed something. positions: of the response; length: tokens before the end."""
+    """The steps of one decoding that changed something. positions: of the response; length: tokens before the end;
+    finished: whether these are all steps."""
 
     id: str
     positions: int
     length: int
     steps: list[Step]
+    finished: bool = True
 
     @cached_property
     def states(self) -> list[list[Place]]:
@@ -63,15 +65,26 @@ class Story:
             for commit in step.committed:
                 places[commit.position] = (n, commit)
             states.append(places)
-        # What was never committed stands behind an end token that stopped the decoding.
-        last = len(self.steps) - 1
-        states[-1] = [place or (last, Commit(i, END, None)) for i, place in enumerate(states[-1])]
+        if self.finished:  # what was never committed stands behind an end token that stopped the decoding
+            last = len(self.steps) - 1
+            states[-1] = [place or (last, Commit(i, END, None)) for i, place in enumerate(states[-1])]
         return states
+
+    @cached_property
+    def end(self) -> str | None:
+        """The text of the token that ended the answer, if one did."""
+        place = self.states[-1][self.length] if self.finished and self.length < self.positions else None
+        return place[1].text if place else None
+
+    def shown(self, commit: Commit) -> str:
+        """A token's text as it is shown: on one line, and end tokens as one sign."""
+        return END if commit.text == self.end else visible(commit.text)
 
     def left_to_right(self) -> Story:
         """The same tokens, as many a step, but each step the leftmost: what an autoregressive model would do."""
         commits = [place[1] for place in self.states[-1] if place and place[1].confidence is not None]
-        steps, taken = [], 0
+        steps: list[Step] = []
+        taken = 0
         for step in self.steps:
             count = min(len(step.committed), len(commits) - taken)
             if count:
@@ -80,7 +93,7 @@ class Story:
         return replace(self, steps=steps)
 
 
-def tell(row: dict[str, Any], sample: dict[str, Any]) -> Story:
+def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Story:
     """The story of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
     texts tell token ids instead."""
     texts: Sequence[str] = row.get("text") or [f"[{token}]" for token in row["token"]]
@@ -94,7 +107,7 @@ def tell(row: dict[str, Any], sample: dict[str, Any]) -> Story:
         if before is not None:
             next(step for step in steps if step.number >= before).masked.append(row["position"][n])
     positions = len(sample["tokens"])
-    return Story(row["id"], positions, sample.get("length", positions), steps)
+    return Story(row["id"], positions, sample.get("length", positions), steps, finished)
 
 
 def visible(text: str) -> str:

@@ -1,0 +1,254 @@
+"""A decoding as a film in the terminal: masks fill in, and what the reward said of it ticks beside."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.style import Style
+from rich.text import Text
+
+from rws_cli.errors import UsageError, nearest
+from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
+from rws_cli.report.story import Story, tell, visible
+from rws_cli.runs.folder import read_json
+from rws_cli.runs.records import read_samples, read_trace
+
+MASK = "·"
+SECONDS = 8.0
+"""That a replay takes at its first speed, as long as a step takes neither more than SLOWEST nor less than a 50th."""
+SLOWEST = 0.5
+KEYS = "space stop/go · ←→ step · ↑↓ speed · 0 again · c color · n/p example · q quit"
+LADDER = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A decoding to show: whose it is, what was asked, and how it came out ("" while that is open)."""
+
+    story: Story
+    title: str
+    prompt: str
+    outcome: str = ""
+
+
+def scenes(run: Path, example: str | None) -> tuple[list[Scene], int]:
+    """The decodings of a run and the place of the example that is asked for: by its id, or its number from 0; the
+    first if none is named. Raises UsageError for one that is not there, RunError where there is no trace."""
+    samples = {sample["id"]: sample for sample in read_samples(run)}
+    rows = {row["id"]: row for row in read_trace(run)}
+    ids = [i for i in samples if i in rows]
+    config = read_json(run / "manifest.json")["config"]
+    name = f"{config['model']['name']} · {config['sampler']['name']}"
+    found = [Scene(tell(rows[i], samples[i]), f"{i} · {name}", samples[i]["prompt"], outcome(samples[i])) for i in ids]
+    return found, 0 if example is None else place_of(example, ids, run)
+
+
+def place_of(example: str, ids: Sequence[str], run: Path) -> int:
+    if example in ids:
+        return list(ids).index(example)
+    if example.isdecimal() and int(example) < len(ids):
+        return int(example)
+    raise UsageError(
+        f"{example} is no example of {run}{nearest(example, list(ids)) or '.'} Give an id, such as {ids[0]}, or a number "
+        f"from 0 to {len(ids) - 1}."
+    )
+
+
+def outcome(sample: dict[str, Any]) -> str:
+    """How an answer was marked, and how it was ordered."""
+    mark, god = sample["mark"], sample["order"]["god_tokens"]
+    parts = [] if mark is None else ["right" if mark["correct"] else f"wrong, {mark['partial']:.0%} of it right"]
+    return " · ".join([*parts, *([] if god is None else [f"GOD {god:.2f}"])])
+
+
+def picture(scene: Scene, n: int, by_confidence: bool = False, keys: str = "") -> RenderableType:
+    """A scene after its first n steps."""
+    story = scene.story
+    head = Text(visible(scene.title), style="bold")
+    if scene.outcome and n == len(story.steps):
+        head.append(f" · {scene.outcome}", style="default")
+    lines = [head, _prompt(scene.prompt), Text(), tokens(story, n, by_confidence), Text(), status(story, n)]
+    return Group(*lines, *([Text(keys, style="dim")] if keys else []))
+
+
+def _prompt(prompt: str, lines: int = 4) -> Text:
+    told = [visible(line) for line in prompt.splitlines()]
+    kept = told[:lines] + (["…"] if len(told) > lines else [])
+    return Text("\n".join(line if len(line) <= 400 else line[:400] + "…" for line in kept), style="dim")
+
+
+def tokens(story: Story, n: int, by_confidence: bool = False) -> Text:
+    """The response after n steps; each token on the color of its step or its confidence, new ones underlined."""
+    text = Text()
+    for place in story.states[n]:
+        if place is None:
+            text.append(MASK, style="dim")
+            continue
+        step, commit = place
+        if by_confidence and commit.confidence is not None:
+            color = mixed(CONFIDENCES, commit.confidence)
+        else:
+            color = mixed(STEPS, step / max(1, len(story.steps) - 1))
+        back = "#{:02x}{:02x}{:02x}".format(*color)
+        text.append(story.shown(commit), style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
+        if commit.text.endswith("\n"):
+            text.append("\n")
+    return text
+
+
+def status(story: Story, n: int, between: str = "\n") -> Text:
+    """How far it is, and what the last step went by, with the rewards so far as a little curve."""
+    filled = sum(place is not None for place in story.states[n])
+    parts = [f"step {n} of {len(story.steps)} · {filled} of {story.positions} tokens"]
+    if n:
+        step = story.steps[n - 1]
+        parts[0] += "" if step.confidence is None else f" · confidence {step.confidence:.3f}"
+        if step.scale is not None:
+            reward = "" if step.reward is None else f"reward {step.reward:.3f} "
+            parts.append(f"{reward}scale {step.scale:.3f} {curve([s.scale for s in story.steps[:n]])}")
+    return Text(between.join(parts))
+
+
+def curve(values: Sequence[float | None], most: int = 24) -> str:
+    """The last values as a line of blocks, from their least to their greatest."""
+    known = [value for value in values if value is not None][-most:]
+    low, high = min(known), max(known)
+    rungs = len(LADDER) - 1
+    return "".join(LADDER[round((v - low) / (high - low) * rungs) if high > low else rungs // 2] for v in known)
+
+
+def print_plain(scene: Scene, console: Console) -> None:
+    """A line a step, for pipes and files."""
+    console.print(Text(f"{visible(scene.title)}{' · ' + scene.outcome if scene.outcome else ''}"), soft_wrap=True)
+    console.print(_prompt(scene.prompt), soft_wrap=True)
+    for n in range(1, len(scene.story.steps) + 1):
+        line = "".join(MASK if place is None else scene.story.shown(place[1]) for place in scene.story.states[n])
+        console.print(Text(f"{status(scene.story, n, ' · ')}\n  {line}"), soft_wrap=True)
+
+
+@dataclass
+class Player:
+    """What is on: which scene, after how many steps, at how many seconds a step, and whether it goes on by itself."""
+
+    scenes: list[Scene]
+    number: int = 0
+    n: int = 0
+    seconds: float = 0.0
+    going: bool = True
+    by_confidence: bool = False
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.seconds = min(SLOWEST, max(0.02, SECONDS / max(1, self.steps)))
+
+    @property
+    def scene(self) -> Scene:
+        return self.scenes[self.number]
+
+    @property
+    def steps(self) -> int:
+        return len(self.scene.story.steps)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self.going and self.n < self.steps:
+            self.n += 1
+
+    def press(self, key: str) -> None:
+        """Do what a key says; one that says nothing changes nothing."""
+        if key == " ":
+            self.going = not self.going
+        elif key in ("right", "l"):
+            self.going, self.n = False, min(self.n + 1, self.steps)
+        elif key in ("left", "h"):
+            self.going, self.n = False, max(self.n - 1, 0)
+        elif key in ("up", "+", "k"):
+            self.seconds = max(self.seconds / 2, 0.005)
+        elif key in ("down", "-", "j"):
+            self.seconds = min(self.seconds * 2, 5.0)
+        elif key == "0":
+            self.n, self.going = 0, True
+        elif key == "c":
+            self.by_confidence = not self.by_confidence
+        elif key in ("n", "p"):
+            self.number = (self.number + (1 if key == "n" else -1)) % len(self.scenes)
+            self.n, self.going = 0, True
+        elif key in ("q", "\x1b", "\x03"):
+            self.ended = True
+
+    def picture(self) -> RenderableType:
+        return picture(self.scene, self.n, self.by_confidence, KEYS)
+
+
+def play(found: list[Scene], start: int, console: Console) -> None:
+    """Show a scene, and the others on request, until the user quits; without a keyboard once through."""
+    player = Player(found, start)
+    with (
+        keyboard() as read,
+        Live(player.picture(), console=console, auto_refresh=False, screen=read is not None) as live,
+    ):
+        while not player.ended:
+            key = read(player.seconds if player.going and player.n < player.steps else None) if read else _wait(player)
+            if key is None:
+                player.tick()
+            else:
+                player.press(key)
+            live.update(player.picture(), refresh=True)
+    if read is not None:
+        console.print(picture(player.scene, player.n, player.by_confidence))
+
+
+def _wait(player: Player) -> str | None:
+    import time
+
+    time.sleep(player.seconds)
+    return "q" if player.n == player.steps else None
+
+
+ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
+
+
+@contextmanager
+def keyboard() -> Iterator[Any]:
+    """A function that waits so many seconds (None: as long as it takes) for a key and returns its name, None for none
+    in time. Gives None itself where no keyboard can be read."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows
+        yield None
+        return
+    if not sys.stdin.isatty():
+        yield None
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def ready(seconds: float | None) -> bool:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+
+    def read(seconds: float | None) -> str | None:
+        if not ready(seconds):
+            return None
+        pressed = os.read(descriptor, 1).decode(errors="replace")
+        if not pressed:
+            return "q"  # the terminal is gone
+        if pressed == "\x1b" and ready(0.05):
+            sequence = os.read(descriptor, 2).decode(errors="replace")
+            return ARROWS.get(sequence[-1:], "") if sequence[:1] in ("[", "O") else ""
+        return pressed
+
+    try:
+        tty.setcbreak(descriptor)
+        yield read
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
