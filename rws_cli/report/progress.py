@@ -72,7 +72,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Something that a user should know; it also ends what was counted of a batch that is not finished."""
         self.tokens, self.running_tokens = self.tokens - self.running_tokens, 0
-        self._say(line, force=True)
+        self._say(line, force=True, above_bar=True)
 
     def _status(self) -> str:
         speed = self.tokens_per_second
@@ -89,15 +89,15 @@ class Progress:
             self.bar.update(self.task, completed=self.done, status=self._status().split(", ", 1)[1])
         self._say(self._status())
 
-    def _say(self, line: str, force: bool = False) -> None:
+    def _say(self, line: str, force: bool = False, above_bar: bool = False) -> None:
         now = time.monotonic()
         if force or now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             stamp = time.strftime("%H:%M:%S")
             with self.log.open("a") as file:
                 file.write(f"{stamp} {line}\n")
-            if not self.bar:
-                self.console.print(f"{stamp} {line}", highlight=False, soft_wrap=True)
+            if above_bar or not self.bar:
+                self.console.print(f"{stamp} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _right(samples: list[dict[str, Any]]) -> int:

@@ -233,7 +233,7 @@ class Recorder:
     def call(self, name: str, what: Any) -> None:
         self.calls.append((name, what))
         if name == self.fails:
-            raise OSError(f"no {name}\nand more")
+            raise OSError(f"no [/{name}]\nand more")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_no_fault_of_a_tracker_reaches_the_run(
     assert result.exit_code == 0, result.output
     assert calls == expected
     assert result.output.count("does not log this run") == bool(fails)
-    assert f"any further: no {fails}; the run goes on" in result.output or not fails
+    assert f"any further: no [/{fails}]; the run goes on" in result.output or not fails
     assert read(folder(tmp_path), "manifest.json")["status"] == "finished"
     assert read(folder(tmp_path), "metrics.json")["examples"] == LIMIT
 
