@@ -70,6 +70,8 @@ def check_sampler(config: Config) -> None:
 def _check_runtime(config: Config) -> None:
     """What does not go together with a compiled model, or with keys and values that are kept."""
     s, kind = config.sampler, config.runtime.cache
+    if config.runtime.backend == "tensor_parallel":
+        _check_tensor_parallel(config)
     if config.runtime.compile and config.model.kind == "masked_lm":
         raise UsageError("runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind=masked_lm's.")
     if kind == "none":
@@ -94,6 +96,20 @@ def _check_runtime(config: Config) -> None:
     if found := next((part for part, here in cannot.items() if here), None):
         prefix = " or runtime.cache=prefix" if found.startswith(("sampler.search", "sampler.guidance")) else ""
         raise UsageError(f"runtime.cache={kind} does not work with {found}: set runtime.cache=none{prefix}.")
+
+
+def _check_tensor_parallel(config: Config) -> None:
+    """What does not go together with a model that several processes share."""
+    m = config.model
+    cannot = {
+        "model.kind=masked_lm, for which there is no plan": m.kind == "masked_lm",
+        f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
+        f"model.device_map={m.device_map}": m.device_map is not None,
+        f"model.quantization={m.quantization}": m.quantization != "none",
+        "runtime.compile=true": config.runtime.compile,
+    }
+    if found := next((part for part, here in cannot.items() if here), None):
+        raise UsageError(f"runtime.backend=tensor_parallel does not work with {found}.")
 
 
 def _draws(sampler: Sampler) -> bool:

@@ -6,15 +6,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rws_cli.answering import rows_at_once
 from rws_cli.config import classifiers
 from rws_cli.errors import UsageError
 from rws_cli.models.base import pick_device, pick_dtype
 from rws_cli.models.checkpoint import locate, stored_weights
+from rws_cli.models.sharded import rank_count
+from rws_cli.ranks import each
 from rws_cli.runs.manifest import versions
-from rws_cli.schema import Config
+from rws_cli.schema import Checkpoint, Config
 from rws_cli.task import prepare
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
@@ -82,14 +83,23 @@ def hub_token() -> Finding:
     return Finding("hub token", ("there is one" if get_token() else "none, which public models do without") + offline)
 
 
+def checkpoints(config: Config) -> dict[str, Checkpoint]:
+    return {"model": config.model, **classifiers(config.reward)}
+
+
 def needs(config: Config) -> list[Finding]:
-    """What the model and the rewards need on their devices, and whether it is free."""
-    nodes: dict[str, Any] = {"model": config.model, **classifiers(config.reward)}
+    """What the model and the rewards need on their devices, and whether it is free. Ranks have a part of the model and
+    all of the rewards each."""
+    try:
+        shared = config.runtime.backend == "tensor_parallel"
+        ranks = each(config, rank_count(config.runtime)) if shared else [config]
+    except UsageError as error:
+        return [Finding("runtime", str(error), False)]
     findings: list[Finding] = []
     together: dict[str, float] = {}
-    for at, node in nodes.items():
+    for at, node in checkpoints(config).items():
         try:
-            device = pick_device(node.device, f"{at}.device")
+            devices = [pick_device(checkpoints(one)[at].device, f"{at}.device") for one in ranks]
             weights = stored_weights(locate(node.path, f"{at}.path"), node.revision)
         except UsageError as error:
             findings.append(Finding(f"{at}={node.name}", str(error), False))
@@ -98,18 +108,22 @@ def needs(config: Config) -> list[Finding]:
             findings.append(Finding(f"{at}={node.name}", f"{node.path} is not on this machine and would be downloaded"))
             continue
         count, stored = weights
-        dtype = pick_dtype(node.dtype, device)
+        dtype = pick_dtype(node.dtype, devices[0])
         width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
-        findings.append(Finding(f"{at}={node.name}", f"{count:,} weights, {count * width / GIB:.2f} GiB on {device}"))
-        together[str(device)] = together.get(str(device), 0.0) + count * width
+        part = count * width / (len(ranks) if at == "model" else 1)
+        places = ", ".join(dict.fromkeys(map(str, devices)))
+        each_rank = f" for each of {len(ranks)} ranks" if shared else ""
+        findings.append(Finding(f"{at}={node.name}", f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}"))
+        for device in map(str, devices):
+            together[device] = together.get(device, 0.0) + part
     try:
         task = prepare(config)
     except UsageError as error:
         return [*findings, Finding("benchmark", str(error), False)]
     rows = rows_at_once(config, task)
     logits = 4.0 * rows * config.sampler.gen_length * task.prepared.vocabulary
-    place = str(pick_device(config.model.device, "model.device"))
-    together[place] = together.get(place, 0.0) + 2 * logits
+    for place in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
+        together[place] = together.get(place, 0.0) + 2 * logits
     findings.append(
         Finding("a step", f"{rows} rows, {2 * logits / GIB:.2f} GiB of logits and a copy at most, halved if need be")
     )
@@ -121,6 +135,6 @@ def needs(config: Config) -> list[Finding]:
             else "does not fit: model.dtype, model.quantization, model.device_map or fewer rows help"
         )
         findings.append(
-            Finding(f"on {device}", f"{bytes_ / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {fits}", bytes_ < free)
+            Finding(f"on {place}", f"{bytes_ / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {fits}", bytes_ < free)
         )
     return findings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from support import llada_config, llada_weights
 
 from rws_cli import doctor
@@ -32,6 +33,41 @@ def test_what_does_not_fit_is_an_exit_code(rws, small: list[str], monkeypatch: p
     result = rws("doctor", *small)
     assert result.exit_code == 1
     assert "does not fit" in result.output
+
+
+def test_each_device_is_named_by_itself(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def free_memory(device: str) -> int:
+        return 7 * doctor.GIB if device == "cpu" else 5 * doctor.GIB
+
+    monkeypatch.setattr(doctor, "pick_device", lambda name, key: torch.device("cpu" if name == "auto" else name))
+    monkeypatch.setattr(doctor, "free_memory", free_memory)
+    monkeypatch.setattr("rws_cli.task.pick_device", doctor.pick_device)
+    settings = compose(*small, "reward=tiny", "reward.device=cuda:1")
+    findings = {finding.name: finding.found for finding in doctor.needs(settings)}
+    assert "of 7.0 GiB free" in findings["on cpu"]
+    assert "of 5.0 GiB free" in findings["on cuda:1"]
+
+
+def test_ranks_need_a_part_of_the_model_each(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "GIB", 1)  # so that small figures show
+
+    def found(*more: str) -> dict[str, str]:
+        return {finding.name: finding.found for finding in doctor.needs(compose(*small, "reward=tiny", *more))}
+
+    def figure(text: str) -> float:
+        return float(text.split(" weights, ")[1].split()[0])
+
+    whole, shared = found(), found("runtime=tensor_parallel", "runtime.workers=4")
+    assert figure(shared["model=small"]) == figure(whole["model=small"]) / 4
+    assert figure(shared["reward=tiny"]) == figure(whole["reward=tiny"])
+    assert "for each of 4 ranks on cpu" in shared["model=small"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(doctor, "free_memory", lambda device: 1 << 40)
+    spread = found("runtime=tensor_parallel", "model.dtype=float32", "reward.device=cpu")
+    assert "for each of 2 ranks on cuda:0, cuda:1" in spread["model=small"]
+    assert figure(spread["model=small"]) == figure(whole["model=small"]) / 2
+    assert spread["on cuda:0"] == spread["on cuda:1"]
 
 
 def test_what_is_not_here_is_said(rws) -> None:

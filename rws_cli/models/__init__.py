@@ -19,6 +19,7 @@ def prepare_model(settings: Model) -> Prepared:
     return prepare(settings, family_of(settings.kind))
 
 
-def load_model(settings: Model, prepared: Prepared | None = None) -> Denoiser:
-    """A loaded checkpoint of any known family. Raises UsageError as prepare_model does, and if weights do not fit."""
-    return load(settings, family_of(settings.kind), prepared or prepare_model(settings))
+def load_model(settings: Model, prepared: Prepared | None = None, ranks: int = 1) -> Denoiser:
+    """A loaded checkpoint of any known family, or this rank's part of it where several share it. Raises UsageError as
+    prepare_model does, and if weights do not fit."""
+    return load(settings, family_of(settings.kind), prepared or prepare_model(settings), ranks)

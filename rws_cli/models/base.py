@@ -13,6 +13,7 @@ from torch import Tensor
 from rws_cli.benchmarks.base import messages
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.models.sharded import split_among
 from rws_cli.schema import ClassifierReward, Model
 
 Forward = Callable[..., Tensor]
@@ -130,9 +131,10 @@ def prepare(settings: Model, family: Family) -> Prepared:
     return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, settings.chat_template)
 
 
-def load(settings: Model, family: Family, prepared: Prepared) -> Denoiser:
-    """Load the weights of a prepared checkpoint. Raises UsageError if they do not fit."""
-    model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **prepared.arguments)
+def load(settings: Model, family: Family, prepared: Prepared, ranks: int = 1) -> Denoiser:
+    """Load the weights of a prepared checkpoint, or this rank's part of them. Raises UsageError if they do not fit."""
+    arguments = prepared.arguments | split_among(ranks)
+    model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **arguments)
     denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device, shift=family.shift)
     check_bidirectional(denoiser)
     return denoiser
@@ -210,12 +212,14 @@ def load_weights(
 
 def quantization(bits: str, key: str) -> Any:
     """What transformers needs to quantize while it loads. Raises UsageError without bitsandbytes."""
+    import logging
     from importlib.util import find_spec
 
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
         raise UsageError(f"{key}.quantization={bits} needs bitsandbytes: pip install 'rws[quantized]'.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every layer that it rounds
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)

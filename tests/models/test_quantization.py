@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import make_settings
+from support import make_settings, samples_of
 
+from rws_cli.config import compose
 from rws_cli.errors import UsageError
 from rws_cli.models import load_model
 from rws_cli.models.base import load_weights
@@ -40,13 +42,45 @@ def test_it_is_placed_while_it_is_quantized(llada_folder: Path, monkeypatch: pyt
     assert asked["use_safetensors"] is True
 
 
-def test_eight_bits_decode(llada_folder: Path) -> None:
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_logits_are_those_of_rounded_weights(bits: str) -> None:
+    """Not only near those of exact weights: each weight rounded as bitsandbytes rounds a tensor gives them."""
     pytest.importorskip("bitsandbytes")
-    denoiser = load_model(make_settings("llada", llada_folder, quantization="8bit"))
-    exact = load_model(make_settings("llada", llada_folder))
-    tokens = torch.randint(6, 48, (2, 12), generator=torch.Generator().manual_seed(0))
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        if bits == "4bit":
+            return dequantize_4bit(*quantize_4bit(weight, quant_type="fp4"))
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        return (weight / scale).round() * scale
+
+    settings = compose("model.device=cpu").model
+    fewer, exact, other = (load_model(one) for one in (replace(settings, quantization=bits), settings, settings))
+    for name, module in other.model.model.layers.named_modules():
+        if name.endswith("_proj"):
+            module.weight.data = rounded(module.weight.data).to(module.weight.dtype)
+    assert fewer.model.model.layers[0].mlp.up_proj.weight.dtype == {"8bit": torch.int8, "4bit": torch.uint8}[bits]
+    tokens = torch.full((2, 24), exact.mask_id)
+    tokens[:, :12] = torch.randint(6, 20, (2, 12), generator=torch.Generator().manual_seed(0))
     wanted = torch.ones_like(tokens, dtype=torch.bool)
     with torch.inference_mode():
-        near, true = (model.logits(tokens, wanted, wanted) for model in (denoiser, exact))
-    assert torch.nn.functional.cosine_similarity(near, true, dim=-1).min() > 0.9
-    assert not torch.equal(near, true)
+        found, true, expected = (model.logits(tokens, wanted, wanted) for model in (fewer, exact, other))
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(found, expected, dim=-1).min() > 0.998  # it multiplies in bfloat16, and rounds states to 8 bits
+    assert cosine(found, true, dim=-1).min() > 0.9
+    assert not torch.equal(found, true)
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_run_in_fewer_bits_solves_what_it_solved(
+    rws, tmp_path: Path, capfd: pytest.CaptureFixture, bits: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    settings = ["benchmark.limit=4", "sampler.tokens_per_step=6", "runtime.threads=1"]
+    result = rws("run", *settings, f"model.quantization={bits}")
+    assert result.exit_code == 0, result.output
+    samples = samples_of(tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001")
+    assert all(sample["mark"]["correct"] for sample in samples)
+    said = result.output + "".join(capfd.readouterr())
+    assert "MatMul8bitLt" not in said
+    assert "Failed to load" not in said

@@ -1,0 +1,98 @@
+"""Tensor parallelism: each of several processes, the ranks, holds a part of every layer and computes with it alone.
+
+How layers are split is transformers' own plan for LLaMA and Qwen2: attention by heads, the rest by width, embeddings and
+output head by tokens. What all ranks need whole they sum or gather within each layer, so that every rank has the same
+states, draws the same tokens, and must take every step with the others.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any
+
+from rws_cli.errors import UsageError
+from rws_cli.schema import Runtime
+
+RANKS_WITHOUT_GPU = 2
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of `count` processes; meeting: a file, not there yet, by which they find each other; seconds: one waits for
+    another."""
+
+    number: int
+    count: int
+    meeting: str
+    seconds: float
+
+
+def rank_count(runtime: Runtime) -> int:
+    """How many ranks there are to be. Raises UsageError if they would have to share GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    count = runtime.workers or gpus or RANKS_WITHOUT_GPU
+    if gpus and count > gpus:
+        raise UsageError(f"runtime.workers={count} ranks need a GPU each, and this machine has {gpus}.")
+    return count
+
+
+def check_divides(native: Any, count: int) -> None:
+    """Raises UsageError if a model of this configuration cannot be split evenly among so many ranks."""
+    sizes = native.num_attention_heads, native.num_key_value_heads, native.intermediate_size
+    common = math.gcd(*sizes)
+    if common % count:
+        allowed = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+        raise UsageError(
+            f"{count} ranks cannot share {sizes[0]} attention heads, {sizes[1]} key-value heads and an intermediate size "
+            f"of {sizes[2]} evenly: set runtime.workers to one of {allowed}."
+        )
+
+
+def split_among(count: int) -> dict[str, Any]:
+    """The arguments of from_pretrained that split a model among so many ranks."""
+    if count == 1:
+        return {}
+    from transformers.distributed import DistributedConfig
+
+    if "tp_size" in {field.name for field in fields(DistributedConfig)}:
+        return {"distributed_config": DistributedConfig(tp_size=count)}
+    return {"tp_plan": "auto"}  # before transformers 5.17
+
+
+@contextmanager
+def joined(rank: Rank) -> Iterator[None]:
+    """Meet the other ranks, who are all of this machine.
+
+    By a file, for a port could be taken meanwhile and be reached from elsewhere. transformers would join the ranks
+    itself, and let one wait for hours for another that is stuck.
+    """
+    import torch
+    import torch.distributed as ranks
+
+    number, count = str(rank.number), str(rank.count)
+    os.environ |= {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count}  # transformers reads them
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    device = None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", rank.number)
+        torch.cuda.set_device(device)
+    ranks.init_process_group(
+        "nccl" if device else "gloo",
+        init_method=f"file://{rank.meeting}",
+        rank=rank.number,
+        world_size=rank.count,
+        timeout=timedelta(seconds=rank.seconds),
+        device_id=device,
+    )
+    yield
+    ranks.destroy_process_group()  # not after an error, when others may wait in it
