@@ -277,6 +277,20 @@ def measure(
 
 
 @app.command()
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face hub, or ./a/folder.")],
+    public: Annotated[bool, typer.Option("--public", help="If it is new on the hub, for everyone to see.")] = False,
+) -> None:
+    """A run as a data set with a card, on the Hugging Face hub or in a folder."""
+    with one_sentence():
+        from rws_cli.runs.folder import find_run
+        from rws_cli.runs.push import push as push_run
+
+        typer.echo(push_run(find_run(run), to, public))
+
+
+@app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or a sweep's folder.")],
 ) -> None:
