@@ -117,7 +117,7 @@ def run(
         if dry_run:
             hydra_bridge.launch(hydra_bridge.plan_task, arguments, stopped)
         else:
-            from rws_cli.report.compare import write_sweep
+            from rws_cli.report.sweep import write_sweep
 
             hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, sweep, write_sweep)
 

@@ -7,20 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from rws_cli.config import check, differing_keys, identity
-from rws_cli.errors import RunError, UsageError
+from rws_cli.config import differing_keys, identity
+from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.metrics.win_rate import WinRate, win_rate
+from rws_cli.report.sheets import Sheet, Strong, rich_table
 from rws_cli.report.tables import number, shown, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
-from rws_cli.schema import NoJudge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -263,33 +258,28 @@ def print_comparisons(folders: list[Path]) -> None:
     Raises what compare_runs does.
     """
     several = [group for group in by_task(folders) if len(group) > 1] or [folders]
+    console = wide_console()
     for group in several:
         lines = compare_runs(group)
         if len(several) > 1:
             config = read_json(group[0] / "manifest.json")["config"]
-            wide_console().print(f"{config['benchmark']['name']}, {config['model']['name']}:")
-        print_comparison(lines)
+            console.print(f"{config['benchmark']['name']}, {config['model']['name']}:")
+        console.print(HOW_COMPARED.format(lines[0].examples))
+        for sheet in comparison_sheets(lines):
+            console.print(rich_table(sheet))
 
 
-def print_comparison(lines: list[Line]) -> None:
-    """Two tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost
-    an example, in passes of the model, calls of the reward and seconds."""
-    console = wide_console()
-    console.print(
-        f"{lines[0].examples} examples, paired; differences to the first line with 95 % intervals, "
-        "and p after Holm's correction"
-    )
-    quality, process = (Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)) for _ in range(2))
-    for table, columns in (
-        (quality, ("seeds", "accuracy", "difference", "p", "partial", "reward")),
-        (process, ("GOD", "difference", "passes", "calls", "seconds")),
-    ):
-        table.add_column("sampler", overflow="fold")
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=column == "difference")
+HOW_COMPARED = "{} examples, paired; differences to the first line with 95 % intervals, and p after Holm's correction"
+
+
+def comparison_sheets(lines: list[Line]) -> list[Sheet]:
+    """Tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost an
+    example, in passes of the model, calls of the reward and seconds; each text measure; and what judges said."""
+    quality = Sheet(["sampler", "seeds", "accuracy", "difference", "p", "partial", "reward"])
+    process = Sheet(["sampler", "GOD", "difference", "passes", "calls", "seconds"])
     for line in lines:
         v = line.values
-        quality.add_row(
+        quality.add(
             line.label,
             ",".join(map(str, line.seeds)),
             number(v["accuracy"], ".1%"),
@@ -298,7 +288,7 @@ def print_comparison(lines: list[Line]) -> None:
             number(v["partial"], ".1%"),
             number(v["reward"], ".3f"),
         )
-        process.add_row(
+        process.add(
             line.label,
             number(v["god"], ".2f"),
             _signed(line, "god", 1, ".2f"),
@@ -306,42 +296,31 @@ def print_comparison(lines: list[Line]) -> None:
             number(v["reward_calls"], ".1f"),
             number(v["seconds"], ".3f"),
         )
-    console.print(quality)
-    console.print(process)
+    sheets = [quality, process]
     for name in [name for name in lines[0].values if name not in MEASURES]:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for column, justify in (("sampler", "left"), (name, "right"), ("difference", "right")):
-            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        sheet = Sheet(["sampler", name, "difference"])
         for line in lines:
-            table.add_row(line.label, number(line.values[name]), _signed(line, name, 1, ".3f"))
-        console.print(table)
-    _print_wins(console, lines)
+            sheet.add(line.label, number(line.values[name]), _signed(line, name, 1, ".3f"))
+        sheets.append(sheet)
+    return [*sheets, *(sheet for sheet in _win_sheets(lines) if sheet.rows)]
 
 
-def _print_wins(console: Console, lines: list[Line]) -> None:
+def _win_sheets(lines: list[Line]) -> list[Sheet]:
     """Win rates against the first line, and by fifths of GOD, lowest first."""
-    wins = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    fifths = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for table, columns in (
-        (wins, ("judge", "win rate", "won", "tied", "lost", "by order", "unread")),
-        (fifths, ("judge", "GOD 1/5", "2/5", "3/5", "4/5", "5/5")),
-    ):
-        table.add_column("sampler", overflow="fold")
-        for column in columns:
-            table.add_column(column, justify="left" if column == "judge" else "right")
+    wins = Sheet(["sampler", "judge", "win rate", "won", "tied", "lost", "by order", "unread"], words=2)
+    fifths = Sheet(["sampler", "judge", "GOD 1/5", "2/5", "3/5", "4/5", "5/5"], words=2)
     for line in lines:
         for judge, w in line.wins.items():
             low, high = w.interval
             counts = (w.wins, w.ties, w.losses, w.disagreements, w.unreadable)
-            wins.add_row(line.label, judge, f"{w.rate:.1%} [{low:.1%}, {high:.1%}]", *map(str, counts))
+            wins.add(line.label, judge, f"{w.rate:.1%} [{low:.1%}, {high:.1%}]", *map(str, counts))
             if w.by_god:
-                fifths.add_row(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
-    for table in (wins, fifths):
-        if table.row_count:
-            console.print(table)
+                fifths.add(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
+    return [wins, fifths]
 
 
-def _signed(line: Line, name: str, factor: float, form: str) -> str:
+def _signed(line: Line, name: str, factor: float, form: str) -> str | Strong:
+    """A difference with its interval; strong where the interval leaves zero out."""
     interval, difference = line.interval[name], line.difference[name]
     if difference is None:
         return "–"
@@ -349,58 +328,5 @@ def _signed(line: Line, name: str, factor: float, form: str) -> str:
     if interval is None:
         return signed
     low, high = (format(factor * bound, "+" + form) for bound in interval)
-    return f"{signed} [{low}, {high}]"
-
-
-def write_sweep(folder: Path) -> None:
-    """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
-    from rws_cli.runs.folder import find_runs, write_whole
-
-    if not any(folder.glob("*/metrics.json")):
-        return  # no job finished; the caller knows why
-    begun = find_runs(str(folder))
-    runs = [run for run in begun if (run / "metrics.json").exists()]
-    rows = []
-    for run in begun:
-        manifest = read_json(run / "manifest.json")
-        config = manifest["config"]
-        row = {
-            "job": run.name,
-            **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
-            "seed": config["seed"],
-            "overrides": " ".join(manifest["overrides"]),
-            "status": manifest["status"],
-            "error": manifest["error"],
-        }
-        if run in runs:
-            metrics = read_json(run / "metrics.json")
-            row |= {key: metrics[key] for key in ("examples", "accuracy", "partial")} | {
-                "mean_reward": metrics["reward"]
-            }
-            row |= {"god": metrics["order"][metrics["god"]], **metrics["cost"]}
-        rows.append(row)
-    import pandas as pd
-
-    write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
-    console = wide_console()
-    config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
-    if len(runs) > 1 and config.draw == "pareto":
-        from rws_cli.report.pareto import write_pareto
-
-        console.print(write_pareto([folder]), soft_wrap=True)
-    elif len(runs) > 1:
-        try:
-            if not isinstance(config.judge, NoJudge):
-                for group in by_task(runs):
-                    judge_runs(group, config.judge)
-        except (UsageError, RunError) as error:
-            console.print(f"Not judged: {error}")
-        try:
-            print_comparisons(runs)
-            if config.table:
-                from rws_cli.report.table import write_tables
-
-                console.print(write_tables([folder]), soft_wrap=True)
-        except UsageError as error:
-            console.print(f"Not compared: {error}")
-    console.print(shown(folder), soft_wrap=True)
+    said = f"{signed} [{low}, {high}]"
+    return Strong(said) if interval[0] > 0 or interval[1] < 0 else said

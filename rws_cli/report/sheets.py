@@ -1,0 +1,40 @@
+"""Tables as text in cells: the same figures in the same form on a terminal and on a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+
+class Strong(str):
+    """A cell to be seen first: a difference whose interval leaves zero out."""
+
+
+@dataclass
+class Sheet:
+    """One table. words: how many columns at the left are words; the others are figures, at the right of their cells."""
+
+    headers: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    words: int = 1
+
+    def add(self, *cells: str) -> None:
+        self.rows.append(list(cells))
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """A sheet for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for n, header in enumerate(sheet.headers):
+        table.add_column(
+            escape(header),
+            justify="left" if n < sheet.words else "right",
+            overflow="fold",
+            no_wrap=header == "difference" and len(sheet.headers) > 3,
+        )
+    for row in sheet.rows:
+        table.add_row(*(f"[bold]{escape(cell)}[/bold]" if isinstance(cell, Strong) else escape(cell) for cell in row))
+    return table

@@ -1,0 +1,66 @@
+"""The end of a sweep: its jobs joined in one table, judged, compared and drawn as its configuration asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from rws_cli.config import check
+from rws_cli.errors import RunError, UsageError
+from rws_cli.report.compare import by_task, judge_runs, print_comparisons
+from rws_cli.report.tables import shown, wide_console
+from rws_cli.runs.folder import find_runs, read_json, write_whole
+from rws_cli.schema import NoJudge
+
+
+def write_sweep(folder: Path) -> None:
+    """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
+    if not any(folder.glob("*/metrics.json")):
+        return  # no job finished; the caller knows why
+    begun = find_runs(str(folder))
+    runs = [run for run in begun if (run / "metrics.json").exists()]
+    rows = []
+    for run in begun:
+        manifest = read_json(run / "manifest.json")
+        config = manifest["config"]
+        row = {
+            "job": run.name,
+            **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
+            "seed": config["seed"],
+            "overrides": " ".join(manifest["overrides"]),
+            "status": manifest["status"],
+            "error": manifest["error"],
+        }
+        if run in runs:
+            metrics = read_json(run / "metrics.json")
+            row |= {key: metrics[key] for key in ("examples", "accuracy", "partial")} | {
+                "mean_reward": metrics["reward"]
+            }
+            row |= {"god": metrics["order"][metrics["god"]], **metrics["cost"]}
+        rows.append(row)
+    import pandas as pd
+
+    write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+    console = wide_console()
+    config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
+    if len(runs) > 1 and config.draw == "pareto":
+        from rws_cli.report.pareto import write_pareto
+
+        console.print(write_pareto([folder]), soft_wrap=True)
+    elif len(runs) > 1:
+        try:
+            if not isinstance(config.judge, NoJudge):
+                for group in by_task(runs):
+                    judge_runs(group, config.judge)
+        except (UsageError, RunError) as error:
+            console.print(f"Not judged: {error}")
+        try:
+            print_comparisons(runs)
+            if config.table:
+                from rws_cli.report.table import write_tables
+
+                console.print(write_tables([folder]), soft_wrap=True)
+        except UsageError as error:
+            console.print(f"Not compared: {error}")
+    console.print(shown(folder), soft_wrap=True)
