@@ -81,16 +81,20 @@ def choices(group: str) -> dict[str, str]:
 
 def compose(*overrides: str) -> Config:
     """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
+    return check(unchecked(*overrides))
+
+
+def unchecked(*overrides: str) -> DictConfig:
+    """What Hydra composes of overrides. Raises UsageError for those that it does not take."""
     import hydra
 
     from rws_cli.explain import NOT_COMPOSED, explain
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            composed = hydra.compose("config", list(overrides))
+            return hydra.compose("config", list(overrides))
         except NOT_COMPOSED as error:
             raise UsageError(explain(error)) from error
-    return check(composed)
 
 
 def check(composed: DictConfig) -> Config:
@@ -141,7 +145,7 @@ def classifiers(reward: Any, at: str = "reward") -> dict[str, ClassifierReward]:
     return {key: node for key, node in nodes.items() if isinstance(node, ClassifierReward)}
 
 
-_PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
+PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
 """What may be a part of another reward."""
 
 
@@ -149,10 +153,10 @@ def _reward(values: Any, at: str) -> Any:
     """The reward that stands at a key, its parts typed; a composite's weights are held to its parts."""
     reward = _by_kind(REWARDS, values, at)
     if isinstance(reward, ProcessReward):
-        reward.part = _by_kind(_PART_REWARDS, reward.part, f"{at}.part")
+        reward.part = _by_kind(PART_REWARDS, reward.part, f"{at}.part")
     if isinstance(reward, CompositeReward):
         for name, part in reward.parts.items():
-            reward.parts[name] = _by_kind(_PART_REWARDS, part, f"{at}.parts.{name}")
+            reward.parts[name] = _by_kind(PART_REWARDS, part, f"{at}.parts.{name}")
         if set(reward.weights) != set(reward.parts):
             raise UsageError(
                 f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
@@ -186,6 +190,11 @@ def _type_name(cls: type, key: str) -> str:
     hint: Any = cls
     for part in key.split("."):
         hint = get_args(hint)[1] if get_origin(hint) is dict else get_type_hints(hint).get(part, "another type")
+    return type_words(hint)
+
+
+def type_words(hint: Any) -> str:
+    """A type as users call it: "a whole number or null"."""
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     words = [
         names.get(name, name)
