@@ -163,7 +163,6 @@ def test_wandb_offline_and_a_resumed_run(
 def test_wandb_without_a_key_stays_here_unless_it_must_not(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
     result = rws("run", *small, "runtime.tracker=wandb")
     assert result.exit_code == 0, result.output
     assert list(folder(tmp_path).glob("wandb/offline-run-*/*.wandb"))
