@@ -77,7 +77,8 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
     except (EOFError, BrokenPipeError):  # the run's process is gone
         pass
     except Exception as error:  # most often that another rank is gone
-        connection.send(("broken", first_line(error)))
+        with suppress(OSError):
+            connection.send(("broken", first_line(error)))
 
 
 def silence(rank: Rank) -> None:

@@ -64,7 +64,7 @@ def split_among(count: int) -> dict[str, Any]:
 
     if "tp_size" in {field.name for field in fields(DistributedConfig)}:
         return {"distributed_config": DistributedConfig(tp_size=count)}
-    return {"tp_plan": "auto"}  # before transformers 5.17
+    return {"tp_plan": "auto"}  # so in transformers 5.10
 
 
 @contextmanager
