@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from rws_cli import parts
 from rws_cli.errors import UsageError
 from rws_cli.schema import (
-    COUNTED,
-    REMASKING,
     BestOfN,
     ClassifierReward,
     Config,
@@ -20,6 +19,9 @@ from rws_cli.schema import (
     RewardGuidance,
     Sampler,
 )
+
+NATIVE = ("llada", "dream")
+"""Families of which models/base.py makes the forward pass, with all that it can do."""
 
 
 def check_sampler(config: Config) -> None:
@@ -72,8 +74,10 @@ def _check_runtime(config: Config) -> None:
     s, kind = config.sampler, config.runtime.cache
     if config.runtime.backend == "tensor_parallel":
         _check_tensor_parallel(config)
-    if config.runtime.compile and config.model.kind == "masked_lm":
-        raise UsageError("runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind=masked_lm's.")
+    if config.runtime.compile and config.model.kind not in NATIVE:
+        raise UsageError(
+            f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={config.model.kind}'s."
+        )
     if kind == "none":
         if config.runtime.cache_refresh is not None:
             raise UsageError(
@@ -81,11 +85,11 @@ def _check_runtime(config: Config) -> None:
             )
         return
     cannot = {
-        f"model.kind={config.model.kind}": config.model.kind == "masked_lm",
+        f"model.kind={config.model.kind}": config.model.kind not in NATIVE,
         "model.attention=flash_attention_2": config.model.attention == "flash_attention_2",
         "runtime.compile=true": config.runtime.compile,
         f"sampler.cfg_scale={s.cfg_scale}": s.cfg_scale > 0,
-        f"sampler.schedule.kind={s.schedule.kind}": s.schedule.kind in REMASKING,
+        f"sampler.schedule.kind={s.schedule.kind}": parts.masks_again(s.schedule.kind),
         f"sampler.review.kind={s.review.kind}": not isinstance(s.review, NoReview),
     }
     if kind == "dual":
@@ -102,7 +106,7 @@ def _check_tensor_parallel(config: Config) -> None:
     """What does not go together with a model that several processes share."""
     m = config.model
     cannot = {
-        "model.kind=masked_lm, for which there is no plan": m.kind == "masked_lm",
+        f"model.kind={m.kind}, for which there is no plan": m.kind not in NATIVE,
         f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
         f"model.device_map={m.device_map}": m.device_map is not None,
         f"model.quantization={m.quantization}": m.quantization != "none",
@@ -140,7 +144,7 @@ def _check_methods(config: Config) -> None:
         raise UsageError(
             f"sampler.guidance.kind=entrgi reads embeddings, which reward={config.reward.name}'s own Python does not take."
         )
-    if counted and kind not in COUNTED:
+    if counted and not parts.reads_steps(kind):
         raise UsageError(
             f"sampler.{counted} is not read by sampler.schedule.kind={kind}, which takes as many steps as it needs: "
             f"set sampler.{counted}=null."
@@ -158,16 +162,15 @@ def _check_methods(config: Config) -> None:
             f"sampler.schedule.remask={schedule.remask} is more than the share {schedule.fill} of a block of "
             f"{s.block_length} that stands by then."
         )
-    if kind == "wino" and config.model.kind == "dream":
-        raise UsageError(
-            "sampler.schedule.kind=wino does not fit model.kind=dream, whose logits are read one place early."
-        )
+    if kind == "wino" and config.model.kind != "llada":
+        why = "logits are read one place early" if config.model.kind == "dream" else "forward pass knows no shadows"
+        raise UsageError(f"sampler.schedule.kind=wino does not fit model.kind={config.model.kind}, whose {why}.")
     if kind == "wino" and (s.cfg_scale > 0 or config.model.attention == "flash_attention_2"):
         raise UsageError(
             "sampler.schedule.kind=wino asks the model about a block twice in one pass, which goes neither with "
             "sampler.cfg_scale nor with model.attention=flash_attention_2."
         )
-    remasks = kind in REMASKING or not isinstance(s.review, NoReview)
+    remasks = parts.masks_again(kind) or not isinstance(s.review, NoReview)
     if remasks and s.eos == "stop":
         raise UsageError("sampler.eos=stop ends answers that a method which masks tokens again may still change.")
     if remasks and isinstance(s.guidance, ReplayGuidance):

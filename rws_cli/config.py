@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from rws_cli import parts
 from rws_cli.combinations import check_sampler
 from rws_cli.errors import UsageError, nearest
 from rws_cli.schema import (
@@ -111,10 +113,10 @@ def check(composed: DictConfig) -> Config:
         values.pop(key, None)
     config: Config = _typed(Config, values, "")
     config.reward = _reward(config.reward, "reward")
-    config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark")
+    config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark", "benchmark")
     sampler = config.sampler
     sampler.guidance = _by_kind(GUIDANCES, sampler.guidance, "sampler.guidance")
-    sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule")
+    sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule", "schedule")
     sampler.review = _by_kind(REVIEWS, sampler.review, "sampler.review")
     sampler.search = _by_kind(SEARCHES, sampler.search, "sampler.search")
     for at in ("model", "reward", "sampler", "benchmark"):
@@ -151,12 +153,12 @@ PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in 
 
 def _reward(values: Any, at: str) -> Any:
     """The reward that stands at a key, its parts typed; a composite's weights are held to its parts."""
-    reward = _by_kind(REWARDS, values, at)
+    reward = _by_kind(REWARDS, values, at, "reward")
     if isinstance(reward, ProcessReward):
-        reward.part = _by_kind(PART_REWARDS, reward.part, f"{at}.part")
+        reward.part = _by_kind(PART_REWARDS, reward.part, f"{at}.part", "reward")
     if isinstance(reward, CompositeReward):
         for name, part in reward.parts.items():
-            reward.parts[name] = _by_kind(PART_REWARDS, part, f"{at}.parts.{name}")
+            reward.parts[name] = _by_kind(PART_REWARDS, part, f"{at}.parts.{name}", "reward")
         if set(reward.weights) != set(reward.parts):
             raise UsageError(
                 f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
@@ -173,7 +175,8 @@ def _typed(cls: type, values: Any, at: str) -> Any:
     try:
         node = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except ConfigKeyError as error:
-        raise UsageError(unknown_key(where + (error.full_key or str(error.key)))) from error
+        here = [where + f.name for f in fields(cls)]
+        raise UsageError(unknown_key(where + (error.full_key or str(error.key)), here)) from error
     except MissingMandatoryValue as error:
         raise UsageError(f"{where}{error.full_key} is not set and has no default.") from error
     except OmegaConfBaseException as error:
@@ -209,8 +212,9 @@ def _check_limits(node: Any, where: str) -> None:
         if is_dataclass(value):
             _check_limits(value, f"{key}.")
         elif value is not None:
-            allowed = f.metadata.get("choices")
-            if allowed and value not in allowed:
+            allowed, role = f.metadata.get("choices"), f.metadata.get("role")
+            if allowed and value not in allowed and not (role and parts.known(role, value)):
+                allowed = [*allowed, *(parts.own(role) if role else ())]
                 raise UsageError(
                     f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"
                 )
@@ -224,13 +228,16 @@ def _check_limits(node: Any, where: str) -> None:
                     raise UsageError(f"{key}={value} is out of range: it must be {words} {bound}.")
 
 
-def _by_kind(schemas: dict[str, type], values: Any, at: str) -> Any:
+def _by_kind(schemas: dict[str, type], values: Any, at: str, role: str | None = None) -> Any:
+    """`values` as the schema of their kind, which is built in or, in some roles, a file's own."""
     kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in schemas:
+    schema = schemas.get(str(kind)) or (parts.settings_of(role, kind) if role else None)
+    if schema is None:
+        allowed = [*schemas, *(parts.own(role) if role else ())]
         raise UsageError(
-            f"{at}.kind={kind} is not known: choose from {', '.join(schemas)}{nearest(str(kind), list(schemas)) or '.'}"
+            f"{at}.kind={kind} is not known: choose from {', '.join(allowed)}{nearest(str(kind), allowed) or '.'}"
         )
-    return _typed(schemas[kind], values, at)
+    return _typed(schema, values, at)
 
 
 def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
@@ -291,9 +298,9 @@ def known_keys() -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def unknown_key(key: str) -> str:
-    """The sentence for a key that is no setting."""
-    keys = known_keys()
+def unknown_key(key: str, more: Sequence[str] = ()) -> str:
+    """The sentence for a key that is no setting; more: settings besides those of the built-in parts."""
+    keys = [*known_keys(), *more]
     hint = nearest(key, keys)
     if not hint:  # a right name in the wrong place
         ends = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.answering import rows_at_once
-from rws_cli.decoding.schedules import SCHEDULES
+from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.task import prepare
@@ -20,7 +20,7 @@ def plan(config: Config) -> dict[str, int | float | None]:
     task = prepare(config)
     sampler = config.sampler
     reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
-    steps = sampler.blocks * reviews * SCHEDULES[sampler.schedule.kind](sampler).steps
+    steps = sampler.blocks * reviews * schedule_of(sampler).steps
     if isinstance(sampler.schedule, FixedSchedule):
         steps = min(steps, sampler.gen_length * reviews)  # the rest would commit nothing
     search: Any = sampler.search

@@ -8,7 +8,7 @@ from typing import Any
 
 def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING, **allowed: Any) -> Any:
     """A field of a settings dataclass: what it means, in one line that `rws list GROUP NAME` shows, and what it may be:
-    choices=(…), min=…, above=…, max=…"""
+    choices=(…), min=…, above=…, max=…; role: of the parts (see parts.py) that are choices too."""
     return field(default=default, default_factory=default_factory, metadata={"meaning": meaning, **allowed})
 
 
@@ -39,7 +39,7 @@ class Model(Checkpoint):
     """A masked diffusion model."""
 
     kind: str = setting(
-        "the family, which says how weights and logits are read", choices=("llada", "dream", "masked_lm")
+        "the family, which says how weights and logits are read", choices=("llada", "dream", "masked_lm"), role="model"
     )
     mask_token_id: int | None = setting("the mask's token id; null: as the checkpoint says", min=0)
     chat_template: bool = setting("whether prompts go through the chat template; false: as they are, for base models")
@@ -401,7 +401,7 @@ class Sampler:
     """How a response is decoded. One of steps and tokens_per_step counts; both null is one token a step."""
 
     name: str
-    order: str = setting("which open positions come first", choices=ORDERS)
+    order: str = setting("which open positions come first", choices=ORDERS, role="order")
     gen_length: int = setting("length of the answer, in tokens", min=1)
     block_length: int = setting("tokens of a block; blocks are decoded from left to right", min=1)
     steps: int | None = setting("steps over the whole answer; null: by tokens_per_step", min=1)

@@ -37,7 +37,8 @@ def test_every_choice_composes_and_checks(group: str) -> None:
             "reward=none": ["sampler=confidence"],
             "reward=classifier": ["reward.path=owner/model"],
             **{
-                f"reward={name}": ["trust_remote_code=true", f"pins.{name}={'0' * 40}"] for name in ("intern", "eurus", "qrm")
+                f"reward={name}": ["trust_remote_code=true", f"pins.{name}={'0' * 40}"]
+                for name in ("intern", "eurus", "qrm")
             },
             "sampler=replay": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
         }
@@ -113,6 +114,7 @@ MISTAKES = [
     (["sampler=remdm_loop", "sampler.schedule.t_off=null"], "must both be null"),
     (["sampler=remdm_llada", "sampler.schedule.remask=32"], "is more than the share 0.875 of a block of 36"),
     (["sampler=wino", "model=dream"], "does not fit model.kind=dream"),
+    (["sampler=wino", "model=masked_lm"], "does not fit model.kind=masked_lm"),
     (["sampler=wino", "sampler.cfg_scale=1"], "asks the model about a block twice"),
     (["sampler=wino", "sampler.eos=stop"], "may still change"),
     (["sampler=r3", "sampler.eos=stop"], "may still change"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark, Generated
-from rws_cli.schema import DataBenchmark, GeneratedBenchmark, PromptBenchmark
+from rws_cli.parts import says
+from rws_cli.schema import BENCHMARKS, DataBenchmark, GeneratedBenchmark, PromptBenchmark
 
 
 def load_benchmark(settings: GeneratedBenchmark | DataBenchmark | PromptBenchmark) -> Benchmark:
-    """The benchmark that the settings name. Raises UsageError if its data cannot be read."""
+    """The benchmark that the settings name, built in or in a file of its own. Raises UsageError if its data cannot be read."""
     from rws_cli.benchmarks.arithmetic import Arithmetic
     from rws_cli.benchmarks.sudoku import Sudoku
 
+    if settings.kind not in BENCHMARKS:
+        return says("benchmark", settings.kind, "make", None)(settings)
     if isinstance(settings, DataBenchmark):
         from rws_cli.benchmarks.data import FromData
 

@@ -79,10 +79,10 @@ TASKS = {
 
 
 class FromData:
-    """The benchmark that the settings name: rows in the file's order, ids by their place in it."""
+    """The benchmark that the settings name, or that of a task: rows in the file's order, ids by their place in it."""
 
-    def __init__(self, settings: DataBenchmark) -> None:
-        self.settings, self.task = settings, TASKS[settings.kind]
+    def __init__(self, settings: DataBenchmark, task: Task | None = None) -> None:
+        self.settings, self.task = settings, task or TASKS[settings.kind]
         self.name, self.version = settings.name, self.task.version
         if isinstance(settings, CodeBenchmark):
             if not settings.allow_code_execution:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import apply, count_reversals, fill, normalize, scale
-from rws_cli.decoding.orders import PC, READ_ALL_TOKENS, draw_order, order_scores
+from rws_cli.decoding.orders import PC, draw_order, order_scores, reads_all_tokens
 from rws_cli.decoding.prediction import GUMBEL, Prediction, likeliest, log_p_of, log_softmax, propose, temper
 from rws_cli.decoding.protocols import Cache, Denoiser, Mover, Particles, Scorer
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.review import review
-from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
+from rws_cli.decoding.schedules import Moment, Ranked, schedule_of
 from rws_cli.errors import RunError
 from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
@@ -92,7 +92,7 @@ class Decoding:
         self.denoiser, self.canvas, self.sampler, self.guide, self.costs = denoiser, canvas, sampler, guide, costs
         self.on_step, self.mover, self.pc, self.particles = on_step, mover, pc, particles
         self.most_rows, self.cache = most_rows or len(canvas.tokens_BL), cache
-        self.schedule = SCHEDULES[sampler.schedule.kind](sampler)
+        self.schedule = schedule_of(sampler)
         self.traces = [RowTrace() for _ in range(len(canvas.tokens_BL))]
         self.psi_BG = torch.zeros(canvas.masked_BG.shape, dtype=torch.float64, device=canvas.tokens_BL.device)
         self.started_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.int64, device=canvas.tokens_BL.device)
@@ -246,7 +246,7 @@ class Decoding:
         """
         sampler, key_N, mask_id = self.sampler, self.canvas.key_B[row_N], self.canvas.mask_id
         same = sampler.temperature in (0.0, 1.0) and sampler.top_p >= 1.0
-        reads_one_token = sampler.order not in READ_ALL_TOKENS and not self.schedule.reads
+        reads_one_token = not reads_all_tokens(sampler.order) and not self.schedule.reads
 
         def part(n: slice, scale_B: Tensor | None) -> tuple[Tensor, ...]:
             scale_N = None if scale_B is None else scale_B[row_N[n]]

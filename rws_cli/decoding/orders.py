@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rws_cli.decoding.noise import uniform
 from rws_cli.decoding.prediction import ORDER, PLACE, PURPOSES, RANDOM, Prediction
+from rws_cli.parts import says
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,20 @@ READ_ALL_TOKENS = ("margin", "entropy")
 """Orders that need log-probabilities of all tokens, not only of the proposed ones."""
 
 
+def reads_all_tokens(name: str) -> bool:
+    """Whether an order needs log-probabilities of all tokens; one in a file of its own does unless it denies it."""
+    if name in ORDERS or name == "pc":
+        return name in READ_ALL_TOKENS
+    return says("order", name, "READS_ALL_TOKENS", True)
+
+
 def order_scores(name: str, prediction: Prediction, key_N: Tensor, step: int, settings: PC | None) -> Tensor:
     """The scores of the order of a name; `settings` are those of pc."""
     if name == "pc":
         assert settings is not None
         return pc(prediction, settings)
-    return ORDERS[name](prediction, key_N, step)
+    order = ORDERS[name] if name in ORDERS else says("order", name, "score", None)
+    return order(prediction, key_N, step)
 
 
 def draw_order(score_N: Tensor, name: str, temperature: float, key_N: Tensor, step: int, position_N: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, RANDOM, REMASK
+from rws_cli.parts import says
 from rws_cli.schema import (
     DreamSchedule,
     EntropyBoundSchedule,
@@ -388,3 +389,9 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "refine": Refine,
     "wino": Wino,
 }
+
+
+def schedule_of(sampler: Sampler) -> Schedule:
+    """The schedule that a sampler names: one of these, or that of a file of its own."""
+    kind = sampler.schedule.kind
+    return SCHEDULES[kind](sampler) if kind in SCHEDULES else says("schedule", kind, "make", None)(sampler)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from rws_cli.models.base import Denoiser, Family, Prepared, load, prepare
+from rws_cli.parts import says
 from rws_cli.schema import Model
 
 
 def family_of(kind: str) -> Family:
+    """What sets a family apart: a built-in one's, or that of a file of its own."""
     from rws_cli.models.dream import DREAM
     from rws_cli.models.llada import LLADA
     from rws_cli.models.masked_lm import MASKED_LM
 
-    return {"llada": LLADA, "dream": DREAM, "masked_lm": MASKED_LM}[kind]
+    built_in = {"llada": LLADA, "dream": DREAM, "masked_lm": MASKED_LM}
+    return built_in[kind] if kind in built_in else says("model", kind, "FAMILY", None)
 
 
 def prepare_model(settings: Model) -> Prepared:

@@ -19,20 +19,23 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from rich.table import Table
 
+from rws_cli import parts
 from rws_cli.config import CONF, PACKAGE, PART_REWARDS, choices, type_words, unchecked
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.tables import wide_console
-from rws_cli.schema import BENCHMARKS, GUIDANCES, JUDGES, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
+from rws_cli.schema import BENCHMARKS, GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
 
 FREE = ("method", "experiment")
 """Groups whose choices set whatever they like; only that is shown of them."""
 AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
 """Where a group's settings stand, if not under its own name."""
-KINDS: dict[str, dict[str, type]] = {
-    "reward": REWARDS, "part": PART_REWARDS, "parts": PART_REWARDS, "benchmark": BENCHMARKS, "judge": JUDGES,
-    "guidance": GUIDANCES, "schedule": SCHEDULES, "review": REVIEWS, "search": SEARCHES,
+KINDS: dict[str, tuple[dict[str, type], str | None]] = {
+    "reward": (REWARDS, "reward"), "part": (PART_REWARDS, "reward"), "parts": (PART_REWARDS, "reward"),
+    "benchmark": (BENCHMARKS, "benchmark"), "schedule": (SCHEDULES, "schedule"), "judge": (JUDGES, None),
+    "guidance": (GUIDANCES, None), "review": (REVIEWS, None), "search": (SEARCHES, None),
 }  # fmt: skip
-"""Settings whose schema depends on their kind; those of "parts" are rewards by names of the user's."""
+"""Settings whose schema depends on their kind, with the role of kinds that have a file of their own; those of "parts" are
+rewards by names of the user's."""
 MEANINGS = {"name": "what tables and run folders call it", "kind": "what it is, which decides what else can be set"}
 NARROW = 100
 """A terminal of fewer columns shows a setting in two lines."""
@@ -214,10 +217,12 @@ def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: 
     value, raw = _at(here.values, key), _at(here.raw, key)
     if isinstance(value, dict):
         names = key.split(".")
-        kinds = KINDS.get(names[-1]) or (KINDS["parts"] if names[-2:-1] == ["parts"] else {})
-        known = [kinds.get(value.get("kind", "")), *(part for part in (hint, *get_args(hint)) if is_dataclass(part))]
+        kinds, role = KINDS.get("parts" if names[-2:-1] == ["parts"] else names[-1], ({}, None))
+        kind = value.get("kind", "")
+        own = parts.settings_of(role, kind) if role else None
+        known: list[Any] = [kinds.get(kind), own, *filter(is_dataclass, (hint, *get_args(hint)))]
         if get_origin(hint) is not dict and (cls := next(filter(None, known), None)):
-            yield from _settings(cls, here, base, key, tuple(kinds))  # type: ignore[arg-type]
+            yield from _settings(cls, here, base, key, (*kinds, *(parts.own(role) if role else ())))
             return
         if value and get_origin(hint) is dict and get_origin(get_args(hint)[1]) is not dict:
             for name in value:
@@ -226,8 +231,8 @@ def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: 
     default = _written(value)
     if isinstance(raw, str) and "${" in raw:
         default += f" ({re.sub(r'[${}]', '', raw)})"
-    own = base is not None and _at(base, key) != raw
-    yield Row(key, default, _may_be(hint, about), about["meaning"], own)
+    differs = base is not None and _at(base, key) != raw
+    yield Row(key, default, _may_be(hint, about), about["meaning"], differs)
 
 
 def _written(value: Any) -> str:
@@ -250,7 +255,8 @@ def _may_be(hint: Any, about: dict[str, Any]) -> str:
         words = "a list"
     null = " or null" if words.endswith(" or null") else ""
     bounds = [f"{sign} {about[name]:g}" for name, sign in BOUNDS.items() if name in about]
-    what = " · ".join(about["choices"]) if about.get("choices") else words.removesuffix(null)
+    own = parts.own(about["role"]) if "role" in about else []
+    what = " · ".join([*about["choices"], *own]) if about.get("choices") else words.removesuffix(null)
     return what + " " * bool(bounds) + ", ".join(bounds) + null
 
 
@@ -268,10 +274,11 @@ def _code(group: str, values: Any) -> list[str]:
         kind = values[group]["kind"]
         return _files([ELSEWHERE.get(group, {}).get(kind, f"{FOLDERS[group]}/{kind}")])
     sampler = values["sampler"]
-    parts = ("guidance", "schedule", "review", "search") if group == "sampler" else (group,)
-    kinds = {f"sampler.{part}": sampler[part]["kind"] for part in parts}
-    found = _files(ELSEWHERE[at].get(kind, "") for at, kind in kinds.items() if kind not in ("none", "fixed"))
-    return found if found and sampler["order"] == "confidence" else [*_files(["decoding/orders"]), *found]
+    asked = ("guidance", "schedule", "review", "search") if group == "sampler" else (group,)
+    kinds = {f"sampler.{part}": sampler[part]["kind"] for part in asked}
+    found = [ELSEWHERE[at].get(kind, f"decoding/{kind}") for at, kind in kinds.items() if kind not in ("none", "fixed")]
+    order = "decoding/orders" if sampler["order"] in ORDERS else f"decoding/{sampler['order']}"
+    return _files(found if found and sampler["order"] == "confidence" else [order, *found])
 
 
 def _files(names: Iterable[str]) -> list[str]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rws_cli.config import choices, differing_keys, identity
 from rws_cli.errors import UsageError, nearest
 from rws_cli.metrics.statistics import bootstrap_interval, wilson
+from rws_cli.parts import masks_again, reads_steps
 from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run
-from rws_cli.schema import COUNTED, REMASKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +96,9 @@ def family(sampler: dict[str, Any]) -> str:
     kind = sampler["schedule"]["kind"]
     if sampler["search"]["kind"] != "none":
         return "search"
-    if kind in REMASKING or sampler["review"]["kind"] != "none":
+    if masks_again(kind) or sampler["review"]["kind"] != "none":
         return "masking again"
-    if kind == "prophet" or kind not in COUNTED:
+    if kind == "prophet" or not reads_steps(kind):
         return "as many as are sure"
     return "Dream's" if kind == "dream" else "orders"
 

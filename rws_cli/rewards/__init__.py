@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
+from rws_cli.parts import says
 from rws_cli.rewards.base import Reward
 from rws_cli.schema import (
     ClassifierReward,
     CompositeReward,
     ConstantReward,
+    NoReward,
     ProcessReward,
     ShuffledReward,
     VerifierReward,
@@ -17,7 +19,7 @@ from rws_cli.schema import (
 
 
 def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "reward") -> Reward | None:
-    """The reward that the settings name, set at the key `at`; None for reward=none.
+    """The reward that the settings name, built in or in a file of its own, set at the key `at`; None for reward=none.
 
     Raises UsageError if a checkpoint or statistics are missing.
     """
@@ -44,5 +46,7 @@ def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "rewar
             part = load_reward(settings.part, benchmark, seed, f"{at}.part")
             assert part is not None
             return Process(settings, part)
-        case _:
+        case NoReward():
             return None
+        case _:
+            return says("reward", settings.kind, "make", None)(settings, benchmark, seed)

@@ -69,7 +69,11 @@ def save_remote(folder: Path, name: str) -> tuple[Path, torch.Tensor]:
 def test_presets_score_with_the_checkpoints_own_code(tmp_path: Path, name: str, text: str) -> None:
     folder, worth = save_remote(tmp_path / name, name)
     settings = compose(
-        f"reward={name}", f"reward.path={folder}", "trust_remote_code=true", f"pins.{name}={PIN}", "reward.attention=eager"
+        f"reward={name}",
+        f"reward.path={folder}",
+        "trust_remote_code=true",
+        f"pins.{name}={PIN}",
+        "reward.attention=eager",
     ).reward
     found = Classifier(settings).score([Candidate(Example("e", "w1", ""), "w2 w3", 1.0, 0)])
     words = [word if word in TOKENS else "<unk>" for word in text.split()]
