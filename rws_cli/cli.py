@@ -191,6 +191,34 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, f
 
 
 @app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or a sweep's folder.")],
+    out: Annotated[
+        str | None, typer.Option(help="Where to write; report.html in the first folder if not given.")
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Write single figures as PNG instead.")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write single figures as PDF instead.")] = False,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="A figure to write: order, map, course, god, reversals; all if not given.")
+    ] = None,
+    example: Annotated[
+        str | None, typer.Option(help="The example that the figure order shows: its id, or its number from 0.")
+    ] = None,
+) -> None:
+    """Runs as one HTML file to look at: numbers, figures, and each example to replay; or figures for a paper."""
+    with one_sentence():
+        from rws_cli.report.tables import shown
+        from rws_cli.report.write import write_figures, write_reports
+
+        formats = [form for form, wanted in (("png", png), ("pdf", pdf)) if wanted]
+        if (figure or example) and not formats:
+            raise UsageError("--figure and --example choose what --png and --pdf write: add one of these.")
+        written = write_figures(runs, out, figure or [], formats, example) if formats else write_reports(runs, out)
+        for path in written:
+            typer.echo(shown(path))
+
+
+@app.command()
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     example: Annotated[

@@ -135,12 +135,14 @@ def trace_schema() -> Any:
 
 
 def read_trace(run: Path) -> list[dict[str, Any]]:
-    """The trace of a finished run, a row an example. Raises RunError if it is missing or damaged."""
+    """The trace of a run as far as it is done, a row an example. Raises RunError if it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
+    files = [run / TRACE, *parts] if (run / TRACE).exists() or not parts else parts
     try:
-        return pq.read_table(run / TRACE).to_pylist()
+        return [row for file in files for row in pq.read_table(file).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{run / TRACE} cannot be read: {error}.") from error
 

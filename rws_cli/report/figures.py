@@ -1,0 +1,301 @@
+"""The figures of a report, drawn by matplotlib: for its page, and alone as PNG or PDF for a paper.
+
+A column of a paper is 3.4 inches wide; letters are 8 points. Colors are Okabe and Ito's, and lines differ in dashes too.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rws_cli.errors import UsageError, nearest
+from rws_cli.metrics.order import DEFAULT_GOD
+from rws_cli.metrics.steering import mean_steering
+from rws_cli.report.colors import STEPS, ink, mixed
+from rws_cli.report.shown import Shown
+from rws_cli.report.story import Story
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+WIDTH = 3.4
+DASHES = ("-", "--", "-.", ":")
+MOST_CELLS = 128
+"""Along a side of a heat map; longer answers share cells."""
+INK = "#123457"
+"""On the page what has this color takes that of its text, dark on light or light on dark."""
+
+
+@contextmanager
+def style(color: str = "black") -> Iterator[None]:
+    """matplotlib's settings for all figures, whatever the user's own are."""
+    import matplotlib as mpl
+
+    settings: dict[str, Any] = {
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "lines.linewidth": 1.2,
+        "axes.formatter.useoffset": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "rws",  # the same file for the same numbers
+        "pdf.fonttype": 42,
+        "text.parse_math": False,  # a dollar in a label or a token is a dollar
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), color),
+    }
+    with mpl.rc_context(mpl.rcParamsDefault):
+        mpl.rcParams.update(settings)
+        yield
+
+
+def _figure(height: float, width: float = WIDTH) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _legend(figure: Figure, axes: Any, shown: list[Shown]) -> None:
+    if len(shown) > 1:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(shown) < 7 else 3)
+
+
+# --- averages -----------------------------------------------------------------------------------------------------
+
+
+def heat(run: Shown) -> np.ndarray:
+    """The share of examples (S, P) that commit position p at step s, for good; longer sides are summed into cells."""
+    import numpy as np
+
+    positions = max(len(sample["tokens"]) for sample in run.samples)
+    steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
+    high, wide = min(steps, MOST_CELLS), min(positions, MOST_CELLS)
+    cells = np.zeros((high, wide))
+    for row in run.rows:
+        last = np.full(positions, -1)
+        last[row["position"]] = row["step"]  # of several commits the last stays
+        (position,) = (last >= 0).nonzero()
+        np.add.at(cells, (last[position] * high // steps, position * wide // positions), 1)
+    return cells / len(run.rows)
+
+
+def by_step(run: Shown, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Steps (S,), and of what the tokens committed at each have as `name` the mean over examples, the 10th and the 90th
+    percentile (S,); None where nothing has it."""
+    import numpy as np
+
+    found: dict[int, list[float]] = {}
+    for row in run.rows:
+        own: dict[int, list[float]] = {}
+        for step, value in zip(row["step"], row[name], strict=True):
+            if value is not None:
+                own.setdefault(step, []).append(value)
+        for step, values in own.items():
+            found.setdefault(step, []).append(sum(values) / len(values))
+    if not found:
+        return None
+    steps = np.array(sorted(found))
+    means = np.array([np.mean(found[s]) for s in steps])
+    low, high = (np.array([np.percentile(found[s], share) for s in steps]) for share in (10, 90))
+    return steps, means, low, high
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def draw_map(shown: list[Shown], example: str) -> Figure:
+    """Which positions are committed when, over all examples: a panel a run."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = _figure(0.5 + (1.5 if columns == 2 else 2.4) * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    clear = [(*(c / 255 for c in mixed(STEPS, 1 / 3)), alpha) for alpha in (0.0, 1.0)]
+    colors = LinearSegmentedColormap.from_list("share", clear)
+    for panel in panels.flat[len(shown) :]:
+        panel.set_axis_off()
+    for panel, run in zip(panels.flat, shown, strict=False):
+        cells = heat(run)
+        steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
+        positions = max(len(sample["tokens"]) for sample in run.samples)
+        share = cells / max(cells.max(), 1e-12)
+        panel.imshow(
+            share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(0.5, positions + 0.5, steps + 0.5, 0.5)
+        )  # fmt: skip
+        if len(shown) > 1:
+            panel.set_title(run.label)
+        panel.set_xlabel("position")
+        panel.set_ylabel("step")
+    return figure
+
+
+def draw_course(shown: list[Shown], example: str) -> Figure:
+    """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
+    curves = {name: [by_step(run, name) for run in shown] for name in ("confidence", "reward")}
+    names = [name for name, found in curves.items() if any(found)]
+    figure = _figure(1.5 * len(names) + (0.3 if len(shown) > 1 else 0.1))
+    panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for panel, name in zip(panels, names, strict=True):
+        for n, (run, found) in enumerate(zip(shown, curves[name], strict=True)):
+            if found is None:
+                panel.plot([], [], color=run.color, linestyle=DASHES[n % 4], label=run.label)
+                continue
+            steps, means, low, high = found
+            panel.fill_between(steps + 1, low, high, color=run.color, alpha=0.15, linewidth=0)
+            panel.plot(steps + 1, means, color=run.color, linestyle=DASHES[n % 4], label=run.label)
+        if name == "confidence":  # differences in the fifth digit are none to be seen
+            panel.set_ylim(min(0.9, panel.get_ylim()[0]), 1.005)
+        panel.set_ylabel(name)
+    panels[-1].set_xlabel("step")
+    _legend(figure, panels[0], shown)
+    return figure
+
+
+def draw_god(shown: list[Shown], example: str) -> Figure:
+    """How far from left to right answers were written: GOD of each example."""
+    import numpy as np
+
+    figure = _figure(2.0 if len(shown) == 1 else 2.3)
+    panel = figure.subplots()
+    values = [[g for sample in run.samples if (g := sample["order"][DEFAULT_GOD]) is not None] for run in shown]
+    known = [value for group in values for value in group]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, 21)
+    for n, (run, group) in enumerate(zip(shown, values, strict=True)):
+        if group:
+            counts, _ = np.histogram(group, edges)
+            if len(shown) == 1:
+                panel.stairs(counts / len(group), edges, color=run.color, alpha=0.15, fill=True)
+            panel.stairs(counts / len(group), edges, color=run.color, linestyle=DASHES[n % 4], label=run.label)
+    panel.set_xlabel("GOD, tokens (0: left to right)")
+    panel.set_ylabel("share of examples")
+    _legend(figure, panel, shown)
+    return figure
+
+
+def draw_reversals(shown: list[Shown], example: str) -> Figure:
+    """The share of pairs of open positions whose order the scale turned around, by how much of the answer stood."""
+    figure = _figure(2.0 if len(shown) == 1 else 2.3)
+    panel = figure.subplots()
+    steered = [run for run in shown if mean_steering([sample["steering"] for sample in run.samples])]
+    for n, run in enumerate(steered):
+        means = mean_steering([sample["steering"] for sample in run.samples])
+        assert means
+        points = [(5 + 10 * k, 100 * share) for k, share in enumerate(means["reversals_by_fill"]) if share is not None]
+        panel.plot(*zip(*points, strict=True), "os^v"[n % 4], color=run.color, linestyle=DASHES[n % 4], label=run.label)
+    panel.set_xlim(0, 100)
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("answer committed, %")
+    panel.set_ylabel("pairs reversed, %")
+    _legend(figure, panel, steered)
+    return figure
+
+
+def draw_order(shown: list[Shown], example: str) -> Figure:
+    """One answer in the order in which its tokens came: left to right for comparison, then run by run (the paper's
+    figure 1). The number in a token's corner is its step."""
+    from matplotlib.patches import Rectangle
+
+    stories = [(run.label, told) for run in shown if (told := run.story(example))]
+    strips = [("left to right", stories[0][1].left_to_right()), *stories]
+    wide = 7.0
+    laid = [(label, _lines(told, wide)) for label, told in strips]
+    heights = [0.32 + 0.26 * len(lines) for _, lines in laid]
+    figure = _figure(sum(heights) + 0.1, wide)
+    figure.set_layout_engine("none")
+    panel = figure.add_axes((0, 0, 1, 1))
+    panel.set_axis_off()
+    panel.set_xlim(0, wide)
+    panel.set_ylim(-sum(heights) - 0.1, 0)
+    top = 0.0
+    for (label, lines), height in zip(laid, heights, strict=True):
+        panel.text(0.05, top - 0.2, label, fontsize=8, fontweight="bold")
+        for row, line in enumerate(lines):
+            y = top - 0.28 - 0.26 * (row + 1)
+            for x, width, text, step, share in line:
+                color = mixed(STEPS, share)
+                face = "#{:02x}{:02x}{:02x}".format(*color)
+                panel.add_patch(Rectangle((x, y), width, 0.24, facecolor=face, edgecolor="white", linewidth=0.5))
+                panel.text(x + 0.04, y + 0.05, text, fontsize=7, color=ink(color), family="monospace")
+                panel.text(x + width - 0.02, y + 0.15, str(step), fontsize=4, color=ink(color), ha="right")
+        top -= height
+    return figure
+
+
+def _lines(story: Story, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
+    """A story's tokens laid out in lines: left edge, width, text, step counted from 1, and share of the steps."""
+    lines: list[list[tuple[float, float, str, int, float]]] = [[]]
+    x, last = 0.05, max(1, len(story.steps) - 1)
+    for place in story.states[-1]:
+        assert place
+        step, commit = place
+        text = story.shown(commit)
+        width = 0.13 + 0.061 * len(text) + 0.03 * len(str(step + 1))
+        if x + width > wide - 0.05 and lines[-1]:
+            lines.append([])
+            x = 0.05
+        lines[-1].append((x, width, text, step + 1, step / last))
+        x += width
+        if commit.position >= story.length:  # the end, once
+            break
+    return lines
+
+
+FIGURES: dict[str, Callable[[list[Shown], str], Figure]] = {
+    "order": draw_order,
+    "map": draw_map,
+    "course": draw_course,
+    "god": draw_god,
+    "reversals": draw_reversals,
+}
+
+
+def drawable(name: str, shown: list[Shown]) -> bool:
+    """Whether there is anything to see in a figure."""
+    return name != "reversals" or any(sample["steering"] for run in shown for sample in run.samples)
+
+
+def svg(name: str, shown: list[Shown], example: str) -> str:
+    """A figure for a page: no fixed size, and the page's own color for lines and letters."""
+    buffer = io.StringIO()
+    with style(INK):
+        FIGURES[name](shown, example).savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
+
+
+def save(names: list[str], shown: list[Shown], example: str, formats: list[str], folder: Path) -> list[Path]:
+    """Write figures into a folder, in each of some formats (png, pdf); those with nothing to see are left out.
+
+    Raises UsageError for a name that is none.
+    """
+    for name in names:
+        if name not in FIGURES:
+            raise UsageError(
+                f"{name} is no figure: choose from {', '.join(FIGURES)}{nearest(name, list(FIGURES)) or '.'}"
+            )
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name in [name for name in names or FIGURES if drawable(name, shown)]:
+        for form in formats:
+            path = folder / f"{name}.{form}"
+            with style():
+                figure = FIGURES[name](shown, example)
+                dateless = {"CreationDate": None} if form == "pdf" else {}
+                figure.savefig(path, format=form, dpi=300, facecolor="white", metadata=dateless)
+            written.append(path)
+    return written

@@ -1,0 +1,275 @@
+"""A report: one HTML file that shows runs and lets each example be replayed, and needs no network to do so.
+
+Figures are drawn here; examples are packed into compressed chunks that the page's script opens as they are looked at.
+All that a model or a user wrote is escaped by the template or set as text by the script, and the page's policy lets no
+other script run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rws_cli import __version__
+from rws_cli.config import differing_keys, identity
+from rws_cli.metrics.statistics import bootstrap_interval, wilson
+from rws_cli.report.colors import CONFIDENCES, STEPS
+from rws_cli.report.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of, read_run
+from rws_cli.report.figures import drawable, svg
+from rws_cli.report.sheets import Sheet
+from rws_cli.report.shown import Shown
+from rws_cli.report.story import Story
+from rws_cli.report.tables import number
+from rws_cli.report.tables import shown as shown_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PAGE = Path(__file__).parent / "page"
+CHUNK = 50
+"""Examples that are opened together."""
+MOST_BYTES = 16_000_000
+"""Of packed examples in a page. Where they are more, later examples go without their replay, which the page says."""
+SNIPPET = 160
+"""Letters of a prompt in the table of examples."""
+
+
+def page(shown: list[Shown], lines: list[Line]) -> str:
+    """The HTML of a report on runs of one benchmark and model."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    config, examples = shown[0].config, examples_of(shown)
+    packed, told = pack(shown, examples)
+    index = {
+        "runs": [{"label": run.label, "color": run.color} for run in shown],
+        "examples": [row_of(shown, example) for example in examples],
+        "chunk": CHUNK,
+        "told": told,
+        "steps": STEPS,
+        "confidences": CONFIDENCES,
+    }
+    script = (PAGE / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, shown)]
+    return environment.get_template("page.html").render(
+        version=__version__,
+        title=f"{config['benchmark']['name']} · {config['model']['name']} · {', '.join(run.label for run in shown)}",
+        benchmark=config["benchmark"]["name"],
+        model=config["model"]["name"],
+        runs=shown,
+        path=shown_path,
+        examples=len(examples),
+        told=told,
+        notes=notes(shown),
+        how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
+        sheets=comparison_sheets(lines) if lines else [means(shown[0])],
+        costs=costs(shown),
+        figures=[(name, title, Markup(svg(name, shown, examples[0]))) for name, title in figures],
+        differing=differing(shown),
+        settings=[(run, as_yaml(run.config), as_yaml(origin(run))) for run in shown],
+        style=Markup((PAGE / "page.css").read_text()),
+        script=Markup(script),
+        digest=digest,
+        packed={"index": squeezed(index), **packed},
+    )
+
+
+FIGURE_TITLES = {
+    "map": "Order of generation: which positions are committed when, over all examples",
+    "course": "Confidence and reward along the steps",
+    "god": "Generation order deviation (GOD)",
+    "reversals": "Rank reversals by how much of the answer stood",
+}
+
+
+# --- figures and settings -----------------------------------------------------------------------------------------
+
+
+def means(run: Shown) -> Sheet:
+    """What a run alone came to, each measure with its interval over questions."""
+    sheet = Sheet(["measure", "mean", "95 % interval"])
+    for name, measure in measures_of([read_run(run.folder)]).items():
+        values = _by_question(run, measure)
+        if values is None:
+            continue
+        factor, form = (100, ".1f") if name in ("accuracy", "partial") else (1, ",.3f")
+        unit = " %" if factor == 100 else ""
+        interval = _interval(values)
+        within = "–" if interval is None else " to ".join(format(factor * bound, form) for bound in interval) + unit
+        sheet.add(NAMES.get(name, name), format(factor * float(values.mean()), form) + unit, within)
+    return sheet
+
+
+NAMES = {
+    "partial": "partial credit",
+    "god": "GOD, tokens",
+    "mdm_passes": "passes of the model",
+    "reward_calls": "calls of the reward",
+    "tokens": "tokens through model and reward",
+    "seconds": "seconds of decoding",
+}
+
+
+def _by_question(run: Shown, measure: Any) -> np.ndarray | None:
+    import numpy as np
+
+    values: dict[str, list[float]] = {}
+    for sample in run.samples:
+        value = measure(sample)
+        if value is not None:
+            values.setdefault(sample.get("question", sample["id"]), []).append(value)
+    return np.array([sum(found) / len(found) for found in values.values()]) if values else None
+
+
+def _interval(values: np.ndarray) -> tuple[float, float] | None:
+    import numpy as np
+
+    if np.isin(values, (0.0, 1.0)).all():
+        return wilson(float(values.sum()), len(values))
+    return bootstrap_interval(values)
+
+
+def costs(shown: list[Shown]) -> Sheet:
+    """What the runs have cost in all."""
+    sheet = Sheet(["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"])
+    for run in shown:
+        cost = {key: sum(sample["cost"].get(key, 0) for sample in run.samples) for key in run.samples[0]["cost"]}
+        committed = sum(sample.get("committed", 0) for sample in run.samples)
+        per_second = committed / cost["seconds"] if cost["seconds"] else None
+        whole = (len(run.samples), cost["mdm_passes"], cost["mdm_tokens"], cost["reward_calls"], cost["reward_tokens"])
+        sheet.add(
+            run.label, *(format(n, ",") for n in whole), number(cost["seconds"], ",.1f"), number(per_second, ",.0f")
+        )
+    return sheet
+
+
+def notes(shown: list[Shown]) -> list[str]:
+    """What a reader must know before the numbers."""
+    said = []
+    for run in shown:
+        if run.manifest["status"] != "finished":
+            said.append(f"{run.label} is {run.manifest['status']}: what stands here is as far as it is done.")
+        if failed := run.manifest.get("failed"):
+            said.append(f"{run.label}: {len(failed)} examples failed and are left out.")
+    return said
+
+
+def differing(shown: list[Shown]) -> Sheet | None:
+    """The settings in which runs differ; None for one run."""
+    keys: dict[str, None] = {}
+    for run in shown[1:]:
+        keys |= dict.fromkeys(differing_keys(identity(shown[0].config), identity(run.config)))
+    if not keys:
+        return None
+    flat = [differing_keys(identity(run.config), {}) for run in shown]
+    sheet = Sheet(["setting", *(run.label for run in shown)], words=1 + len(shown))
+    for key in keys:
+        sheet.add(key, *(str(of[key][0]) if key in of else "–" for of in flat))
+    return sheet
+
+
+def origin(run: Shown) -> dict[str, Any]:
+    """Where a run's numbers come from."""
+    keys = ("command", "started", "finished", "resumed", "versions", "git", "machine", "sources", "config_hash")
+    return {key: run.manifest.get(key) for key in keys}
+
+
+def as_yaml(value: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+
+
+# --- examples -----------------------------------------------------------------------------------------------------
+
+
+def examples_of(shown: list[Shown]) -> list[str]:
+    """The examples that all runs have, in the order of the first."""
+    return [i for i in shown[0].place if all(i in run.place for run in shown)]
+
+
+def row_of(shown: list[Shown], example: str) -> list[Any]:
+    """An example's row of the table: id, beginning of the prompt, and run by run whether it is right (null: unmarked),
+    its reward and its GOD."""
+    samples = [run.samples[run.place[example]] for run in shown]
+    prompt = " ".join(samples[0]["prompt"].split())
+    return [
+        example,
+        prompt if len(prompt) <= SNIPPET else prompt[: SNIPPET - 1] + "…",
+        [None if s["mark"] is None else int(s["mark"]["correct"]) for s in samples],
+        [_rounded(MEASURES["reward"](s)) for s in samples],
+        [_rounded(MEASURES["god"](s)) for s in samples],
+    ]
+
+
+def pack(shown: list[Shown], examples: list[str]) -> tuple[dict[str, str], int]:
+    """The page's chunks, "text-0", "story-0", … → packed, and how many examples have their story in it."""
+    packed: dict[str, str] = {}
+    chunks = [examples[start : start + CHUNK] for start in range(0, len(examples), CHUNK)]
+    for n, chunk in enumerate(chunks):
+        packed[f"text-{n}"] = squeezed([text_of(shown, example) for example in chunk])
+    size, told = sum(map(len, packed.values())), 0
+    for n, chunk in enumerate(chunks):
+        story = squeezed(stories_of(shown, chunk))
+        size += len(story)
+        if size > MOST_BYTES:
+            break
+        packed[f"story-{n}"] = story
+        told += len(chunk)
+    return packed, told
+
+
+def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
+    samples = [run.samples[run.place[example]] for run in shown]
+    return {
+        "prompt": samples[0]["prompt"],
+        "history": samples[0].get("history", []),
+        "reference": samples[0]["reference"],
+        "answers": [s["answer"] for s in samples],
+        "read": [(s["mark"] or {}).get("extracted", "") for s in samples],
+    }
+
+
+def stories_of(shown: list[Shown], examples: list[str]) -> dict[str, Any]:
+    """Stories in short: texts of tokens are numbers in one list."""
+    words: dict[str, int] = {}
+    rows = [[story_of(told, words) if (told := run.story(i)) else None for run in shown] for i in examples]
+    return {"words": list(words), "rows": rows}
+
+
+def story_of(story: Story, words: dict[str, int]) -> dict[str, Any]:
+    """n: positions; l: tokens before the end. For each step k: tokens it commits; r: reward and x: scale, if any; m:
+    positions masked before it. For each token p: position; t: text; c: confidence in thousandths."""
+    commits = [commit for step in story.steps for commit in step.committed]
+    told: dict[str, Any] = {
+        "n": story.positions,
+        "l": story.length,
+        "k": [len(step.committed) for step in story.steps],
+        "p": [commit.position for commit in commits],
+        "t": [words.setdefault(story.shown(commit), len(words)) for commit in commits],
+        "c": [None if commit.confidence is None else round(1000 * commit.confidence) for commit in commits],
+    }
+    for key, values in (("r", [s.reward for s in story.steps]), ("x", [s.scale for s in story.steps])):
+        if any(value is not None for value in values):
+            told[key] = [_rounded(value) for value in values]
+    if any(step.masked for step in story.steps):
+        told["m"] = [step.masked for step in story.steps]
+    return told
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def squeezed(value: Any) -> str:
+    """JSON, compressed, in letters that mean nothing to HTML."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
