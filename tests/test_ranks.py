@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 from dream_files import save_dream
 from split_models import llada_variants, logits, split
-from support import make_settings, samples_of
+from support import make_settings, samples_of, save_reward
 from test_workers import RUN, kill_a_worker, when_decoding
 
 from rws_cli import ranks
@@ -29,11 +30,12 @@ from rws_cli.workers import TRIES, Worker
 
 
 @pytest.fixture
-def shared(small: list[str]) -> list[str]:
-    """A run with a reward model that takes a while."""
+def shared(small: list[str], tmp_path: Path) -> list[str]:
+    """A run with a reward model, in several batches."""
     return [
-        *small, "reward=tiny", "benchmark.limit=6", "runtime.batch_size=2", "sampler.tokens_per_step=1",
-        "sampler.temperature=1", "runtime.threads=1",
+        *small, "reward=classifier", f"reward.path={save_reward(tmp_path / 'reward')}", "benchmark.limit=16",
+        "sampler.guidance.normalize=none", "sampler.guidance.form=exponential", "runtime.batch_size=2",
+        "sampler.tokens_per_step=1", "sampler.temperature=1", "runtime.threads=1",
     ]  # fmt: skip
 
 
@@ -77,39 +79,39 @@ def test_split_models_have_the_logits_of_whole_ones(tmp_path: Path) -> None:
         assert held < 0.55 * sum(p.numel() for p in whole.model.parameters())
 
 
-def test_ranks_come_to_the_same_samples_though_one_is_killed(rws, shared: list[str], tmp_path: Path) -> None:
-    assert rws("run", *shared, "output=here").exit_code == 0
+def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
+    rws, shared: list[str], tmp_path: Path
+) -> None:
+    cached = [*shared, "sampler.block_length=18", "runtime.cache=prefix"]
+    assert rws("run", *cached, "output=here").exit_code == 0
     run = tmp_path / "two" / RUN
-    killer = when_decoding(run, kill_a_worker("spawn_main"))
-    result = rws("run", *shared, "runtime=tensor_parallel", "output=two")
+
+    def kill_one_then_interrupt() -> None:
+        done = len(samples_of(run))
+        kill_a_worker("spawn_main")()
+        deadline = time.monotonic() + 60
+        while len(samples_of(run)) == done and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = when_decoding(run, kill_one_then_interrupt)
+    result = rws("run", *cached, "runtime=tensor_parallel", "output=two")
     killer.join()
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 143, result.output
     assert "a rank ended by SIGKILL: new ones take its 2 examples" in (run / "run.log").read_text()
+    assert 2 < len(samples_of(run)) < 16
+    assert not children()
+    assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
     assert_same(run, tmp_path / "here" / RUN)
     manifests = [json.loads((tmp_path / at / RUN / "manifest.json").read_text()) for at in ("here", "two")]
     assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
     assert manifests[0]["sources"] == manifests[1]["sources"]
-    assert not children()
-
-
-def test_ranks_are_interrupted_and_a_single_process_goes_on(rws, shared: list[str], tmp_path: Path) -> None:
-    cached = [*shared, "sampler.block_length=9", "runtime.cache=prefix"]
-    assert rws("run", *cached, "output=here").exit_code == 0
-    run = tmp_path / "stopped" / RUN
-    killer = when_decoding(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    result = rws("run", *cached, "runtime=tensor_parallel", "output=stopped")
-    killer.join()
-    assert result.exit_code == 143, result.output
-    assert 0 < len(samples_of(run)) < 6
-    assert not children()
-    assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
-    assert_same(run, tmp_path / "here" / RUN)
 
 
 def test_a_rank_that_is_stuck_ends_the_run(
     rws, shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "HANG_SECONDS", 6.0)
+    monkeypatch.setattr(ranks, "HANG_SECONDS", 5.0)
     run = tmp_path / "outputs" / RUN
     killer = when_decoding(run, lambda: children()[1].send_signal(signal.SIGSTOP))
     result = rws("run", *shared, "runtime=tensor_parallel")
