@@ -41,6 +41,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
                 for name in ("intern", "eurus", "qrm")
             },
             "sampler=replay": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
+            "benchmark=prompt": ["benchmark.text=hello"],
         }
         more = needs.get(f"{group}={name}", [])
         config = checked(f"{group}={name}", *more)
