@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="rws-modules-")  # where transformers keeps remote code
 
 import pytest
-from support import LIMIT, llada_config, llada_weights, save_llada
+from support import llada_config, llada_weights, save_llada, small_run
 from typer.testing import CliRunner, Result
 
 from rws_cli.cli import app
@@ -37,7 +37,4 @@ def rws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def small(llada_folder: Path) -> list[str]:
-    return [
-        f"model.path={llada_folder}", "model.name=small", f"benchmark.limit={LIMIT}", "reward=verifier",
-        "runtime.batch_size=4", "sampler.tokens_per_step=6",
-    ]  # fmt: skip
+    return small_run(llada_folder)

@@ -226,6 +226,14 @@ LIMIT = 6
 """Examples of the small runs that tests of the command line make."""
 
 
+def small_run(llada: Path) -> list[str]:
+    """What makes a run small: the random checkpoint, the oracle as reward, few examples."""
+    return [
+        f"model.path={llada}", "model.name=small", f"benchmark.limit={LIMIT}", "reward=verifier",
+        "runtime.batch_size=4", "sampler.tokens_per_step=6",
+    ]  # fmt: skip
+
+
 def samples_of(run: Path) -> list[dict]:
     """Samples without what a clock decides."""
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
@@ -279,3 +287,50 @@ def type_in(folder: Path, arguments: list[str]) -> None:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         app(arguments)
+
+
+def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
+    """A finished run's folder with made-up records of many examples, two tokens a step in random order."""
+    import random
+    from dataclasses import asdict
+
+    from rws_cli.config import compose
+    from rws_cli.decoding.record import Cost, RowTrace
+    from rws_cli.metrics.order import order_statistics
+    from rws_cli.metrics.steering import steering
+    from rws_cli.metrics.summary import summarize
+    from rws_cli.runs.records import join_trace, replace_samples, write_trace_part
+
+    folder.mkdir(parents=True)
+    draw = random.Random(0)
+    words = [f" word{n}" for n in range(3000)]
+    statistics = order_statistics(draw.sample(range(tokens), tokens), [n // 2 for n in range(tokens)], tokens)
+    samples, rows = [], []
+    for number in range(examples):
+        order, response = draw.sample(range(tokens), tokens), [draw.randrange(len(words)) for _ in range(tokens)]
+        numbers = [draw.random() for _ in order]
+        trace = RowTrace(
+            [n // 2 for n in range(tokens)], order, [response[p] for p in order], numbers, numbers[::-1],
+            [1 + n for n in numbers], [9] * tokens, [1] * tokens, [False] * tokens, [None] * tokens,
+        )  # fmt: skip
+        name = f"e-{number}"
+        rows.append({"id": name, **asdict(trace), "text": [words[t] for t in trace.token]})
+        samples.append(
+            {
+                "id": name, "question": name, "history": [], "reference": "42", "reward": numbers[0], "measures": {},
+                "prompt": f"question {number} " + " ".join(draw.choices(words, k=40)),
+                "answer": "".join(words[t] for t in response), "order": statistics, "order_with_eos": statistics,
+                "mark": {"correct": numbers[1] < 0.5, "partial": numbers[1], "extracted": "41", "extractor": "x"},
+                "steering": steering(trace), "tokens": response, "length": tokens, "committed": tokens,
+                "masked_again": 0, "particles": [], "cost": asdict(Cost(32, 3200, 1.0, 32, 0, 3200, 1.0, 2.0)),
+            }
+        )  # fmt: skip
+    replace_samples(folder, samples)
+    write_trace_part(folder, rows)
+    join_trace(folder, [row["id"] for row in rows])
+    config = asdict(compose(f"sampler.gen_length={tokens}"))
+    manifest = {"config": config, "config_hash": "x", "status": "finished", "failed": {}}
+    sources = {"benchmark": {"version": 1, "examples": examples}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sources": sources}))
+    (folder / "metrics.json").write_text(json.dumps(summarize(samples)))
+    return folder
