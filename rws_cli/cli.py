@@ -339,11 +339,11 @@ def table(
         list[str], typer.Argument(metavar="FOLDER...", help="A sweep's folder; or several run folders.")
     ],
 ) -> None:
-    """A sweep as a table: Markdown here, and table.md, table.csv and table.tex in the first folder."""
+    """A sweep as a table, here and as table.md, table.csv and table.tex in the first folder; Markdown in a pipe."""
     with one_sentence():
-        from rws_cli.report.table import write_tables
+        from rws_cli.report.table import print_tables
 
-        typer.echo(write_tables(folders))
+        print_tables(folders)
 
 
 @app.command()

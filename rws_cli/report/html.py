@@ -23,6 +23,7 @@ from rws_cli.report.figures import drawable, svg
 from rws_cli.report.sheets import Sheet
 from rws_cli.report.shown import Shown
 from rws_cli.report.story import Story
+from rws_cli.report.table import as_sheet, read_grid
 from rws_cli.report.tables import number
 from rws_cli.report.tables import shown as shown_path
 
@@ -71,6 +72,8 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         notes=notes(shown),
         how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
         sheets=comparison_sheets(lines) if lines else [means(shown[0])],
+        grid=read_grid([run.folder for run in shown]) if lines and config.get("table") else None,
+        as_sheet=as_sheet,
         costs=costs(shown),
         figures=[(name, title, Markup(svg(name, shown, examples[0]))) for name, title in figures],
         differing=differing(shown),

@@ -58,9 +58,9 @@ def write_sweep(folder: Path) -> None:
         try:
             print_comparisons(runs)
             if config.table:
-                from rws_cli.report.table import write_tables
+                from rws_cli.report.table import print_tables
 
-                console.print(write_tables([folder]), soft_wrap=True)
+                print_tables([folder])
         except UsageError as error:
             console.print(f"Not compared: {error}")
     console.print(shown(folder), soft_wrap=True)

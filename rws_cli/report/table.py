@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from rws_cli.errors import UsageError
 from rws_cli.report.compare import Line, by_task, compare_runs
+from rws_cli.report.sheets import Sheet, Strong, rich_table
+from rws_cli.report.tables import wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.runs.records import read_samples
 
@@ -58,7 +62,7 @@ def write_tables(paths: Sequence[Path | str]) -> str:
 
     Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
     """
-    grids = [read_grid(folders) for folders in by_task([folder for path in paths for folder in find_runs(str(path))])]
+    grids = read_grids(paths)
     first = Path(paths[0]).expanduser()
     target = first if first.is_dir() else find_runs(str(first))[0]
     markdown = "\n\n".join(map(as_markdown, grids))
@@ -66,6 +70,20 @@ def write_tables(paths: Sequence[Path | str]) -> str:
     write_whole(target / "table.csv", as_csv(grids))
     write_whole(target / "table.tex", "\n\n".join(map(as_latex, grids)) + "\n")
     return markdown
+
+
+def print_tables(paths: Sequence[Path | str]) -> None:
+    """Write tables as write_tables does; show them as comparisons are shown, or as Markdown where there is no terminal."""
+    markdown, console = write_tables(paths), wide_console()
+    if not console.is_terminal:
+        print(markdown)
+        return
+    for grid in read_grids(paths):
+        console.print(f"[bold]{escape(grid.title)}[/bold]", rich_table(as_sheet(grid)), *map(escape, grid.notes))
+
+
+def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
+    return [read_grid(folders) for folders in by_task([folder for path in paths for folder in find_runs(str(path))])]
 
 
 def read_grid(folders: list[Path]) -> Grid:
@@ -177,23 +195,29 @@ def _published(cell: Cell) -> str:
     return "–" if cell.published is None else str(cell.published)
 
 
-def _strings(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    headers, body = [""], [[label] for label, _ in grid.rows]
-    for n, column in enumerate(grid.columns):
-        headers.append(_header(column))
-        for row, (_, cells) in zip(body, grid.rows, strict=True):
-            row.append(_shown(column, cells[n]))
-        if grid.has_published[n]:
-            headers.append("published")
-            for row, (_, cells) in zip(body, grid.rows, strict=True):
-                row.append(_published(cells[n]))
-    return headers, body
+def as_sheet(grid: Grid) -> Sheet:
+    """The figures as text; strong where the interval of a difference leaves zero out."""
+    sheet = Sheet(["", *(name for n, column in enumerate(grid.columns) for name in _headers(grid, n, column))])
+    for label, cells in grid.rows:
+        row = [label]
+        for n, (column, cell) in enumerate(zip(grid.columns, cells, strict=True)):
+            told = _shown(column, cell)
+            low, high = cell.interval or (0.0, 0.0)
+            row.append(Strong(told) if cell.difference is not None and (low > 0 or high < 0) else told)
+            if grid.has_published[n]:
+                row.append(_published(cell))
+        sheet.add(*row)
+    return sheet
+
+
+def _headers(grid: Grid, n: int, column: str) -> list[str]:
+    return [_header(column), "published"] if grid.has_published[n] else [_header(column)]
 
 
 def as_markdown(grid: Grid) -> str:
-    headers, body = _strings(grid)
-    lines = [f"**{grid.title}**", "", bar(headers), bar(["---", *["--:"] * (len(headers) - 1)])]
-    return "\n".join([*lines, *map(bar, body), "", *grid.notes])
+    sheet = as_sheet(grid)
+    lines = [f"**{grid.title}**", "", bar(sheet.headers), bar(["---", *["--:"] * (len(sheet.headers) - 1)])]
+    return "\n".join([*lines, *map(bar, sheet.rows), "", *grid.notes])
 
 
 def bar(cells: Sequence[str]) -> str:
@@ -220,16 +244,16 @@ def as_csv(grids: list[Grid]) -> str:
 
 def as_latex(grid: Grid) -> str:
     """A booktabs table; its caption is the title with the notes."""
-    headers, body = _strings(grid)
+    sheet = as_sheet(grid)
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_escaped(' '.join([grid.title + '.', *grid.notes]))}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(sheet.headers) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, headers)) + r" \\",
+        " & ".join(map(_escaped, sheet.headers)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_escaped, row)) + r" \\" for row in body),
+        *(" & ".join(map(_escaped, row)) + r" \\" for row in sheet.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from support import write_run
 
 from rws_cli.errors import UsageError
 from rws_cli.report.compare import print_comparisons
-from rws_cli.report.table import write_tables
+from rws_cli.report.sheets import Strong
+from rws_cli.report.table import Cell, Grid, as_sheet, print_tables, read_grids, write_tables
 
 METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": {"reversals": 0.125, "scale": 1.5}, "measures": {"n": 3.0}}
 
@@ -114,3 +116,25 @@ def test_a_sweep_over_two_benchmarks_has_two_tables(tmp_path: Path) -> None:
     print_comparisons([tmp_path / str(number) for number in range(4)])
     with pytest.raises(UsageError, match="no example in common|another"):
         print_comparisons([tmp_path / "0", write_run(tmp_path / "z", "z", 0, {"other": 1.0})])
+
+
+def test_a_terminal_shows_it_as_comparisons_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sweep(tmp_path, {"title": "Ours", "columns": ["god"], "published": {"R&D_1": {"god": 9}}})
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    print_tables([folder])
+    seen = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "Ours" in seen
+    assert re.search(r"R&D_1 +10\.00 \(\+5\.00 \[\+0\.00, \+10\.00\]\) +9", seen)
+    assert "|" not in seen
+    assert as_sheet(read_grids([folder])[0]).headers == ["", "god", "published"]
+
+
+def test_what_differs_for_sure_is_strong() -> None:
+    cells = [
+        Cell(1.0, 0.5, (0.2, 0.8)), Cell(1.0, 0.5, (-0.2, 0.8)), Cell(1.0, None, (0.2, 0.8)), Cell(0.1, -0.5, (-0.8, -0.2)),
+    ]  # fmt: skip
+    grid = Grid("t", "x", [], ["a", "b", "c", "d"], [("run", cells)])
+    assert [isinstance(cell, Strong) for cell in as_sheet(grid).rows[0]] == [False, True, False, False, True]
