@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; read when torch is imported, here and in processes
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="rws-modules-")  # where transformers keeps remote code
 
