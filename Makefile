@@ -20,7 +20,7 @@ run: $(READY) ## Decode sudoku with the bundled model under Reward-Weighted Samp
 	$(BIN)/rws run
 
 test: $(READY) ## Run the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 lint: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -26,7 +26,10 @@ def plan(config: Config) -> dict[str, int | float | None]:
     search: Any = sampler.search
     decodings = sampler.particles * getattr(search, "sweeps", 1)
     passes = steps * decodings * (2 if sampler.cfg_scale > 0 else 1)
-    tokens = passes * sum(len(prompt) + (task.turn[i] + 1) * sampler.gen_length for i, prompt in task.prompts.items())
+    shadows = sampler.block_length if sampler.schedule.kind == "wino" else 0
+    tokens = passes * sum(
+        len(prompt) + (task.turn[i] + 1) * sampler.gen_length + shadows for i, prompt in task.prompts.items()
+    )
     found = stored_weights(task.prepared.path, config.model.revision)
     weights = found[0] if found else None
     guidance: Any = sampler.guidance

@@ -172,7 +172,7 @@ class RewardGuidance:
     )
     target: str = setting("which logits are scaled: all, or only the proposed token's", choices=("all", "proposed"))
     reward_every: int = setting("steps between reward calls; the last scale holds in between", min=1)
-    floor: float = setting("the least scale that a normalized score can give", above=0.0)
+    floor: float = setting("the least scale", above=0.0)
 
 
 @dataclass

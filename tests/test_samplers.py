@@ -40,6 +40,13 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Pa
     assert ("reward" in described) == (cost["reward_calls"] > 0) or name == "temperature"
 
 
+def test_the_bound_of_wino_counts_shadows() -> None:
+    settings = ["benchmark.limit=1", "sampler.gen_length=36", "sampler.block_length=36"]
+    plain, shadowed = (plan(compose(*settings, *more)) for more in ([], ["sampler=wino", "reward=none"]))
+    name = "tokens through the MDM, at most"
+    assert shadowed[name] == plain[name] + 36 * 36
+
+
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 @pytest.mark.parametrize(
     "settings",

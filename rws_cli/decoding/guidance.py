@@ -6,7 +6,7 @@ likeliest token; it changes which position is surest, and so the order ("rank re
 equals decoding at temperature 1/r.
 
 The paper's full text leaves open how masks are shown to the reward model, how its score is normalized, what form the
-scale takes and which logits it multiplies. Each is an option here; the defaults in conf/sampler/rws.yaml are ours.
+scale takes and which logits it multiplies. Each is an option here; the defaults in conf/guidance/rws.yaml are ours.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def normalize(score: float, how: str, statistics: Statistics) -> float:
 def scale(r: float, settings: RewardGuidance) -> float:
     """What multiplies the logits, always positive and finite.
 
-    identity: r. linear: 1 + λr. exponential: exp(λr). floored: max(floor, r). A normalized score whose form falls to
-    `floor` or below is held there, and any scale at 10^4. A raw score (normalize=none) must give a positive scale by
+    identity: r. linear: 1 + λr. exponential: exp(λr). floored: max(floor, r). Whatever falls below
+    `floor` is held there, and above 10^4 there. A raw score (normalize=none) must give a positive scale by
     itself: a negative one would invert the logits, zero would flatten them.
 
     Raises RunError for a raw score that does not, and for one that is not a number.

@@ -14,7 +14,7 @@ def steering(trace: RowTrace) -> dict[str, Any] | None:
     - scale, temperature: means of r and of 1/r, the temperature that a step with scale r equals.
     - reversals: the share of pairs of open positions whose order the scale turned around.
     - other_sets: the share of steps that committed other positions than a scale of 1 would have.
-    - reversals_by_fill: (pairs, reversals) summed by tenth of the response committed before the step.
+    - reversals_by_fill: (pairs, reversals) summed by the tenth of all commits that came before the step.
     """
     firsts = {step: n for n, step in reversed(list(enumerate(trace.step)))}
     steps = [(n, trace.scale[n], trace.pairs[n], trace.reversals[n], trace.other_set[n]) for n in firsts.values()]

@@ -78,7 +78,7 @@ def win_rate(
 
 
 def _by_god(questions: dict[str, tuple[float, float]]) -> list[Quintile]:
-    """Fifths as equal as can be; equal GODs keep the order of the questions. None where there are fewer than five."""
+    """Fifths as equal as can be; equal GODs keep the order of the questions. None of them where there are fewer than five."""
     ordered = sorted(questions.values(), key=lambda pair: pair[0])
     n = len(ordered)
     if n < QUINTILES:

@@ -98,7 +98,7 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     labels = _labels([members[0].config for members in groups])
     measures = measures_of(runs)
     lines: list[Line] = []
-    p_values: list[float] = []
+    p_values: dict[int, float] = {}  # by line; there is none where nothing is marked
     baseline: dict[str, np.ndarray | None] = {}
     for label, members in zip(labels, groups, strict=True):
         columns = {name: column(members, ids, measure) for name, measure in measures.items()}
@@ -106,7 +106,7 @@ def compare_runs(folders: list[Path]) -> list[Line]:
             baseline = columns
         differences = {name: _difference(columns[name], baseline[name]) for name in measures}
         if lines and (in_accuracy := differences["accuracy"]) is not None:
-            p_values.append(difference_p(in_accuracy))
+            p_values[len(lines)] = difference_p(in_accuracy)
         lines.append(
             Line(
                 label=label,
@@ -123,8 +123,8 @@ def compare_runs(folders: list[Path]) -> list[Line]:
                 folders=[run.folder for run in members],
             )
         )
-    adjusted = [replace(line, p=p) for line, p in zip(lines[1:], holm(p_values), strict=True)]
-    return [*lines[:1], *adjusted]
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [replace(line, p=adjusted.get(n)) for n, line in enumerate(lines)]
 
 
 def by_task(folders: list[Path]) -> list[list[Path]]:
@@ -269,7 +269,10 @@ def print_comparisons(folders: list[Path]) -> None:
             console.print(rich_table(sheet))
 
 
-HOW_COMPARED = "{} examples, paired; differences to the first line with 95 % intervals, and p after Holm's correction"
+HOW_COMPARED = (
+    "{} examples, paired; differences to the first line with 95 % intervals, and p after Holm's correction; "
+    f"GOD is {DEFAULT_GOD}"
+)
 
 
 def comparison_sheets(lines: list[Line]) -> list[Sheet]:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from rws_cli.errors import UsageError
+from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.report.sheets import Sheet, Strong, rich_table
 from rws_cli.report.tables import wide_console
@@ -109,6 +110,8 @@ def read_grid(folders: list[Path]) -> Grid:
     ]
     if judge and any(column.startswith("win_rate") for column in columns):
         notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
+    if "god" in columns:
+        notes.append(f"god is {DEFAULT_GOD}.")
     if spec.get("note"):
         notes.append(str(spec["note"]))
     return Grid(spec.get("title") or task, task, notes, columns, rows)
@@ -145,10 +148,10 @@ def _ratio_interval(line: Line, first: Line) -> tuple[float, float] | None:
 
 
 def _same_answers(line: Line, first: Line) -> float:
-    """The share of answers that have the tokens of the first line's, of runs with the same seed."""
-    same = []
-    for folder, base in zip(line.folders, first.folders, strict=False):
-        theirs = {sample["id"]: sample["tokens"] for sample in read_samples(base)}
+    """The share of answers that have the tokens of the first line's run with the same seed (the first of it, if none)."""
+    same, bases = [], dict(zip(first.seeds, first.folders, strict=True))
+    for folder, seed in zip(line.folders, line.seeds, strict=True):
+        theirs = {sample["id"]: sample["tokens"] for sample in read_samples(bases.get(seed, first.folders[0]))}
         same += [sample["tokens"] == theirs[sample["id"]] for sample in read_samples(folder) if sample["id"] in theirs]
     return sum(same) / len(same)
 

@@ -47,7 +47,8 @@ class Shuffled(Reward):
 
     Drawn from scores that the calibration of a reward model stored for tenths of the fill level, by a random number of
     (seed, example, step): rows stay independent of their batch, and scores keep the law that they have along a
-    decoding, but say nothing of the text they are given to.
+    decoding, but say nothing of the text they are given to. As with any reward, a text that has not changed since the
+    last step keeps its score.
     """
 
     def __init__(self, statistics: str, seed: int) -> None:

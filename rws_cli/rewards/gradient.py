@@ -1,7 +1,8 @@
 """EntRGi (arXiv 2602.05000): the reward's gradient moves the logits, through embeddings mixed by entropy.
 
 At each step the logits z of the masked positions take `steps` steps of Adam against −r. The reward model reads, at a
-masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ), ē the embedding of a token, w = H(q) / log V.
+masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ), ē the embedding of a token, w = H(q) / log V
+of the V tokens that both vocabularies have.
 So what the model is sure of is read softly, what it is unsure of as a token, and gradients always flow through ẽ.
 
 The reward model has a vocabulary of its own: a token of the denoiser stands for the token that is written the same there,

@@ -137,6 +137,24 @@ def test_a_report_of_a_sweep_says_what_compare_says(rws, small: list[str], tmp_p
     assert (tmp_path / "mine.html").exists()
 
 
+def test_a_sweep_that_nothing_marks_is_compared_all_the_same(rws, small: list[str], tmp_path: Path) -> None:
+    what = [
+        "sampler=confidence,random",
+        "reward=none",
+        "benchmark=prompt",
+        "benchmark.text=w1",
+        "benchmark.gen_length=8",
+    ]
+    result = rws("run", "-m", *small[:2], *what)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"random +0 +– +– +– +– +–", result.output)
+    for command in ("compare", "table", "report"):
+        result = rws(command, "outputs/multirun/latest")
+        assert result.exit_code == 0, result.output
+    index = unpacked((tmp_path / "outputs/multirun/v001/report.html").read_text(), "index")
+    assert index["examples"][0][2] == [None, None]
+
+
 def test_runs_of_several_benchmarks_get_a_report_each(rws, small: list[str], tmp_path: Path) -> None:
     sweep = ["run", "-m", *small, "sampler=confidence,random", "benchmark=sudoku,arithmetic", "benchmark.limit=2"]
     assert rws(*sweep, "sampler.tokens_per_step=20").exit_code != 2

@@ -55,7 +55,7 @@ def test_figures_differences_and_published_values(tmp_path: Path) -> None:
     assert default == "| default | 50.0 | – | 5.00 | 50.0 | 12.5 | 3.00 |"
     assert other.startswith("| R&D_1 | 100.0 (+50.0 [+0.0, +100.0]) | 61.5 | 10.00 (+5.00 [+0.00, +10.00]) |")
     assert notes[0].startswith("x, x: 2 examples, seeds 0.")
-    assert notes[1:] == ["Of two."]
+    assert notes[1:] == ["god is god_tokens.", "Of two."]
     rows = rows_of(tmp_path)
     assert [float(rows[name]["accuracy"]) for name in rows] == [0.5, 1.0]
     assert float(rows["R&D_1"]["accuracy_difference"]) == 0.5
@@ -101,6 +101,19 @@ def test_speedup_and_how_many_answers_are_the_same(tmp_path: Path) -> None:
     assert "| R&D_1 | 0.50 | 50.0 | 42.00 (+0.00 [+0.00, +0.00]) |" in markdown
     row = rows_of(tmp_path)["R&D_1"]
     assert [float(row[key]) for key in ("speedup", "same_answers")] == [0.5, 0.5]
+
+
+def test_answers_are_compared_with_those_of_the_same_seed(tmp_path: Path) -> None:
+    """The lines list their runs in other orders of seeds; seed 0 gives the tokens of a, seed 1 those of b."""
+    runs = [
+        write_run(tmp_path / str(n), sampler, seed, {"a": float(seed), "b": 0.5})
+        for n, (sampler, seed) in enumerate([("default", 0), ("default", 1), ("other", 1), ("other", 0)])
+    ]
+    for run in runs:
+        config = json.loads((run / "manifest.json").read_text())["config"]
+        edit(run / "manifest.json", config=config | {"table": {"title": "", "columns": ["same_answers"]}})
+    write_tables(runs)
+    assert float(rows_of(tmp_path / "0")["other"]["same_answers"]) == 1.0
 
 
 def test_a_sweep_over_two_benchmarks_has_two_tables(tmp_path: Path) -> None:
