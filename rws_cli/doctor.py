@@ -13,10 +13,10 @@ from rws_cli.errors import UsageError
 from rws_cli.models.base import pick_device, pick_dtype
 from rws_cli.models.checkpoint import locate, stored_weights
 from rws_cli.models.sharded import rank_count
-from rws_cli.ranks import each
 from rws_cli.runs.manifest import versions
 from rws_cli.schema import Checkpoint, Config
 from rws_cli.task import prepare
+from rws_cli.workers.ranks import each
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes a weight, where quantized."""

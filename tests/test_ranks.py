@@ -19,14 +19,14 @@ from split_models import llada_variants, logits, split
 from support import make_settings, samples_of, save_reward
 from test_workers import RUN, kill_a_worker, when_decoding
 
-from rws_cli import ranks
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.config import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models import load_model
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
-from rws_cli.ranks import InStep, Ranks, ShortOfMemoryError, agreed, each
-from rws_cli.workers import TRIES, Worker
+from rws_cli.workers import ranks
+from rws_cli.workers.base import TRIES, Worker
+from rws_cli.workers.ranks import InStep, Ranks, ShortOfMemoryError, agreed, each
 
 
 @pytest.fixture

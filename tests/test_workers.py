@@ -18,7 +18,8 @@ from support import samples_of
 
 from rws_cli.config import compose
 from rws_cli.errors import RunError
-from rws_cli.workers import TRIES, Processes, Worker, placed, share
+from rws_cli.workers.base import TRIES, Worker, placed
+from rws_cli.workers.processes import Processes, share
 
 RUN = Path("sudoku/small-rws/v001")
 

@@ -59,7 +59,7 @@ ELSEWHERE = {
 }  # fmt: skip
 """The file that implements a kind, from rws_cli/, where it has none of its own name in its folder."""
 FOLDERS = {"model": "models", "reward": "rewards", "benchmark": "benchmarks", "judge": "judges"}
-BACKENDS = {"ray": "ray_workers", "tensor_parallel": "ranks"}
+BACKENDS = {"processes": "workers/processes", "ray": "workers/cluster", "tensor_parallel": "workers/ranks"}
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _code(group: str, values: Any) -> list[str]:
         modules = [metric["module"] for metric in values["metric"].values()]
         return _files(f"metrics/modules/{module}/{module}" for module in modules)
     if group == "runtime":
-        return _files([BACKENDS.get(values["runtime"]["backend"], "workers")])
+        return _files([BACKENDS.get(values["runtime"]["backend"], "workers/__init__")])
     if group in FOLDERS:
         kind = values[group]["kind"]
         return _files([ELSEWHERE.get(group, {}).get(kind, f"{FOLDERS[group]}/{kind}")])

@@ -15,7 +15,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.report.progress import Progress
 from rws_cli.schema import Config
 from rws_cli.task import load, prepare, sources
-from rws_cli.workers import TRIES, placed
+from rws_cli.workers.base import TRIES, placed
 
 REACH_SECONDS = 10.0
 

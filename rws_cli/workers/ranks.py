@@ -25,7 +25,7 @@ from rws_cli.models.sharded import Rank, joined, rank_count
 from rws_cli.report.progress import Progress
 from rws_cli.schema import Config
 from rws_cli.task import load, prepare, sources
-from rws_cli.workers import Worker, cause, count_try, ignore_signals, placed, started
+from rws_cli.workers.base import Worker, cause, count_try, ignore_signals, placed, started
 
 HANG_SECONDS = 1800.0
 """Without a step of any rank, or between the first and the last to be ready. The slowest step that we know of, LLaDA-8B
@@ -57,7 +57,7 @@ class InStep(Answerer):
 
 
 def serve(config: Config, connection: Connection, rank: Rank) -> None:
-    """A rank's process, as workers.serve; what it cannot decide without the others it leaves to the run's process."""
+    """A rank's process, as processes.serve; what it cannot decide without the others it leaves to the run's process."""
     ignore_signals()
     silence(rank)
     try:

@@ -1,73 +1,24 @@
-"""Who decodes a run's batches: this process, several on the devices of this machine, with a copy of the model each or one
-among them (ranks.py), or a Ray cluster.
-
-Examples are independent of each other, so it is all the same to the samples.
-"""
+"""Several processes on the devices of this machine, each with a copy of the model."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import classifiers
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.progress import Progress
 from rws_cli.schema import Config
-from rws_cli.task import Task, load, prepare, sources
+from rws_cli.task import load, prepare, sources
+from rws_cli.workers.base import Worker, cause, count_try, ignore_signals, placed, started
 
 MOST_WITHOUT_GPU = 4
 """Processes where there is no GPU and the user names no number."""
-TRIES = 3
-"""Workers that a batch may take with it before the run gives up."""
-
-
-class Workers(Protocol):
-    """count: batches decoded at once. sources: of the weights that they loaded, for the manifest."""
-
-    count: int
-    sources: dict[str, Any]
-
-    def listen(self, progress: Progress) -> None:
-        """Tell the user through this how it goes."""
-
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
-        """What became of each batch, in the order in which they are done."""
-
-
-class Here:
-    """This process alone."""
-
-    count = 1
-
-    def __init__(self, answerer: Answerer, sources: dict[str, Any]) -> None:
-        self.answerer, self.sources = answerer, sources
-
-    def listen(self, progress: Progress) -> None:
-        self.answerer.say = progress.say
-        self.answerer.on_step = lambda committed, traces: progress.step(committed)
-
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
-        return map(self.answerer, batches)
-
-
-def placed(config: Config, device: str, threads: int) -> Config:
-    """The configuration of a worker: model and rewards on its device, unless the user placed them elsewhere."""
-    config = deepcopy(config)
-    for node in (config.model, *classifiers(config.reward).values()):
-        if node.device == "auto":
-            node.device = device
-    config.runtime.threads = config.runtime.threads or threads
-    return config
 
 
 def share(config: Config) -> list[Config]:
@@ -78,12 +29,6 @@ def share(config: Config) -> list[Config]:
     count = config.runtime.workers or gpus or min(MOST_WITHOUT_GPU, os.cpu_count() or 1)
     threads = max(1, (os.cpu_count() or 1) // count)
     return [placed(config, f"cuda:{n % gpus}" if gpus else "cpu", threads) for n in range(count)]
-
-
-def ignore_signals() -> None:
-    """In a worker: the run's process decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def serve(config: Config, connection: Connection) -> None:
@@ -100,26 +45,6 @@ def serve(config: Config, connection: Connection) -> None:
         connection.send(("failed", error))
     except (EOFError, BrokenPipeError):  # the run's process is gone
         pass
-
-
-@dataclass
-class Worker:
-    """A process, the line to it, and the batch that it has in hand."""
-
-    config: Config
-    process: Any
-    connection: Connection
-    batch: list[Example] | None = None
-
-
-def started(config: Config, serve: Callable[..., None], *more: Any) -> Worker:
-    """A new process that serves, with its configuration, its end of the line, and what more it is given."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(config, theirs, *more), daemon=True)
-    process.start()
-    theirs.close()  # so that its end shows here
-    return Worker(config, process, ours)
 
 
 class Processes:
@@ -195,42 +120,3 @@ class Processes:
         for worker in self.workers:
             worker.process.kill()  # what they have in hand is not wanted any more
             worker.process.join()
-
-
-def count_try(tries: dict[str, int], batch: list[Example], why: str) -> None:
-    """A batch took a worker with it. Raises RunError if it has taken too many."""
-    first = batch[0].id
-    tries[first] = tries.get(first, 0) + 1
-    if tries[first] == TRIES:
-        raise RunError(
-            f"{TRIES} workers ended over the batch that begins with example {first}, the last by {why}: out of memory? "
-            "Set a smaller runtime.batch_size or fewer runtime.workers."
-        )
-
-
-def cause(worker: Worker) -> str:
-    """How a process that died did."""
-    worker.process.join(10)
-    code = worker.process.exitcode
-    return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-
-
-@contextmanager
-def open_workers(config: Config, task: Task) -> Iterator[Workers]:
-    """The workers that the configuration asks for, with their weights loaded. Raises UsageError as loading does."""
-    if config.runtime.backend == "here":
-        parts = load(config, task)
-        yield Here(Answerer(config, task, parts), sources(config, task, parts))
-    elif config.runtime.backend == "ray":
-        from rws_cli.ray_workers import open_cluster
-
-        with open_cluster(config) as cluster:
-            yield cluster
-    else:
-        from rws_cli.ranks import Ranks
-
-        group = Ranks(config) if config.runtime.backend == "tensor_parallel" else Processes(config)
-        try:
-            yield group
-        finally:
-            group.close()
