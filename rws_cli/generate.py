@@ -64,15 +64,15 @@ def watch(generation: Generation) -> dict[str, Any]:
     from rich.console import Console
     from rich.live import Live
 
-    from rws_cli.report.replay import picture
+    from rws_cli.report.replay import Picture
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="visible") as live:
 
         def look(committed: int, traces: list[RowTrace]) -> None:
             scene = generation.so_far(traces[0])
-            live.update(picture(scene, len(scene.story.steps)), refresh=True)
+            live.update(Picture(scene, len(scene.story.steps)), refresh=True)
 
         generated = generation(look)
         scene = generation.ended(generated)
-        live.update(picture(scene, len(scene.story.steps)), refresh=True)
+        live.update(Picture(scene, len(scene.story.steps), whole=True), refresh=True)
     return generated

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.style import Style
 from rich.text import Text
@@ -70,14 +70,43 @@ def outcome(sample: dict[str, Any]) -> str:
     return " · ".join([*parts, *([] if god is None else [f"GOD {god:.2f}"])])
 
 
-def picture(scene: Scene, n: int, by_confidence: bool = False, keys: str = "") -> RenderableType:
-    """A scene after its first n steps."""
-    story = scene.story
-    head = Text(visible(scene.title), style="bold")
-    if scene.outcome and n == len(story.steps):
-        head.append(f" · {scene.outcome}", style="default")
-    lines = [head, _prompt(scene.prompt), Text(), tokens(story, n, by_confidence), Text(), status(story, n)]
-    return Group(*lines, *([Text(keys, style="dim")] if keys else []))
+@dataclass(frozen=True)
+class Picture:
+    """A scene after its first n steps. whole: all of a long answer; else as much of it as the terminal has lines for,
+    around what is new."""
+
+    scene: Scene
+    n: int
+    by_confidence: bool = False
+    keys: str = ""
+    whole: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        story = self.scene.story
+        head = Text(visible(self.scene.title), style="bold")
+        if self.scene.outcome and self.n == len(story.steps):
+            head.append(f" · {self.scene.outcome}", style="default")
+        above = [head, _prompt(self.scene.prompt), Text()]
+        below = [Text(), status(story, self.n), *([Text(self.keys, style="dim")] if self.keys else [])]
+        lines = list(tokens(story, self.n, self.by_confidence).wrap(console, options.max_width))
+        if not self.whole:
+            taken = sum(len(text.wrap(console, options.max_width)) for text in (*above, *below))
+            lines = window(lines, max(3, console.height - taken - 1))
+        yield from (*above, *lines, *below)
+
+
+def window(lines: list[Text], room: int) -> list[Text]:
+    """So many of the lines, with the first that has something new in their middle; dots stand for what is left out."""
+    if len(lines) <= room:
+        return lines
+    new = next((n for n, line in enumerate(lines) if any("underline" in str(span.style) for span in line.spans)), 0)
+    start = min(max(0, new - room // 2), len(lines) - room)
+    shown = lines[start : start + room]
+    if start:
+        shown[0] = Text("⋮", style="dim")
+    if start + room < len(lines):
+        shown[-1] = Text("⋮", style="dim")
+    return shown
 
 
 def _prompt(prompt: str, lines: int = 4) -> Text:
@@ -185,8 +214,8 @@ class Player:
         elif key in ("q", "\x1b", "\x03"):
             self.ended = True
 
-    def picture(self) -> RenderableType:
-        return picture(self.scene, self.n, self.by_confidence, KEYS)
+    def picture(self) -> Picture:
+        return Picture(self.scene, self.n, self.by_confidence, KEYS)
 
 
 def play(found: list[Scene], start: int, console: Console) -> None:
@@ -204,7 +233,7 @@ def play(found: list[Scene], start: int, console: Console) -> None:
                 player.press(key)
             live.update(player.picture(), refresh=True)
     if read is not None:
-        console.print(picture(player.scene, player.n, player.by_confidence))
+        console.print(Picture(player.scene, player.n, player.by_confidence, whole=True))
 
 
 def _wait(player: Player) -> str | None:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 
-from rws_cli.report.replay import Player, Scene, curve, picture
+from rws_cli.report.replay import Picture, Player, Scene, curve, window
 from rws_cli.report.story import Commit, Step, Story
 
 STORY = Story(
@@ -34,7 +36,7 @@ STORY = Story(
 def shown(n: int, **options: bool) -> str:
     console = Console(width=80, highlight=False)
     with console.capture() as capture:
-        console.print(picture(Scene(STORY, "run", "a prompt\n" * 9, "right"), n, **options))
+        console.print(Picture(Scene(STORY, "run", "a prompt\n" * 9, "right"), n, **options))
     return capture.get()
 
 
@@ -46,6 +48,25 @@ def test_masks_fill_in_and_are_masked_again() -> None:
     assert "step 2 of 4 · 3 of 4 tokens · confidence 0.400" in lines[2]
     assert "reward 1.500 scale 1.600 ▁█" in lines[2]
     assert "\x1b[2J" not in shown(2, by_confidence=True)
+
+
+def test_a_long_answer_is_shown_around_what_is_new() -> None:
+    lines = [Text(f"line {n}", style="underline" if n == 50 else "") for n in range(100)]
+    lines[50].append("new", style=Style(underline=True))
+    seen = [line.plain for line in window(lines, 7)]
+    assert seen == ["⋮", "line 48", "line 49", "line 50new", "line 51", "line 52", "⋮"]
+    assert [line.plain for line in window(lines[:3], 7)] == ["line 0", "line 1", "line 2"]
+    assert [line.plain for line in window(lines[:9], 3)] == ["line 0", "line 1", "⋮"]
+    story = Story("x", 2000, 2000, [Step(0, committed=[Commit(n, "ab ", 0.5) for n in range(2000)])])
+    console = Console(width=80, height=24, force_terminal=True, color_system=None)
+    for whole, most in ((False, 24), (True, 100)):
+        with console.capture() as capture:
+            console.print(Picture(Scene(story, "run", "a prompt"), 1, keys="keys", whole=whole))
+        seen = capture.get().splitlines()
+        assert seen[0] == "run"
+        assert seen[-1] == "keys"
+        assert len(seen) <= most
+        assert (len(seen) > 24) == whole
 
 
 def test_a_curve_goes_from_its_least_to_its_greatest() -> None:

@@ -426,5 +426,9 @@
     }
   }
 
-  start();
+  start().catch((error) => {
+    const old = typeof DecompressionStream === "undefined" ? "This browser is too old to open the examples" : error;
+    $("examples").append(make("p", { class: "note", text: `The examples cannot be shown: ${old}.` }));
+    throw error;
+  });
 })();
