@@ -31,7 +31,7 @@ def photograph(report: Path, example: int, step: int) -> Image.Image:
         shots = [page.screenshot()]
         page.locator("#table tbody button").nth(example).click()
         page.locator("#step").fill(str(step))
-        page.locator("#color").focus()
+        page.evaluate("document.activeElement.blur()")
         page.locator("#replay").evaluate("e => e.scrollIntoView()")
         shots.append(page.screenshot())
         browser.close()

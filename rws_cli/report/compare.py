@@ -13,7 +13,7 @@ from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.metrics.win_rate import WinRate, win_rate
 from rws_cli.report.sheets import Sheet, Strong, rich_table
-from rws_cli.report.tables import number, shown, wide_console
+from rws_cli.report.tables import number, shown, signed_number, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
 
@@ -327,9 +327,9 @@ def _signed(line: Line, name: str, factor: float, form: str) -> str | Strong:
     interval, difference = line.interval[name], line.difference[name]
     if difference is None:
         return "–"
-    signed = format(factor * difference, "+" + form)
+    signed = signed_number(factor * difference, form)
     if interval is None:
         return signed
-    low, high = (format(factor * bound, "+" + form) for bound in interval)
+    low, high = (signed_number(factor * bound, form) for bound in interval)
     said = f"{signed} [{low}, {high}]"
     return Strong(said) if interval[0] > 0 or interval[1] < 0 else said

@@ -13,7 +13,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.report.sheets import Sheet, Strong, rich_table
-from rws_cli.report.tables import wide_console
+from rws_cli.report.tables import signed_number, wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.runs.records import read_samples
 
@@ -183,15 +183,14 @@ def _header(column: str) -> str:
 def _shown(column: str, cell: Cell) -> str:
     if cell.value is None:
         return "–"
-    factor, digits = _factor(column), 1 if column.startswith(PERCENT) else 2
-    value = f"{factor * cell.value:,.{digits}f}"
-    within = ""
+    factor, form = _factor(column), ",.1f" if column.startswith(PERCENT) else ",.2f"
+    value, within = format(factor * cell.value, form), ""
     if cell.interval:
-        sign = "+" if cell.difference is not None else ""
-        within = "[" + ", ".join(f"{factor * bound:{sign},.{digits}f}" for bound in cell.interval) + "]"
+        told = format if cell.difference is None else signed_number
+        within = "[" + ", ".join(told(factor * bound, form) for bound in cell.interval) + "]"
     if cell.difference is None:
         return f"{value} {within}".strip()
-    return f"{value} ({factor * cell.difference:+,.{digits}f} {within})".replace(" )", ")")
+    return f"{value} ({signed_number(factor * cell.difference, form)} {within})".replace(" )", ")")
 
 
 def _published(cell: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ if TYPE_CHECKING:  # it imports torch, which tables do without
 
 def number(value: float | int | None, form: str = ",.3f") -> str:
     return "–" if value is None else format(value, form)
+
+
+def signed_number(value: float, form: str) -> str:
+    """With its sign; what rounds to nothing is not below it."""
+    return re.sub(r"^-(0\.?0*)$", r"+\1", format(value, "+" + form))
 
 
 def wide_console() -> Console:

@@ -13,6 +13,7 @@ from support import write_run
 from rws_cli.errors import UsageError
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.compare import compare_runs
+from rws_cli.report.tables import signed_number
 
 
 def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
@@ -101,3 +102,9 @@ def test_lines_have_corrected_p_values(tmp_path: Path) -> None:
         write_run(tmp_path / "2", "random", 0, dict.fromkeys(names, 0.0)),
     ]
     assert [line.p for line in compare_runs(runs)] == [None, 1.0, pytest.approx(2 * 2 / 2**8)]
+
+
+def test_what_rounds_to_nothing_has_a_plus() -> None:
+    told = [signed_number(value, ",.2f") for value in (-0.004, 0.0, -0.006, 1234.5, -1234.5)]
+    assert told == ["+0.00", "+0.00", "-0.01", "+1,234.50", "-1,234.50"]
+    assert signed_number(-0.4, ".0f") == "+0"
