@@ -42,7 +42,6 @@ SNIPPET = 160
 def page(shown: list[Shown], lines: list[Line]) -> str:
     """The HTML of a report on runs of one benchmark and model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     config, examples = shown[0].config, examples_of(shown)
     packed, told = pack(shown, examples)
@@ -75,11 +74,11 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         grid=read_grid([run.folder for run in shown]) if lines and config.get("table") else None,
         as_sheet=as_sheet,
         costs=costs(shown),
-        figures=[(name, title, Markup(svg(name, shown, examples[0]))) for name, title in figures],
+        figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
         differing=differing(shown),
         settings=[(run, as_yaml(run.config), as_yaml(origin(run))) for run in shown],
-        style=Markup((PAGE / "page.css").read_text()),
-        script=Markup(script),
+        style=(PAGE / "page.css").read_text(),
+        script=script,
         digest=digest,
         packed={"index": squeezed(index), **packed},
     )

@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
-from rws_cli.report.figures import by_step, heat
+from rws_cli.report.figures import FIGURES, by_step, heat, svg
 from rws_cli.report.shown import read_shown
 from rws_cli.report.tables import number
 
@@ -220,6 +222,17 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
         result = rws("report", run, *wrong)
         assert result.exit_code == 2
         assert said in " ".join(result.output.split())
+
+
+def test_labels_are_letters_in_figures(rws, small: list[str], tmp_path: Path) -> None:
+    assert rws("run", *small).exit_code == 0
+    (run,), _ = read_shown([tmp_path / "outputs/sudoku/small-rws/v001"])
+    for name in FIGURES:
+        drawn = svg(name, [replace(run, label=EVIL), replace(run, label="$\\frac{1}$")], run.samples[0]["id"])
+        assert "<script" not in drawn
+        assert "<img" not in drawn
+        assert "$\\frac{1}$" in drawn
+        ElementTree.fromstring(drawn)  # and it is well formed
 
 
 def test_averages_by_hand(rws, small: list[str], tmp_path: Path) -> None:
