@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 
 
+DECODE, LOOK, COMPARE, RECORDS, THERE = "Decode", "Look", "Compare", "Records", "What there is"
+"""The parts of the help."""
 JUDGING = ("judge", "trust_remote_code", "pins.")
 """What a judge's settings start with."""
 
@@ -65,7 +67,7 @@ def _complete(incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[OVERRIDES]...",
+        metavar="OVERRIDES",
         help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
         autocompletion=_complete,
     ),
@@ -84,6 +86,7 @@ def main(
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     epilog="Examples: rws run · rws run sampler=confidence benchmark=arithmetic · rws run -m sampler=rws,random seed=0,1",
+    rich_help_panel=DECODE,
 )
 def run(
     overrides: Overrides = None,
@@ -122,7 +125,7 @@ def run(
             hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, sweep, write_sweep)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, rich_help_panel=DECODE)
 def calibrate(
     overrides: Overrides = None,
 ) -> None:
@@ -133,7 +136,7 @@ def calibrate(
         hydra_bridge.launch(hydra_bridge.calibrate_task, overrides or [])
 
 
-@app.command(name="list")
+@app.command(name="list", rich_help_panel=THERE)
 def list_(
     group: Annotated[
         str | None,
@@ -166,7 +169,7 @@ def list_(
                 typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")
 
 
-@app.command()
+@app.command(rich_help_panel=THERE)
 def doctor(overrides: Overrides = None) -> None:
     """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""
     with one_sentence():
@@ -180,7 +183,7 @@ def doctor(overrides: Overrides = None) -> None:
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, finished or running.")]) -> None:
     """Summary of a run."""
     with one_sentence():
@@ -190,9 +193,9 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, f
         print_run(find_run(run))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or a sweep's folder.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or a sweep's folder.")],
     out: Annotated[
         str | None, typer.Option(help="Where to write; report.html in the first folder if not given.")
     ] = None,
@@ -218,11 +221,12 @@ def report(
             typer.echo(shown(path))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     example: Annotated[
-        str | None, typer.Argument(help="An example's id, or its number from 0; the first if not given.")
+        str | None,
+        typer.Argument(metavar="EXAMPLE", help="An example's id, or its number from 0; the first if not given."),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="A line a step, as where there is no terminal.")] = False,
 ) -> None:
@@ -240,9 +244,9 @@ def replay(
             play(found, start, console)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True}, rich_help_panel=DECODE)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to answer; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to answer; - reads it from standard input.")],
     overrides: Overrides = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The answer, its trace and the configuration as JSON.")
@@ -265,12 +269,12 @@ def generate(
             typer.echo(generation()["sample"]["answer"])
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDS)
 def mark(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDES]...", help="Settings of the benchmark: benchmark.key=value"),
+        typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value"),
     ] = None,
 ) -> None:
     """Mark a run's answers again, without decoding."""
@@ -285,12 +289,12 @@ def mark(
         typer.echo(f"{changed} marks changed")
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDS)
 def measure(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDES]...", help="Metrics and their settings: metric=[length,diversity]"),
+        typer.Argument(metavar="OVERRIDES", help="Metrics and their settings: metric=[length,diversity]"),
     ] = None,
 ) -> None:
     """Measure a run's answers with more metrics, without decoding."""
@@ -304,7 +308,7 @@ def measure(
         print_run(folder)
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDS)
 def push(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face hub, or ./a/folder.")],
@@ -318,9 +322,9 @@ def push(
         typer.echo(push_run(find_run(run), to, public))
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or a sweep's folder.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or a sweep's folder.")],
 ) -> None:
     """Runs side by side, paired by example, with intervals of the difference to the first."""
     with one_sentence():
@@ -333,11 +337,9 @@ def compare(
         print_comparisons(folders)
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def table(
-    folders: Annotated[
-        list[str], typer.Argument(metavar="FOLDER...", help="A sweep's folder; or several run folders.")
-    ],
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder; or several run folders.")],
 ) -> None:
     """A sweep as a table, here and as table.md, table.csv and table.tex in the first folder; Markdown in a pipe."""
     with one_sentence():
@@ -346,11 +348,9 @@ def table(
         print_tables(folders)
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def pareto(
-    folders: Annotated[
-        list[str], typer.Argument(metavar="FOLDER...", help="A sweep's folder; or several run folders.")
-    ],
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder; or several run folders.")],
     against: Annotated[
         str, typer.Option(help="The sampler that others are compared with at equal cost.")
     ] = "best_of_n",
@@ -362,7 +362,7 @@ def pareto(
         typer.echo(write_pareto(folders, against))
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def judge(
     arguments: Annotated[
         list[str],
@@ -392,7 +392,7 @@ def judge(
         print_comparisons(folders)
 
 
-@app.command()
+@app.command(rich_help_panel=DECODE)
 def corpus(
     arguments: Annotated[
         list[str],

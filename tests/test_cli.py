@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -318,3 +319,14 @@ def test_every_benchmark_runs_on_the_real_files(
     assert first_turns == [f"{benchmark}-{n}" for n in range(3)]
     assert all(is_open or sample["mark"]["extractor"] for sample in samples)
     assert json.loads((run / "metrics.json").read_text())["accuracy"] == (None if is_open else 0)
+
+
+def test_a_terminal_is_told_how_to_go_on(rws, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rws("run", "-m", *small, "seed=0,1").exit_code == 0
+    assert rws("show", "outputs/multirun/v001/1").output.splitlines()[-1] == "outputs/multirun/v001/1"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    run = "outputs/multirun/v001/1"
+    assert f"rws report {run} · rws replay {run}" in re.sub(r"\x1b\[[0-9;]*m", "", rws("show", run).output)
+    again = re.sub(r"\x1b\[[0-9;]*m", "", rws("run", "--resume", "outputs/multirun/v001").output)
+    assert "rws report outputs/multirun/v001 · rws replay outputs/multirun/v001/0" in again

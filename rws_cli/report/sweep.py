@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rws_cli.config import check
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.compare import by_task, judge_runs, print_comparisons
-from rws_cli.report.tables import shown, wide_console
+from rws_cli.report.tables import print_hint, shown, wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.schema import NoJudge
 
@@ -64,3 +64,4 @@ def write_sweep(folder: Path) -> None:
         except UsageError as error:
             console.print(f"Not compared: {error}")
     console.print(shown(folder), soft_wrap=True)
+    print_hint(console, folder)

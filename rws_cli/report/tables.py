@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rws_cli.metrics.summary import summarize
-from rws_cli.runs.folder import read_json
+from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
 from rws_cli.schema import Config
 
@@ -102,6 +102,15 @@ def print_run(folder: Path) -> None:
             table.add_row("error", manifest["error"])
     console.print(table)
     console.print(f"{shown(folder)}", soft_wrap=True)
+    print_hint(console, folder)
+
+
+def print_hint(console: Console, folder: Path) -> None:
+    """On a terminal, how to go on from a run or a sweep; for scripts its path is the last line."""
+    if console.is_terminal:
+        run = find_runs(str(folder))[0]
+        how = f"rws report {shown(folder)} · rws replay {shown(run)}"
+        console.print(f"[dim]{escape(how)}[/dim]", soft_wrap=True)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
