@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 END = "∎"
@@ -73,8 +73,10 @@ class Story:
     @cached_property
     def end(self) -> str | None:
         """The text of the token that ended the answer, if one did."""
-        place = self.states[-1][self.length] if self.finished and self.length < self.positions else None
-        return place[1].text if place else None
+        if not self.finished:
+            return None
+        found = [c.text for step in self.steps for c in step.committed if c.position == self.length]
+        return found[-1] if found else None
 
     def shown(self, commit: Commit) -> str:
         """A token's text as it is shown: on one line, and end tokens as one sign."""
@@ -110,6 +112,7 @@ def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> 
     return Story(row["id"], positions, sample.get("length", positions), steps, finished)
 
 
+@lru_cache(1 << 16)
 def visible(text: str) -> str:
     """Text as it can be shown on one line: line breaks and tabs as signs, and no control character that a terminal or
     a page would obey."""
