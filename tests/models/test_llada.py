@@ -143,6 +143,21 @@ def test_missing_pieces_are_named(tmp_path: Path, llada_folder: Path) -> None:
     (bare / "model-00001-of-00002.safetensors").write_bytes(b"broken")
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_model(make_settings("llada", bare, mask_token_id=2, chat_template=False))
+    (bare / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(UsageError, match="model-00001-of-00002.safetensors"):
+        load_model(make_settings("llada", bare, mask_token_id=2, chat_template=False))
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", "sequential"])
+def test_a_checkpoint_spread_by_a_device_map_is_the_same(llada_folder: Path, device_map: str) -> None:
+    tokens = torch.randint(6, 48, (2, 12), generator=torch.Generator().manual_seed(0))
+    wanted = torch.ones_like(tokens, dtype=torch.bool)
+    settings = [make_settings("llada", llada_folder, device_map=spread) for spread in (None, device_map)]
+    with torch.inference_mode():
+        whole, spread = (load_model(one).logits(tokens, wanted, wanted) for one in settings)
+    assert torch.equal(whole, spread)
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load_model(make_settings("llada", llada_folder, device_map="nowhere"))
 
 
 def test_the_real_config_translates() -> None:
