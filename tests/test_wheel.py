@@ -34,6 +34,8 @@ def test_rws_run_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     output = python("-m", "rws_cli", "run", "benchmark.limit=2", "sampler.tokens_per_step=6")
     assert "mean reward" in output
     assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "metrics.json").exists()
+    python("-m", "rws_cli", "report", "outputs/sudoku/tiny-rws")
+    assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "report.html").exists()
     parts = ("sampler=pc", "guidance=rws", "search=best_of_n", "sampler.temperature=1", "sampler.search.particles=2")
     assert "mean reward" in python("-m", "rws_cli", "run", *parts, "benchmark.limit=1", "sampler.tokens_per_step=12")
     assert "left_to_right" in python("-m", "rws_cli", "list", "sampler")
