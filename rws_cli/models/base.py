@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.benchmarks.base import messages
-from rws_cli.errors import UsageError
+from rws_cli.errors import UsageError, out_of_memory
 from rws_cli.models.checkpoint import locate, read_config
 from rws_cli.models.sharded import split_among
 from rws_cli.schema import ClassifierReward, Model
@@ -132,11 +132,18 @@ def prepare(settings: Model, family: Family) -> Prepared:
 
 
 def load(settings: Model, family: Family, prepared: Prepared, ranks: int = 1) -> Denoiser:
-    """Load the weights of a prepared checkpoint, or this rank's part of them. Raises UsageError if they do not fit."""
+    """Load the weights of a prepared checkpoint, or this rank's part of them. Raises UsageError if they do not fit, or do
+    not run in as few bits as they should."""
     arguments = prepared.arguments | split_among(ranks)
     model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **arguments)
     denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device, shift=family.shift)
-    check_bidirectional(denoiser)
+    try:
+        check_bidirectional(denoiser)
+    except RuntimeError as error:
+        if settings.quantization == "none" or out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"model.quantization={settings.quantization} does not run on {device}: {reason}") from error
     return denoiser
 
 

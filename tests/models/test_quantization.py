@@ -13,7 +13,7 @@ from support import make_settings, samples_of
 
 from rws_cli.config import compose
 from rws_cli.errors import UsageError
-from rws_cli.models import load_model
+from rws_cli.models import base, load_model
 from rws_cli.models.base import load_weights
 
 
@@ -23,6 +23,20 @@ def test_without_bitsandbytes_it_is_one_sentence(llada_folder: Path, monkeypatch
         UsageError, match=r"model\.quantization=4bit needs bitsandbytes: pip install 'rws\[quantized\]'"
     ):
         load_model(make_settings("llada", llada_folder, quantization="4bit"))
+
+
+def test_weights_that_do_not_run_in_few_bits_are_said(llada_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some kernels take no layer as narrow as this one."""
+    pytest.importorskip("bitsandbytes")
+
+    def narrow(denoiser: Any) -> None:
+        raise RuntimeError("K must be a multiple\nof 64")
+
+    monkeypatch.setattr(base, "check_bidirectional", narrow)
+    with pytest.raises(UsageError, match=r"model\.quantization=8bit does not run on cpu: K must be a multiple of 64"):
+        load_model(make_settings("llada", llada_folder, quantization="8bit"))
+    with pytest.raises(RuntimeError):
+        load_model(make_settings("llada", llada_folder))
 
 
 def test_it_is_placed_while_it_is_quantized(llada_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
