@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +237,7 @@ def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
         "history": samples[0].get("history", []),
         "reference": samples[0]["reference"],
         "answers": [s["answer"] for s in samples],
-        "read": [(s["mark"] or {}).get("extracted", "") for s in samples],
+        "read": [textwrap.shorten((s["mark"] or {}).get("extracted", ""), 80, placeholder="…") for s in samples],
     }
 
 

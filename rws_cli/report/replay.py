@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
-from rws_cli.report.story import Story, tell, visible
+from rws_cli.report.story import BREAK, Story, tell, visible
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples, read_trace
 
@@ -128,9 +128,8 @@ def tokens(story: Story, n: int, by_confidence: bool = False) -> Text:
         else:
             color = mixed(STEPS, step / max(1, len(story.steps) - 1))
         back = "#{:02x}{:02x}{:02x}".format(*color)
-        text.append(story.shown(commit), style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
-        if commit.text.endswith("\n"):
-            text.append("\n")
+        told = story.shown(commit).replace(BREAK, BREAK + "\n")
+        text.append(told, style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
     return text
 
 

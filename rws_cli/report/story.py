@@ -9,6 +9,8 @@ from typing import Any
 
 END = "∎"
 """Stands for an end token and all that comes behind it."""
+BREAK = "⏎"
+"""Stands for a line break."""
 
 
 @dataclass(frozen=True)
@@ -116,5 +118,5 @@ def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> 
 def visible(text: str) -> str:
     """Text as it can be shown on one line: line breaks and tabs as signs, and no control character that a terminal or
     a page would obey."""
-    signs = {"\n": "⏎", "\r": "", "\t": "⇥"}
+    signs = {"\n": BREAK, "\r": "", "\t": "⇥"}
     return "".join(signs.get(c, c) if c in signs else c if c.isprintable() or c == " " else "�" for c in text)

@@ -69,6 +69,15 @@ def test_a_long_answer_is_shown_around_what_is_new() -> None:
         assert (len(seen) > 24) == whole
 
 
+def test_lines_of_an_answer_are_lines_on_the_screen() -> None:
+    words = ["def f():", "\n    ", "return 1", "\n\n", "f()"]
+    story = Story("x", 5, 5, [Step(0, committed=[Commit(n, word, 0.9) for n, word in enumerate(words)])])
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(Picture(Scene(story, "run", ""), 1, whole=True))
+    assert [line.rstrip() for line in capture.get().splitlines()[3:7]] == ["def f():⏎", "    return 1⏎", "⏎", "f()"]
+
+
 def test_a_curve_goes_from_its_least_to_its_greatest() -> None:
     assert curve([1.0, None, 3.0, 2.0]) == "▁█▅"
     assert curve([2.0, 2.0]) == "▄▄"

@@ -295,7 +295,6 @@
 
     build(strip) {
       strip.spans = Array.from({ length: strip.story.positions }, () => make("span"));
-      strip.breaks = strip.spans.map(() => make("br", { hidden: "" }));
       strip.now = make("p", { class: "now" });
       const name = make("h4", { text: strip.label });
       if (strip.color) {
@@ -304,7 +303,7 @@
         name.prepend(dot, " ");
         name.append(make("span", { class: strip.verdict.startsWith(" · wrong") ? "wrong" : "right", text: strip.verdict }), strip.figures);
       }
-      return make("div", { class: "strip" }, name, strip.now, make("div", { class: "tokens" }, ...strip.spans.flatMap((span, n) => [span, strip.breaks[n]])));
+      return make("div", { class: "strip" }, name, strip.now, make("div", { class: "tokens" }, ...strip.spans));
     }
 
     update() {
@@ -313,12 +312,11 @@
       $("where").textContent = `${n} of ${this.most}`;
       $("step").setAttribute("aria-valuetext", `after step ${n} of ${this.most}`);
       this.legend(by);
-      for (const { story, spans, breaks, now } of this.strips) {
+      for (const { story, spans, now } of this.strips) {
         const at = Math.min(n, story.steps.length);
         const last = Math.max(1, story.steps.length - 1);
         story.after(at).forEach((place, position) => {
           const span = spans[position];
-          breaks[position].hidden = !place?.text.endsWith("⏎");
           span.className = place ? (place.step === at - 1 && at < story.steps.length ? "new" : "") : "mask";
           if (!place) {
             span.textContent = MASK;
@@ -327,7 +325,8 @@
             return;
           }
           const color = mixed(this.ramps[by], by === "confidence" ? place.sure ?? 1 : place.step / last);
-          span.textContent = place.text;
+          span.textContent = place.text.replaceAll("⏎", "⏎\n");
+          span.classList.toggle("lines", place.text.includes("⏎"));
           span.style.background = css(color);
           span.style.color = ink(color);
           const sure = place.sure === null ? "" : `, confidence ${place.sure.toFixed(3)}`;
