@@ -329,9 +329,9 @@ def compare(
     """Runs side by side, paired by example, with intervals of the difference to the first."""
     with one_sentence():
         from rws_cli.report.compare import print_comparisons
-        from rws_cli.runs.folder import find_runs
+        from rws_cli.runs.folder import find_all
 
-        folders = [folder for run in runs for folder in find_runs(run)]
+        folders = find_all(runs)
         if len(folders) < 2:
             raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
         print_comparisons(folders)
@@ -376,11 +376,11 @@ def judge(
     with one_sentence():
         from rws_cli.config import compose
         from rws_cli.report.compare import judge_runs, print_comparisons
-        from rws_cli.runs.folder import find_runs
+        from rws_cli.runs.folder import find_all
         from rws_cli.schema import NoJudge
 
         overrides = [argument for argument in arguments if "=" in argument]
-        folders = [folder for run in arguments if "=" not in run for folder in find_runs(run)]
+        folders = find_all(argument for argument in arguments if "=" not in argument)
         if len(folders) < 2:
             raise UsageError("One run cannot be judged: give two or more run folders, or a sweep's folder.")
         if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:

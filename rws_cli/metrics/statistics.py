@@ -27,6 +27,16 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, f
     return float(found.low), float(found.high)
 
 
+def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of the mean of values (n,): Wilson's where each is 0 or 1, for the bootstrap of a row of ones would be
+    sure; else the bootstrap's. None of one that is no share."""
+    import numpy as np
+
+    if np.isin(values, (0.0, 1.0)).all():
+        return wilson(float(values.sum()), len(values))
+    return bootstrap_interval(values)
+
+
 def difference_p(differences: np.ndarray, seed: int = 0) -> float:
     """Two-sided p-value of "right as often": McNemar's exact test where each difference is −1, 0 or 1; where seeds
     were averaged, a permutation test that swaps the two sides of each example. Seeded."""

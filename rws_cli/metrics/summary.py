@@ -21,9 +21,6 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """
     n = len(samples)
     rewards = [sample["reward"] for sample in samples if sample["reward"] is not None]
-    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
-    committed = sum(sample["committed"] for sample in samples)
-    cost["tokens_per_second"] = committed / cost["seconds"] if cost["seconds"] else None
     return {
         "examples": n,
         **_marks(samples),
@@ -32,8 +29,15 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
         "steering": mean_steering([sample["steering"] for sample in samples]),
-        "cost": cost,
+        "cost": total_cost(samples),
     }
+
+
+def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums of what samples cost, and the tokens committed in a second of decoding."""
+    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
+    committed = sum(sample["committed"] for sample in samples)
+    return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
 
 
 def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:

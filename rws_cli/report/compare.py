@@ -12,7 +12,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.metrics.win_rate import WinRate, win_rate
-from rws_cli.report.sheets import Sheet, Strong, rich_table
+from rws_cli.report.sheets import Sheet, rich_table, told
 from rws_cli.report.tables import number, shown, signed_number, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
@@ -92,7 +92,11 @@ def compare_runs(folders: list[Path]) -> list[Line]:
     Raises UsageError if the runs have no example in common, finished ones differ in their examples, an example in its
     prompt or reference, or runs in the version of the marker.
     """
-    runs = [read_run(folder) for folder in folders]
+    return compared([read_run(folder) for folder in folders])
+
+
+def compared(runs: list[Run]) -> list[Line]:
+    """compare_runs, of runs that are read."""
     ids = paired(runs)
     groups = by_settings(runs)
     labels = _labels([members[0].config for members in groups])
@@ -322,8 +326,8 @@ def _win_sheets(lines: list[Line]) -> list[Sheet]:
     return [wins, fifths]
 
 
-def _signed(line: Line, name: str, factor: float, form: str) -> str | Strong:
-    """A difference with its interval; strong where the interval leaves zero out."""
+def _signed(line: Line, name: str, factor: float, form: str) -> str:
+    """A difference with its interval."""
     interval, difference = line.interval[name], line.difference[name]
     if difference is None:
         return "–"
@@ -331,5 +335,4 @@ def _signed(line: Line, name: str, factor: float, form: str) -> str | Strong:
     if interval is None:
         return signed
     low, high = (signed_number(factor * bound, form) for bound in interval)
-    said = f"{signed} [{low}, {high}]"
-    return Strong(said) if interval[0] > 0 or interval[1] < 0 else said
+    return told(f"{signed} [{low}, {high}]", interval)

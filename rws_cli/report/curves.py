@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli.config import choices, differing_keys, identity
 from rws_cli.errors import UsageError, nearest
-from rws_cli.metrics.statistics import bootstrap_interval, wilson
+from rws_cli.metrics.statistics import bootstrap_interval, mean_interval
 from rws_cli.parts import masks_again, reads_steps
 from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run
 
@@ -124,15 +124,7 @@ def _point(members: list[Run], ids: list[str], settings: str) -> Point:
             by_question[name] = values
     cost = {name: float(values.mean()) for name, m in COST.items() if (values := column(members, ids, m)) is not None}
     means = {name: float(values.mean()) for name, values in by_question.items()}
-    return Point(settings, cost, by_question, means, {name: _interval(v) for name, v in by_question.items()})
-
-
-def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    import numpy as np
-
-    if np.isin(values, (0.0, 1.0)).all():  # a share: the bootstrap of a row of ones would be sure
-        return wilson(float(values.sum()), len(values))
-    return bootstrap_interval(values)
+    return Point(settings, cost, by_question, means, {name: mean_interval(v) for name, v in by_question.items()})
 
 
 def _against(curve: Curve, reference: Curve) -> Curve:

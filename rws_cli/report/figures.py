@@ -76,12 +76,17 @@ def _legend(figure: Figure, axes: Any, shown: list[Shown]) -> None:
 # --- averages -----------------------------------------------------------------------------------------------------
 
 
+def extent(run: Shown) -> tuple[int, int]:
+    """The most steps and positions that an answer of a run has."""
+    steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
+    return steps, max(len(sample["tokens"]) for sample in run.samples)
+
+
 def heat(run: Shown) -> np.ndarray:
     """The share of examples (S, P) that commit position p at step s, for good; longer sides are summed into cells."""
     import numpy as np
 
-    positions = max(len(sample["tokens"]) for sample in run.samples)
-    steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
+    steps, positions = extent(run)
     high, wide = min(steps, MOST_CELLS), min(positions, MOST_CELLS)
     cells = np.zeros((high, wide))
     for row in run.rows:
@@ -130,8 +135,7 @@ def draw_map(shown: list[Shown], example: str) -> Figure:
         panel.set_axis_off()
     for panel, run in zip(panels.flat, shown, strict=False):
         cells = heat(run)
-        steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
-        positions = max(len(sample["tokens"]) for sample in run.samples)
+        steps, positions = extent(run)
         share = cells / max(cells.max(), 1e-12)
         panel.imshow(
             share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(0.5, positions + 0.5, steps + 0.5, 0.5)
@@ -210,7 +214,7 @@ def draw_order(shown: list[Shown], example: str) -> Figure:
     figure 1). The number in a token's corner is its step."""
     from matplotlib.patches import Rectangle
 
-    stories = [(run.label, told) for run in shown if (told := run.story(example))]
+    stories = [(run.label, run.story(example)) for run in shown]
     strips = [("left to right", stories[0][1].left_to_right()), *stories]
     wide = 7.0
     laid = [(label, _lines(told, wide)) for label, told in strips]

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli import __version__
 from rws_cli.config import differing_keys, identity
-from rws_cli.metrics.statistics import bootstrap_interval, wilson
+from rws_cli.metrics.statistics import mean_interval
+from rws_cli.metrics.summary import total_cost
 from rws_cli.report.colors import CONFIDENCES, STEPS
-from rws_cli.report.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of, read_run
+from rws_cli.report.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of
 from rws_cli.report.figures import drawable, svg
 from rws_cli.report.sheets import Sheet
-from rws_cli.report.shown import Shown
+from rws_cli.report.shown import Shown, common
 from rws_cli.report.story import Story
-from rws_cli.report.table import as_sheet, read_grid
+from rws_cli.report.table import as_sheet, grid_of
 from rws_cli.report.tables import number
 from rws_cli.report.tables import shown as shown_path
 
@@ -44,13 +45,12 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
     """The HTML of a report on runs of one benchmark and model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    config, examples = shown[0].config, examples_of(shown)
+    config, examples = shown[0].config, common(shown)
     packed, told = pack(shown, examples)
     index = {
         "runs": [{"label": run.label, "color": run.color} for run in shown],
         "examples": [row_of(shown, example) for example in examples],
         "chunk": CHUNK,
-        "told": told,
         "steps": STEPS,
         "confidences": CONFIDENCES,
     }
@@ -67,12 +67,11 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         model=config["model"]["name"],
         runs=shown,
         path=shown_path,
-        examples=len(examples),
         told=told,
         notes=notes(shown),
         how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
         sheets=comparison_sheets(lines) if lines else [means(shown[0])],
-        grid=read_grid([run.folder for run in shown]) if lines and config.get("table") else None,
+        grid=grid_of(config, lines) if lines and config.get("table") else None,
         as_sheet=as_sheet,
         costs=costs(shown),
         figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
@@ -99,13 +98,13 @@ FIGURE_TITLES = {
 def means(run: Shown) -> Sheet:
     """What a run alone came to, each measure with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
-    for name, measure in measures_of([read_run(run.folder)]).items():
+    for name, measure in measures_of([run.run]).items():
         values = _by_question(run, measure)
         if values is None:
             continue
         factor, form = (100, ".1f") if name in ("accuracy", "partial") else (1, ",.3f")
         unit = " %" if factor == 100 else ""
-        interval = _interval(values)
+        interval = mean_interval(values)
         within = "–" if interval is None else " to ".join(format(factor * bound, form) for bound in interval) + unit
         sheet.add(NAMES.get(name, name), format(factor * float(values.mean()), form) + unit, within)
     return sheet
@@ -132,24 +131,17 @@ def _by_question(run: Shown, measure: Any) -> np.ndarray | None:
     return np.array([sum(found) / len(found) for found in values.values()]) if values else None
 
 
-def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    import numpy as np
-
-    if np.isin(values, (0.0, 1.0)).all():
-        return wilson(float(values.sum()), len(values))
-    return bootstrap_interval(values)
-
-
 def costs(shown: list[Shown]) -> Sheet:
     """What the runs have cost in all."""
     sheet = Sheet(["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"])
     for run in shown:
-        cost = {key: sum(sample["cost"].get(key, 0) for sample in run.samples) for key in run.samples[0]["cost"]}
-        committed = sum(sample.get("committed", 0) for sample in run.samples)
-        per_second = committed / cost["seconds"] if cost["seconds"] else None
+        cost = total_cost(run.samples)
         whole = (len(run.samples), cost["mdm_passes"], cost["mdm_tokens"], cost["reward_calls"], cost["reward_tokens"])
         sheet.add(
-            run.label, *(format(n, ",") for n in whole), number(cost["seconds"], ",.1f"), number(per_second, ",.0f")
+            run.label,
+            *(format(n, ",") for n in whole),
+            number(cost["seconds"], ",.1f"),
+            number(cost["tokens_per_second"], ",.0f"),
         )
     return sheet
 
@@ -194,15 +186,10 @@ def as_yaml(value: Any) -> str:
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
-def examples_of(shown: list[Shown]) -> list[str]:
-    """The examples that all runs have, in the order of the first."""
-    return [i for i in shown[0].place if all(i in run.place for run in shown)]
-
-
 def row_of(shown: list[Shown], example: str) -> list[Any]:
     """An example's row of the table: id, beginning of the prompt, and run by run whether it is right (null: unmarked),
     its reward and its GOD."""
-    samples = [run.samples[run.place[example]] for run in shown]
+    samples = [run.run.samples[example] for run in shown]
     prompt = " ".join(samples[0]["prompt"].split())
     return [
         example,
@@ -231,7 +218,7 @@ def pack(shown: list[Shown], examples: list[str]) -> tuple[dict[str, str], int]:
 
 
 def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
-    samples = [run.samples[run.place[example]] for run in shown]
+    samples = [run.run.samples[example] for run in shown]
     return {
         "prompt": samples[0]["prompt"],
         "history": samples[0].get("history", []),
@@ -244,17 +231,16 @@ def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
 def stories_of(shown: list[Shown], examples: list[str]) -> dict[str, Any]:
     """Stories in short: texts of tokens are numbers in one list."""
     words: dict[str, int] = {}
-    rows = [[story_of(told, words) if (told := run.story(i)) else None for run in shown] for i in examples]
+    rows = [[story_of(run.story(example), words) for run in shown] for example in examples]
     return {"words": list(words), "rows": rows}
 
 
 def story_of(story: Story, words: dict[str, int]) -> dict[str, Any]:
-    """n: positions; l: tokens before the end. For each step k: tokens it commits; r: reward and x: scale, if any; m:
+    """n: positions. For each step k: tokens it commits; r: reward and x: scale, if any; m:
     positions masked before it. For each token p: position; t: text; c: confidence in thousandths."""
     commits = [commit for step in story.steps for commit in step.committed]
     told: dict[str, Any] = {
         "n": story.positions,
-        "l": story.length,
         "k": [len(step.committed) for step in story.steps],
         "p": [commit.position for commit in commits],
         "t": [words.setdefault(story.shown(commit), len(words)) for commit in commits],

@@ -8,7 +8,7 @@ from typing import Any
 
 from rws_cli.report.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
 from rws_cli.report.table import bar
-from rws_cli.runs.folder import find_runs, write_whole
+from rws_cli.runs.folder import find_all, home, write_whole
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")
 
@@ -18,9 +18,7 @@ def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str
 
     Raises UsageError if runs of one task cannot be paired, or `against` names no curve.
     """
-    curves = read_curves([folder for path in paths for folder in find_runs(str(path))], against)
-    first = Path(paths[0]).expanduser()
-    target = first if first.is_dir() else find_runs(str(first))[0]
+    curves, target = read_curves(find_all(paths), against), home(paths[0])
     markdown = as_markdown(curves, against)
     write_whole(target / "pareto.md", markdown + "\n")
     write_whole(target / "pareto.csv", as_csv(curves, against))

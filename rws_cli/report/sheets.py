@@ -13,6 +13,11 @@ class Strong(str):
     """A cell to be seen first: a difference whose interval leaves zero out."""
 
 
+def told(text: str, interval: tuple[float, float] | None) -> str:
+    """A cell with a difference, strong where its interval leaves zero out."""
+    return Strong(text) if interval and (interval[0] > 0 or interval[1] < 0) else text
+
+
 @dataclass
 class Sheet:
     """One table. words: how many columns at the left are words; the others are figures, at the right of their cells."""

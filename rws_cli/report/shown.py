@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
 from rws_cli.report.colors import RUNS
-from rws_cli.report.compare import Line, compare_runs
+from rws_cli.report.compare import Line, Run, compared, read_run
 from rws_cli.report.story import Story, tell
 from rws_cli.runs.folder import read_json
-from rws_cli.runs.records import read_samples, read_trace
+from rws_cli.runs.records import read_trace
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A run. samples and rows of the trace are those of the same examples, in the same order."""
+    """A run. row: that of the trace, by example."""
 
-    folder: Path
+    run: Run
     label: str
     color: str
     manifest: dict[str, Any]
-    samples: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
+    row: dict[str, dict[str, Any]]
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.manifest["config"]
+        return self.run.config
 
     @cached_property
-    def place(self) -> dict[str, int]:
-        return {sample["id"]: n for n, sample in enumerate(self.samples)}
+    def samples(self) -> list[dict[str, Any]]:
+        return list(self.run.samples.values())
 
-    def story(self, example: str) -> Story | None:
-        n = self.place.get(example)
-        return None if n is None else tell(self.rows[n], self.samples[n])
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of the trace, in the order of the samples."""
+        return [self.row[example] for example in self.run.samples]
+
+    def story(self, example: str) -> Story:
+        return tell(self.row[example], self.run.samples[example])
+
+
+def common(shown: list[Shown]) -> list[str]:
+    """The examples that all runs have, in the order of the first."""
+    return [i for i in shown[0].run.samples if all(i in run.run.samples for run in shown)]
 
 
 def read_shown(folders: list[Path]) -> tuple[list[Shown], list[Line]]:
@@ -44,20 +56,22 @@ def read_shown(folders: list[Path]) -> tuple[list[Shown], list[Line]]:
 
     Raises RunError if a run has no example that is done, and what compare_runs does.
     """
-    lines = compare_runs(folders) if len(folders) > 1 else []
+    runs, traces = [], []
+    for folder in folders:
+        run, row = read_run(folder), {row["id"]: row for row in read_trace(folder)}
+        run = replace(run, samples={i: sample for i, sample in run.samples.items() if i in row})
+        if not run.samples:
+            raise RunError(f"{folder} has no example that is done: there is nothing to show.")
+        runs.append(run)
+        traces.append(row)
+    lines = compared(runs) if len(runs) > 1 else []
     labels: dict[Path, str] = {}
     for line in lines:
         for folder, seed in zip(line.folders, line.seeds, strict=True):
             labels[folder] = line.label if len(line.seeds) == 1 else f"{line.label}, seed {seed}"
     found = []
-    for n, folder in enumerate(folders):
-        manifest = read_json(folder / "manifest.json")
-        rows = {row["id"]: row for row in read_trace(folder)}
-        samples = [sample for sample in read_samples(folder) if sample["id"] in rows]
-        if not samples:
-            raise RunError(f"{folder} has no example that is done: there is nothing to show.")
-        config = manifest["config"]
-        label = labels.get(folder) or config.get("label") or config["sampler"]["name"]
-        traces = [rows[sample["id"]] for sample in samples]
-        found.append(Shown(folder, label, RUNS[n % len(RUNS)], manifest, samples, traces))
+    for n, (run, row) in enumerate(zip(runs, traces, strict=True)):
+        label = labels.get(run.folder) or run.config.get("label") or run.config["sampler"]["name"]
+        manifest = read_json(run.folder / "manifest.json")
+        found.append(Shown(run, label, RUNS[n % len(RUNS)], manifest, row))
     return found, lines

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
-from rws_cli.report.sheets import Sheet, Strong, rich_table
+from rws_cli.report.sheets import Sheet, rich_table, told
 from rws_cli.report.tables import signed_number, wide_console
-from rws_cli.runs.folder import find_runs, read_json, write_whole
+from rws_cli.runs.folder import find_all, home, read_json, write_whole
 from rws_cli.runs.records import read_samples
 
 DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
@@ -63,9 +63,10 @@ def write_tables(paths: Sequence[Path | str]) -> str:
 
     Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
     """
-    grids = read_grids(paths)
-    first = Path(paths[0]).expanduser()
-    target = first if first.is_dir() else find_runs(str(first))[0]
+    return write_grids(read_grids(paths), home(paths[0]))
+
+
+def write_grids(grids: list[Grid], target: Path) -> str:
     markdown = "\n\n".join(map(as_markdown, grids))
     write_whole(target / "table.md", markdown + "\n")
     write_whole(target / "table.csv", as_csv(grids))
@@ -75,25 +76,29 @@ def write_tables(paths: Sequence[Path | str]) -> str:
 
 def print_tables(paths: Sequence[Path | str]) -> None:
     """Write tables as write_tables does; show them as comparisons are shown, or as Markdown where there is no terminal."""
-    markdown, console = write_tables(paths), wide_console()
+    grids, console = read_grids(paths), wide_console()
+    markdown = write_grids(grids, home(paths[0]))
     if not console.is_terminal:
         print(markdown)
         return
-    for grid in read_grids(paths):
+    for grid in grids:
         console.print(f"[bold]{escape(grid.title)}[/bold]", rich_table(as_sheet(grid)), *map(escape, grid.notes))
 
 
 def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
-    return [read_grid(folders) for folders in by_task([folder for path in paths for folder in find_runs(str(path))])]
+    return [read_grid(folders) for folders in by_task(find_all(paths))]
 
 
 def read_grid(folders: list[Path]) -> Grid:
     if len(folders) < 2:
         raise UsageError("One run is no table: give a sweep's folder, or two or more run folders.")
-    config = read_json(folders[0] / "manifest.json")["config"]
+    return grid_of(read_json(folders[0] / "manifest.json")["config"], compare_runs(folders))
+
+
+def grid_of(config: dict[str, Any], lines: list[Line]) -> Grid:
+    """The table of a comparison, as the configuration of one of its runs wants it."""
     spec = config.get("table") or {}
     columns = list(spec.get("columns") or DEFAULT_COLUMNS)
-    lines = compare_runs(folders)
     judges = sorted({judge for line in lines for judge in line.wins})
     named = config.get("judge", {}).get("name")
     judge = named if named in judges else next(iter(judges), None)
@@ -186,8 +191,8 @@ def _shown(column: str, cell: Cell) -> str:
     factor, form = _factor(column), ",.1f" if column.startswith(PERCENT) else ",.2f"
     value, within = format(factor * cell.value, form), ""
     if cell.interval:
-        told = format if cell.difference is None else signed_number
-        within = "[" + ", ".join(told(factor * bound, form) for bound in cell.interval) + "]"
+        written = format if cell.difference is None else signed_number
+        within = "[" + ", ".join(written(factor * bound, form) for bound in cell.interval) + "]"
     if cell.difference is None:
         return f"{value} {within}".strip()
     return f"{value} ({signed_number(factor * cell.difference, form)} {within})".replace(" )", ")")
@@ -198,14 +203,12 @@ def _published(cell: Cell) -> str:
 
 
 def as_sheet(grid: Grid) -> Sheet:
-    """The figures as text; strong where the interval of a difference leaves zero out."""
+    """The figures as text."""
     sheet = Sheet(["", *(name for n, column in enumerate(grid.columns) for name in _headers(grid, n, column))])
     for label, cells in grid.rows:
         row = [label]
         for n, (column, cell) in enumerate(zip(grid.columns, cells, strict=True)):
-            told = _shown(column, cell)
-            low, high = cell.interval or (0.0, 0.0)
-            row.append(Strong(told) if cell.difference is not None and (low > 0 or high < 0) else told)
+            row.append(told(_shown(column, cell), None if cell.difference is None else cell.interval))
             if grid.has_published[n]:
                 row.append(_published(cell))
         sheet.add(*row)

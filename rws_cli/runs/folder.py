@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,17 @@ def find_runs(path: str) -> list[Path]:
     if inside and not (folder / "manifest.json").is_file() and all(JOB.fullmatch(p.name) for p in inside):
         return [p.resolve() for p in sorted(inside, key=lambda p: [int(part) for part in p.name.split("-")])]
     return [find_run(path)]
+
+
+def find_all(paths: Iterable[Path | str]) -> list[Path]:
+    """The runs that several paths name, each once."""
+    return list(dict.fromkeys(folder for path in paths for folder in find_runs(str(path))))
+
+
+def home(path: Path | str) -> Path:
+    """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
+    folder, runs = Path(path).expanduser(), find_runs(str(path))
+    return folder.resolve() if folder.resolve() == runs[0].parent and not (folder / "latest").exists() else runs[0]
 
 
 def read_json(path: Path) -> Any:

@@ -28,8 +28,8 @@ from rws_cli.task import load, prepare, sources
 from rws_cli.workers.base import Worker, cause, count_try, ignore_signals, placed, started
 
 HANG_SECONDS = 1800.0
-"""Without a step of any rank, or between the first and the last to be ready. The slowest step that we know of, LLaDA-8B
-with 50 rows on a CPU, takes minutes."""
+"""Without a step of any rank, or between the first and the last to be ready. Long, for a step of a large model on a CPU
+takes its time, and a rank that died is seen at once."""
 DEATH_SECONDS = 1.0
 """In which a death shows, after what came of it in another rank did."""
 END_SECONDS = 10.0

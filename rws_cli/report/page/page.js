@@ -55,7 +55,7 @@
 
   class Story {
     constructor(told, words) {
-      Object.assign(this, { positions: told.n, length: told.l, rewards: told.r, scales: told.x, masked: told.m });
+      Object.assign(this, { positions: told.n, rewards: told.r, scales: told.x, masked: told.m });
       let token = 0;
       this.steps = told.k.map((count) => {
         const commits = [];
@@ -88,7 +88,7 @@
 
     // The same tokens, as many a step, each step the leftmost.
     leftToRight() {
-      const left = Object.assign(Object.create(Story.prototype), { positions: this.positions, length: this.length });
+      const left = Object.assign(Object.create(Story.prototype), { positions: this.positions });
       const commits = this.after(this.steps.length)
         .map((place, position) => ({ position, text: place.text, sure: place.sure }))
         .filter((commit) => commit.sure !== null);
@@ -180,7 +180,7 @@
       $("table").tHead.replaceChildren(make("tr", {}, ...this.columns.map((column) => {
         const cell = make("th", { scope: "col", class: column.extra ? "extra figure" : null });
         if (!column.value) cell.textContent = column.name;
-        else cell.append(make("button", { type: "button", text: column.name, onclick: () => this.sort(column, cell) }));
+        else cell.append(make("button", { type: "button", text: column.name, onclick: () => this.sort(column) }));
         return (column.cell = cell);
       })));
     }
@@ -275,11 +275,9 @@
       $("film").hidden = !told;
       $("untold").hidden = Boolean(told);
       if (!told) return;
-      const stories = told.map((one) => one && new Story(one, words));
-      const first = stories.find(Boolean);
-      this.strips = [{ label: "left to right, for comparison", story: first.leftToRight() }];
+      const stories = told.map((one) => new Story(one, words));
+      this.strips = [{ label: "left to right, for comparison", story: stories[0].leftToRight() }];
       stories.forEach((story, r) => {
-        if (!story) return;
         const [right, reward, god] = [example[2][r], example[3][r], example[4][r]];
         const verdict = right === null ? "" : right ? " · right" : ` · wrong${text.read[r] ? `, read as ${text.read[r]}` : ""}`;
         const figures = (god === null ? "" : ` · GOD ${god.toFixed(2)}`) + (reward === null ? "" : ` · reward ${reward}`);
