@@ -175,7 +175,7 @@ def doctor(overrides: Overrides = None) -> None:
     with one_sentence():
         from rws_cli.config import compose
         from rws_cli.doctor import examine
-        from rws_cli.report.tables import print_findings
+        from rws_cli.report.terminal import print_findings
 
         findings = examine(compose(*(overrides or [])))
         print_findings(findings)
@@ -187,7 +187,7 @@ def doctor(overrides: Overrides = None) -> None:
 def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, finished or running.")]) -> None:
     """Summary of a run."""
     with one_sentence():
-        from rws_cli.report.tables import print_run
+        from rws_cli.report.terminal import print_run
         from rws_cli.runs.folder import find_run
 
         print_run(find_run(run))
@@ -210,7 +210,7 @@ def report(
 ) -> None:
     """Runs as one HTML file to look at: numbers, figures, and each example to replay; or figures for a paper."""
     with one_sentence():
-        from rws_cli.report.tables import shown
+        from rws_cli.report.terminal import shown
         from rws_cli.report.write import write_figures, write_reports
 
         formats = [form for form, wanted in (("png", png), ("pdf", pdf)) if wanted]
@@ -233,7 +233,7 @@ def replay(
     """Watch how an answer came about: masks fill in, the reward ticks beside. Keys are shown below."""
     with one_sentence():
         from rws_cli.report.replay import play, print_plain, scenes
-        from rws_cli.report.tables import wide_console
+        from rws_cli.report.terminal import wide_console
         from rws_cli.runs.folder import find_run
 
         found, start = scenes(find_run(run), example)
@@ -280,7 +280,7 @@ def mark(
     """Mark a run's answers again, without decoding."""
     with one_sentence():
         from rws_cli import remark
-        from rws_cli.report.tables import print_run
+        from rws_cli.report.terminal import print_run
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -300,7 +300,7 @@ def measure(
     """Measure a run's answers with more metrics, without decoding."""
     with one_sentence():
         from rws_cli import remark
-        from rws_cli.report.tables import print_run
+        from rws_cli.report.terminal import print_run
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -409,7 +409,7 @@ def corpus(
     with one_sentence():
         from rws_cli.config import compose
         from rws_cli.corpus import Corpus, count_corpus
-        from rws_cli.report.tables import shown
+        from rws_cli.report.terminal import shown
 
         overrides = [argument for argument in arguments if "=" in argument]
         files = [argument for argument in arguments if "=" not in argument]

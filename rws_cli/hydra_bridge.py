@@ -46,7 +46,7 @@ FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--h
 def run_task(composed: DictConfig) -> str:
     """One job: check the configuration, run it, print its table. Importable, so that launchers can send it away."""
     from rws_cli.experiment import run
-    from rws_cli.report.tables import print_run, shown
+    from rws_cli.report.terminal import print_run, shown
     from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request
 
@@ -82,7 +82,7 @@ def run_task(composed: DictConfig) -> str:
 def plan_task(composed: DictConfig) -> None:
     """One job of a dry run: check the configuration and print what it would do."""
     from rws_cli.plan import plan
-    from rws_cli.report.tables import print_plan
+    from rws_cli.report.terminal import print_plan
 
     config = check(composed)
     print_plan(config, plan(config))
@@ -91,7 +91,7 @@ def plan_task(composed: DictConfig) -> None:
 def calibrate_task(composed: DictConfig) -> None:
     """One calibration: check the configuration, measure, and say how to use what was found."""
     from rws_cli.calibrate import calibrate
-    from rws_cli.report.tables import print_calibration
+    from rws_cli.report.terminal import print_calibration
 
     print_calibration(calibrate(check(composed), list(HydraConfig.get().overrides.task)))
 

@@ -240,7 +240,7 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
     settings = [*small, "benchmark.limit=100", "runtime.batch_size=2", "sampler.tokens_per_step=1"]
     assert rws("run", *settings, "output=whole").exit_code == 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support", "rws_cli.hydra_bridge", "rws_cli.experiment", "rws_cli.report.tables"])
+    context.set_forkserver_preload(["support", "rws_cli.hydra_bridge", "rws_cli.experiment", "rws_cli.report.terminal"])
     run, draw, kills, done = tmp_path / "killed" / RUN, random.Random(0), 0, [0]
     while kills < 20:
         started = (run / "manifest.json").exists()

@@ -13,7 +13,7 @@ from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.metrics.win_rate import WinRate, win_rate
 from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.tables import number, shown, signed_number, wide_console
+from rws_cli.report.terminal import number, shown, signed_number, wide_console
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_samples
 

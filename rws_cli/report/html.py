@@ -26,8 +26,8 @@ from rws_cli.report.sheets import Sheet
 from rws_cli.report.shown import Shown, common
 from rws_cli.report.story import Story
 from rws_cli.report.table import as_sheet, grid_of
-from rws_cli.report.tables import number
-from rws_cli.report.tables import shown as shown_path
+from rws_cli.report.terminal import number
+from rws_cli.report.terminal import shown as shown_path
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rws_cli.config import check
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.compare import by_task, judge_runs, print_comparisons
-from rws_cli.report.tables import print_hint, shown, wide_console
+from rws_cli.report.terminal import print_hint, shown, wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.schema import NoJudge
 

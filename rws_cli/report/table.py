@@ -13,7 +13,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.tables import signed_number, wide_console
+from rws_cli.report.terminal import signed_number, wide_console
 from rws_cli.runs.folder import find_all, home, read_json, write_whole
 from rws_cli.runs.records import read_samples
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError, without_secrets
-from rws_cli.report.tables import rows_of
+from rws_cli.report.terminal import rows_of
 from rws_cli.runs.folder import read_json, write_whole
 from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_samples
 

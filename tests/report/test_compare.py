@@ -13,7 +13,7 @@ from support import write_run
 from rws_cli.errors import UsageError
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.report.compare import compare_runs
-from rws_cli.report.tables import signed_number
+from rws_cli.report.terminal import signed_number
 
 
 def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:

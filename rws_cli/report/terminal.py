@@ -1,4 +1,4 @@
-"""Tables on the terminal: a run, a plan."""
+"""What a terminal shows: a run, a plan, findings; numbers and paths as they are written."""
 
 from __future__ import annotations
 
