@@ -39,7 +39,7 @@ paper-small: $(READY) ## The paper's experiments in small, with tables, into out
 pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost, drawn (20 minutes)
 	$(BIN)/rws run +experiment=pareto
 
-bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (6 minutes)
+bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
 	$(BIN)/python scripts/bench_speed.py
 
 audit: $(READY) ## Look for insecure code, and for known faults in what is installed (needs the network)
