@@ -70,10 +70,13 @@ def test_configuration_files(content: str) -> None:
         answered(["run", "--dry-run", "--config-dir", folder, "sampler=mine"])
 
 
-@pytest.mark.parametrize(
-    "command",
-    "show report replay compare table pareto mark measure judge doctor calibrate list corpus".split(),
-)
+COMMANDS = [
+    "show", "report", "replay", "compare", "table", "pareto", "mark", "measure", "judge", "doctor", "calibrate", "list",
+    "corpus",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("argument", ["", "nowhere", "/dev/null", "=", "a=b", "é" * 300, "sampler=rwss", "judge=none"])
 def test_other_commands(command: str, argument: str) -> None:
     few = ["benchmark.limit=1"] if command == "calibrate" else []  # for one of these arguments is right
