@@ -282,8 +282,10 @@ HOW_COMPARED = (
 def comparison_sheets(lines: list[Line]) -> list[Sheet]:
     """Tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost an
     example, in passes of the model, calls of the reward and seconds; each text measure; and what judges said."""
-    quality = Sheet(["sampler", "seeds", "accuracy", "difference", "p", "partial", "reward"])
-    process = Sheet(["sampler", "GOD", "difference", "passes", "calls", "seconds"])
+    quality = Sheet(["sampler", "seeds", "accuracy", "difference", "p", "partial", "reward"], title="Quality")
+    process = Sheet(
+        ["sampler", "GOD", "difference", "passes", "calls", "seconds"], title="Order and cost of an example"
+    )
     for line in lines:
         v = line.values
         quality.add(

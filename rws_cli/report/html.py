@@ -22,7 +22,7 @@ from rws_cli.metrics.summary import total_cost
 from rws_cli.report.colors import CONFIDENCES, STEPS
 from rws_cli.report.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of
 from rws_cli.report.figures import drawable, svg
-from rws_cli.report.sheets import Sheet
+from rws_cli.report.sheets import Sheet, Strong
 from rws_cli.report.shown import Shown, common
 from rws_cli.report.story import Story
 from rws_cli.report.table import as_sheet, grid_of
@@ -59,6 +59,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.tests["strong"] = lambda cell: isinstance(cell, Strong)
     figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, shown)]
     return environment.get_template("page.html").render(
         version=__version__,
@@ -133,7 +134,8 @@ def _by_question(run: Shown, measure: Any) -> np.ndarray | None:
 
 def costs(shown: list[Shown]) -> Sheet:
     """What the runs have cost in all."""
-    sheet = Sheet(["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"])
+    columns = ["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"]
+    sheet = Sheet(columns, title="Cost in all")
     for run in shown:
         cost = total_cost(run.samples)
         whole = (len(run.samples), cost["mdm_passes"], cost["mdm_tokens"], cost["reward_calls"], cost["reward_tokens"])
@@ -165,7 +167,7 @@ def differing(shown: list[Shown]) -> Sheet | None:
     if not keys:
         return None
     flat = [differing_keys(identity(run.config), {}) for run in shown]
-    sheet = Sheet(["setting", *(run.label for run in shown)], words=1 + len(shown))
+    sheet = Sheet(["setting", *(run.label for run in shown)], words=1 + len(shown), title="Where the runs differ")
     for key in keys:
         sheet.add(key, *(str(of[key][0]) if key in of else "–" for of in flat))
     return sheet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -236,8 +237,6 @@ def play(found: list[Scene], start: int, console: Console) -> None:
 
 
 def _wait(player: Player) -> str | None:
-    import time
-
     time.sleep(player.seconds)
     return "q" if player.n == player.steps else None
 

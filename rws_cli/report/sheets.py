@@ -20,11 +20,13 @@ def told(text: str, interval: tuple[float, float] | None) -> str:
 
 @dataclass
 class Sheet:
-    """One table. words: how many columns at the left are words; the others are figures, at the right of their cells."""
+    """One table. words: how many columns at the left are words; the others are figures, at the right of their cells.
+    title: over it, on a page."""
 
     headers: list[str]
     rows: list[list[str]] = field(default_factory=list)
     words: int = 1
+    title: str = ""
 
     def add(self, *cells: str) -> None:
         self.rows.append(list(cells))

@@ -204,7 +204,9 @@ def _published(cell: Cell) -> str:
 
 def as_sheet(grid: Grid) -> Sheet:
     """The figures as text."""
-    sheet = Sheet(["", *(name for n, column in enumerate(grid.columns) for name in _headers(grid, n, column))])
+    sheet = Sheet(
+        ["", *(name for n, column in enumerate(grid.columns) for name in _headers(grid, n, column))], title=grid.title
+    )
     for label, cells in grid.rows:
         row = [label]
         for n, (column, cell) in enumerate(zip(grid.columns, cells, strict=True)):
