@@ -1,5 +1,5 @@
 """`python -m rws_cli` is `rws`."""
 
-from rws_cli.cli import app
+from rws_cli.cli import entry
 
-app(prog_name="rws")
+entry()

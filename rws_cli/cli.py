@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,10 @@ def one_sentence() -> Iterator[None]:
             raise
         typer.secho(f"rws: {error.filename or 'the system'}: {error.strerror or error}", fg="red", err=True)
         raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
+    except UnicodeEncodeError as error:
+        text = ascii(error.object[error.start : error.end])
+        typer.secho(f"rws: {text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8", fg="red", err=True)
+        raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
         advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) else ""
         typer.secho(f"rws: interrupted{advice}", fg="red", err=True)
@@ -257,10 +262,11 @@ def generate(
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """
     with one_sentence():
-        from rws_cli.generate import Generation, configured, watch
+        from rws_cli.generate import Generation, configured, decoded, watch
 
-        text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-        generation = Generation(configured(text, overrides or []))
+        piped = prompt == "-"
+        text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
+        generation = Generation(configured(text.rstrip("\n") if piped else text, overrides or []))
         if as_json:
             typer.echo(json.dumps(generation(), ensure_ascii=False, allow_nan=False))
         elif sys.stdout.isatty():
@@ -420,9 +426,12 @@ def corpus(
 
 
 def entry() -> None:
-    """The installed `rws`."""
+    """The installed `rws`. A character that the locale does not have is printed as its escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
+        app(prog_name="rws")
     except BrokenPipeError:  # `rws show … | head`
         sys.stderr.close()
         raise SystemExit(1) from None

@@ -75,7 +75,9 @@ def choices(group: str) -> dict[str, str]:
     for path in sorted(folder.rglob("*.yaml")):
         if not path.stem.startswith("_"):
             comments = [
-                line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line.startswith("# ") and "@package" not in line
             ]
             found[path.relative_to(folder).with_suffix("").as_posix()] = comments[0][2:] if comments else ""
     return found

@@ -89,7 +89,7 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
             yield from (_field(row, corpus.field, name) for row in rows_of(source, name))
         else:
             try:
-                yield path.read_text()
+                yield path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
                 raise UsageError(f"{name} is not text in UTF-8.") from error
     if corpus.hub:
@@ -115,7 +115,7 @@ def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[fl
     Raises UsageError if the file is missing, broken, or belongs to another tokenizer.
     """
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         counts, total = stored["counts"], int(stored["tokens"])
     except FileNotFoundError as error:
         raise UsageError(

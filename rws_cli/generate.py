@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,19 @@ from rws_cli.report.story import tell
 from rws_cli.runs.manifest import versions
 from rws_cli.schema import Config
 from rws_cli.task import load, prepare, sources
+
+
+def decoded(prompt: bytes) -> str:
+    """A prompt as UTF-8, or else in the locale's encoding. Raises UsageError if it is neither."""
+    try:
+        return prompt.decode()
+    except UnicodeDecodeError as error:
+        try:
+            return prompt.decode(locale.getencoding())
+        except UnicodeDecodeError:
+            raise UsageError(
+                f"The prompt is not text in UTF-8: byte {error.start + 1} is 0x{prompt[error.start]:02x}."
+            ) from error
 
 
 def configured(prompt: str, overrides: list[str]) -> Config:

@@ -178,7 +178,7 @@ def check_arguments(arguments: list[str]) -> None:
     for flag, folder in itertools.pairwise(arguments):
         if flag in ("--config-dir", "-cd"):
             for file in [*Path(folder).rglob("*.yaml"), *Path(folder).rglob("*.yml")]:
-                if found := MAKES_OBJECTS.search(file.read_text(errors="replace")):
+                if found := MAKES_OBJECTS.search(file.read_text(encoding="utf-8", errors="replace")):
                     raise UsageError(
                         f"{file}: {found[0].strip()} would make Python objects of a configuration, which rws does not do."
                     )

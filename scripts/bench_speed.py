@@ -346,7 +346,7 @@ def main() -> None:
     for batch in args.batch:
         report["results"].append(measure(Bench(args, denoiser, reward, shape, batch), args.variants, args.rounds))
         print(table(report["results"][-1]), flush=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
+        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     exact = [
         r["variants"]["confidence"].get("same_tokens", 1) for r in report["results"] if "confidence" in r["variants"]
     ]

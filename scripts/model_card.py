@@ -50,9 +50,11 @@ def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
 
 def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
     """The model card's text."""
-    mdm_curve = [json.loads(line) for line in (ASSETS / "tiny-mdm" / "curve.jsonl").read_text().splitlines()]
-    reward = json.loads((ASSETS / "tiny-reward" / "figures.json").read_text())
-    statistics = json.loads((ASSETS / "tiny-reward" / "normalization.json").read_text())
+    mdm_curve = [
+        json.loads(line) for line in (ASSETS / "tiny-mdm" / "curve.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    reward = json.loads((ASSETS / "tiny-reward" / "figures.json").read_text(encoding="utf-8"))
+    statistics = json.loads((ASSETS / "tiny-reward" / "normalization.json").read_text(encoding="utf-8"))
     size = {name: (ASSETS / name / "model.safetensors").stat().st_size / 2**20 for name in ("tiny-mdm", "tiny-reward")}
     weights = sum(p.numel() for p in load_model(compose("model.device=cpu").model).model.parameters())
     last = mdm_curve[-1]
@@ -110,10 +112,11 @@ def main() -> None:
     args = parser.parse_args()
     figures = evaluate(args.examples)
     (ASSETS / "tiny-mdm" / "figures.json").write_text(
-        json.dumps({"examples": args.examples, "torch": torch.__version__, "share_right": figures}, indent=2) + "\n"
+        json.dumps({"examples": args.examples, "torch": torch.__version__, "share_right": figures}, indent=2) + "\n",
+        encoding="utf-8",
     )
     text = card(figures, args.examples)
-    Path(ASSETS / "README.md").write_text(text)
+    Path(ASSETS / "README.md").write_text(text, encoding="utf-8")
     print(text)
 
 

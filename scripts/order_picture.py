@@ -70,7 +70,8 @@ def main() -> None:
     parts = [part for n, run in enumerate(runs) for part in panel(run, args.example, GAP + n * (6 * CELL + GAP))]
     args.out.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n',
+        encoding="utf-8",
     )
     print(args.out)
 

@@ -156,9 +156,9 @@ def save_llada(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
         "vocab_size": ours.vocab_size, "embedding_size": ours.vocab_size, "mask_token_id": tokenizer.mask_token_id,
         "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "use_cache": False,
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     generation = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
 
 
@@ -199,10 +199,10 @@ def main() -> None:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
-        kept = [line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= first]
-        curve.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in curve.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= first]
+        curve.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     else:
-        curve.write_text("")
+        curve.write_text("", encoding="utf-8")
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     backbone = torch.compile(model.model, dynamic=False)
@@ -244,7 +244,7 @@ def main() -> None:
                 torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
                             "step": done}, state_file)  # fmt: skip
                 save_llada(model, tokenizer, args.out)
-            with curve.open("a") as file:
+            with curve.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
 

@@ -282,7 +282,7 @@ def main() -> None:
     benchmarks = {task: kind(limit=1) for task, kind in BENCHMARKS.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     curve = args.out / "curve.jsonl"
-    curve.write_text("")
+    curve.write_text("", encoding="utf-8")
     print(f"{sum(p.numel() for p in reward.parameters()):,} parameters", flush=True)
 
     started = time.monotonic()
@@ -323,7 +323,7 @@ def main() -> None:
             line = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
             line |= {name: round(mean, 4) for name, mean in means if mean == mean}
             recent.clear()
-            with curve.open("a") as file:
+            with curve.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
 
@@ -331,11 +331,11 @@ def main() -> None:
     tokenizer.save_pretrained(args.out)
     saved = Classifier(compose(f"reward.path={args.out.resolve()}", "reward.device=cpu").reward)
     statistics = calibrate(saved, denoiser, args.test_problems)
-    (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n")
+    (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n", encoding="utf-8")
     figures = measure(saved, denoiser, args.test_problems)
     figures["parameters"] = sum(p.numel() for p in reward.parameters())
     figures["training_seconds"] = round(time.monotonic() - started, 1)
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
 
 

@@ -71,7 +71,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     write_json(folder / "judge.json", about)
     shown = [contests[i] if order == 0 else contests[i].swapped() for i, order in todo]
     try:
-        with (folder / "verdicts.jsonl").open("a") as file:
+        with (folder / "verdicts.jsonl").open("a", encoding="utf-8") as file:
             for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
                 line = {
                     "id": i,

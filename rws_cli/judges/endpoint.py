@@ -101,7 +101,7 @@ class EndpointJudge:
     def _reply(self, request: dict[str, Any]) -> str:
         file = self._file(request)
         if file.exists():
-            return json.loads(file.read_text())["reply"]
+            return json.loads(file.read_text(encoding="utf-8"))["reply"]
         self._wait_for_turn()
         try:
             answer = self.client.chat.completions.create(**request)

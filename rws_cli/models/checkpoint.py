@@ -49,7 +49,7 @@ def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
     try:
         found = cached_file(path, "config.json", revision=revision)
         assert found is not None
-        return json.loads(Path(found).read_text())
+        return json.loads(Path(found).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         at = f" at revision {revision}" if revision else ""
         raise UsageError(

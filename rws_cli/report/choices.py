@@ -126,7 +126,7 @@ def describe(group: str, name: str) -> Choice:
     facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
     facts.append(("conf", file.relative_to(CONF).as_posix()))
     if group in FREE:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         set_here = {key for key in content if key in {f.name for f in fields(Config)}}
         keys = [key for top in set_here for key in _leaves(content[top], top)]
         rows = [row for row in _settings(Config, here, None) if row.key in keys]
@@ -176,7 +176,7 @@ def _base(file: Path) -> str | None:
     """The file of the same group that a choice's file starts from, or that this one starts from, and so on."""
     base = None
     while True:
-        first = ((yaml.safe_load(file.read_text()) or {}).get("defaults") or [None])[0]
+        first = ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or [None])[0]
         if not isinstance(first, str) or first == "_self_":
             return base
         base, file = first, file.with_name(f"{first}.yaml")
@@ -303,7 +303,7 @@ def _typed(value: Any) -> str:
 
 def _example(group: str, name: str, file: Path, values: Any) -> str:
     """A command that uses the choice."""
-    written = re.search(r"^# (rws run .*)$", file.read_text(), re.MULTILINE)
+    written = re.search(r"^# (rws run .*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     if group in FREE and written:
         return written.group(1)
     if group in ("metric", "judge"):

@@ -54,7 +54,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         "steps": STEPS,
         "confidences": CONFIDENCES,
     }
-    script = (PAGE / "page.js").read_text()
+    script = (PAGE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -78,7 +78,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
         differing=differing(shown),
         settings=[(run, as_yaml(run.config), as_yaml(origin(run))) for run in shown],
-        style=(PAGE / "page.css").read_text(),
+        style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=script,
         digest=digest,
         packed={"index": squeezed(index), **packed},

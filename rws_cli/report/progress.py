@@ -94,7 +94,7 @@ class Progress:
         if force or now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             stamp = time.strftime("%H:%M:%S")
-            with self.log.open("a") as file:
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{stamp} {line}\n")
             if above_bar or not self.bar:
                 self.console.print(f"{stamp} {line}", highlight=False, markup=False, soft_wrap=True)

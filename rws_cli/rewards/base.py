@@ -51,7 +51,7 @@ class Reward(Protocol):
 def read_statistics(path: Path, key: str) -> dict[str, Any]:
     """A normalization file. Raises UsageError naming `key` if it is missing or lacks a field."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{key}: there are no normalization statistics at {path}.") from error
     except ValueError as error:

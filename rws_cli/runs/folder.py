@@ -66,7 +66,7 @@ def locked(run: Path | None) -> Iterator[None]:
     if run is None or fcntl is None:
         yield
         return
-    with (run / ".lock").open("a+") as file:
+    with (run / ".lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -84,9 +84,12 @@ def locked(run: Path | None) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file's content in one move, so that a reader never sees half of it."""
+    """Replace a file's content in one move, so that a reader never sees half of it.
+
+    A path that is not UTF-8 has lone surrogates: they are written as JSON's escapes, which read back as they were.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w") as file:
+    with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -136,6 +139,6 @@ def home(path: Path | str) -> Path:
 def read_json(path: Path) -> Any:
     """Raises RunError naming the file if it is missing or broken."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}.") from error

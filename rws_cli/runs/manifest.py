@@ -158,9 +158,9 @@ def git_state() -> dict[str, Any] | None:
     """Commit and cleanliness of the checkout that rws runs from; None for an installed package."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", str(PACKAGE), *arguments]
+        found = subprocess.run(command, capture_output=True, check=True, timeout=10, encoding="utf-8", errors="replace")
+        return found.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != PACKAGE.parent.resolve():
@@ -185,7 +185,7 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -75,7 +75,7 @@ def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
     text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
     try:
-        with (run / SAMPLES).open("a") as file:
+        with (run / SAMPLES).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

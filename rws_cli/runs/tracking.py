@@ -389,6 +389,6 @@ def alone(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with (folder / ".lock").open("a") as file:
+    with (folder / ".lock").open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
