@@ -110,7 +110,7 @@ def decode_batch(
     most_rows: int,
     on_step: OnStep = lambda committed, traces: None,
 ) -> Outcome:
-    """Decode and mark some examples together; most_rows: in one forward pass. Raises RunError if one of them fails."""
+    """Decode some examples together; most_rows: in one forward pass. Raises RunError if one of them fails."""
     sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
     rows = [example for example in batch for _ in range(sampler.particles)]
     canvas = new_canvas(
@@ -154,12 +154,11 @@ def decode_batch(
     ]
     totals = [sum(costs[n : n + sampler.particles], Cost()) for n in range(0, len(rows), sampler.particles)]
     told = zip(batch, answers_BG.tolist(), rewards, found.traces, totals, found.scores, strict=True)
-    return Outcome([_sample(config, task, parts, *one) for one in told], traces)
+    return Outcome([_sample(config, parts, *one) for one in told], traces)
 
 
 def _sample(
     config: Config,
-    task: Task,
     parts: Parts,
     example: Example,
     response: list[int],
@@ -168,14 +167,14 @@ def _sample(
     cost: Cost,
     particles: list[float],
 ) -> dict[str, Any]:
-    """A line of samples.jsonl. `mark` is None where nothing is right or wrong. `order` leaves end tokens out; `order_with_eos`
+    """A line of samples.jsonl, not marked yet. `order` leaves end tokens out; `order_with_eos`
     counts them. Where tokens were masked again, orders are those of the last commits. length: tokens before the end.
     particles: a search's scores."""
     answer = parts.denoiser.text(response)
     last = sorted({position: n for n, position in enumerate(trace.position)}.values())
     position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
     content = [trace.token[n] not in parts.denoiser.eos_ids for n in last]
-    block_length, mark = config.sampler.block_length, task.benchmark.mark(example, answer)
+    block_length = config.sampler.block_length
     return {
         "id": example.id,
         "question": example.question or example.id,
@@ -183,7 +182,7 @@ def _sample(
         "prompt": example.prompt,
         "answer": answer,
         "reference": example.reference,
-        "mark": asdict(mark) if mark else None,
+        "mark": None,
         "reward": reward,
         "measures": {},
         "order": order_statistics(position, step, block_length, content),

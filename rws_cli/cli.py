@@ -48,7 +48,7 @@ def one_sentence() -> Iterator[None]:
         typer.secho(f"rws: {text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8", fg="red", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
-        advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) else ""
+        advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
         typer.secho(f"rws: interrupted{advice}", fg="red", err=True)
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 

@@ -17,10 +17,10 @@ class RunError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a run by a signal (exit code 128 and its number); `run` is its folder, with all finished
-    examples."""
+    """The user stopped the program by a signal (exit code 128 and its number); `run` is the folder of the run that can go
+    on, with all finished examples, or ""."""
 
-    def __init__(self, run: str, signal: int = 2) -> None:
+    def __init__(self, run: str = "", signal: int = 2) -> None:
         super().__init__(run)
         self.run, self.exit_code = run, 128 + signal
 

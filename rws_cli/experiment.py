@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rws_cli.answering import rows_at_once
+from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example
-from rws_cli.errors import RunError
+from rws_cli.errors import Interrupted, RunError
 from rws_cli.metrics.measure import measure
 from rws_cli.metrics.summary import peak_memory, summarize
 from rws_cli.report.progress import Progress
@@ -80,14 +80,19 @@ def answer(
     progress: Progress,
     stop: Stop,
 ) -> dict[str, str]:
-    """Decode the examples that are not among `samples`, turn by turn; `samples` and the run folder grow. Returns why
-    examples failed, by their ids.
+    """Decode and mark the examples that are not among `samples`, turn by turn, and mark those among them that are not
+    marked yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
 
     The longest prompts come first: little is padded, and what does not fit into memory shows early. Raises RunError if
     nothing but failures comes of the first batch, and Interrupted when the user stops the run.
     """
-    failures: dict[str, str] = {}
     workers.listen(progress)
+    unmarked = [sample for sample in samples if sample["mark"] is None]
+    failures = mark(task, unmarked, stop)
+    samples[:] = [sample for sample in samples if sample["id"] not in failures]
+    if any(sample["mark"] for sample in unmarked):  # a run that was stopped in the middle of a batch left them
+        replace_samples(folder, samples)
+    stop.check(folder)
     done = {sample["id"] for sample in samples}
     for turn in range(max(task.turn.values()) + 1):
         said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["answer"])) for s in samples}
@@ -96,6 +101,7 @@ def answer(
         failures |= {e.id: f"the turn before it, {e.follows}, failed" for e in lost}
         ready = [replace(e, history=said[e.follows]) if e.follows else e for e in todo if e.id not in failures]
         for outcome in workers.answers(batches(task, ready, batch_size(config, task, workers, len(ready)))):
+            outcome = marked(task, outcome, stop)
             if outcome.samples:
                 write_trace_part(folder, outcome.traces)
                 append_samples(folder, outcome.samples)
@@ -108,6 +114,32 @@ def answer(
                 progress.failed(outcome.failures)
             write_failures(folder, failures)
             stop.check(folder)
+    return failures
+
+
+def marked(task: Task, outcome: Outcome, stop: Stop) -> Outcome:
+    """A batch with its answers marked; those whose marker failed are among its failures."""
+    failures = mark(task, outcome.samples, stop)
+    samples = [sample for sample in outcome.samples if sample["id"] not in failures]
+    traces = [trace for trace in outcome.traces if trace["id"] not in failures]
+    return Outcome(samples, traces, outcome.failures | failures)
+
+
+def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str]:
+    """Fill in the marks that samples lack, until the user stops the run. Returns why markers failed, by example."""
+    examples, failures = {example.id: example for example in task.examples}, {}
+    try:
+        with stop.raising():
+            for sample in samples:
+                if sample["mark"] is not None:
+                    continue
+                try:
+                    found = task.benchmark.mark(examples[sample["id"]], sample["answer"])
+                    sample["mark"] = asdict(found) if found else None
+                except Exception as error:  # a marker may fail at anything that a model writes
+                    failures[sample["id"]] = f"its answer cannot be marked: {type(error).__name__}: {error}"
+    except Interrupted:
+        pass
     return failures
 
 

@@ -18,6 +18,7 @@ from rws_cli.experiment import measured
 from rws_cli.runs.folder import read_json, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.records import read_samples, replace_samples
+from rws_cli.runs.stopping import stoppable
 from rws_cli.schema import Config
 
 
@@ -38,11 +39,12 @@ def mark(run: Path, overrides: list[str]) -> int:
     benchmark, examples = _examples(config)
     samples, changed = read_samples(run), 0
     _check_same(run, samples, examples)
-    for sample in samples:
-        found = benchmark.mark(examples[sample["id"]], sample["answer"])
-        new = asdict(found) if found else None
-        changed += new != sample["mark"]
-        sample["mark"] = new
+    with stoppable() as stop, stop.raising():  # nothing is written before all are marked
+        for sample in samples:
+            found = benchmark.mark(examples[sample["id"]], sample["answer"])
+            new = asdict(found) if found else None
+            changed += new != sample["mark"]
+            sample["mark"] = new
     replace_samples(run, samples)
     _finish(run, measured(run, {}, list(examples.values()), samples))
     manifest.setdefault("marked", []).append(

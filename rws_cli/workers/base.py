@@ -15,6 +15,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config import classifiers
 from rws_cli.errors import RunError
 from rws_cli.report.progress import Progress
+from rws_cli.runs.stopping import SIGNALS
 from rws_cli.schema import Config
 
 TRIES = 3
@@ -66,7 +67,7 @@ def started(config: Config, serve: Callable[..., None], *more: Any) -> Worker:
 
 def ignore_signals() -> None:
     """In a worker: the run's process decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
