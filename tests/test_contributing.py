@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,14 +27,17 @@ import rws_cli.models
 import rws_cli.rewards
 from rws_cli.runs.records import read_trace
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 FILES = {
     first.removeprefix("# "): rest
     for language, block in BLOCKS
-    if language != "sh"
+    if language in ("python", "yaml")
     for first, _, rest in [block.partition("\n")]
 }
+ROWS = [block for language, block in BLOCKS if language == "markdown"]
+"""Tables of METHODS.md, each as its header and the row that a part adds."""
 COMMANDS = {line.split()[2]: line for language, block in BLOCKS if language == "sh" for line in block.splitlines()}
 """By the choice that each makes first."""
 PACKAGES = (rws_cli.benchmarks, rws_cli.decoding, rws_cli.models, rws_cli.rewards)
@@ -85,6 +91,29 @@ def test_every_block_is_a_file_or_a_command_that_is_run_here() -> None:
     assert {re.sub(r"[\[\]]", "", choice.split("=")[1]) for choice in COMMANDS} == shown
     source = Path(__file__).read_text()
     assert all(f'run("{choice}"' in source for choice in COMMANDS)
+
+
+def test_the_tests_of_this_project_pass_with_all_parts_in_place(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for folder in ("rws_cli", "conf", "tests"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "CONTRIBUTING.md", "RESULTS.md", "SECURITY.md"):
+        shutil.copy(ROOT / file, tree)
+    for name, content in FILES.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(content)
+    methods = (ROOT / "METHODS.md").read_text()
+    for block in ROWS:
+        header = "\n".join(block.splitlines()[:2]) + "\n"
+        assert header in methods
+        methods = methods.replace(header, block)
+    (tree / "METHODS.md").write_text(methods)
+    tests = [f"tests/{name}" for name in ("test_parts.py", "test_methods_md.py", "test_samplers.py")]
+    chosen = "modules or methods_md or cautious"  # of test_samplers.py, which takes long, one
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-k", chosen, *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
 
 
 def test_the_worked_example_is_short() -> None:

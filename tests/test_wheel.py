@@ -40,3 +40,4 @@ def test_rws_run_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     assert "mean reward" in python("-m", "rws_cli", "run", *parts, "benchmark.limit=1", "sampler.tokens_per_step=12")
     assert "left_to_right" in python("-m", "rws_cli", "list", "sampler")
     assert not (installed / "rws_cli" / "assets" / "tiny-mdm" / "state.pt").exists()
+    assert (installed / "rws_cli" / "py.typed").exists()  # so that types of rws_cli are seen by who imports it
