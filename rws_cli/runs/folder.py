@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,12 +84,23 @@ def locked(run: Path | None) -> Iterator[None]:
         (run / ".lock").unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """Wait for a lock file and hold it: one process, and one thread of it, at a time. None: nothing."""
+    if lock is None or fcntl is None:
+        yield
+        return
+    with lock.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file's content in one move, so that a reader never sees half of it.
+    """Replace a file's content in one move, so that a reader never sees half of it, whoever else writes it.
 
     A path that is not UTF-8 has lone surrogates: they are written as JSON's escapes, which read back as they were.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from rws_cli.errors import UsageError, without_secrets
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.progress import Progress
-from rws_cli.runs.folder import write_json
+from rws_cli.runs.folder import alone, write_json
 from rws_cli.schema import Config
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ class Mlflow:
         if "MLFLOW_TRACKING_URI" not in os.environ:
             store = run.output.resolve() / "mlflow"
             store.mkdir(parents=True, exist_ok=True)
-        with alone(store):  # for two runs would make the tables of a new data base at once
+        with alone(store / ".lock" if store else None):  # for two runs would make the tables of a new data base at once
             self.client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}" if store else None)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.benchmark)
             if found := self.client.get_experiment_by_name(name):
@@ -377,18 +377,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def alone(folder: Path | None) -> Iterator[None]:
-    """One process at a time in a folder; the others wait. None: nothing."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        folder = None
-    if folder is None:
-        yield
-        return
-    with (folder / ".lock").open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
