@@ -29,7 +29,7 @@ from rws_cli.decoding.loop import decode
 from rws_cli.decoding.orders import PC
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import Denoiser
-from rws_cli.rewards.base import Candidate
+from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
@@ -162,15 +162,13 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
         batch = examples[start : start + size]
         prompts = [task.prompts[example.id] for example in batch]
         canvas, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
-        scores += parts.reward.score(seen).values
+        scores += ask(parts.reward, seen).values
         filled += [candidate.filled for candidate in seen]
         again = mask_again(parts.denoiser, batch, canvas, config.sampler, config.seed)
-        masked_scores += parts.reward.score(again).values
+        masked_scores += ask(parts.reward, again).values
         masked_filled += [candidate.filled for candidate in again]
-    if not np.isfinite(scores).all() or np.ptp(scores) == 0:
-        raise RunError(
-            f"reward={config.reward.name} gave the same score, or none, to everything: nothing to normalize."
-        )
+    if np.ptp(scores) == 0:
+        raise RunError(f"reward={config.reward.name} gave the same score to everything: nothing to normalize.")
     source = (
         f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
         f"with {config.sampler.name} unsteered; every step counts once."

@@ -203,9 +203,9 @@ REWARD_FAMILIES = {
 }
 
 
-def save_reward(folder: Path, family: str = "llama", pad: bool = True) -> Path:
+def save_reward(folder: Path, family: str = "llama", pad: bool = True, seed: int = 1) -> Path:
     """A small random reward model with one label; `pad`: whether its tokenizer has a padding token."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     REWARD_FAMILIES[family]().save_pretrained(folder)
     special = {"pad_token": "<pad>"} if pad else {}
     word_tokenizer(REWARD_WORDS, eos_token="<end>", chat_template=REWARD_TEMPLATE, **special).save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class LocalJudge:
                 )
             for log_p_LV in self.causal.log_probabilities(rows):
                 a, b = log_p_LV[-1, letters].tolist()
+                if not math.isfinite(a - b):
+                    raise RunError("The judge's log-probabilities are not finite: check judge.path and judge.dtype.")
                 yield Verdict(prefer(a - b, self.margin), f"log p(A) − log p(B) = {a - b:.4f}")
 
     def _encode(self, contest: Contest) -> list[int]:

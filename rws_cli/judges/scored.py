@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rws_cli.judges.base import Contest, Verdict, prefer
-from rws_cli.rewards.base import Candidate, Reward
+from rws_cli.rewards.base import Candidate, Reward, ask
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ScoredJudge:
             Candidate(replace(example, history=history), answer, 1.0, -1)
             for (_, answer, history), example in sides.items()
         ]
-        scores = dict(zip(sides, self.reward.score(candidates).values, strict=True)) if candidates else {}
+        scores = dict(zip(sides, ask(self.reward, candidates).values, strict=True)) if candidates else {}
         for c in contests:
             a, b = (scores[c.example.id, c.answers[n], c.histories[n]] for n in (0, 1))
             yield Verdict(prefer(a - b, self.margin), f"{a:g} against {b:g}")

@@ -16,6 +16,7 @@ class WinRate:
 
     interval: Wilson's, at 95 %, over questions. wins, ties, losses count answers; disagreements are those ties where
     the judge preferred whichever answer came first, or whichever second; unreadable verdicts count nowhere else.
+    unjudged: answers that lack a verdict in one order or both, as a judge that gave up leaves them.
     by_god: the same by fifths of the questions, those with the lowest GOD of the judged answers first.
     """
 
@@ -27,6 +28,7 @@ class WinRate:
     losses: int
     disagreements: int
     unreadable: int
+    unjudged: int
     by_god: list[Quintile]
 
 
@@ -45,9 +47,10 @@ def outcome(shown_second: float, shown_first: float) -> float:
 
 
 def win_rate(
-    verdicts: Sequence[tuple[str, tuple[float | None, float | None], float | None]],
+    verdicts: Sequence[tuple[str, tuple[float | None, float | None], float | None]], unjudged: int = 0
 ) -> WinRate | None:
-    """verdicts: for each answer its question, how much it was preferred when shown second and first, and its GOD.
+    """verdicts: for each judged answer its question, how much it was preferred when shown second and first, and its GOD.
+    unjudged: answers without verdicts.
 
     None if no verdict can be read.
     """
@@ -73,6 +76,7 @@ def win_rate(
         losses=counts[2],
         disagreements=sum(sides == {0.0, 1.0} for *_, sides, _ in read),
         unreadable=len(verdicts) - len(read),
+        unjudged=unjudged,
         by_god=_by_god({q: (sum(g) / len(g), won[q]) for q, g in gods.items()}),
     )
 

@@ -40,7 +40,8 @@ class Line:
     Values and differences to the first line are means over the paired examples; intervals are 95 % paired bootstrap
     percentiles over examples. Both are None for the first line itself, intervals also for a single example.
     p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number of lines.
-    wins: by judge, the win rate against the first line, where there are verdicts. folders: of the runs.
+    wins: by judge, the win rate against the first line, where there are verdicts; judges of one name are told apart by
+    what differs (contests.judge_labels). folders: of the runs.
     """
 
     label: str
@@ -97,6 +98,8 @@ def compare_runs(folders: list[Path]) -> list[Line]:
 
 def compared(runs: list[Run]) -> list[Line]:
     """compare_runs, of runs that are read."""
+    from rws_cli.judges.contests import judge_labels
+
     ids = paired(runs)
     groups = by_settings(runs)
     labels = _labels([members[0].config for members in groups])
@@ -128,7 +131,11 @@ def compared(runs: list[Run]) -> list[Line]:
             )
         )
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return [replace(line, p=adjusted.get(n)) for n, line in enumerate(lines)]
+    judges = judge_labels(list(dict.fromkeys(judge for line in lines for judge in line.wins)))
+    return [
+        replace(line, p=adjusted.get(n), wins={judges[judge]: rate for judge, rate in line.wins.items()})
+        for n, line in enumerate(lines)
+    ]
 
 
 def by_task(folders: list[Path]) -> list[list[Path]]:
@@ -160,25 +167,20 @@ def opponent(run: Run, baseline: list[Run]) -> Run:
 
 
 def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[str, WinRate]:
-    """By judge, what the verdicts on a line's runs come to; left out where a run of the line was not judged."""
+    """By judge (contests.identity_of), what the verdicts on a line's runs come to."""
     from rws_cli.judges.contests import read_verdicts
 
     found: dict[str, list[Any]] = {}
-    judges: list[set[str]] = []
     for run in members:
         base = opponent(run, baseline)
-        by_judge = read_verdicts(run.folder, base.config_hash, run.samples, base.samples)
-        judges.append(set(by_judge))
-        for judge, verdicts in by_judge.items():
+        for judge, verdicts in read_verdicts(run.folder, base.config_hash, run.samples, base.samples).items():
             for i in ids:
                 if i in verdicts:
                     sample = run.samples[i]
                     found.setdefault(judge, []).append((sample["question"], verdicts[i], sample["order"][DEFAULT_GOD]))
-    return {
-        judge: rate
-        for judge, verdicts in found.items()
-        if judge in set.intersection(*judges) and (rate := win_rate(verdicts))
-    }
+    asked = len(ids) * len(members)
+    rates = {judge: win_rate(verdicts, asked - len(verdicts)) for judge, verdicts in found.items()}
+    return {judge: rate for judge, rate in rates.items() if rate}
 
 
 def paired(runs: list[Run]) -> list[str]:
@@ -322,7 +324,9 @@ def _win_sheets(lines: list[Line]) -> list[Sheet]:
         for judge, w in line.wins.items():
             low, high = w.interval
             counts = (w.wins, w.ties, w.losses, w.disagreements, w.unreadable)
-            wins.add(line.label, judge, f"{w.rate:.1%} [{low:.1%}, {high:.1%}]", *map(str, counts))
+            answers = w.wins + w.ties + w.losses + w.unreadable
+            partial = f", {answers} of {answers + w.unjudged} judged" if w.unjudged else ""
+            wins.add(line.label, judge + partial, f"{w.rate:.1%} [{low:.1%}, {high:.1%}]", *map(str, counts))
             if w.by_god:
                 fifths.add(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
     return [wins, fifths]

@@ -101,7 +101,7 @@ def grid_of(config: dict[str, Any], lines: list[Line]) -> Grid:
     columns = list(spec.get("columns") or DEFAULT_COLUMNS)
     judges = sorted({judge for line in lines for judge in line.wins})
     named = config.get("judge", {}).get("name")
-    judge = named if named in judges else next(iter(judges), None)
+    judge = next((j for j in judges if j == named or j.startswith(f"{named} (")), next(iter(judges), None))
     published = spec.get("published") or {}
     rows = [
         (line.label, [_cell(column, line, lines[0], judge, published.get(line.label, {})) for column in columns])
@@ -115,6 +115,8 @@ def grid_of(config: dict[str, Any], lines: list[Line]) -> Grid:
     ]
     if judge and any(column.startswith("win_rate") for column in columns):
         notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
+        if unjudged := sum(line.wins[judge].unjudged for line in lines if judge in line.wins):
+            notes.append(f"{unjudged} answers have no verdict of this judge and are left out of its win rates.")
     if "god" in columns:
         notes.append(f"god is {DEFAULT_GOD}.")
     if spec.get("note"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError, out_of_memory
+
+STATISTICS = ("mean", "std", "min", "max")
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,59 @@ class Reward(Protocol):
         return
 
 
+def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
+    """A reward's scores, whoever wrote it. Raises RunError if it fails, but for lack of memory, or does not return one
+    finite number and one count of tokens for each candidate."""
+    try:
+        found = reward.score(candidates)
+    except (UsageError, RunError):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise RunError(f"The reward failed: {type(error).__name__}: {error}.") from error
+    try:
+        scores = Scores([float(value) for value in found.values], [int(count) for count in found.tokens])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RunError(
+            f"The reward returned {shorten(repr(found), 80)}, which is no Scores(values, tokens): {error}."
+        ) from error
+    if not len(scores.values) == len(scores.tokens) == len(candidates):
+        raise RunError(
+            f"The reward returned {len(scores.values)} scores and {len(scores.tokens)} counts of tokens for "
+            f"{len(candidates)} candidates: it must return one of each."
+        )
+    for candidate, value in zip(candidates, scores.values, strict=True):
+        if not math.isfinite(value):
+            raise RunError(
+                f"The reward model returned {value} for example {candidate.example.id}, which is no score: check the "
+                "reward model and its dtype."
+            )
+    return scores
+
+
 def read_statistics(path: Path, key: str) -> dict[str, Any]:
-    """A normalization file. Raises UsageError naming `key` if it is missing or lacks a field."""
+    """A normalization file. Raises UsageError naming `key` if it is missing, or its mean, std, min and max are no statistics."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{key}: there are no normalization statistics at {path}.") from error
+    except OSError as error:
+        raise UsageError(f"{key}: {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise UsageError(f"{key}: {path} is not JSON: {error}.") from error
-    if missing := [name for name in ("mean", "std", "min", "max") if name not in stored]:
+    if not isinstance(stored, dict):
+        raise UsageError(f"{key}: {path} must hold an object with {', '.join(STATISTICS)}.")
+    if missing := [name for name in STATISTICS if name not in stored]:
         raise UsageError(f"{key}: {path} lacks {', '.join(missing)}.")
+    for name in STATISTICS:
+        value = stored[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UsageError(f"{key}: {path} has {name}={json.dumps(value)}, which must be a number.")
+    if stored["std"] < 0 or stored["min"] > stored["max"]:
+        raise UsageError(f"{key}: {path} must have a std of at least 0, and a min that is at most max.")
     return stored
 
 
 def as_statistics(stored: dict[str, Any]) -> Statistics:
-    return Statistics(*(float(stored[name]) for name in ("mean", "std", "min", "max")))
+    return Statistics(*(float(stored[name]) for name in STATISTICS))

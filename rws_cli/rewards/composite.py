@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rws_cli.decoding.guidance import Statistics, normalize
 from rws_cli.errors import UsageError
-from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_statistics
+from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
 from rws_cli.schema import CompositeReward
 
 
@@ -30,7 +30,7 @@ class Composite(Reward):
         values, tokens = [0.0] * len(candidates), [0] * len(candidates)
         for weight, part in self.weighted:
             assert part.statistics is not None
-            scores = part.score(candidates)
+            scores = ask(part, candidates)
             values = [
                 v + weight * normalize(s, "zscore", part.statistics) for v, s in zip(values, scores.values, strict=True)
             ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_statistics
+from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
 from rws_cli.schema import ProcessReward
 
 
@@ -25,7 +25,7 @@ class Process(Reward):
         asked = [
             replace(c, text=text, slot=None) for c, texts in zip(candidates, beginnings, strict=True) for text in texts
         ]
-        found = self.part.score(asked)
+        found = ask(self.part, asked)
         values, tokens, at = [], [], 0
         for texts in beginnings:
             here = slice(at, at + len(texts))

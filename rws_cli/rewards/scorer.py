@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -10,9 +9,8 @@ from torch import Tensor
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.record import Cost, charge
-from rws_cli.errors import RunError, UsageError, out_of_memory
 from rws_cli.models.base import Denoiser
-from rws_cli.rewards.base import Candidate, Reward, Scores
+from rws_cli.rewards.base import Candidate, Reward, ask
 from rws_cli.schema import Sampler
 
 
@@ -58,27 +56,9 @@ class RowScorer:
         if changed:
             paying = [rows[n] for n in changed]
             with charge(self.costs, paying, "reward_seconds"):
-                scores = self.score([shown[n] for n in changed])
+                scores = ask(self.reward, [shown[n] for n in changed])
             for n, value, tokens in zip(changed, scores.values, scores.tokens, strict=True):
                 self.last[rows[n]] = (shown[n].text, value)
                 self.costs[rows[n]].reward_calls += 1
                 self.costs[rows[n]].reward_tokens += tokens
         return [self.last[row][1] for row in rows]
-
-    def score(self, candidates: list[Candidate]) -> Scores:
-        """The reward's scores. Raises RunError if it fails, but for lack of memory, or returns what is no number."""
-        try:
-            scores = self.reward.score(candidates)
-        except (UsageError, RunError):
-            raise
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            raise RunError(f"The reward failed: {type(error).__name__}: {error}.") from error
-        for candidate, value in zip(candidates, scores.values, strict=True):
-            if not math.isfinite(value):
-                raise RunError(
-                    f"The reward model returned {value} for example {candidate.example.id}, which is no score: check the "
-                    "reward model and its dtype."
-                )
-        return scores

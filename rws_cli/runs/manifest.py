@@ -18,7 +18,7 @@ from rws_cli import __version__
 from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
-from rws_cli.runs.records import drop_broken_line, drop_untraced
+from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
 from rws_cli.schema import Config
 
 SCHEMA = 1
@@ -73,7 +73,7 @@ def open_run(
             raise UsageError(
                 f"{request.resume} cannot be resumed: the {' and the '.join(changed)} changed since it was started."
             )
-        drop_broken_line(request.resume)
+        drop_broken_line(request.resume / SAMPLES)
         drop_untraced(request.resume)
         manifest = stopped | {"status": "running", "error": None, "failed": {}, "resumed": [*stopped["resumed"], now()]}
         write_json(request.resume / "manifest.json", manifest)

@@ -45,9 +45,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def drop_broken_line(run: Path) -> None:
-    """Cut what follows the last line break of samples.jsonl: the half-written line of a killed run."""
-    path = run / SAMPLES
+def drop_broken_line(path: Path) -> None:
+    """Cut what follows the last line break of a file that is appended to: the half-written line of a killed run."""
     if path.exists():
         content = path.read_bytes()
         if len(content) != (whole := content.rfind(b"\n") + 1):

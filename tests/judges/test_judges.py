@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +14,21 @@ from typing import Any
 
 import pytest
 import torch
-from support import word_tokenizer
+from support import save_reward, small_run, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.cli import app
 from rws_cli.config import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, render
+from rws_cli.judges.contests import identity_of, judge_labels
 from rws_cli.judges.endpoint import EndpointJudge, read_verdict
+from rws_cli.judges.scored import ScoredJudge
+from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.runs.records import read_lines, read_samples
 
 
@@ -130,6 +137,53 @@ def test_what_was_asked_is_not_paid_again(endpoint: Endpoint, judge: Callable[..
     assert len(endpoint.asked) == 4
 
 
+def test_a_pair_of_equal_answers_is_one_request(
+    endpoint: Endpoint, judge: Callable[..., EndpointJudge], capsys
+) -> None:
+    """A pair and its swap are then the same question; several sent at once by an endpoint that answers at once."""
+    pairs = [contest("same", "same", str(n)) for n in range(4)] + [contest("same", "other")]
+    found = judge()
+    verdicts = list(found.ask([c for pair in pairs for c in (pair, pair.swapped())]))
+    assert [v.first for v in verdicts] == [1.0] * 10
+    assert len(endpoint.asked) == len(set(endpoint.asked)) == 3
+    assert found.tokens == {"in": 150, "out": 30}
+    assert "3 requests, 0 in the cache" in capsys.readouterr().err
+
+
+def test_two_judges_at_once_pay_once(endpoint: Endpoint, judge: Callable[..., EndpointJudge], tmp_path: Path) -> None:
+    endpoint.reply = lambda text, n: (time.sleep(0.1), said("[[A]]"))[1]
+    both = [judge(), judge()]
+    replies: list[list[Any]] = []
+    threads = [threading.Thread(target=lambda one=one: replies.append(list(one.ask(CONTESTS[:2])))) for one in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replies[0] == replies[1]
+    assert len(endpoint.asked) == 2
+    assert sorted(file.suffix for file in (tmp_path / "cache").iterdir()) == [".json", ".json"]
+
+
+def test_a_kept_reply_that_cannot_be_read_is_asked_for_again(
+    endpoint: Endpoint, judge: Callable[..., EndpointJudge], tmp_path: Path
+) -> None:
+    first = list(judge().ask(CONTESTS[:1]))
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    for broken in (b"{", b"[]", b'{"reply": 3}', b"\xff"):
+        kept.write_bytes(broken)
+        assert list(judge().ask(CONTESTS[:1])) == first
+    assert len(endpoint.asked) == 5
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_anything_is_asked(
+    endpoint: Endpoint, judge: Callable[..., EndpointJudge], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="set judge.cache="):
+        list(judge(f"judge.cache={tmp_path / 'file'}").ask(CONTESTS))
+    assert endpoint.asked == []
+
+
 def test_too_dear_is_refused_before_anything_is_asked(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
     prices = ("judge.dollars_per_million_in=2", "judge.dollars_per_million_out=1e5")
     with pytest.raises(UsageError, match=r"may cost \$204\.80, more than judge\.max_dollars=10"):
@@ -165,13 +219,25 @@ def test_passing_errors_are_tried_again(endpoint: Endpoint, judge: Callable[...,
         ((401, {}), UsageError, "check the key in OPENAI_API_KEY"),
         ((200, {"choices": []}), RunError, "gave up"),
         ((200, b"{not json"), RunError, "gave up"),
+        ((200, {"choices": [{"message": {"content": ["A"]}}]}), RunError, "gave up"),
+        (
+            (200, {"choices": [{"message": {"content": "[[A]]"}}], "usage": {"prompt_tokens": "many"}}),
+            RunError,
+            "gave up",
+        ),
     ],
-    ids=["always 500", "bad request", "bad key", "no choices", "no JSON"],
+    ids=["always 500", "bad request", "bad key", "no choices", "no JSON", "no text", "no numbers"],
 )
 def test_lasting_errors_are_one_sentence(endpoint, judge, reply, error, words: str) -> None:
     endpoint.reply = lambda text, n: reply
     with pytest.raises(error, match=words):
         list(judge().ask(CONTESTS[:1]))
+
+
+def test_a_reply_with_half_a_character_is_kept(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
+    endpoint.reply = lambda text, n: said("\ud800 [[B]]")
+    assert [v.said for v in judge().ask(CONTESTS[:1])] == ["? [[B]]"]
+    assert [v.first for v in judge().ask(CONTESTS[:1])] == [0.0]
 
 
 def test_a_slow_endpoint_is_given_up(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
@@ -207,6 +273,17 @@ def test_the_verifier_judges_by_partial_credit() -> None:
     assert [v.first for v in judge.ask([c.swapped() for c in contests])] == [0.0, 1.0, 0.5]
 
 
+def test_scores_that_are_no_numbers_are_no_verdicts() -> None:
+    class Broken:
+        statistics = None
+
+        def score(self, candidates: list[Candidate]) -> Scores:
+            return Scores([float("nan")] * len(candidates), [0] * len(candidates))
+
+    with pytest.raises(RunError, match="returned nan for example e"):
+        list(ScoredJudge(Broken(), 0.0).ask(CONTESTS[:1]))  # type: ignore[arg-type]
+
+
 def test_a_local_judge_compares_letters(tmp_path: Path) -> None:
     torch.manual_seed(0)
     words = ["<unk>", "<s>", "A", "B", "what?", "one", "two", "Better", "answer:"]
@@ -240,9 +317,20 @@ def test_a_conversation_is_shown_with_its_own_turns() -> None:
 # --- whole runs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def swept(llada_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three samplers, made once."""
+    folder = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        arguments = ["run", "-m", *small_run(llada_folder), "sampler=confidence,random,left_to_right", "reward=none"]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    return folder / "outputs"
+
+
 @pytest.fixture
-def runs(rws, small: list[str], tmp_path: Path) -> list[Path]:
-    assert rws("run", "-m", *small, "sampler=confidence,random,left_to_right", "reward=none").exit_code == 0
+def runs(rws, swept: Path, tmp_path: Path) -> list[Path]:
+    shutil.copytree(swept, tmp_path / "outputs", symlinks=True)
     return [tmp_path / "outputs" / "multirun" / "v001" / str(n) for n in range(3)]
 
 
@@ -287,6 +375,53 @@ def test_verdicts_survive_a_judge_that_gives_up(rws, runs: list[Path], endpoint:
     assert rws("judge", *map(str, runs[:2]), "judge=openai", *options).exit_code == 0
     assert verdicts_of(runs[1])[:3] == kept
     assert len(verdicts_of(runs[1])) == 2 * len(read_samples(runs[0]))
+
+
+def rates(output: str) -> dict[str, str]:
+    """By judge, as its column shows it, the counts of won, tied and lost."""
+    lines = output[output.index("win rate") :].splitlines()
+    found = [re.match(r"\s*random\s+(verifier.*?)\s{2,}.*\]\s+(\d+\s+\d+\s+\d+)", line) for line in lines]
+    return {match[1]: " ".join(match[2].split()) for match in found if match}
+
+
+def test_judges_of_one_name_are_told_apart(rws, runs: list[Path]) -> None:
+    """The second judge calls everything a tie; which of the two folders sorts last does not matter."""
+    judging = ("judge", *map(str, runs[:2]), "judge=verifier")
+    alone = rates(rws(*judging).output)
+    assert list(alone) == ["verifier"]
+    both = rates(rws(*judging, "judge.margin=2").output)
+    assert both == {"verifier (margin=0.0)": alone["verifier"], "verifier (margin=2.0)": "0 6 0"}
+    other = next(
+        folder for folder in (runs[1] / "judgements").iterdir() if "2.0" in (folder / "judge.json").read_text()
+    )
+    whole = (other / "verdicts.jsonl").read_text().splitlines(keepends=True)
+    (other / "verdicts.jsonl").write_text("".join(whole[:3]) + whole[3][:20])  # as a kill leaves it
+    assert rates(rws("compare", *map(str, runs[:2])).output) == {
+        "verifier (margin=0.0)": alone["verifier"],
+        "verifier (margin=2.0), 1 of 6 judged": "0 1 0",
+    }
+    assert rates(rws(*judging, "judge.margin=2").output) == both  # goes on behind the broken line
+
+
+def test_labels_of_judges_show_what_differs() -> None:
+    common = {"name": "openai", "model": "a", "base_url": None, "template": "x" * 80}
+    others = [common | {"model": "b"}, common | {"template": "y" * 80}, common | {"name": "local"}]
+    labels = list(judge_labels([identity_of(judge, {}) for judge in (common, *others)]).values())
+    assert labels[1].startswith("openai (model=b, template=#")
+    assert labels[2].startswith("openai (model=a, template=#")
+    assert labels[1].split("#")[1] == labels[0].split("#")[1] != labels[2].split("#")[1]
+    assert labels[3] == "local"
+    assert len(judge_labels([identity_of(common, {}), identity_of(common | {"batch_size": 3}, {})])) == 1
+    weights = judge_labels([identity_of(common, {"judge": name}) for name in ("one", "two")])
+    assert [label.startswith("openai (weights=") for label in weights.values()] == [True, True]
+
+
+def test_a_judge_whose_weights_changed_under_its_path_is_another(rws, runs: list[Path], tmp_path: Path) -> None:
+    judging = ("judge", *map(str, runs[:2]), "judge=reward", "reward@judge.reward=classifier")
+    path = f"judge.reward.path={save_reward(tmp_path / 'reward')}"
+    assert rws(*judging, path).exit_code == 0
+    save_reward(tmp_path / "reward", seed=2)
+    assert "reward (weights=#" in rws(*judging, path).output
 
 
 def test_answers_that_changed_are_judged_again(rws, runs: list[Path]) -> None:

@@ -58,7 +58,7 @@ def test_a_run_killed_in_a_line_loses_that_line_alone(tmp_path_factory, samples:
     (run / "samples.jsonl").write_bytes(content[:cut])
     whole = content[:cut].count(b"\n")
     assert read_samples(run)[:whole] == samples[:whole]
-    drop_broken_line(run)
+    drop_broken_line(run / "samples.jsonl")
     assert read_samples(run) == samples[:whole]
     append_samples(run, samples[whole:])
     assert (run / "samples.jsonl").read_bytes() == content
