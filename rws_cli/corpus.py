@@ -78,20 +78,21 @@ def documents_of(corpus: Corpus) -> Iterable[str]:
 
 
 def _all_documents(corpus: Corpus) -> Iterable[str]:
-    from rws_cli.benchmarks.data import FORMATS, rows_of
+    from rws_cli.benchmarks.rows import FORMATS, file_rows, hub_rows, undecodable
 
     for name in corpus.files:
         path = Path(name).expanduser()
         if not path.is_file():
             raise UsageError(f"{name} does not exist: give text files, or data files with a field {corpus.field}.")
         if path.suffix in FORMATS:
-            source = {"path": FORMATS[path.suffix], "data_files": str(path), "split": "train"}
-            yield from (_field(row, corpus.field, name) for row in rows_of(source, name))
+            for place, row in file_rows(path, name):
+                yield _field(row, corpus.field, f"{place} of {name}")
         else:
             try:
                 yield path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
-                raise UsageError(f"{name} is not text in UTF-8.") from error
+                line, column = undecodable(path)
+                raise UsageError(f"{name} is not text in UTF-8: line {line}, column {column}.") from error
     if corpus.hub:
         hub: dict[str, Any] = {
             "path": corpus.hub,
@@ -100,7 +101,8 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
             "revision": corpus.revision,
         }
         hub |= {"streaming": corpus.limit is not None}
-        yield from (_field(row, corpus.field, corpus.hub) for row in rows_of(hub, f"--hub {corpus.hub}"))
+        for place, row in hub_rows(hub, f"--hub {corpus.hub}"):
+            yield _field(row, corpus.field, f"{place} of {corpus.hub}")
 
 
 def _field(row: dict[str, Any], field: str, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.metrics.measure import measure
 from rws_cli.metrics.summary import peak_memory, summarize
@@ -40,6 +41,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     started = time.perf_counter()
     stopped = resumable(request.resume, resolved) if request.resume else None
     task = prepare(config)
+    warning = doubtful_references(task.benchmark)
     with locked(request.resume), open_workers(config, task) as workers:
         folder, manifest = open_run(config, resolved, request, stopped, workers.sources)
         setup_seconds = time.perf_counter() - started
@@ -52,6 +54,8 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
             samples = read_samples(folder)
             with Progress(len(task.examples), samples, folder / "run.log") as progress:
                 tracking.follow(samples, progress)
+                if warning:
+                    progress.say(warning)
                 failures = answer(config, task, workers, folder, samples, progress, stop)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
@@ -84,7 +88,7 @@ def answer(
     marked yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
 
     The longest prompts come first: little is padded, and what does not fit into memory shows early. Raises RunError if
-    nothing but failures comes of the first batch, and Interrupted when the user stops the run.
+    nothing of the first batch can be decoded, and Interrupted when the user stops the run.
     """
     workers.listen(progress)
     unmarked = [sample for sample in samples if sample["mark"] is None]
@@ -101,6 +105,7 @@ def answer(
         failures |= {e.id: f"the turn before it, {e.follows}, failed" for e in lost}
         ready = [replace(e, history=said[e.follows]) if e.follows else e for e in todo if e.id not in failures]
         for outcome in workers.answers(batches(task, ready, batch_size(config, task, workers, len(ready)))):
+            decoded = bool(outcome.samples)
             outcome = marked(task, outcome, stop)
             if outcome.samples:
                 write_trace_part(folder, outcome.traces)
@@ -108,7 +113,7 @@ def answer(
                 samples.extend(outcome.samples)
                 progress.finished(outcome.samples)
             if outcome.failures:
-                if not samples:
+                if not samples and not decoded:
                     raise RunError(next(iter(outcome.failures.values())))
                 failures |= outcome.failures
                 progress.failed(outcome.failures)

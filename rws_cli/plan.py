@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.answering import rows_at_once
+from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.task import prepare
 
 
-def plan(config: Config) -> dict[str, int | float | None]:
+def plan(config: Config) -> dict[str, int | float | str | None]:
     """Upper bounds: end tokens can stop a row early, and unchanged text is not scored again.
 
     Tokens count prompt and response, as a run's own cost does; FLOPs are two a weight and token, attention left out.
     Raises UsageError as a run would.
     """
     task = prepare(config)
+    warning = doubtful_references(task.benchmark)
     sampler = config.sampler
     reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
     steps = sampler.blocks * reviews * schedule_of(sampler).steps
@@ -51,4 +53,4 @@ def plan(config: Config) -> dict[str, int | float | None]:
         "reward calls, at most": calls * decodings * len(task.prompts),
         "MDM weights": weights,
         "MDM FLOPs, about": None if weights is None else 2.0 * weights * tokens,
-    }
+    } | ({"warning": warning} if warning else {})

@@ -9,7 +9,7 @@ from rws_cli.benchmarks.base import Mark, Row
 
 
 def words(row: Row) -> list[str]:
-    given = row["answer"]["words"] if isinstance(row.get("answer"), dict) else row["words"]
+    given = row["words"] if "words" in row else row["answer"]["words"]
     return [str(word) for word in given]
 
 

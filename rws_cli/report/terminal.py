@@ -169,6 +169,6 @@ def print_plan(config: Config, plan: dict[str, Any]) -> None:
     )
     table.add_row("benchmark", config.benchmark.name)
     for name, value in plan.items():
-        form = ".3g" if "FLOP" in name else ",d"
+        form = "" if isinstance(value, str) else ".3g" if "FLOP" in name else ",d"
         table.add_row(name, "unknown before the checkpoint is here" if value is None else format(value, form))
     console.print(table)

@@ -139,7 +139,7 @@ def test_what_is_wrong_with_data_is_one_sentence(tmp_path: Path) -> None:
         ((broken,), "cannot be read"),
         ((good, "benchmark.template='{query}'"), "'query' is neither a field"),
         ((good, "benchmark.shots=1"), "benchmark.shots_path"),
-        ((write(tmp_path / "other.jsonl", [{"prompt": "q"}]),), "'question' is neither a field"),
+        ((write(tmp_path / "other.jsonl", [{"prompt": "q"}]),), r"row 1 has no field question \(it has prompt\)"),
     ]
     for (path, *overrides), words in cases:
         with pytest.raises(UsageError, match=words):

@@ -1,0 +1,114 @@
+"""The fields that a benchmark needs of a row, each with the kind of value it is: one function a kind.
+
+A kind takes a value that is there and gives it as the benchmark reads it. It raises ValueError for another value, with
+words that go on from the field's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from rws_cli.benchmarks.base import Row
+
+Kinds = dict[str, Callable[[Any], Any]]
+"""Field → kind. "turns|prompt" is the first of the two that a row has."""
+
+
+def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
+    """A row without its null fields, and with values as their kinds give them. Raises ValueError naming the field."""
+    found = {name: value for name, value in row.items() if value is not None}
+    for names, kind in (needed | optional).items():
+        name = next((name for name in names.split("|") if name in found), None)
+        if name is None and names in needed:
+            there = f"it has {', '.join(found)}" if found else "it has none"
+            raise ValueError(f"has no field {names.replace('|', ' or ')} ({there})")
+        if name is not None:
+            try:
+                found[name] = kind(found[name])
+            except ValueError as error:
+                raise ValueError(f"cannot be used: its field {name} {error}") from error
+    return found
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"is {_called(value)}, not text")
+    return value
+
+
+def answer(value: Any) -> str:
+    """Text, or a number as it is written without an exponent: 18 and 18.0 are 18."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError(f"is {_called(value)}, not text or a number")
+    if isinstance(value, str):
+        return value
+    number = Decimal(str(value))
+    if not number.is_finite():
+        raise ValueError(f"is {value}, not a finite number")
+    written = f"{number:f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written
+
+
+def gsm8k_answer(value: Any) -> str:
+    """A number alone gets the mark that stands before it in GSM8K."""
+    written = answer(value)
+    return f"#### {written.strip()}" if re.fullmatch(r"\s*[-\u2212]?\$?[\d,]*\.?\d+\s*", written) else written
+
+
+def texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"is {_called(value)}, not a list of texts")
+    return value
+
+
+def some_texts(value: Any) -> list[str]:
+    if not texts(value):
+        raise ValueError("is an empty list")
+    return value
+
+
+def keywords(value: Any) -> Any:
+    """A list of words, or an object that holds it as `words`, beside a sentence as `example`."""
+    given = value if isinstance(value, dict) else {"words": value}
+    some_texts(given.get("words"))
+    if given.get("example") is not None:
+        text(given["example"])
+    return value
+
+
+def function_name(value: Any) -> str:
+    if not text(value).isidentifier():
+        raise ValueError(f"is {value!r}, not a function's name")
+    return value
+
+
+def whole_numbers(value: Any) -> str:
+    """Countdown's input: two or more, with commas between them."""
+    written = answer(value)
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)+", written):
+        raise ValueError(f"is {written!r}, not whole numbers with commas between them")
+    return written
+
+
+def target(value: Any) -> str:
+    """Countdown's output: the number to reach, or equations that end in it."""
+    written = answer(value)
+    if "=" not in written and not re.fullmatch(r"\s*-?\d+\s*", written):
+        raise ValueError(f"is {written!r}, neither a whole number nor equations")
+    return written
+
+
+def grid(value: Any) -> str:
+    """A 4x4 sudoku: 16 digits, or the number that a spreadsheet made of them without its leading zeros."""
+    written = answer(value)
+    if len(re.sub(r"\D", "", written)) != 16 and not re.fullmatch(r"\d{1,15}", written):
+        raise ValueError(f"is {written!r}, not 16 digits")
+    return written
+
+
+def _called(value: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return "missing" if value is None else names.get(type(value), type(value).__name__)

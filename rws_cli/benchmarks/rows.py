@@ -1,0 +1,177 @@
+"""Rows of a data file on this machine, or of a data set on the Hugging Face hub.
+
+A file is opened by its name, read as it is now and without a cache. A row comes with its place, for messages.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rws_cli.benchmarks.base import Row
+from rws_cli.errors import UsageError
+
+Placed = tuple[str, Row]
+"""A row's place, "row 3 (line 5)", and the row."""
+BLANK = re.compile(r"\s*")
+
+
+class BrokenError(ValueError):
+    """Where a file is broken, and how."""
+
+
+def file_rows(path: Path, named: str) -> Iterator[Placed]:
+    """The rows of a local file. Raises UsageError, calling the file `named`, where it is broken."""
+    try:
+        yield from FORMATS[path.suffix](path)
+    except UnicodeDecodeError as error:
+        line, column = undecodable(path)
+        raise UsageError(f"{named} is not text in UTF-8: line {line}, column {column}.") from error
+    except BrokenError as error:
+        raise UsageError(f"{named} cannot be read: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"{named} cannot be read: {error.strerror or error}.") from error
+
+
+def hub_rows(source: dict[str, Any], named: str, advice: str = "") -> Iterator[Placed]:
+    """The rows of what datasets.load_dataset takes. Raises UsageError, calling it `named`, if it cannot be read."""
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        for n, row in enumerate(datasets.load_dataset(**source), start=1):  # nosec B615: revision is a setting
+            yield f"row {n}", row
+    except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None
+        reason = " ".join(str(cause or error).split())[:300]
+        raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error
+
+
+def undecodable(path: Path) -> tuple[int, int]:
+    """The line and column, from 1, of the first byte that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return number, len(line[: error.start].decode()) + 1
+    return 1, 1
+
+
+def _place(row: int, line: int) -> str:
+    return f"row {row}" if row == line else f"row {row} (line {line})"
+
+
+def _json_rows(path: Path) -> Iterator[Placed]:
+    """An object a line; or one list of objects, or objects over several lines."""
+    row = 0
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if row == 0 and (line.lstrip().startswith("[") or line.strip() == "{"):
+                yield from _json_document(line + file.read(), number)
+                return
+            if line.strip():
+                row += 1
+                with _located(number):
+                    value = json.loads(line.rstrip(), object_pairs_hook=_once, parse_constant=_refuse)
+                yield _place(row, number), _object(value, f"line {number}")
+
+
+def _json_document(text: str, line: int) -> Iterator[Placed]:
+    decoder, at, row = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse), 0, 0
+    while (at := BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        with _located(line):
+            value, at = decoder.raw_decode(text, at)
+        for each in value if isinstance(value, list) else [value]:
+            row += 1
+            yield f"row {row}", _object(each, f"row {row}")
+
+
+@contextmanager
+def _located(line: int) -> Iterator[None]:
+    """Say where JSON that starts in a line is broken."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise BrokenError(f"line {line + error.lineno - 1}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise BrokenError(f"line {line}: it is nested too deeply") from error
+    except ValueError as error:
+        raise BrokenError(f"line {line}: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)} is there twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _object(value: Any, place: str) -> Row:
+    if not isinstance(value, dict):
+        raise BrokenError(f"{place} is not an object with fields")
+    for name, content in value.items():
+        try:
+            json.dumps([name, content], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])[1:-1]
+            raise BrokenError(f"{place}: {half} in the field {ascii(name)[1:-1]} is half of a character") from error
+    return value
+
+
+def _csv_rows(path: Path) -> Iterator[Placed]:
+    """Cells are text as it stands there; an empty one is missing."""
+    csv.field_size_limit(2**31 - 1)
+    row = line = 0
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            if twice := [name for name in header if name and header.count(name) > 1]:
+                raise BrokenError(f"two columns are called {twice[0]}")
+            line = reader.line_num
+            for cells in reader:
+                line, before = reader.line_num, line
+                if any(cells[len(header) :]):
+                    raise BrokenError(f"line {before + 1} has {len(cells)} cells, and the header {len(header)}")
+                if cells:
+                    row += 1
+                    cells += [""] * (len(header) - len(cells))
+                    yield _place(row, before + 1), {n: c or None for n, c in zip(header, cells, strict=False)}
+        except csv.Error as error:
+            raise BrokenError(f"line {line + 1}: {error}") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Placed]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    with path.open("rb") as file:  # an open file has no name that pyarrow could read partitions off
+        try:
+            for batch in pq.ParquetFile(file).iter_batches():
+                for value in batch.to_pylist():
+                    row += 1
+                    yield f"row {row}", value
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise BrokenError(f"after row {row}: {' '.join(str(error).split())[:300]}") from error
+
+
+FORMATS: dict[str, Callable[[Path], Iterator[Placed]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
