@@ -481,8 +481,8 @@ class CodeBenchmark(DataBenchmark):
     """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed."""
 
     allow_code_execution: bool = setting("whether generated programs may be run, in a sandbox, to be marked")
-    seconds: float = setting("time that each program may use", above=0.0)
-    memory_mb: int = setting("memory that each program may use, in MiB", min=64)
+    seconds: float = setting("processor time that each program may use", above=0.0, max=3600.0)
+    memory_mb: int = setting("memory that each program may use, in MiB", min=64, max=1 << 20)
 
 
 @dataclass

@@ -7,12 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from support import samples_of
+
+from rws_cli.benchmarks import code, jail
+from rws_cli.runs.stopping import SIGNALS, stoppable
 
 
 def start_and_stop(tmp_path: Path, options: list[str], lines: int, stop: signal.Signals) -> subprocess.Popen[str]:
@@ -87,3 +93,84 @@ def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
     assert rws("run", "--resume", str(run)).exit_code == 0
     assert len(samples_of(run)) == 12
     assert all(sample in samples_of(run) for sample in stopped)
+
+
+def programs() -> list[Path]:
+    """The folders of the programs that run."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if jail.__file__ in child.cmdline():
+                found.append(Path(child.cwd()))
+    return found
+
+
+def when_a_program_runs(stop: signal.Signals) -> tuple[threading.Thread, list[float]]:
+    """Signal this process while the endless program runs; the list gets the time."""
+    at: list[float] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while not any((folder / "begun").exists() for folder in programs()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        at.append(time.monotonic())
+        os.kill(os.getpid(), stop)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread, at
+
+
+@pytest.mark.skipif(not jail.landlock_version(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize("stop", SIGNALS)
+def test_a_signal_while_a_program_runs_ends_the_command_and_loses_no_answer(
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals
+) -> None:
+    endless = "open('begun', 'w')\nwhile True: pass"
+    rows = [
+        {"prompt": "w1 " * (9 - n), "entry_point": "f", "canonical_solution": "", "test": test}
+        for n, test in enumerate(["pass", endless, "assert False"])
+    ]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: row["test"])
+    options = [*small, "reward=none", "benchmark=humaneval", "benchmark.path=tasks.jsonl", "benchmark.seconds=60",
+               "benchmark.allow_code_execution=true", "benchmark.gen_length=6", "benchmark.limit=3"]  # fmt: skip
+    watcher, at = when_a_program_runs(stop)
+    stopped = rws("run", *options, "sampler=confidence")
+    watcher.join()
+    run = tmp_path / "outputs" / "humaneval" / "small-confidence" / "v001"
+    assert time.monotonic() - at[0] < 2
+    assert stopped.exit_code == 128 + stop, stopped.output
+    assert f"rws run --resume {run.relative_to(tmp_path)}" in stopped.output
+    assert programs() == []
+    kept = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [sample["mark"] and sample["mark"]["correct"] for sample in kept] == [True, None, None]
+
+    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: row["test"].replace(endless, "pass"))
+    assert rws("run", "--resume", str(run)).exit_code == 0
+    whole = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [sample.pop("mark")["correct"] for sample in whole] == [True, True, False]
+    assert whole == [{key: value for key, value in sample.items() if key != "mark"} for sample in kept]  # seconds too
+
+    before = {file: file.read_bytes() for file in run.iterdir()}
+    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: endless)
+    watcher, at = when_a_program_runs(stop)
+    stopped = rws("mark", str(run))
+    watcher.join()
+    assert time.monotonic() - at[0] < 2
+    assert stopped.exit_code == 128 + stop, stopped.output
+    assert "--resume" not in stopped.output
+    assert programs() == []
+    assert {file: file.read_bytes() for file in run.iterdir()} == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
