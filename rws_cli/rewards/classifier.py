@@ -4,6 +4,7 @@ and those that only their own Python loads, where the user allows it."""
 from __future__ import annotations
 
 import inspect
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,6 @@ class Classifier:
         self.model, self.device = load_weights(
             getattr(transformers, settings.auto_class), path, settings, at, num_labels=1
         )
-        # Pooling looks for the last token that is not padding, so both sides must agree on what padding is.
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self.tokenizer.padding_side = "right"
         self.prefixes = PrefixCache(self.model) if self._reads_on() else None
         stored = Path(settings.statistics or Path(path) / "normalization.json")
         self.statistics = (
@@ -66,10 +62,11 @@ class Classifier:
         tokens: list[int] = []
         for start in range(0, len(ids), self.settings.batch_size):
             part = slice(start, start + self.settings.batch_size)
+            pad = self._pad_with(ids[part])
             if self.prefixes:
-                score, read = self.prefixes.score([c.slot for c in candidates[part]], ids[part])
+                score, read = self.prefixes.score([c.slot for c in candidates[part]], ids[part], pad)
             else:
-                score, read = self._whole(ids[part]), lengths[part]
+                score, read = self._whole(ids[part], pad), lengths[part]
             values += score.reshape(len(read), -1)[:, 0].float().tolist()
             tokens += read
         return Scores(values, tokens)
@@ -78,10 +75,22 @@ class Classifier:
         if self.prefixes:
             self.prefixes.ids.clear()
 
-    def _whole(self, ids: list[list[int]]) -> Any:
+    def _pad_with(self, ids: list[list[int]]) -> int:
+        """A token to pad these texts with. The model reads its score at the last token that is not padding, so it must be
+        one that no text has: the tokenizer's own padding may be its end token, with which texts end, or be missing."""
+        own, used = self.tokenizer.pad_token_id, set().union(*ids)
+        pad = own if own is not None and own not in used else next(n for n in count() if n not in used)
+        if pad >= len(self.tokenizer):  # the texts have every token there is
+            pad = next(n for n in count() if all(n != row[-1] for row in ids))
+        self.model.config.get_text_config().pad_token_id = self.model.config.pad_token_id = pad
+        return pad
+
+    def _whole(self, ids: list[list[int]], pad: int) -> Any:
         """What the model says of texts, read from their beginning."""
-        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        found = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        length = max(map(len, ids))
+        tokens_BS = torch.tensor([row + [pad] * (length - len(row)) for row in ids], device=self.device)
+        is_read_BS = torch.arange(length) < torch.tensor([len(row) for row in ids])[:, None]
+        found = self.model(input_ids=tokens_BS, attention_mask=is_read_BS.long().to(self.device))
         return found if self.settings.score_from == "output" else getattr(found, self.settings.score_from)
 
     @torch.inference_mode()
@@ -96,5 +105,6 @@ class Classifier:
         takes_past = "past_key_values" in inspect.signature(self.model.forward).parameters
         if not (ours and takes_past and s.attention != "flash_attention_2"):
             return False
-        known = [n for n in range(len(self.tokenizer)) if n != self.tokenizer.pad_token_id]
-        return len(known) > 8 and holds(self.model, [known[n % len(known)] for n in range(3, 67, 4)])
+        size = len(self.tokenizer)
+        ids = [n % size for n in range(3, 67, 4)]
+        return size > 8 and holds(self.model, ids, self._pad_with([ids]))

@@ -24,14 +24,15 @@ class PrefixCache:
         self.ids: dict[int, list[int]] = {}
         self.layers: list[list[Tensor]] = []
 
-    def score(self, slots: list[int | None], ids: list[list[int]]) -> tuple[Tensor, list[int]]:
+    def score(self, slots: list[int | None], ids: list[list[int]], pad: int) -> tuple[Tensor, list[int]]:
         """What the model returns for texts as token ids, (B, labels), and the tokens that it had to read of each.
 
-        A slot is where a text like it was kept, and this one is; None: nowhere.
+        A slot is where a text like it was kept, and this one is; None: nowhere. pad: the model's padding token, with
+        which no text ends.
         """
-        device, pad = self.model.device, self.model.config.pad_token_id
+        device = self.model.device
         pairs = list(zip(slots, ids, strict=True))
-        known = [0 if slot is None else common(self.ids.get(slot, []), row, pad) for slot, row in pairs]
+        known = [0 if slot is None else common(self.ids.get(slot, []), row) for slot, row in pairs]
         reads = [len(row) - n for n, row in zip(known, ids, strict=True)]
         before, length = max(known), max(reads)
         known_B = torch.tensor(known, device=device)
@@ -81,20 +82,20 @@ def roomy(store: Tensor, slots: int, length: int) -> Tensor:
     return larger
 
 
-def common(before: list[int], now: list[int], pad: int) -> int:
-    """Tokens at the beginning that two texts share; fewer than all, for the last that is no padding has to be read."""
-    last = max((n for n, token in enumerate(now) if token != pad), default=0)
-    return min(last, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))))
+def common(before: list[int], now: list[int]) -> int:
+    """Tokens at the beginning that two texts share; fewer than all, for the last has to be read."""
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
+    return min(len(now) - 1, shared)
 
 
-def holds(model: Any, ids: list[int]) -> bool:
+def holds(model: Any, ids: list[int], pad: int) -> bool:
     """Whether the model scores a text the same when it has read its beginning before, in another text; not if it looks
-    ahead."""
+    ahead. pad: its padding token."""
     if getattr(model.config, "sliding_window", None) is not None:
         return False
     half, other = len(ids) // 2, [*ids[: len(ids) // 2], *ids[::-1][: len(ids) // 4]]
     cache = PrefixCache(model)
-    cache.score([0, 1], [other, ids])
-    again, reads = cache.score([0, None], [ids, ids])
+    cache.score([0, 1], [other, ids], pad)
+    again, reads = cache.score([0, None], [ids, ids], pad)
     exact = 1e-3 if model.dtype == torch.float32 else 5e-2
     return reads[0] <= len(ids) - half and bool(torch.allclose(again[0], again[1], atol=exact, rtol=exact))

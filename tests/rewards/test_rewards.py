@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import REWARD_FAMILIES, REWARD_WORDS, save_reward
+from support import REWARD_FAMILIES, REWARD_SIZE, REWARD_WORDS, save_reward, word_tokenizer
 from support import classifier_settings as settings
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
@@ -38,9 +39,50 @@ def test_scores_are_the_models_own_on_each_text_alone(tmp_path: Path, family: st
         ids = torch.tensor([[REWARD_WORDS.index(word) for word in text.split()]])
         with torch.inference_mode():
             expected = model.score(model.model(ids).last_hidden_state[0, -1])
-        if family == "llama":  # qwen3 pads with its end token, and pools before it
-            assert value == pytest.approx(float(expected), abs=1e-5)
+        assert value == pytest.approx(float(expected), abs=1e-5)
         assert tokens == ids.shape[1]
+
+
+TOKENIZERS: dict[str, dict[str, str]] = {
+    "pad": {"pad_token": "<pad>", "eos_token": "<end>"},
+    "pad is end": {"pad_token": "<end>", "eos_token": "<end>"},
+    "pad on the left": {"pad_token": "<pad>", "eos_token": "<end>", "padding_side": "left"},
+    "no pad": {"eos_token": "<end>"},
+    "neither": {},
+}
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_a_score_is_read_at_the_last_token_whatever_pads(tmp_path: Path, tokenizer: str, reads_on: bool) -> None:
+    """Of texts that hold or end in what pads, alone as in a batch; against the head on the last hidden state."""
+    torch.manual_seed(1)
+    config = LlamaConfig(**(REWARD_SIZE | {"eos_token_id": None}), pad_token_id=None)
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
+    word_tokenizer(REWARD_WORDS, chat_template=template, **TOKENIZERS[tokenizer]).save_pretrained(tmp_path)
+    reward = Classifier(settings(tmp_path, batch_size=8))
+    assert reward.prefixes is not None
+    reward.prefixes = reward.prefixes if reads_on else None
+    texts = ["w1 <end>", "w2 <pad> w3 <end> w4 <pad>", "<pad> <end> <end>", "w5", "w1 <end> <pad> <pad> <pad> <pad>"]
+    asked = [Candidate(Example("e", "w1", ""), text, 1.0, 0, slot=n) for n, text in enumerate(texts)]
+    expected = []
+    for text in texts:
+        ids = torch.tensor([[REWARD_WORDS.index(word) for word in f"w1 {text}".split()]])
+        with torch.inference_mode():
+            expected.append(float(model.score(model.model(ids).last_hidden_state[0, -1])))
+    for _ in range(2):  # the second time from what was kept
+        assert reward.score(asked).values == pytest.approx(expected, abs=1e-5)
+    assert [reward.score([c]).values[0] for c in asked] == pytest.approx(expected, abs=1e-5)
+
+
+def test_texts_of_all_tokens_are_scored(tmp_path: Path) -> None:
+    """No token is left to pad with that no text has."""
+    reward = Classifier(settings(save_reward(tmp_path)))
+    text = " ".join(REWARD_WORDS)
+    asked = [Candidate(Example("e", "w1", ""), words, 1.0, 0) for words in (text, "w1")]
+    assert reward.score(asked).values == pytest.approx([reward.score([c]).values[0] for c in asked], abs=1e-5)
 
 
 def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path) -> None:
