@@ -33,7 +33,6 @@ from rws_cli.schema import (
     Metric,
     Model,
     NoReward,
-    ProcessReward,
     RewardJudge,
 )
 
@@ -140,33 +139,40 @@ def check(composed: DictConfig) -> Config:
 
 
 def classifiers(reward: Any, at: str = "reward") -> dict[str, ClassifierReward]:
-    """The reward models that a reward set at a key needs: itself or some of its parts, by the key of each."""
-    nodes = {at: reward}
-    if isinstance(reward, CompositeReward):
-        nodes |= {f"{at}.parts.{name}": part for name, part in reward.parts.items()}
-    if isinstance(reward, ProcessReward):
-        nodes |= {f"{at}.part": reward.part}
-    return {key: node for key, node in nodes.items() if isinstance(node, ClassifierReward)}
+    """The reward models that a reward set at a key needs, by the key of each: itself, or some of its parts and theirs."""
+    if isinstance(reward, ClassifierReward):
+        return {at: reward}
+    settings = reward if isinstance(reward, dict) else vars(reward) if is_dataclass(reward) else {}
+    return {key: node for name, part in settings.items() for key, node in classifiers(part, f"{at}.{name}").items()}
 
 
 PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
 """What may be a part of another reward."""
 
 
-def _reward(values: Any, at: str) -> Any:
+def _reward(values: Any, at: str, schemas: dict[str, type] = REWARDS) -> Any:
     """The reward that stands at a key, its parts typed; a composite's weights are held to its parts."""
-    reward = _by_kind(REWARDS, values, at, "reward")
-    if isinstance(reward, ProcessReward):
-        reward.part = _by_kind(PART_REWARDS, reward.part, f"{at}.part", "reward")
-    if isinstance(reward, CompositeReward):
-        for name, part in reward.parts.items():
-            reward.parts[name] = _by_kind(PART_REWARDS, part, f"{at}.parts.{name}", "reward")
-        if set(reward.weights) != set(reward.parts):
-            raise UsageError(
-                f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
-                "give each part a weight."
-            )
+    reward = _by_kind(schemas, values, at, "reward")
+    for f in fields(reward):
+        value, key = getattr(reward, f.name), f"{at}.{f.name}"
+        if f.metadata.get("role") == "reward" or _is_part(value):
+            if isinstance(value, dict) and "kind" not in value:  # several, by name
+                setattr(reward, f.name, {n: _reward(part, f"{key}.{n}", PART_REWARDS) for n, part in value.items()})
+            else:
+                setattr(reward, f.name, _reward(value, key, PART_REWARDS))
+    if isinstance(reward, CompositeReward) and set(reward.weights) != set(reward.parts):
+        raise UsageError(
+            f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
+            "give each part a weight."
+        )
     return reward
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a setting is what the group reward puts there: a reward, or several by name."""
+    if not isinstance(value, dict):
+        return False
+    return {"name", "kind"} <= value.keys() or (bool(value) and all(_is_part(part) for part in value.values()))
 
 
 def _typed(cls: type, values: Any, at: str) -> Any:

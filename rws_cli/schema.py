@@ -8,7 +8,8 @@ from typing import Any
 
 def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING, **allowed: Any) -> Any:
     """A field of a settings dataclass: what it means, in one line that `rws list GROUP NAME` shows, and what it may be:
-    choices=(…), min=…, above=…, max=…; role: of the parts (see parts.py) that are choices too."""
+    choices=(…), min=…, above=…, max=…; role: of the parts (see parts.py) that are choices too, or, of a setting that is
+    a part itself or holds some by name, which they are: role="reward"."""
     return field(default=default, default_factory=default_factory, metadata={"meaning": meaning, **allowed})
 
 
@@ -105,7 +106,7 @@ class CompositeReward:
     name: str
     kind: str
     parts: dict[str, Any] = setting(
-        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…"
+        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…", role="reward"
     )
     weights: dict[str, float] = setting("a number for each of the parts")
     statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found")
@@ -117,7 +118,7 @@ class ProcessReward:
 
     name: str
     kind: str
-    part: Any = setting("the reward that scores each part; another: reward@reward.part=…")
+    part: Any = setting("the reward that scores each part; another: reward@reward.part=…", role="reward")
     parts: str = setting(
         "what ends a part: step (a line of text) or block (sampler.block_length tokens)", choices=("step", "block")
     )

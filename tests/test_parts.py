@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import rws_cli.decoding
 import rws_cli.models
 import rws_cli.rewards
 from rws_cli import parts
+from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import compose
 from rws_cli.errors import UsageError
+from rws_cli.rewards import load_reward
 
 PACKAGES = {
     p.__name__.split(".")[1]: p for p in (rws_cli.benchmarks, rws_cli.decoding, rws_cli.models, rws_cli.rewards)
@@ -142,3 +145,75 @@ def test_a_schedule_says_what_it_reads(write) -> None:
     given[1] = "sampler.schedule.kind=takes_back"
     assert "takes as many steps as it needs" in refused(*given)
     assert "may still change" in refused(*given[:2], "sampler.eos=stop")
+
+
+WRAPPER = """
+from dataclasses import dataclass
+from typing import Any
+from rws_cli.rewards import load_reward
+from rws_cli.rewards.base import Candidate, Reward, Scores
+from rws_cli.schema import setting
+
+@dataclass
+class Settings:
+    name: str
+    kind: str
+    part: Any = setting("the reward that is halved"{role})
+
+class Halved(Reward):
+    statistics = None
+
+    def __init__(self, settings, benchmark, seed):
+        self.part = load_reward(settings.part, benchmark, seed, "reward.part")
+
+    def score(self, candidates: list[Candidate]) -> Scores:
+        found = self.part.score(candidates)
+        return Scores([value / 2 for value in found.values], found.tokens)
+
+make = Halved
+"""
+
+
+@pytest.mark.parametrize("role", ["", ', role="reward"'], ids=["by its form", "by its role"])
+def test_a_reward_of_ones_own_may_hold_another(write, rws, small: list[str], tmp_path: Path, role: str) -> None:
+    """What it holds is typed, checked and pinned like the parts of a built-in reward."""
+    write("rewards/halved", WRAPPER.replace("{role}", role))
+    yaml = "# Half of another reward\ndefaults:\n  - /reward@part: tiny\n  - _self_\nname: halved\nkind: halved\n"
+    (tmp_path / "conf" / "reward").mkdir(parents=True)
+    (tmp_path / "conf" / "reward" / "halved.yaml").write_text(yaml)
+    options = ["--config-dir", str(tmp_path / "conf"), *small, "sampler=confidence"]
+
+    def scored(*reward: str) -> tuple[dict, list[float]]:
+        assert (result := rws("run", *options, *reward)).exit_code == 0, result.output
+        run = max(tmp_path.glob("outputs/sudoku/small-confidence/v*"))
+        samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+        return json.loads((run / "manifest.json").read_text())["sources"], [sample["reward"] for sample in samples]
+
+    own, halves = scored("reward=halved")
+    tiny, whole = scored("reward=tiny")
+    assert halves == pytest.approx([score / 2 for score in whole])
+    assert own["reward.part"] == tiny["reward"]
+    for mistake, words in (
+        ("reward.part.batch_size=0", "reward.part.batch_size=0 is out of range"),
+        ("reward.part.batchsize=1", "reward.part.batchsize is not a setting here"),
+        ("reward.part.path=/nowhere", "reward.part.path=/nowhere does not exist"),
+        ("reward@reward.part=none", "reward.part.kind=none is not known"),
+        ("reward.part.trust_remote_code=true", "pin it with reward.part.revision"),
+    ):
+        prefix = "+" if "batchsize" in mistake else ""
+        result = rws("run", "--dry-run", *options, "reward=halved", prefix + mistake)
+        assert (result.exit_code, words in result.output) == (2, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        ("lambda *_: 1 / 0", "cannot be made: ZeroDivisionError"),
+        ("lambda *_: object()", "makes a object without statistics, score, forget"),
+        ("lambda *_: type('Odd', (Reward,), {'statistics': {'mean': 0}})()", "must be Statistics"),
+    ],
+)
+def test_a_file_that_makes_no_reward_is_one_sentence(write, make: str, words: str) -> None:
+    write("rewards/odd", f"from rws_cli.rewards.base import Reward\n{SETTINGS}\nmake = {make}\n")
+    with pytest.raises(UsageError, match=words):
+        load_reward(parts.settings_of("reward", "odd")("odd", "odd", 3), Sudoku(limit=1), 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
+from rws_cli.decoding.guidance import Statistics
+from rws_cli.errors import RunError, UsageError
 from rws_cli.parts import says
 from rws_cli.rewards.base import Reward
 from rws_cli.schema import (
@@ -49,4 +51,22 @@ def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "rewar
         case NoReward():
             return None
         case _:
-            return says("reward", settings.kind, "make", None)(settings, benchmark, seed)
+            return _own(settings, benchmark, seed, at)
+
+
+def _own(settings: Any, benchmark: Benchmark, seed: int, at: str) -> Reward:
+    """A reward in a file of its own. Raises UsageError if the file does not make one."""
+    where = f"{at}.kind={settings.kind} (rws_cli/rewards/{settings.kind}.py)"
+    try:
+        reward = says("reward", settings.kind, "make", None)(settings, benchmark, seed)
+    except (UsageError, RunError):
+        raise
+    except Exception as error:  # whatever a file that is being written can do
+        raise UsageError(f"{where} cannot be made: {type(error).__name__}: {error}.") from error
+    if missing := [name for name in ("statistics", "score", "forget") if not hasattr(reward, name)]:
+        raise UsageError(
+            f"{where} makes a {type(reward).__name__} without {', '.join(missing)}: derive it from Reward."
+        )
+    if not isinstance(reward.statistics, Statistics | None):
+        raise UsageError(f"{where}: statistics={reward.statistics} must be Statistics(mean, std, min, max) or None.")
+    return reward

@@ -57,6 +57,11 @@ class Shuffled(Reward):
         if not stored.get("by_fill"):
             raise UsageError(f"reward.statistics={statistics} stores no scores by fill level, which shuffling needs.")
         self.by_fill: list[list[float]] = stored["by_fill"]
+        if not isinstance(self.by_fill, list) or not all(isinstance(pool, list) and pool for pool in self.by_fill):
+            raise UsageError(
+                f"{file}: by_fill must be lists of scores, none of them empty: calibrate with sampler.tokens_per_step=1, which "
+                "sees every fill level."
+            )
         self.statistics: Statistics | None = as_statistics(stored)
         self.seed = seed
 

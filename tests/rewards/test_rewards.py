@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from support import REWARD_FAMILIES, REWARD_SIZE, REWARD_WORDS, save_reward, word_tokenizer
@@ -18,7 +19,7 @@ from rws_cli.config import compose
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError, UsageError
 from rws_cli.rewards import load_reward
-from rws_cli.rewards.base import Candidate, Scores
+from rws_cli.rewards.base import Candidate, Scores, ask, read_statistics
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.controls import Constant, Shuffled, Verifier
 from rws_cli.rewards.scorer import Renderer, RowScorer
@@ -99,6 +100,51 @@ def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path
         Classifier(settings(folder, statistics=str(tmp_path / "mine.json")))
     with pytest.raises(UsageError, match="no normalization statistics"):
         Classifier(settings(folder, statistics=str(tmp_path / "none.json")))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "must hold an object"),
+        ("3", "must hold an object"),
+        ('{"mean": "x", "std": 1, "min": 0, "max": 1}', 'mean="x"'),
+        ('{"mean": 0, "std": null, "min": 0, "max": 1}', "std=null"),
+        ('{"mean": NaN, "std": 1, "min": 0, "max": 1}', "mean=NaN"),
+        ('{"mean": 0, "std": -1, "min": 0, "max": 1}', "std of at least 0"),
+        ('{"mean": 0, "std": 1, "min": 2, "max": 1}', "min that is at most max"),
+    ],
+)
+def test_statistics_that_are_none_are_one_sentence(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "s.json").write_text(content)
+    with pytest.raises(UsageError, match=words):
+        read_statistics(tmp_path / "s.json", "reward.statistics")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_statistics(tmp_path, "reward.statistics")
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("lambda n: Scores([1.0] * (n + 1), [0] * n)", "returned 4 scores and 3 counts of tokens for 3 candidates"),
+        ("lambda n: Scores([1.0] * n, [])", "3 scores and 0 counts"),
+        ("lambda n: Scores([1.0, float('inf'), 1.0], [0] * n)", "returned inf for example b"),
+        ("lambda n: Scores(['good'] * n, [0] * n)", "could not convert string to float"),
+        ("lambda n: Scores([None] * n, [0] * n)", "which is no Scores"),
+        ("lambda n: [1.0] * n", r"returned \[1.0, 1.0, 1.0\], which is no Scores"),
+        ("lambda n: None", "returned None, which is no Scores"),
+        ("lambda n: {}[n]", "The reward failed: KeyError: 3"),
+    ],
+)
+def test_what_a_reward_returns_is_checked(returned: str, words: str) -> None:
+    reward = SimpleNamespace(score=lambda candidates: eval(returned, {"Scores": Scores})(len(candidates)))
+    with pytest.raises(RunError, match=words):
+        ask(reward, [Candidate(Example(name, "", ""), "", 1.0, 0) for name in "abc"])  # type: ignore[arg-type]
+
+
+def test_numbers_of_any_library_are_scores() -> None:
+    reward = SimpleNamespace(score=lambda candidates: Scores(torch.ones(3) / 2, np.array([1, 2, 3])))
+    found = ask(reward, [Candidate(Example(name, "", ""), "", 1.0, 0) for name in "abc"])  # type: ignore[arg-type]
+    assert json.dumps([found.values, found.tokens]) == "[[0.5, 0.5, 0.5], [1, 2, 3]]"
 
 
 def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
