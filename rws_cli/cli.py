@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rws_cli import __version__
 from rws_cli.errors import Interrupted, RunError, UsageError
@@ -53,6 +56,33 @@ def one_sentence() -> Iterator[None]:
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 
+class Command(TyperCommand):
+    """A command whose arguments may be anything. Click would read -cd=/a/path as short options, -h among them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options first and arguments behind `--`; an unknown option is one sentence."""
+        from rws_cli.errors import nearest
+
+        known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = iter(args)
+        for argument in rest:
+            name, equals, _ = argument.partition("=")
+            if argument == "--":
+                arguments += rest
+            elif name in known:
+                options.append(argument)
+                if not equals and not getattr(known[name], "is_flag", True):
+                    options += itertools.islice(rest, 1)
+            elif re.fullmatch(r"--?[A-Za-z][\w-]*", name) and not ctx.resilient_parsing:
+                with one_sentence():
+                    raise UsageError(f"{name} is not an option of rws {self.name}{nearest(name, list(known)) or '.'}")
+            else:
+                arguments.append(argument)
+        return super().parse_args(ctx, [*options, "--", *arguments])
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"rws {__version__}")
@@ -77,6 +107,9 @@ Overrides = Annotated[
         autocompletion=_complete,
     ),
 ]
+ConfigDir = Annotated[
+    str | None, typer.Option("--config-dir", "-cd", metavar="DIR", help="A folder of configurations besides conf/.")
+]
 
 
 @app.callback()
@@ -89,14 +122,21 @@ def main(
 
 
 @app.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    cls=Command,
     epilog="Examples: rws run · rws run sampler=confidence benchmark=arithmetic · rws run -m sampler=rws,random seed=0,1",
     rich_help_panel=DECODE,
 )
 def run(
     overrides: Overrides = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
-    cfg: Annotated[str | None, typer.Option("--cfg", help="Print a configuration and exit: job, hydra or all.")] = None,
+    cfg: Annotated[
+        str | None, typer.Option("--cfg", "-c", help="Print a configuration and exit: job, hydra or all.")
+    ] = None,
+    resolve: Annotated[bool, typer.Option("--resolve", help="With --cfg: fill in the interpolations.")] = False,
+    config_dir: ConfigDir = None,
+    config_name: Annotated[
+        str | None, typer.Option("--config-name", "-cn", help="Compose from this file instead of config.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run or sweep.")
     ] = None,
@@ -106,39 +146,28 @@ def run(
 ) -> None:
     """Decode a benchmark and write a run folder.
 
-    `rws list` shows what can be chosen; `rws run --cfg job` shows every setting. Other options go to Hydra.
+    `rws list` shows what can be chosen; `rws run --cfg job` shows every setting.
     """
-    arguments = [*(["--multirun"] if multirun else []), *(["--cfg", cfg] if cfg else []), *(overrides or [])]
+    flags = {"--config-dir": config_dir, "--config-name": config_name, "--cfg": cfg}
+    arguments = [*(["--multirun"] if multirun else []), *(["--resolve"] if resolve else [])]
+    arguments += [f"{name}={value}" for name, value in flags.items() if value is not None]
     with one_sentence():
         from rws_cli import hydra_bridge
-        from rws_cli.runs.folder import find_run, read_json
 
-        stopped = sweep = None
-        if resume is not None and (found := hydra_bridge.sweep_to_resume(resume)):
-            sweep, before = found
-            arguments = [*before, *arguments]
-        elif resume is not None:
-            if multirun:
-                raise UsageError("--resume goes on with one run and does not go together with --multirun.")
-            stopped = find_run(resume)
-            arguments = [*read_json(stopped / "manifest.json")["overrides"], *arguments]
-        if dry_run:
-            hydra_bridge.launch(hydra_bridge.plan_task, arguments, stopped)
-        else:
-            from rws_cli.report.sweep import write_sweep
-
-            hydra_bridge.launch(hydra_bridge.run_task, arguments, stopped, sweep, write_sweep)
+        hydra_bridge.run([*arguments, *(overrides or [])], resume, dry_run)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, rich_help_panel=DECODE)
+@app.command(cls=Command, rich_help_panel=DECODE)
 def calibrate(
     overrides: Overrides = None,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Measure the statistics that normalize a reward's scores, on decodings that nothing steers."""
+    arguments = [*([f"--config-dir={config_dir}"] if config_dir is not None else []), *(overrides or [])]
     with one_sentence():
         from rws_cli import hydra_bridge
 
-        hydra_bridge.launch(hydra_bridge.calibrate_task, overrides or [])
+        hydra_bridge.launch(hydra_bridge.calibrate_task, arguments)
 
 
 @app.command(name="list", rich_help_panel=THERE)
@@ -249,7 +278,7 @@ def replay(
             play(found, start, console)
 
 
-@app.command(context_settings={"ignore_unknown_options": True}, rich_help_panel=DECODE)
+@app.command(cls=Command, rich_help_panel=DECODE)
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to answer; - reads it from standard input.")],
     overrides: Overrides = None,

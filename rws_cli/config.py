@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -64,7 +64,14 @@ def largest_block(gen_length: int, most: int = 32) -> int:
     return max(n for n in range(1, most + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
 
 
+def _no_environment(name: str, default: str | None = None) -> str:
+    raise ValueError(
+        f"a configuration does not read environment variables, for it is recorded: let the shell fill in ${name}"
+    )
+
+
 OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
+OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
 
 
 def choices(group: str) -> dict[str, str]:
@@ -87,17 +94,21 @@ def compose(*overrides: str) -> Config:
     return check(unchecked(*overrides))
 
 
-def unchecked(*overrides: str) -> DictConfig:
-    """What Hydra composes of overrides. Raises UsageError for those that it does not take."""
-    import hydra
+def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
+    """What Hydra composes of overrides, conf/ and a folder of configurations. Raises UsageError for what it refuses."""
+    from hydra.types import RunMode
+    from omegaconf import open_dict
 
+    from rws_cli.composing import Loader, hydra_of
     from rws_cli.explain import NOT_COMPOSED, explain
 
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            return hydra.compose("config", list(overrides))
-        except NOT_COMPOSED as error:
-            raise UsageError(explain(error)) from error
+    try:
+        composed = hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
+    except NOT_COMPOSED as error:
+        raise UsageError(explain(error)) from error
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def check(composed: DictConfig) -> Config:
@@ -136,6 +147,28 @@ def check(composed: DictConfig) -> Config:
     for name, metric in config.metric.items():
         _check_metric(name, metric, config.trust_remote_code)
     return config
+
+
+def check_consent(config: Config, typed: Sequence[str]) -> None:
+    """Python that comes with a checkpoint or a metric runs, and a judge's key is sent to an address, only if the user
+    typed so: not by the word of a configuration or of a run's records alone. typed: the arguments of the command line.
+
+    Raises UsageError naming what to type.
+    """
+    said = " ".join(typed)
+    trusted = "trust_remote_code" in said
+    for key, value in _flat(asdict(config)).items():
+        name = key.rpartition(".")[2]
+        if name == "trust_remote_code" and value and not trusted:
+            raise UsageError(f"{key}=true is taken from the command line alone: type trust_remote_code=true.")
+        if name == "base_url" and value and "base_url" not in said:
+            raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
+    for name, metric in config.metric.items():
+        if Path(metric.module).expanduser().exists() and not trusted and metric.module not in said:
+            raise UsageError(
+                f"metric.{name}.module={metric.module} is Python that runs only if the command line names it: type "
+                f"metric.{name}.module={metric.module}."
+            )
 
 
 def classifiers(reward: Any, at: str = "reward") -> dict[str, ClassifierReward]:
@@ -279,7 +312,9 @@ def _check_metric(name: str, metric: Metric, trust_remote_code: bool) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error says first, without OmegaConf's name for where it came up."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])
 
 
 def known_keys() -> list[str]:
@@ -342,5 +377,5 @@ def differing_keys(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any,
 def _flat(node: dict[str, Any], at: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {at + key: value}
+        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
     return flat

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
 from rws_cli.errors import nearest
 
+LIBRARIES = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 NOT_COMPOSED = (
-    HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, AssertionError, AttributeError,
-    KeyError, IndexError, RecursionError,
+    *LIBRARIES, OSError, ValueError, TypeError, AssertionError, AttributeError, KeyError, IndexError, RuntimeError,
+    ImportError,
 )  # fmt: skip
 """What Hydra, OmegaConf and the parsers below them raise at overrides and files that they cannot make sense of."""
 
@@ -21,7 +22,7 @@ NOT_COMPOSED = (
 def explain(error: Exception) -> str:
     """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
     text = str(error)
-    if not isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
+    if not isinstance(error, LIBRARIES):
         return f"The overrides cannot be composed: {first_line(error)}."
     if isinstance(error, yaml.YAMLError):
         return f"A configuration file is not YAML: {' '.join(text.split())}."

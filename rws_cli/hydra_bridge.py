@@ -1,75 +1,71 @@
-"""Between Typer and Hydra: the one place that knows both, swaps sys.argv and reads HydraConfig.
+"""Between Typer and Hydra: runs a task for what a command line composes, once or as a sweep.
 
-`hydra.main` runs inside a Typer command with that command's remaining arguments, so overrides, sweeps, launchers and
-`--cfg` work as Hydra's users know them. Hydra's own errors are turned into one sentence with exit code 2.
+Overrides, sweeps and launchers work as Hydra's users know them. Hydra's own errors are turned into one sentence with
+exit code 2. Hydra's main function is not used: it takes options that unpickle files or change where conf/ is.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import logging
-import os
 import re
 import shlex
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
-import yaml
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from rws_cli.config import CONF, check
+from rws_cli.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras
+from rws_cli.config import check, check_consent, first_line, unchecked
 from rws_cli.errors import RunError, UsageError, nearest
-from rws_cli.explain import NOT_COMPOSED, explain
+from rws_cli.explain import LIBRARIES, NOT_COMPOSED, explain
+from rws_cli.schema import Config
 
-SWEEP_FOLDER = "RWS_SWEEP_FOLDER"
 SWEEP_FILE = "sweep.json"
 """In a sweep's folder: the command that started it."""
-RESUME, COMMAND = "RWS_RESUME", "RWS_COMMAND"
-FLAGS_WITH_VALUE = (
-    "--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd",
-    "--experimental-rerun", "--info", "-i",
-)  # fmt: skip
-MAKES_OBJECTS = re.compile(r"_target_|\bcallbacks\b|\b(?:job|hydra)_logging(?!: none)\b|searchpath")
-FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc")
+VALUED = {"-c": "--cfg", "-cn": "--config-name", "-cd": "--config-dir"}
+PLAIN = {"-m": "--multirun", "--resolve": "--resolve"}
+FLAGS = [*VALUED, *VALUED.values(), *PLAIN, *PLAIN.values()]
+"""Hydra's options that rws takes; they come in front of the overrides, those with a value as --option=value."""
+SHOWN = ("job", "hydra", "all")
+OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|hydra\.mode=\w+", re.DOTALL)
+"""Overrides of Hydra's own settings that are taken from a sweep's file; its own folder is the sweep's."""
+
+Task = Callable[[Config, DictConfig], Any]
 
 
-def run_task(composed: DictConfig) -> str:
-    """One job: check the configuration, run it, print its table. Importable, so that launchers can send it away."""
+def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str:
+    """One job: run it and print its table. command: what was typed; resume: a run to go on with."""
     from rws_cli.experiment import run
     from rws_cli.report.terminal import print_run, shown
     from rws_cli.runs.folder import read_json
-    from rws_cli.runs.manifest import Request
+    from rws_cli.runs.manifest import Request, resumable
 
-    config = check(composed)
-    resolved = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(resolved, dict)
-    job = HydraConfig.get()
-    resume = os.environ.get(RESUME)
-    if job.mode == RunMode.MULTIRUN and (Path(job.runtime.output_dir) / "manifest.json").exists():
-        resume = job.runtime.output_dir  # of a sweep that is started again
-        if read_json(Path(resume) / "manifest.json")["status"] == "finished":
-            print(f"{shown(Path(resume))} is finished")
-            return resume
-    folder = run(
-        config,
-        {str(key): value for key, value in resolved.items()},
-        Request(
-            overrides=list(job.overrides.task),
-            command=os.environ.get(COMMAND, "rws run"),
-            folder=Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else None,
-            resume=Path(resume) if resume else None,
-        ),
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    resolved = {str(key): value for key, value in values.items()}
+    job, folder = HydraConfig.get(), None
+    if job.mode == RunMode.MULTIRUN:
+        folder = Path(job.runtime.output_dir)
+        if not folder.is_relative_to(Path(job.sweep.dir).absolute()):
+            raise UsageError(f"hydra.sweep.subdir={job.sweep.subdir} leaves the sweep's folder, {job.sweep.dir}.")
+        if (folder / "manifest.json").exists():  # of a sweep that is started again
+            resume = folder
+            if resumable(folder, resolved)["status"] == "finished":
+                print(f"{shown(folder)} is finished")
+                return str(folder)
+    request = Request(
+        overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
+    folder = run(config, resolved, request)
     print_run(folder)
     if failed := read_json(folder / "manifest.json")["failed"]:
         raise RunError(
@@ -79,109 +75,187 @@ def run_task(composed: DictConfig) -> str:
     return str(folder)
 
 
-def plan_task(composed: DictConfig) -> None:
-    """One job of a dry run: check the configuration and print what it would do."""
+def plan_task(config: Config, composed: DictConfig) -> None:
+    """One job of a dry run: print what it would do."""
     from rws_cli.plan import plan
     from rws_cli.report.terminal import print_plan
 
-    config = check(composed)
     print_plan(config, plan(config))
 
 
-def calibrate_task(composed: DictConfig) -> None:
-    """One calibration: check the configuration, measure, and say how to use what was found."""
+def calibrate_task(config: Config, composed: DictConfig) -> None:
+    """One calibration: measure, and say how to use what was found."""
     from rws_cli.calibrate import calibrate
     from rws_cli.report.terminal import print_calibration
 
-    print_calibration(calibrate(check(composed), list(HydraConfig.get().overrides.task)))
+    print_calibration(calibrate(config, typed_overrides(HydraConfig.instance().cfg)))
+
+
+def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
+    """`rws run`: one run or a sweep of what the arguments compose; resume: a run's or sweep's folder to go on with.
+
+    Raises as `launch` and `recorded` do.
+    """
+    from rws_cli.report.sweep import write_sweep
+    from rws_cli.runs.folder import find_run
+
+    typed = sort_flags(arguments)
+    before: list[str] = []
+    stopped = sweep = None
+    if resume is not None and (Path(resume).expanduser() / SWEEP_FILE).is_file():
+        sweep = Path(resume).expanduser().resolve()
+        before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
+    elif resume is not None:
+        if "--multirun" in typed:
+            raise UsageError("--resume goes on with one run and does not go together with --multirun.")
+        stopped = find_run(resume)
+        before = recorded(stopped / "manifest.json", typed)
+    whole = sort_flags([*before, *typed])
+    command = shlex.join(["rws", "run", *whole])
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="rws-") as nowhere:
+            launch(plan_task, whole, typed, sweep=Path(nowhere))
+    else:
+        launch(functools.partial(run_task, command=command, resume=stopped), whole, typed, command, sweep, write_sweep)
 
 
 def launch(
-    task: Callable[[DictConfig], Any],
+    task: Task,
     arguments: list[str],
-    resume: Path | None = None,
+    typed: Sequence[str] | None = None,
+    command: str = "",
     sweep: Path | None = None,
     after_sweep: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Run a task under Hydra with a command line's arguments; after a sweep, also one of which jobs failed, call
-    `after_sweep` with its folder. resume: a run to go on with; sweep: the folder of a sweep to go on with.
+    """Run a task for what arguments compose, or for each job of the sweep that they are; after a sweep, also one of which
+    jobs failed, call `after_sweep` with its folder.
 
-    Raises UsageError for whatever Hydra finds wrong with the arguments, and what the task raises.
+    typed: those of the arguments that the user typed just now, if not all; command: what the sweep's folder keeps; sweep:
+    the folder of a sweep that was begun before. Raises UsageError for whatever is wrong with the arguments, and what the
+    task raises.
     """
     arguments = sort_flags(arguments)
-    check_arguments(arguments)
-    OmegaConf.register_new_resolver("rws_sweep", _claim_sweep, replace=True)
-    lines = sweeps(arguments)
-    environment = {"HYDRA_FULL_ERROR": "1", COMMAND: shlex.join(["rws", "run", *arguments])}
-    if resume:
-        environment[RESUME] = str(resume)
-    if sweep:
-        environment[SWEEP_FOLDER] = str(sweep)
-    if task is plan_task:
-        environment[SWEEP_FOLDER] = tempfile.gettempdir()  # a dry run claims no folder
+    said = list(arguments if typed is None else typed)
+    loader = Loader(_flags(arguments).get("--config-dir"))
+    loader.sweep_dir = str(sweep) if sweep else None
     started: list[bool] = []
     failed: list[UsageError | RunError] = []
 
-    @functools.wraps(task)
+    @functools.wraps(task, assigned=())
     def guarded(composed: DictConfig) -> Any:
         started.append(True)
         try:
-            return task(composed)
+            config = check(composed)
+            check_consent(config, said)
+            return task(config, composed)
         except (UsageError, RunError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra names the job, goes on with the others and raises at the end
             failed.append(error)  # raised below, without Hydra's line about the job
 
-    with _as_main(arguments, environment):
+    for line in sweeps(arguments):
         try:
-            for line in lines:
-                sys.argv = ["rws run", *line]
-                try:
-                    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(guarded)()
-                except (UsageError, RunError) as error:
-                    failed.append(error)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            _launch_line(loader, guarded, line, command)
+        except (UsageError, RunError) as error:
+            failed.append(error)
+        except LIBRARIES as error:
             raise UsageError(explain(error)) from error
         except NOT_COMPOSED as error:
             if started:
                 raise
             raise UsageError(explain(error)) from error
-        finally:
-            swept = os.environ.pop(SWEEP_FOLDER, None)
-    if swept:
+    if swept := loader.sweep_dir:
         after_sweep(Path(swept))
     if failed:
         raise failed[0]
 
 
-def sweep_to_resume(path: str) -> tuple[Path, list[str]] | None:
-    """The folder of a sweep and the arguments that started it; None where the path is no sweep's."""
+def _launch_line(loader: Loader, task: Callable[[DictConfig], Any], line: list[str], command: str) -> None:
+    """Compose one command line and run it, without callbacks of any kind."""
+    flags, overrides = _flags(line), [argument for argument in line if not argument.startswith("-")]
+    name, hydra = flags.get("--config-name", "config"), hydra_of(loader)
+    if "--cfg" in flags:
+        if flags["--cfg"] not in SHOWN:
+            raise UsageError(f"--cfg={flags['--cfg']} is not known: choose from {', '.join(SHOWN)}.")
+        hydra.show_cfg(name, overrides, flags["--cfg"], None, "--resolve" in flags)
+        return
+    composed = _composed(hydra, name, overrides, "--multirun" in flags)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    if composed.hydra.mode == RunMode.RUN:
+        job = run_job(task, composed, "hydra.run.dir", None, context)
+        _ = job.return_value  # raises what the task raised
+        return
+    if loader.sweep_dir is None:
+        loader.sweep_dir = str(_begin_sweep(composed, command))
+    composed.hydra.sweep.dir = loader.sweep_dir
+    sweeper = Plugins.instance().instantiate_sweeper(config=composed, hydra_context=context, task_function=task)
+    sweeper.sweep(arguments=typed_overrides(composed))
+
+
+def _composed(hydra: Hydra, name: str, overrides: list[str], multirun: bool) -> DictConfig:
+    """One run's configuration, or a sweep's where the user or the configuration asks for one; hydra.mode says which."""
+    if not multirun:
+        try:
+            composed = hydra.compose_config(name, overrides, RunMode.RUN)
+            if composed.hydra.mode != RunMode.MULTIRUN:
+                composed.hydra.mode = RunMode.RUN
+                return composed
+        except HydraException:  # also where a sweep's values are no values of a run
+            if hydra.get_mode(name, overrides) != RunMode.MULTIRUN:
+                raise
+    return hydra.compose_config(name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+
+
+def typed_overrides(composed: Any) -> list[str]:
+    """The overrides of a run or a job, as they were typed; Hydra's own settings not among them."""
+    overrides: Any = OmegaConf.to_container(composed.hydra.overrides.task)
+    return [str(override) for override in overrides]
+
+
+def _begin_sweep(composed: DictConfig, command: str) -> Path:
+    """A sweep's folder: hydra.sweep.dir where the user set it, else a new one below the output folder."""
+    from rws_cli.runs.folder import claim_version, point_latest, write_json
+
+    folder = Path(composed.hydra.sweep.dir).absolute()
+    if OmegaConf.to_container(composed.hydra.sweep)["dir"] == SWEEP_DIR:  # type: ignore[index, call-overload]
+        folder = claim_version(folder)
+        point_latest(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SWEEP_FILE).exists():
+        write_json(folder / SWEEP_FILE, {"command": command})
+    return folder
+
+
+def recorded(file: Path, typed: Sequence[str]) -> list[str]:
+    """The overrides that a run or a sweep was started with, as its manifest.json or sweep.json has them.
+
+    The file may be a stranger's: options and settings of Hydra's own are not taken from it. Raises UsageError naming
+    those that it has and that the user did not type again.
+    """
     from rws_cli.runs.folder import read_json
 
-    folder = Path(path).expanduser().resolve()
-    if not (folder / SWEEP_FILE).is_file():
-        return None
-    return folder, shlex.split(read_json(folder / SWEEP_FILE)["command"])[2:]
-
-
-def check_arguments(arguments: list[str]) -> None:
-    """Hydra makes objects of what stands at some keys of its own: callbacks, logging, and any _target_. From a command
-    line or a folder of configurations they could be anything, so they are refused.
-
-    Raises UsageError.
-    """
-    for argument in arguments:
-        if found := MAKES_OBJECTS.search(argument):
-            raise UsageError(
-                f"{argument}: {found[0]} would make Python objects of a configuration, which rws does not do."
-            )
-    for flag, folder in itertools.pairwise(arguments):
-        if flag in ("--config-dir", "-cd"):
-            for file in [*Path(folder).rglob("*.yaml"), *Path(folder).rglob("*.yml")]:
-                if found := MAKES_OBJECTS.search(file.read_text(encoding="utf-8", errors="replace")):
-                    raise UsageError(
-                        f"{file}: {found[0].strip()} would make Python objects of a configuration, which rws does not do."
-                    )
+    stored = read_json(file)
+    command = stored.get("command") if isinstance(stored, dict) else None
+    try:
+        words = sort_flags(shlex.split(str(command))[2:])
+        overrides = stored["overrides"] if "overrides" in stored else [w for w in words if not w.startswith("-")]
+        begun = [word for word in words if word.startswith(("--config-dir", "--config-name"))]
+        begun += [each for each in overrides if each.startswith("-") or (is_hydras(each) and not OURS.fullmatch(each))]
+    except (ValueError, TypeError, AttributeError, HydraException) as error:
+        raise UsageError(f"{file} does not say how it was started: {first_line(error)}.") from error
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    if not isinstance(command, str) or not isinstance(overrides, list):
+        raise UsageError(
+            f"{file} does not say how it was started: command must be text, and overrides a list of texts."
+        )
+    again = {word.partition("=")[0] for word in typed}
+    if missing := shlex.join(word for word in begun if word.partition("=")[0] not in again):
+        raise UsageError(
+            f"{file.parent} was started with {missing}, which is not taken from a file: type it again, rws run --resume "
+            f"{file.parent} {missing}"
+        )
+    return [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
 
 
 def sweeps(arguments: list[str]) -> list[list[str]]:
@@ -191,80 +265,51 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
     can each be swept over settings of their own. What the command line sets wins.
     """
     chosen = [argument for argument in arguments if argument.startswith("+experiment=") and "," not in argument]
-    for flag in ("--config-dir", "-cd"):
-        if chosen and flag in arguments:
-            folder = Path(arguments[arguments.index(flag) + 1]).absolute()
-            chosen.append(f"hydra.searchpath=[file://{folder}]")
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            listed = hydra.compose("config", chosen).sweeps if chosen else None
-    except NOT_COMPOSED as error:
-        raise UsageError(explain(error)) from error
-    if not listed:
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    composed = unchecked(*chosen, config_dir=_flags(flags).get("--config-dir")) if chosen else None
+    listed: Any = composed.sweeps if composed is not None else None
+    if listed is None:
         return [arguments]
-    first = next(  # behind all flags and their values, which sort_flags put in front
-        n
-        for n, argument in enumerate(arguments)
-        if not argument.startswith("-") and arguments[n - 1] not in FLAGS_WITH_VALUE
-    )
-    flags, given = arguments[:first], arguments[first:]
     found = []
-    for number, parts in enumerate(itertools.product(*listed)):
-        numbered = f"hydra.sweep.subdir={number:03d}-${{hydra.job.num}}"
-        found.append([*flags, "~sweeps", numbered, *shlex.split(" ".join(parts)), *given])
+    try:
+        for number, parts in enumerate(itertools.product(*listed)):
+            words = shlex.split(" ".join(parts))
+            check_plain(words, f"{chosen[0]}: sweeps")
+            numbered = f"hydra.sweep.subdir={number:03d}-${{hydra.job.num}}"
+            found.append([*flags, "~sweeps", numbered, *words, *arguments[len(flags) :]])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{chosen[0]}: sweeps must be lists of lines of overrides: {error}.") from error
     return found
 
 
-def sort_flags(arguments: list[str]) -> list[str]:
-    """Flags before overrides, as Hydra 1.3.8 wants them; `experiment=x` is taken as `+experiment=x`.
+def sort_flags(arguments: Sequence[str]) -> list[str]:
+    """Flags before overrides, each one word; `experiment=x` is taken as `+experiment=x`.
 
-    Raises UsageError for a flag that nobody knows.
+    Raises UsageError for a flag that nobody knows, or that lacks its value.
     """
     flags: list[str] = []
     overrides: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if argument.startswith("-"):
-            name = argument.split("=", 1)[0]
-            if name not in FLAGS:
-                raise UsageError(
-                    f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}"
-                )
-            flags.append(argument)
-            if argument in FLAGS_WITH_VALUE:
-                flags += [value for value in [next(rest, None)] if value is not None]
-        else:
+        if not argument.startswith("-"):
             overrides.append("+" + argument if argument.startswith("experiment=") else argument)
-    return flags + overrides
+            continue
+        name, equals, value = argument.partition("=")
+        name = (VALUED | PLAIN).get(name, name)
+        if name in PLAIN.values():
+            flags.append(name)
+        elif name in VALUED.values():
+            given = value if equals else next(rest, None)
+            if not given:
+                raise UsageError(f"{name} needs a value.")
+            flags.append(f"{name}={given}")
+        else:
+            raise UsageError(
+                f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}"
+            )
+    return list(dict.fromkeys(flags)) + overrides
 
 
-def _claim_sweep(output: str) -> str:
-    """A sweep's folder, claimed once; jobs in other processes find it in the environment."""
-    from rws_cli.runs.folder import claim_version, point_latest, write_json
-
-    if SWEEP_FOLDER not in os.environ:
-        folder = claim_version(Path(output) / "multirun")
-        write_json(folder / SWEEP_FILE, {"command": os.environ[COMMAND]})
-        point_latest(folder)
-        os.environ[SWEEP_FOLDER] = str(folder)
-    return os.environ[SWEEP_FOLDER]
-
-
-@contextmanager
-def _as_main(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """Give Hydra the command line it expects, and put everything back."""
-    argv, handlers = sys.argv, logging.root.handlers[:]
-    before = {name: os.environ.get(name) for name in (*environment, SWEEP_FOLDER, RESUME)}
-    sys.argv = ["rws run", *arguments]
-    for name in before:
-        os.environ.pop(name, None)
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        logging.root.handlers[:] = handlers
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+def _flags(arguments: Sequence[str]) -> dict[str, str]:
+    """Sorted flags, name → value."""
+    return {name: value for name, _, value in (a.partition("=") for a in arguments if a.startswith("-"))}
