@@ -11,6 +11,7 @@ from support import LIMIT, samples_of
 
 from rws_cli import answering, experiment
 from rws_cli.answering import automatic_batch
+from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import compose
 from rws_cli.runs.records import read_trace
 
@@ -97,3 +98,23 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
     ids = [example.id for example in experiment.prepare(compose(*settings)).examples]
     assert [sample["id"] for sample in samples_of(folder)] == ids
     assert [row["id"] for row in read_trace(folder)] == ids
+
+
+def test_an_example_whose_marker_raises_is_set_aside(
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Sudoku.mark
+
+    def mark(self, example, answer):
+        if example.id == "sudoku-test-0-1":
+            raise IndexError("no such place")
+        return real(self, example, answer)
+
+    monkeypatch.setattr(Sudoku, "mark", mark)
+    assert rws("run", *small, "reward=none", "sampler=confidence").exit_code == 1
+    run = tmp_path / "outputs" / "sudoku" / "small-confidence" / "v001"
+    failures = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
+    assert [failure["id"] for failure in failures] == ["sudoku-test-0-1"]
+    assert "IndexError: no such place" in failures[0]["error"]
+    assert len(samples_of(run)) == len(read_trace(run)) == LIMIT - 1
+    assert json.loads((run / "metrics.json").read_text())["failed"] == 1

@@ -292,9 +292,10 @@ def children(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if str(jail.__file__) in child.cmdline()]
 
 
-def test_it_does_not_outlive_a_parent_that_is_killed() -> None:
+def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); open('begun', 'w'); time.sleep(60)"
-    parent = psutil.Popen([sys.executable, "-c", f"from rws_cli.benchmarks import sandbox; sandbox.run({program!r})"])
+    code = f"from rws_cli.benchmarks import sandbox; sandbox.run({program!r})"
+    parent = psutil.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)})
     deadline = time.monotonic() + 60
     while not ((found := children(parent)) and Path(found[0].cwd(), "begun").exists()):
         assert time.monotonic() < deadline
