@@ -11,7 +11,25 @@ from fractions import Fraction
 from typing import Any
 
 from rws_cli.benchmarks.base import Mark, Row
+from rws_cli.benchmarks.mathematics import last_box
 
+MOST_LINES = 50
+SIGNS = [
+    (re.compile(pattern), sign)
+    for pattern, sign in (
+        (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))"),
+        (r"\\boxed\s*\{(.*)\}", r"\1"),
+        (r"</?answer>|\\left|\\right|\\[()\[\],;! ]|\$", " "),
+        (r"\\times|\\cdot|\\ast|[×✕✖⋅·∙∗]|(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*"),
+        (r"\\div|[÷∕⁄]", "/"),
+        (r"[−–—]", "-"),
+        (r"\s+", " "),
+    )
+]
+"""How arithmetic is written in text and in LaTeX, and how in Python."""
+LABEL = re.compile(r"^.*:|^\s*(?:[-*+>•]|\d+\))\s+")
+"""What may stand before an equation: "Step 1:", or the mark of a list."""
+ARITHMETIC = re.compile(r"[0-9.()+\-*/= ]+")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -31,51 +49,95 @@ def names(row: Row) -> dict[str, Any]:
     return {"numbers": ", ".join(map(str, numbers)), "target": target}
 
 
+def reference(row: Row) -> str:
+    """The equations, where the data have them."""
+    return str(row["output"]) if "=" in str(row["output"]) else ""
+
+
 def mark(row: Row, answer: str) -> Mark:
-    """Right if the first line of the answer reaches the target from all numbers, in one expression or in equations.
+    """Right if the answer reaches the target from all numbers, in one expression or in equations, a line or a comma
+    between them. What follows the line that reaches it is not read.
 
     `partial` is the share of steps (one fewer than numbers) that are right before the first wrong one, for equations.
     """
     numbers, target = problem(row)
-    line = next((line.strip() for line in answer.splitlines() if line.strip()), "")
-    steps = [step.split("=") for step in re.split(r"[,;]", line.rstrip(".")) if step.strip()]
-    if len(steps) == 1:
-        reached, used = evaluate(steps[0][0])
-        says_so = len(steps[0]) < 2 or evaluate(steps[0][1])[0] == target
-        correct = reached == target and used == Counter(numbers) and says_so
-        return Mark(correct, float(correct), line, "expression")
-    at_hand, good, reached = Counter(map(Fraction, numbers)), 0, None
-    for step in steps:
-        value, used = evaluate(step[0])
-        claimed = evaluate(step[1])[0] if len(step) == 2 else None
-        needed = Counter({Fraction(n): k for n, k in used.items()})
-        if value is None or value != claimed or not needed <= at_hand:
+    lines = [line for line in map(statements, final_answer(answer).splitlines()) if line]
+    steps: list[list[str]] = []
+    partial = 0.0
+    for line in lines[:MOST_LINES]:
+        steps += line
+        correct, partial = (
+            _expression(steps[0], numbers, target) if len(steps) == 1 else _equations(steps, numbers, target)
+        )
+        if correct:
             break
-        at_hand = at_hand - needed + Counter([value])
+    extracted = ", ".join("=".join(step) for step in steps)
+    return Mark(
+        partial == 1.0, partial, extracted, "equations" if len(steps) > 1 else "expression" if steps else "none"
+    )
+
+
+def _expression(sides: list[str], numbers: list[int], target: int) -> tuple[bool, float]:
+    """Whether each side is the target, and one is made of all numbers."""
+    values = [evaluate(side) for side in sides]
+    wanted = Counter(map(Fraction, numbers))
+    correct = all(value == target for value, _ in values) and any(used == wanted for _, used in values)
+    return correct, float(correct)
+
+
+def _equations(steps: list[list[str]], numbers: list[int], target: int) -> tuple[bool, float]:
+    """Whether each is true and uses numbers at hand, results among them, once, so that the target alone is left."""
+    at_hand, good, reached = Counter(map(Fraction, numbers)), 0, None
+    for left, *claims in steps:
+        value, used = evaluate(left)
+        if value is None or not claims or any(evaluate(claim)[0] != value for claim in claims) or not used <= at_hand:
+            break
+        at_hand = at_hand - used + Counter([value])
         good, reached = good + 1, value
     correct = good == len(steps) and reached == target and at_hand == Counter([Fraction(target)])
-    return Mark(correct, 1.0 if correct else min(good, len(numbers) - 2) / (len(numbers) - 1), line, "equations")
+    needed = max(len(numbers) - 1, 1)
+    return correct, 1.0 if correct else min(good, needed - 1) / needed
 
 
-def evaluate(text: str) -> tuple[Fraction | None, Counter[int]]:
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def final_answer(answer: str) -> str:
+    r"""What the answer calls so, by <answer>, \boxed or "Answer:", if there is arithmetic in it; else all of it."""
+    tagged = re.findall(r"<answer>(.*?)(?:</answer>|\Z)", answer, re.DOTALL | re.IGNORECASE)
+    labeled = re.split(r"\banswer\b\W*?(?:is\b\W*?)?:", answer, flags=re.IGNORECASE)[1:]
+    for found in (*tagged[-1:], last_box(answer) or "", *labeled[-1:]):
+        if any(map(statements, found.splitlines())):
+            return found
+    return answer
+
+
+def statements(line: str) -> list[list[str]]:
+    """The expressions and equations of a line, each as its sides, in Python's signs; labels and words are dropped."""
+    for pattern, sign in SIGNS:
+        line = pattern.sub(sign, line)
+    parts = [LABEL.sub("", part).strip(" *`_") for part in re.split(r"[,;]|\.(?!\d)", line)]
+    return [part.split("=") for part in parts if ARITHMETIC.fullmatch(part) and re.search(r"[-+*/=]", part)]
+
+
+def evaluate(text: str) -> tuple[Fraction | None, Counter[Fraction]]:
     """The value of an arithmetic expression and the numbers in it; None if it is anything else, or divides by zero."""
-    used: Counter[int] = Counter()
+    used: Counter[Fraction] = Counter()
 
     def value(node: ast.expr) -> Fraction:
         match node:
-            case ast.Constant(value=int(number)) if not isinstance(number, bool):
-                used[number] += 1
-                return Fraction(number)
+            case ast.Constant(value=int(number) | float(number)):
+                used[Fraction(str(number))] += 1
+                return Fraction(str(number))
             case ast.BinOp(left, op, right) if type(op) in OPERATORS:
                 return OPERATORS[type(op)](value(left), value(right))
             case ast.UnaryOp(ast.USub(), operand):
                 return -value(operand)
         raise ValueError
 
-    text = text.strip().replace("×", "*").replace("÷", "/")
-    if len(text) > 200:
+    if len(text) > 200 or not ARITHMETIC.fullmatch(text):
         return None, Counter()
     try:
-        return value(ast.parse(text, mode="eval").body), used
+        return value(ast.parse(text.strip(), mode="eval").body), used
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None, Counter()

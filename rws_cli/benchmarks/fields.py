@@ -44,6 +44,8 @@ def answer(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError(f"is {_called(value)}, not text or a number")
     if isinstance(value, str):
+        if not value.strip():
+            raise ValueError("is empty")
         return value
     number = Decimal(str(value))
     if not number.is_finite():

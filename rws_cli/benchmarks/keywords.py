@@ -7,6 +7,22 @@ from typing import Any
 
 from rws_cli.benchmarks.base import Mark, Row
 
+LEAD_IN = re.compile(
+    r"\A(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|alright|great|got it|no problem|here you go|here it is)\b"
+    r"[^\w\n]*[.!:\n]\s*|[^\n]*:\s*\n)*",
+    re.IGNORECASE,
+)
+"""What chat models say before an answer: "Sure!", or a line that ends in a colon."""
+STOP = re.compile(r"([.!?…。！？]+)([\"'”’»)\]*_]*)(?:\s+|(?=[^\W\d_]))")
+WRAPPED = re.compile(r"(?<![.!?…:\s])[ \t]*\n[ \t]*(?=[a-z])")
+ABBREVIATION = re.compile(
+    r"\b(?:[A-Z]|[ap]\.m|e\.g|i\.e|ph|mr|mrs|ms|dr|prof|st|mt|jr|sr|vs|etc|no|inc|ltd|co|capt|gen|sgt|lt|col|rev|sen"
+    r"|gov)\.$",
+    re.IGNORECASE,
+)
+STARTERS = set("A An The This That These Those There It He She They We You In On At But And So Then".split())
+"""Words that start a sentence even behind an abbreviation: "at 5 a.m. The dog", but "at 5 a.m. Tom"."""
+
 
 def words(row: Row) -> list[str]:
     given = row["words"] if "words" in row else row["answer"]["words"]
@@ -18,18 +34,50 @@ def names(row: Row) -> dict[str, Any]:
 
 
 def reference(row: Row) -> str:
-    """A human's sentence where the data have one, else the bare words."""
+    """A human's sentence, where the data have one."""
     answer = row.get("answer")
-    example = answer.get("example") if isinstance(answer, dict) else None
-    return example or f"{' '.join(words(row))}."
+    return str(answer.get("example") or "") if isinstance(answer, dict) else ""
 
 
 def mark(row: Row, answer: str) -> Mark:
-    """Right if every word occurs, whole and in any case, and the answer is one sentence; `partial` is the share of
-    words that occur (of a text of several sentences, at most all but one)."""
+    """Right if every word occurs, whole and in any case, in one sentence that is more than a list of them; `partial` is
+    the share of words that occur (all but one at most if the answer is not right)."""
     wanted = words(row)
-    found = [word for word in wanted if re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE)]
-    sentences = [part for part in re.split(r"(?<=[.!?])\s+", answer.strip()) if re.search(r"\w", part)]
-    correct = len(found) == len(wanted) and len(sentences) == 1
+    text = LEAD_IN.sub("", answer.strip())
+    found = [word for word in wanted if _whole(word).search(text)]
+    correct = len(found) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
     hits = len(found) if correct else min(len(found), len(wanted) - 1)
-    return Mark(correct, hits / len(wanted), ", ".join(found), "whole words")
+    return Mark(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text. One ends with its line (unless a small letter follows), or at a full stop, question or
+    exclamation mark before a space or a letter; but not at an abbreviation, unless one of STARTERS follows, nor before
+    small letters behind an ellipsis or a closing quote."""
+    parts = []
+    for line in WRAPPED.sub(" ", text).splitlines():
+        start = 0
+        for stop in STOP.finditer(line):
+            following = re.match(r"\w*", line[stop.end() :])[0]  # type: ignore[index]  # it matches the empty word
+            if ABBREVIATION.search(line, start, stop.end(1)):
+                ends = following in STARTERS
+            else:
+                ends = not (following[:1].islower() and (stop[2] or stop[1] in ("...", "…")))
+            if ends:
+                parts.append(line[start : stop.end()])
+                start = stop.end()
+        parts.append(line[start:])
+    return [part for part in parts if re.search(r"\w", part)]
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
+def _is_list(text: str, wanted: list[str]) -> bool:
+    """Whether nothing but the words, articles and conjunctions stands in the text, or behind its colon."""
+    _, _, listed = text.partition(":")
+    text = listed if all(_whole(word).search(listed) for word in wanted) else text
+    for word in wanted:
+        text = _whole(word).sub(" ", text)
+    return not set(re.findall(r"[^\W\d_]+", text.casefold())) - {"a", "an", "the", "and", "or", "etc"}

@@ -16,7 +16,7 @@ FIGURES = r"\d[\d,]*(?:\.\d+)?|\.\d+"
 MARKED = re.compile(rf"####[\s$€£*\\]*([{MINUS}]?)[ $€£*\\]*({FIGURES})")
 # Behind a letter, a digit or a bracket a dash is no sign: 5–10 is a range, (7)-2 a difference.
 NUMBER = re.compile(rf"((?:(?<![\w)\]])[{MINUS}])?)\\?[$€£]?({FIGURES})")
-PERCENT = re.compile(r"\\?[%％]")
+PERCENT = re.compile(r"(?:\\[ ,;!])?\\?[%％]")
 SECONDS = 5
 """What math-verify may take to read, and to compare."""
 
@@ -62,13 +62,18 @@ def mark_math(row: Row, answer: str) -> Mark:
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would print the answers that it cannot read
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
-    reference, box = PERCENT.sub("", str(row["answer"])), last_box(answer)
+    box = last_box(answer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = parse(f"\\boxed{{{reference}}}", parsing_timeout=seconds)
-        found = parse(PERCENT.sub("", answer if box is None else f"\\boxed{{{box}}}"), parsing_timeout=seconds)
+        expected = parse(f"\\boxed{{{_plain_signs(str(row['answer']))}}}", parsing_timeout=seconds)
+        found = parse(_plain_signs(answer if box is None else f"\\boxed{{{box}}}"), parsing_timeout=seconds)
         correct = bool(verify(expected, found, timeout_seconds=seconds))
     return Mark(correct, float(correct), str(found[-1]) if found else "", "math-verify")
+
+
+def _plain_signs(text: str) -> str:
+    """Without percent signs, and with hyphens for minus signs."""
+    return PERCENT.sub("", text).translate(dict.fromkeys(map(ord, MINUS), "-"))
 
 
 def last_box(text: str) -> str | None:

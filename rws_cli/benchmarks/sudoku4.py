@@ -8,6 +8,9 @@ from typing import Any
 from rws_cli.benchmarks.base import Mark, Row
 
 CELLS = 16
+TAG = re.compile(r"<[^<>]*>|\\[A-Za-z]+(?:\{[a-z]*\})?")
+LABEL = re.compile(r"^.*:|^\W*row\W*\d+\W+|^\s*\d+[.)]\s+", re.IGNORECASE)
+"""What may stand before a row: "Row 1:", "Row 1", "1."."""
 UNITS = [
     *[[4 * r + c for c in range(4)] for r in range(4)],
     *[[4 * r + c for r in range(4)] for c in range(4)],
@@ -36,12 +39,27 @@ def reference(row: Row) -> str:
 
 
 def mark(row: Row, answer: str) -> Mark:
-    """Right if the first 16 digits keep the clues and fill every row, column and box with 1 to 4, for a puzzle may have
-    several solutions; else `partial` is the share of cells that agree with the published one."""
+    """Right if the grid keeps the clues and fills every row, column and box with 1 to 4, for a puzzle may have several
+    solutions; else `partial` is the share of cells that agree with the published one."""
     puzzle, expected = _puzzle(row), _digits(reference(row))
-    grid = re.sub(r"\D", "", answer)[:CELLS]
+    grid = read_grid(answer)
     keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
     if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
-        return Mark(True, 1.0, grid, "first 16 digits")
+        return Mark(True, 1.0, grid, "grid")
     hits = sum(a == b for a, b in zip(grid, expected, strict=False))
-    return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "first 16 digits")
+    return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
+
+
+def read_grid(answer: str) -> str:
+    """The first 16 digits without an empty cell, so that a repeated puzzle is passed over; else the first 16 at all.
+
+    Labels of rows and tags are no digits of a grid. In a line of words only numbers of 4 or 16 digits are.
+    """
+    digits = ""
+    for line in TAG.sub(" ", answer).splitlines():
+        line = LABEL.sub("", line)
+        cells = re.findall(r"\b(?:[0-9]{4}|[0-9]{16})\b", line) if re.search(r"[^\W\d_]", line) else [line]
+        digits += re.sub(r"[^0-9]", "", "".join(cells))
+    grids = [digits[n : n + CELLS] for n in range(0, len(digits), CELLS)]
+    full = [grid for grid in grids if len(grid) == CELLS and "0" not in grid]
+    return [*full, *grids, ""][0]
