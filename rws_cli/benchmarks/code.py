@@ -27,7 +27,7 @@ STATEMENT = re.compile(r"(?:async\s+def|def|class|from|import)\s|@|[A-Za-z_]\w*\
 """How code that stands among prose starts."""
 INVISIBLE = {0xFEFF: None, 0x200B: None, 0xA0: " ", 0x202F: " ", 0x3000: " "}
 """A byte order mark, and spaces that Python does not take for spaces."""
-MOST_STARTS, MOST_CUTS = 50, 10
+MOST_STARTS, MOST_CUTS = 50, 8
 """Bounds on the time that reading an answer takes, which no honest answer meets."""
 FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 
@@ -48,7 +48,7 @@ def humaneval_program(row: Row, answer: str) -> str:
         code = f"{prompt}    pass\n\n{code}"
     else:
         code = _continue(prompt, ["\n".join(_blocks(text)), _unfenced(text)])
-    return _program([code, row["test"], f"check({name})"])
+    return _join([code, row["test"], f"check({name})", ""])
 
 
 def mbpp_tests(row: Row) -> list[str]:
@@ -62,7 +62,7 @@ def mbpp_names(row: Row) -> dict[str, Any]:
 def mbpp_program(row: Row, answer: str) -> str:
     """The answer's code, and the tests behind it with what they need."""
     tests = [*_lines(row.get("test_imports")), row.get("test_setup_code") or "", *mbpp_tests(row)]
-    return _program([extract(answer, Names("\n".join(tests)).needed), *tests])
+    return _join([extract(answer, Names("\n".join(tests)).needed), *tests, ""])
 
 
 def mark_program(program: str, settings: CodeBenchmark) -> Mark:
@@ -78,9 +78,9 @@ def _lines(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _program(parts: Iterable[str]) -> str:
+def _join(parts: Iterable[str]) -> str:
     """The parts as one program, imports from __future__ first as Python wants them."""
-    program = "\n".join([*parts, ""])
+    program = "\n".join(parts)
     return "\n".join([*dict.fromkeys(FUTURE.findall(program)), FUTURE.sub("", program)])
 
 
@@ -155,7 +155,7 @@ def _unfenced(text: str) -> str:
 def _readable(code: str) -> str:
     """The code, dedented or cut at a fence on its last line if it is Python only so."""
     forms = (code, textwrap.dedent(code), code.strip(), code.partition("```")[0])
-    return next((form for form in forms if _error_line(form) is None), code)
+    return next((form for form in forms if form.strip() and _error_line(form) is None), code)
 
 
 def _defining(pieces: list[str], wanted: Collection[str]) -> str:
@@ -168,15 +168,16 @@ def _defining(pieces: list[str], wanted: Collection[str]) -> str:
         if best is not None and names[best].rank(name) and best not in chosen:
             chosen.add(best)
             missing |= names[best].needed
-    return "\n".join(pieces[n] for n in sorted(chosen))
+    return _join(pieces[n] for n in sorted(chosen))
 
 
 def _pieces(text: str) -> list[str]:
     """The parts of a text, prose or not, that are Python, each as long as can be."""
-    lines, found, end = text.split("\n"), [], 0
+    lines, end = text.split("\n"), 0
+    found: list[str] = []
     starts = [n for n, line in enumerate(lines) if STATEMENT.match(line)]
-    for start in starts[:MOST_STARTS]:
-        if start >= end:
+    for start in starts:
+        if start >= end and len(found) < MOST_STARTS:
             piece = _valid_start(lines[start:])
             found.append(_busy("\n".join(piece)))
             end = start + len(piece)

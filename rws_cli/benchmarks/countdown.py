@@ -133,6 +133,8 @@ def evaluate(text: str) -> tuple[Fraction | None, Counter[Fraction]]:
                 return OPERATORS[type(op)](value(left), value(right))
             case ast.UnaryOp(ast.USub(), operand):
                 return -value(operand)
+            case ast.UnaryOp(ast.UAdd(), operand):
+                return value(operand)
         raise ValueError
 
     if len(text) > 200 or not ARITHMETIC.fullmatch(text):

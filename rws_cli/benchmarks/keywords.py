@@ -20,7 +20,9 @@ ABBREVIATION = re.compile(
     r"|gov)\.$",
     re.IGNORECASE,
 )
-STARTERS = set("A An The This That These Those There It He She They We You In On At But And So Then".split())
+STARTERS = set(
+    re.findall(r"\w+", "A An The This That These Those There It He She They We You In On At But And So Then")
+)
 """Words that start a sentence even behind an abbreviation: "at 5 a.m. The dog", but "at 5 a.m. Tom"."""
 
 

@@ -13,7 +13,7 @@ from rws_cli.benchmarks.base import Mark, Row
 MINUS = "-\u2212\u2013"
 """A hyphen, the minus sign, and the dash that stands for it."""
 FIGURES = r"\d[\d,]*(?:\.\d+)?|\.\d+"
-MARKED = re.compile(rf"####[\s$€£*\\]*([{MINUS}]?)[ $€£*\\]*({FIGURES})")
+MARKED = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
 # Behind a letter, a digit or a bracket a dash is no sign: 5–10 is a range, (7)-2 a difference.
 NUMBER = re.compile(rf"((?:(?<![\w)\]])[{MINUS}])?)\\?[$€£]?({FIGURES})")
 PERCENT = re.compile(r"(?:\\[ ,;!])?\\?[%％]")

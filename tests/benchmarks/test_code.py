@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,200 @@ def test_programs_are_read_off_answers(answer: str, passes: bool) -> None:
     settings = compose("benchmark=humaneval", "benchmark.allow_code_execution=true").benchmark
     mark = code.mark_program(code.humaneval_program(ROW, answer), settings)
     assert mark.correct is passes, mark
+
+
+WHOLE = "import math\n\ndef root(x):\n    y = math.sqrt(x)\n    return y\n"
+BLOCK = f"```python\n{WHOLE}```"
+BODY = "    y = math.sqrt(x)\n    return y\n"
+WRONG = "```python\ndef root(x):\n    return -1\n```"
+
+
+def passes(program: str) -> bool:
+    """Whether a harmless program runs to its end, here and now."""
+    try:
+        exec(compile(program, "answer.py", "exec"), {"__name__": "answer"})
+    except Exception:
+        return False
+    return True
+
+
+def humaneval(answer: str) -> bool:
+    return passes(code.humaneval_program(ROW, answer))
+
+
+def indented(text: str, by: str) -> str:
+    return textwrap.indent(text, by, lambda line: True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"{BLOCK}\nOutput:\n```text\nTrue\n```\nIt prints True.",
+        f"Install:\n```bash\npip install numpy\n```\nThen:\n{BLOCK}",
+        f"{BLOCK}\nRun:\n```bash\npython a.py\n```\n",
+        f"{BLOCK}\nExample:\n```python\nprint(root(4))\n```",
+        f"{BLOCK}\nExample:\n```python\n>>> root(4)\n2.0\n```",
+        f"{BLOCK}\nExample:\n```python\nfrom solution import root\nroot(4)\n```",
+        f"{BLOCK}\nOutput:\n```\nTrue\n```",
+        f"{BLOCK}\nOutput:\n```\nroot = 2.0\n```",
+        f"{BLOCK}\nor, cut off:\n```python\ndef root(x):\n    return math.sqrt(",
+        f"1. Code:\n{indented(BLOCK, '   ')}\n2. Done.",
+        f"- a\n  - Code:\n\n{indented(BLOCK, '    ')}\n",
+        indented(BLOCK, "> "),
+        f"````python\n{WHOLE}````\nDone.",
+        f"```python\n{WHOLE}",
+        f"<answer>\n{BLOCK}\n</answer>",
+        BLOCK.replace("\n", "\r\n"),
+        BLOCK.replace("    ", "\u00a0   "),
+        f"\ufeff{WHOLE}",
+        f" {WHOLE}",
+    ],
+)
+def test_the_function_is_found_whatever_stands_around_its_block(answer: str) -> None:
+    assert humaneval(answer)
+    assert not humaneval(answer.replace("return y", "return -1"))
+
+
+@pytest.mark.parametrize(
+    "info",
+    ["python", " python", "python3", "Python", "PYTHON", "{python}", "{.python}", 'python title="a"', "py", "py3", ""],
+)
+@pytest.mark.parametrize("fence", ["```", "~~~", "`````"])
+def test_python_blocks_are_known_by_their_first_word(fence: str, info: str) -> None:
+    assert humaneval(f"Sure:\n{fence}{info}\n{WHOLE}{fence}\nDone.")
+
+
+def test_fences_are_paired_as_in_markdown() -> None:
+    assert code.extract("```bash\nx\n```\nThen:\n```python\ny\n```") == "y\n"
+    assert code.extract("````python\n```\ny\n````") == "```\ny\n"
+    assert code.extract("```python\n'''\n    ```\n'''\n```\nz") == "'''\n    ```\n'''\n"
+    assert code.extract("```python\nx\n~~~\n```") == "x\n~~~\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```python\nimport math\n\ndef power(x, e):\n    return math.pow(x, e)\n```\nand\n"
+        "```python\ndef root(x):\n    return power(x, 0.5)\n```",
+        "```python\ndef root(x):\n    return power(x, HALF)\n```\nwith\n"
+        "```python\ndef power(x, e):\n    return x**e\n\nHALF = 0.5\n```",
+        f"{WRONG}\nThat is wrong:\n```python\ndef root(x):\n    return cmath.sqrt(x).real\n```\nwith\n```\nimport cmath\n```",
+    ],
+)
+def test_what_the_function_needs_comes_from_other_blocks(answer: str) -> None:
+    assert humaneval(answer)
+
+
+def test_the_last_block_that_defines_the_function_counts() -> None:
+    assert humaneval(f"{WRONG}\nor rather\n{BLOCK}")
+    assert not humaneval(f"{BLOCK}\nor rather\n{WRONG}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"Here is the function:\n\n{WHOLE}\nThis works. Enjoy!",
+        f"Sure\n{WHOLE}Done\n\nComplexity: O(1)",
+        f"{WHOLE}```",
+        f"{WHOLE}```\nThis function works.\n```\nprint(root(4))\n```",
+        f"[BEGIN]\n{WHOLE}[DONE]",
+        f"The code:\n\nONE = 1\n{WHOLE.replace('return y', 'return ONE * y')}\nThat is it.",
+        f"```text\n{WHOLE}```",
+        f"{WHOLE}\n>>> root(4)\n2.0",
+    ],
+)
+def test_code_is_found_among_prose(answer: str) -> None:
+    assert humaneval(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BODY,
+        BODY.strip(),  # as a model answers whose text is stripped
+        textwrap.dedent(BODY),
+        f"```python\n{BODY}```",
+        f"The body:\n```python\n{BODY.strip()}\n```\nDone.",
+        f"{BODY}```\nThis works.",
+        f"{BODY}\nThis works.",
+        f"{BODY}\n\nprint(root(4))\n\ndef cut_off(",
+    ],
+)
+def test_an_answer_may_go_on_from_the_prompt(answer: str) -> None:
+    assert humaneval(answer)
+
+
+@pytest.mark.parametrize(
+    "future", ["from __future__ import annotations", "from __future__ import (\n    annotations,\n)"]
+)
+def test_imports_from_the_future_come_first(future: str) -> None:
+    later = "def root(x: Later):\n    return math.sqrt(x)\n"
+    for answer in (f"{future}\n{WHOLE}", f"```python\nimport math\n```\n```python\n{future}\n{later}```"):
+        assert humaneval(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```python\nclass Solution:\n{indented(WHOLE, '    ')}\n```",
+        "```python\nasync def root(x):\n    return x ** 0.5\n```",
+        "```python\nclass root:\n    def __init__(self, x): pass\n```",
+        '"""',
+        BLOCK[:-20],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_other_definitions_of_the_name_do_not_pass(answer: str) -> None:
+    assert not humaneval(answer)
+
+
+FORMS = {
+    "example usage": "```python\n{0}\n```\nExample:\n```python\nprint('done')\n```",
+    "output": "```python\n{0}\n```\nOutput:\n```\nTrue\n```",
+    "python3": "```python3\n{0}\n```",
+    " python": "``` python\n{0}\n```",
+    "prose": "Here is the solution:\n\n{0}\n\nIt goes through all cases.",
+    "closing fence": "{0}\n```\nIt goes through all cases.",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")  # of the published programs
+def test_published_solutions_pass_in_the_forms_of_chat_models(form: str) -> None:
+    for name, start in (("humaneval", 0), ("mbpp_test", 2)):
+        file = DATA / f"{name}.jsonl"
+        if not file.exists():
+            pytest.skip(f"{file.name} is not at hand")
+        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()[start:164:4]):
+            solution = row["prompt"] + row["canonical_solution"] if name == "humaneval" else row["code"]
+            answer = FORMS[form].format(solution)
+            program = code.humaneval_program(row, answer) if name == "humaneval" else code.mbpp_program(row, answer)
+            assert passes(program), (row["task_id"], program)
+
+
+def mbpp(answer: str, **row: object) -> bool:
+    return passes(code.mbpp_program(row, answer))
+
+
+def test_mbpps_function_is_the_one_that_the_tests_call() -> None:
+    tests = ["assert set(largest([3, 1])) == {3}", "assert sorted(largest([1])) == [1]"]
+    answer = "```python\ndef largest(xs):\n    return {top(xs)}\n```\n```python\ndef top(xs):\n    return max(xs)\n```"
+    assert mbpp(f"{answer}\n```python\nprint(sorted([1]))\n```\n```\n[3]\n```", test_list=tests)
+    assert mbpp(
+        "class Stack:\n    def pop(self): return 1\n\nHope this helps!", test_list=["assert Stack().pop() == 1"]
+    )
+    assert not mbpp("I do not know.", test_list=tests)
+
+
+def test_mbpps_imports_and_fields_of_either_subset() -> None:
+    sphere = "def volume_sphere(r):\n    return 4/3*3.141592653589793*r**3"
+    test = "assert math.isclose(volume_sphere(10), 4188.790204786391, rel_tol=0.001)"
+    assert mbpp(sphere, prompt="volume of a sphere", code="c", test_imports=["import math"], test_list=[test])
+    assert mbpp(sphere, test_imports="['import math']", test_list=f"[{test!r}]")  # as a CSV file has lists
+    assert mbpp(sphere, test=f"import math\n{test}")
+    assert not mbpp("def volume_sphere(r): return 0", test_imports=["import math"], test_list=[test])
+    assert code.mbpp_names({"prompt": "p", "test": test})["tests"] == test
+    assert code.mbpp_names({"text": None, "prompt": "p", "test_list": [test]})["task"] == "p"
 
 
 def test_setup_code_of_the_hubs_rows_is_used() -> None:
