@@ -90,7 +90,9 @@ def _examples(config: Config) -> tuple[Benchmark, dict[str, Example]]:
 def _check_same(run: Path, samples: Iterable[dict[str, Any]], examples: dict[str, Example]) -> None:
     for sample in samples:
         example = examples.get(sample["id"])
-        if example is None or (example.prompt, example.reference) != (sample["prompt"], sample["reference"]):
+        # A marker's later version may know that the data have no reference.
+        same = example and example.prompt == sample["prompt"] and example.reference in ("", sample["reference"])
+        if not same:
             raise UsageError(f"{run} cannot be read again: example {sample['id']} is not what it was.")
 
 

@@ -52,16 +52,16 @@ def humaneval_program(row: Row, answer: str) -> str:
 
 
 def mbpp_tests(row: Row) -> list[str]:
-    return _lines(row["test_list"] if "test_list" in row else row["test"])
+    return row["test_list"] if "test_list" in row else row["test"]
 
 
 def mbpp_names(row: Row) -> dict[str, Any]:
-    return {"task": row.get("text") or row["prompt"], "tests": "\n".join(mbpp_tests(row))}
+    return {"task": row["text"] if "text" in row else row["prompt"], "tests": "\n".join(mbpp_tests(row))}
 
 
 def mbpp_program(row: Row, answer: str) -> str:
     """The answer's code, and the tests behind it with what they need."""
-    tests = [*_lines(row.get("test_imports")), row.get("test_setup_code") or "", *mbpp_tests(row)]
+    tests = [*row.get("test_imports", []), row.get("test_setup_code") or "", *mbpp_tests(row)]
     return _join([extract(answer, Names("\n".join(tests)).needed), *tests, ""])
 
 
@@ -69,13 +69,6 @@ def mark_program(program: str, settings: CodeBenchmark) -> Mark:
     """Run a program to mark it; `extracted` says why it did not pass."""
     outcome = sandbox.run(program, settings.seconds, settings.memory_mb << 20)
     return Mark(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
-
-
-def _lines(value: Any) -> list[str]:
-    """A list of statements; CSV files hold lists as text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = ast.literal_eval(value)
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _join(parts: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ class Task:
     mark: a row, an answer and the settings → its mark; None where no answer is right or wrong.
     keywords: a row → words that a good answer holds.
     later_turns: a row → what the user says after the first answer, turn by turn.
+    solved: whether each row has a right answer; where not, answers are marked without, and `reference` may be "".
     needed, optional: fields that a row must or may have, and their kinds (see fields.py); the functions get such rows.
     """
 
@@ -36,6 +37,7 @@ class Task:
     later_turns: Callable[[Row], list[str]] = lambda row: []
     needed: fields.Kinds = field(default_factory=dict)
     optional: fields.Kinds = field(default_factory=dict)
+    solved: bool = True
     version: int = 1
 
 
@@ -65,6 +67,7 @@ TASKS = {
         countdown.reference,
         lambda row, answer, _: countdown.mark(row, answer),
         needed={"input": fields.whole_numbers, "output": fields.target},
+        solved=False,
         version=2,
     ),
     "sudoku4": Task(
@@ -80,6 +83,7 @@ TASKS = {
         lambda row, answer, _: keywords.mark(row, answer),
         keywords.words,
         needed={"words|answer": fields.keywords},
+        solved=False,
         version=2,
     ),
     "humaneval": Task(
@@ -98,8 +102,8 @@ TASKS = {
         code.mbpp_names,
         lambda row: row["code"],
         lambda row, answer, settings: code.mark_program(code.mbpp_program(row, answer), settings),
-        needed={"text|prompt": fields.text, "test_list|test": fields.some_texts, "code": fields.text},
-        optional={"test_setup_code": fields.text, "test_imports": fields.texts},
+        needed={"text|prompt": fields.text, "test_list|test": fields.some_statements, "code": fields.text},
+        optional={"test_setup_code": fields.text, "test_imports": fields.statements},
         version=2,
     ),
     "mt_bench": Task(
@@ -172,7 +176,9 @@ class FromData:
         named, rows = read_rows(s.shots_path, s.shots_split, s, "benchmark.shots_path")
         solved = [self._read(named, placed) for placed in rows[: s.shots]]
         if not all(reference for _, _, reference in solved):
-            raise UsageError(f"benchmark.shots needs solved examples, but not all of the first {s.shots} in {named} are.")
+            raise UsageError(
+                f"benchmark.shots needs solved examples, but not all of the first {s.shots} in {named} are."
+            )
         return "".join(f"{prompt}\n{reference}\n\n" for _, prompt, reference in solved)
 
 
@@ -203,8 +209,8 @@ def doubtful_references(benchmark: Benchmark) -> str | None:
     )
 
 
-def _accepted(benchmark: Benchmark, example: Example) -> bool:
-    if not example.reference:  # the data have no right answer to show, and need none to mark
+def _accepted(benchmark: FromData, example: Example) -> bool:
+    if not example.reference and not benchmark.task.solved:
         return True
     try:
         mark = benchmark.mark(example, example.reference)

@@ -6,6 +6,7 @@ words that go on from the field's name.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -44,8 +45,6 @@ def answer(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError(f"is {_called(value)}, not text or a number")
     if isinstance(value, str):
-        if not value.strip():
-            raise ValueError("is empty")
         return value
     number = Decimal(str(value))
     if not number.is_finite():
@@ -70,6 +69,20 @@ def some_texts(value: Any) -> list[str]:
     if not texts(value):
         raise ValueError("is an empty list")
     return value
+
+
+def statements(value: Any) -> list[str]:
+    """Lines of Python: a list of them, one text, or a list as a CSV file holds it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return texts(ast.literal_eval(value.strip()))
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            raise ValueError("is no list of texts, although it starts like one") from error
+    return [value] if isinstance(value, str) else texts(value)
+
+
+def some_statements(value: Any) -> list[str]:
+    return some_texts(statements(value))
 
 
 def keywords(value: Any) -> Any:

@@ -250,15 +250,28 @@ def test_mbpps_function_is_the_one_that_the_tests_call() -> None:
     assert not mbpp("I do not know.", test_list=tests)
 
 
-def test_mbpps_imports_and_fields_of_either_subset() -> None:
-    sphere = "def volume_sphere(r):\n    return 4/3*3.141592653589793*r**3"
-    test = "assert math.isclose(volume_sphere(10), 4188.790204786391, rel_tol=0.001)"
-    assert mbpp(sphere, prompt="volume of a sphere", code="c", test_imports=["import math"], test_list=[test])
-    assert mbpp(sphere, test_imports="['import math']", test_list=f"[{test!r}]")  # as a CSV file has lists
-    assert mbpp(sphere, test=f"import math\n{test}")
-    assert not mbpp("def volume_sphere(r): return 0", test_imports=["import math"], test_list=[test])
-    assert code.mbpp_names({"prompt": "p", "test": test})["tests"] == test
-    assert code.mbpp_names({"text": None, "prompt": "p", "test_list": [test]})["task"] == "p"
+SPHERE = "def volume_sphere(r):\n    return 4/3*3.141592653589793*r**3"
+VOLUME = "assert math.isclose(volume_sphere(10), 4188.790204786391, rel_tol=0.001)"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "volume of a sphere", "test_imports": ["import math"], "test_list": [VOLUME]},  # sanitized
+        {"text": "volume of a sphere", "test_setup_code": "import math", "test_list": [VOLUME]},  # full
+        {"text": None, "prompt": "volume of a sphere", "test": f"import math\n{VOLUME}"},
+        {"prompt": "volume of a sphere", "test_imports": "['import math']", "test_list": f"[{VOLUME!r}]"},  # from CSV
+    ],
+)
+@needs_sandbox
+def test_mbpps_tests_have_what_they_import(tmp_path: Path, fields: dict[str, object]) -> None:
+    file = tmp_path / "mbpp.jsonl"
+    file.write_text(json.dumps({"code": "c", **fields}) + "\n", encoding="utf-8")
+    (example,) = load("mbpp", file).examples()
+    assert "volume of a sphere" in example.prompt
+    assert VOLUME in example.prompt
+    assert passes(code.mbpp_program(example.row, SPHERE))
+    assert not passes(code.mbpp_program(example.row, "def volume_sphere(r): return 0"))
 
 
 def test_setup_code_of_the_hubs_rows_is_used() -> None:

@@ -98,3 +98,8 @@ def test_published_words(level: str) -> None:
         assert keywords.mark(row, f"Dr. Smith wrote of {listed} in one letter.").correct
         assert not keywords.mark(row, f"He wrote of {listed}. She read it.").correct
         assert not keywords.reference(row) or keywords.mark(row, keywords.reference(row)).correct
+
+
+def test_data_without_a_sentence_have_no_reference() -> None:
+    assert keywords.reference({"answer": {"words": ["dog"], "example": "A dog ran."}}) == "A dog ran."
+    assert keywords.reference(ROW) == ""
