@@ -132,7 +132,7 @@ def decode_batch(
     if isinstance(sampler.guidance, EntrgiGuidance):
         assert isinstance(parts.reward, Classifier)
         assert parts.map_V is not None
-        mover = Mover(sampler.guidance, parts.reward, parts.map_V, denoiser.eos_ids, rows, costs, sampler.temperature)
+        mover = Mover(sampler.guidance, parts.reward, parts.map_V, denoiser.eos_ids, rows, costs, sampler.top_p)
     replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
     kept, cache = config.runtime, None
     if kept.cache != "none":

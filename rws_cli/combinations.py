@@ -14,6 +14,7 @@ from rws_cli.schema import (
     NoReview,
     NoReward,
     NoSearch,
+    ProphetSchedule,
     RemdmSchedule,
     ReplayGuidance,
     RewardGuidance,
@@ -152,11 +153,18 @@ def _check_methods(config: Config) -> None:
     if (s.order == "pc") != (s.pc is not None):
         raise UsageError("sampler.order=pc and the settings sampler.pc go together: choose sampler=pc.")
     if isinstance(schedule, RemdmSchedule):
-        on, off = schedule.t_on, schedule.t_off
-        if (on is None) != (off is None) or (on is not None and off is not None and off >= on):
+        on, off, held = schedule.t_on, schedule.t_off, schedule.alpha_on
+        loops = on is not None and off is not None and held is not None and off < on < 1
+        if not loops and (on, off, held) != (None, None, None):
             raise UsageError(
-                f"sampler.schedule.t_on={on} and t_off={off} must both be null, or t_off the smaller: time runs from 1 to 0."
+                f"sampler.schedule.t_on={on}, t_off={off} and alpha_on={held} must all be null, or t_off < t_on < 1 and "
+                "alpha_on set: time runs from 1 to 0."
             )
+    if isinstance(schedule, ProphetSchedule) and schedule.answer_start >= s.gen_length:
+        raise UsageError(
+            f"sampler.schedule.answer_start={schedule.answer_start} is behind the answer of "
+            f"sampler.gen_length={s.gen_length} tokens: set a smaller one."
+        )
     if kind == "refine" and schedule.remask > s.block_length * schedule.fill:
         raise UsageError(
             f"sampler.schedule.remask={schedule.remask} is more than the share {schedule.fill} of a block of "

@@ -256,12 +256,14 @@ class KlassSchedule:
 
 @dataclass
 class ProphetSchedule:
-    """Gaps between the two highest logits, in the first, second and last third of a block's steps."""
+    """Gaps between the two highest logits of the answer region, and where that is."""
 
     kind: str
-    early: float = setting("mean gap of the two highest logits that ends a block in its first third of steps", min=0.0)
+    early: float = setting("mean gap of the two highest logits that ends decoding in the first third of steps", min=0.0)
     middle: float = setting("the same in the second third", min=0.0)
     late: float = setting("the same in the last third", min=0.0)
+    answer_start: int = setting("first position of the region whose gaps are averaged", min=0)
+    answer_length: int | None = setting("its length in tokens; null: to the end", min=1)
 
 
 @dataclass
@@ -273,7 +275,8 @@ class DreamSchedule:
 
 @dataclass
 class RemdmSchedule:
-    """With t_on and t_off tokens are masked again, and α holds, only between them; both null: always, α never holds."""
+    """With t_on, t_off and alpha_on tokens are masked again, and α holds, only between them; all three null: always, and α
+    never holds."""
 
     kind: str
     sigma: str = setting(
@@ -288,6 +291,7 @@ class RemdmSchedule:
         max=1.0,
     )
     t_off: float | None = setting("time at which that ends; null with t_on", above=0.0, max=1.0)
+    alpha_on: float | None = setting("α meanwhile, the share of committed tokens; null with t_on", above=0.0, max=1.0)
 
 
 @dataclass
@@ -303,7 +307,11 @@ class WinoSchedule:
     kind: str
     threshold: float = setting("probability above which a token is committed", above=0.0, max=1.0)
     verify: float = setting("probability below which, to a shadow blind to it, it is masked again", min=0.0, max=1.0)
-    most: int | None = setting("tokens committed a step; null: no limit", min=1)
+    share: float | None = setting(
+        "share of a block's masks that a step commits, at most; null: no such limit", above=0.0, max=1.0
+    )
+    least: int = setting("tokens that `share` allows, at least", min=1)
+    most: int | None = setting("tokens committed a step, at most; null: no limit", min=1)
 
 
 SCHEDULES = {
@@ -414,11 +422,18 @@ class Sampler:
     top_p: float = setting("tokens are drawn from the likeliest whose mass reaches this", above=0.0, max=1.0)
     cfg_scale: float = setting("w of classifier-free guidance; 0: none, above: twice the passes", min=0.0)
     confidence: str = setting(
-        "what orders read: the untempered softmax, or the one that tokens are drawn from", choices=("raw", "tempered")
+        "what orders read: the untempered softmax (raw), the one that tokens are drawn from (tempered), or the untempered "
+        "one in the model's dtype, ties and all (model_dtype)",
+        choices=("raw", "tempered", "model_dtype"),
+    )
+    ties: str = setting(
+        "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
+        choices=("leftmost", "probability"),
     )
     eos: str = setting(
-        "suppress: end tokens last; stop: done once one has nothing masked before it",
-        choices=("none", "suppress", "stop"),
+        "suppress: end tokens last; stop: done once one has nothing masked before it; LLaDA's confidence_eos_eot_inf: end "
+        "tokens last, and in no confidence; LLaDA's logits_eos_inf: never the end of text",
+        choices=("none", "suppress", "stop", "confidence_eos_eot_inf", "logits_eos_inf"),
     )
     guidance: Any = setting("what changes logits before the order reads them; see rws list guidance")
     schedule: Any = setting("how many positions a step commits")

@@ -29,6 +29,7 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
         "top_p": 1.0,
         "cfg_scale": 0.0,
         "confidence": "raw",
+        "ties": "leftmost",
         "eos": "none",
         "guidance": NoGuidance("none"),
         "order_temperature": 0.0,
@@ -65,7 +66,7 @@ class FakeDenoiser:
         self, vocabulary: int = 12, mask_id: int = 11, eos_ids: tuple[int, ...] = (10,), seed: int = 0
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.mask_id, self.eos_ids, self.vocabulary = mask_id, eos_ids, vocabulary
+        self.mask_id, self.eos_ids, self.vocabulary, self.dtype = mask_id, eos_ids, vocabulary, torch.float64
         self.embedding = torch.randn(vocabulary, 16, generator=generator, dtype=torch.float64)
         self.place = torch.randn(256, 16, generator=generator, dtype=torch.float64)
         self.head = torch.randn(16, vocabulary, generator=generator, dtype=torch.float64) * 3
@@ -90,14 +91,16 @@ class FakeDenoiser:
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A shadow is a mask at a position of the block that sees all but that position, and itself."""
+        """A shadow is a mask at a position of the block that sees all but that position, and all shadows."""
         position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
         states = self.embedding[tokens_BL] + self.place[position]
         own = self.embedding[self.mask_id] + self.place[position]
         kernel = torch.exp(-0.2 * (position[:, :, None] - position[:, None, :]).abs().double())
         kernel = kernel * attention_BL[:, None, :]
         blind = kernel * (1 - torch.eye(len(block_L), dtype=torch.float64))
-        mixed = torch.tanh((blind @ states + own) / (blind.sum(-1, keepdim=True) + 1) * 2)
+        shadows = kernel * block_L
+        total = blind.sum(-1, keepdim=True) + shadows.sum(-1, keepdim=True)
+        mixed = torch.tanh((blind @ states + shadows @ own) / total * 2)
         shadow = mixed @ self.head
         shadow[..., self.mask_id] = -40.0
         return self.logits(tokens_BL, attention_BL, wanted_BL), shadow[:, block_L]

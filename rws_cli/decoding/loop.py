@@ -14,8 +14,17 @@ from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import apply, count_reversals, fill, normalize, scale
-from rws_cli.decoding.orders import PC, draw_order, order_scores, reads_all_tokens
-from rws_cli.decoding.prediction import GUMBEL, Prediction, likeliest, log_p_of, log_softmax, propose, temper
+from rws_cli.decoding.orders import PC, READ_NO_TOKEN, break_ties, draw_order, order_scores, reads_all_tokens
+from rws_cli.decoding.prediction import (
+    GUMBEL,
+    Prediction,
+    likeliest,
+    log_p_of,
+    log_softmax,
+    propose,
+    rounded_log_p,
+    temper,
+)
 from rws_cli.decoding.protocols import Cache, Denoiser, Mover, Particles, Scorer
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.decoding.replay import Scales, scale_at
@@ -26,6 +35,9 @@ from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, Te
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 """Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""
+
+LOWEST = torch.finfo(torch.float64).min
+"""The log-probability of what comes last."""
 
 OnStep = Callable[[int, list[RowTrace]], None]
 """Hears of each step: how many tokens it committed, and the traces of all rows as far as it."""
@@ -148,7 +160,7 @@ class Decoding:
         masked_BG = self.canvas.masked_BG
         return Moment(
             index, step, masked_BG & inside_G, ~masked_BG & inside_G, self.started_B, self.psi_BG, self.canvas.key_B,
-            self.memory,
+            self.memory, masked_BG,
         )  # fmt: skip
 
     def mask(self, again_BG: Tensor, step: int) -> None:
@@ -166,10 +178,12 @@ class Decoding:
         active_B = open_BG.any(1)
         reads_all = self.mover is not None or (self.particles is not None and self.particles.reads_all)
         reads_B = active_B if reads_all else active_B & self.guide.reads(canvas)
-        wanted_BG = torch.where(reads_B[:, None], canvas.masked_BG, open_BG)
+        wanted_BG = torch.where(reads_B[:, None], canvas.masked_BG, open_BG) | self.schedule.reads_at(m, open_BG)
         if self.cache:
             wanted_BG = self.cache.reach(wanted_BG, inside_G)
         logits_NV, shadow_BG = self.predict(rows, wanted_BG, inside_G)
+        if sampler.eos == "logits_eos_inf":
+            logits_NV[:, self.denoiser.eos_ids[0]] = -torch.inf
         if self.particles:
             ancestor_B = self.particles.weigh(canvas, active_B, logits_NV, wanted_BG, step)
             if ancestor_B is not None:
@@ -182,22 +196,27 @@ class Decoding:
                 rows = open_BG.any(1).nonzero()[:, 0].tolist()
                 if not rows:
                     return torch.zeros_like(open_BG), None, lambda: None
+        unmoved_NV = None
         if self.mover:
-            logits_NV = self.mover(rows, canvas, logits_NV, wanted_BG, step)
+            unmoved_NV, masked_N = logits_NV, canvas.masked_BG[wanted_BG]
+            logits_NV = logits_NV.clone()
+            logits_NV[masked_N] = self.mover(rows, canvas, unmoved_NV[masked_N], wanted_BG & canvas.masked_BG, step)
         # At T = 0 what fills a mask and what is proposed is the same token, whatever the scale.
         drawn = sampler.temperature > 0 or sampler.top_p < 1.0
         top_N = None if drawn else likeliest(logits_NV, canvas.mask_id)
         scale_B, reward_B = self.guide(logits_NV, top_N, canvas, wanted_BG, rows, step)
-        row_N, position_N = open_BG.nonzero().unbind(1)
-        if not bool((open_BG == wanted_BG).all()):
-            is_open_N = open_BG[wanted_BG]
-            logits_NV, top_N = logits_NV[is_open_N], None if top_N is None else top_N[is_open_N]
-        rank = self.ranker(logits_NV, top_N, open_BG, row_N, position_N - start, position_N, step)
+        read_BG = self.schedule.reads_at(m, open_BG) & wanted_BG
+        row_N, position_N = read_BG.nonzero().unbind(1)
+        if not bool((read_BG == wanted_BG).all()):
+            is_read_N = read_BG[wanted_BG]
+            logits_NV, top_N = logits_NV[is_read_N], None if top_N is None else top_N[is_read_N]
+            unmoved_NV = None if unmoved_NV is None else unmoved_NV[is_read_N]
+        rank = self.ranker(logits_NV, unmoved_NV, top_N, open_BG, read_BG, position_N - start, step)
 
         ranking = rank(scale_B)
         self.schedule.observe(ranking.ranked, m)
         chosen_BG = self.schedule.choose(ranking.ranked, m)
-        chosen_N = chosen_BG[open_BG]
+        chosen_N = chosen_BG[read_BG]
         at, tokens = (row_N[chosen_N], position_N[chosen_N]), ranking.token_N[chosen_N]
         log_p = ranking.log_p_N[chosen_N]
         canvas.response_BG[at] = tokens
@@ -230,35 +249,60 @@ class Decoding:
 
     def ranker(
         self,
-        open_NV: Tensor,
+        logits_NV: Tensor,
+        unmoved_NV: Tensor | None,
         top_N: Tensor | None,
         open_BG: Tensor,
-        row_N: Tensor,
+        read_BG: Tensor,
         offset_N: Tensor,
-        position_N: Tensor,
         step: int,
     ) -> Callable[[Tensor | None], _Ranking]:
-        """How logits (N, V) at the open positions, and, where nothing is drawn, their likeliest tokens, rank them under a scale for each
-        row of the batch.
+        """How logits (N, V) at the positions that are read, and, where nothing is drawn, their likeliest tokens, rank the
+        open ones under a scale for each row of the batch. unmoved_NV: the logits before a mover moved them.
 
         A few positions at a time, so that copies for a large vocabulary never exist for all of them; and without
         probabilities of all tokens where nobody reads them.
         """
-        sampler, key_N, mask_id = self.sampler, self.canvas.key_B[row_N], self.canvas.mask_id
+        sampler, mask_id = self.sampler, self.canvas.mask_id
+        row_N, position_N = read_BG.nonzero().unbind(1)
+        key_N = self.canvas.key_B[row_N]
         same = sampler.temperature in (0.0, 1.0) and sampler.top_p >= 1.0
-        reads_one_token = not reads_all_tokens(sampler.order) and not self.schedule.reads
+        reads_one_token = not (
+            reads_all_tokens(sampler.order)
+            or self.schedule.reads
+            or unmoved_NV is not None
+            or sampler.confidence == "model_dtype"
+        )
+        end_E = torch.tensor(self.denoiser.eos_ids, device=logits_NV.device)
+        without_ends = sampler.eos == "confidence_eos_eot_inf"
+
+        def ends_out(z_NV: Tensor) -> Tensor:
+            """The logits that orders read."""
+            return z_NV.index_fill(1, end_E, -torch.inf) if without_ends else z_NV
+
+        def ordered_by(n: slice, z_NV: Tensor, raw_NV: Tensor, tempered_NV: Tensor) -> Tensor:
+            """The log-probabilities that orders read."""
+            if unmoved_NV is not None:
+                return temper(ends_out(unmoved_NV[n].double()), sampler.temperature, 1.0)
+            if sampler.confidence == "model_dtype":
+                return rounded_log_p(ends_out(z_NV), self.denoiser.dtype)
+            if sampler.confidence == "raw":
+                return log_softmax(ends_out(z_NV)) if without_ends else raw_NV
+            return temper(ends_out(z_NV), sampler.temperature, sampler.top_p) if without_ends else tempered_NV
 
         def part(n: slice, scale_B: Tensor | None) -> tuple[Tensor, ...]:
             scale_N = None if scale_B is None else scale_B[row_N[n]]
             known_N = top_N[n] if top_N is not None and (scale_N is None or self.guide.target == "all") else None
             if known_N is not None and reads_one_token:
                 token_N = known_N
-                raw_N = log_p_N = log_p_of(open_NV[n], token_N, scale_N)
+                raw_N = log_p_N = log_p_of(logits_NV[n], token_N, scale_N)
+                if without_ends:
+                    log_p_N = log_p_of(ends_out(logits_NV[n]), token_N, scale_N)
                 read_N, log_p_NV = raw_N[:, None][:, :0], None
             else:
-                z_NV = (
-                    open_NV[n].double() if scale_N is None else apply(open_NV[n].double(), scale_N, self.guide.target)
-                )
+                z_NV = logits_NV[n].double()
+                if scale_N is not None:
+                    z_NV = apply(z_NV, scale_N, self.guide.target)
                 tempered_NV = temper(z_NV, sampler.temperature, sampler.top_p)
                 raw_NV = tempered_NV if same else log_softmax(z_NV)
                 token_N = (
@@ -266,25 +310,28 @@ class Decoding:
                     if known_N is None
                     else known_N
                 )
-                log_p_NV = raw_NV if sampler.confidence == "raw" else tempered_NV
+                log_p_NV = ordered_by(n, z_NV, raw_NV, tempered_NV)
                 raw_N, log_p_N = (values.gather(-1, token_N[:, None])[:, 0] for values in (raw_NV, log_p_NV))
                 read_N = self.schedule.read(raw_NV)
+            log_p_N = log_p_N.clamp(min=LOWEST)  # −inf stands for a closed position
             prediction = Prediction(position_N[n], offset_N[n], token_N, log_p_N, log_p_NV)
             score_N = order_scores(sampler.order, prediction, key_N[n], step, self.pc)
             return token_N, score_N, log_p_N, raw_N, read_N
 
         def rank(scale_B: Tensor | None) -> _Ranking:
-            budget = CHUNK_BYTES["cuda" if open_NV.is_cuda else "cpu"]
-            size = max(1, budget // (8 * open_NV.shape[-1]))
-            chunks = [slice(start, start + size) for start in range(0, len(open_NV), size)]
+            budget = CHUNK_BYTES["cuda" if logits_NV.is_cuda else "cpu"]
+            size = max(1, budget // (8 * logits_NV.shape[-1]))
+            chunks = [slice(start, start + size) for start in range(0, len(logits_NV), size)]
             found = zip(*(part(chunk, scale_B) for chunk in chunks), strict=True)
             token_N, score_N, log_p_N, raw_N, read_N = (torch.cat(values) for values in found)
             score_N = draw_order(score_N, sampler.order, sampler.order_temperature, key_N, step, position_N)
-            if sampler.eos == "suppress":
-                is_end_N = torch.isin(token_N, torch.tensor(self.denoiser.eos_ids, device=token_N.device))
-                lowest = torch.finfo(score_N.dtype).min
-                score_N, log_p_N = score_N.masked_fill(is_end_N, lowest), log_p_N.masked_fill(is_end_N, lowest)
-            return _Ranking(token_N, raw_N, Ranked(open_BG, read_N, score_N, log_p_N))
+            if sampler.eos == "suppress" or (without_ends and sampler.order not in READ_NO_TOKEN):
+                is_end_N = torch.isin(token_N, end_E)
+                score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
+                log_p_N = log_p_N.masked_fill(is_end_N, LOWEST)
+            if sampler.ties == "probability":
+                score_N = break_ties(score_N, raw_N)
+            return _Ranking(token_N, raw_N, Ranked(open_BG, read_BG, read_N, score_N, log_p_N))
 
         return rank
 
@@ -309,7 +356,7 @@ class Decoding:
                     found, through = self.cache.logits(part, chunk, wanted_BG[chunk], inside_G)
                     logits.append(found)
                 elif shadow_BG is None:
-                    logits.append(_predict(self.denoiser, part, wanted_BG[chunk], self.sampler.cfg_scale))
+                    logits.append(_predict(self.denoiser, part, wanted_BG[chunk], self.sampler))
                 else:
                     found, shadow_BG[chunk] = _predict_shadowed(self.denoiser, part, wanted_BG[chunk], inside_G)
                     logits.append(found)
@@ -336,16 +383,19 @@ class Decoding:
             self.cache.copy_rows(ancestor_B)
 
 
-def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, cfg_scale: float) -> Tensor:
-    """Logits at the wanted response positions, with classifier-free guidance if asked: z_u + (w + 1)(z_c − z_u)."""
+def _predict(denoiser: Denoiser, part: Canvas, wanted_BG: Tensor, sampler: Sampler) -> Tensor:
+    """Logits at the wanted response positions, with classifier-free guidance if asked: z_u + (w + 1)(z_c − z_u), in the
+    model's dtype where confidences are."""
     wanted_BL = torch.zeros_like(part.attention_BL)
     wanted_BL[:, part.start :] = wanted_BG
     logits_NV = denoiser.logits(part.tokens_BL, part.attention_BL, wanted_BL)
-    if cfg_scale > 0:
+    if sampler.cfg_scale > 0:
         unconditional_BL = part.tokens_BL.clone()
         unconditional_BL[:, : part.start].masked_fill_(part.attention_BL[:, : part.start], part.mask_id)
         without_NV = denoiser.logits(unconditional_BL, part.attention_BL, wanted_BL)
-        logits_NV = without_NV + (cfg_scale + 1) * (logits_NV - without_NV)
+        dtype = denoiser.dtype if sampler.confidence == "model_dtype" else logits_NV.dtype
+        without_NV, with_NV = without_NV.to(dtype), logits_NV.to(dtype)
+        logits_NV = (without_NV + (sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)
     return logits_NV
 
 
@@ -442,6 +492,6 @@ class _Guide:
         shown_BG = canvas.response_BG.clone()
         if self.shown_BG is not None:
             shown_BG = torch.where(canvas.masked_BG, self.shown_BG, shown_BG)
-        shown_BG[wanted_BG] = top_N
+        shown_BG[wanted_BG] = torch.where(canvas.masked_BG[wanted_BG], top_N, shown_BG[wanted_BG])
         self.shown_BG = shown_BG
         return shown_BG

@@ -70,6 +70,8 @@ ORDERS: dict[str, Callable[[Prediction, Tensor, int], Tensor]] = {
     "random": random,
     "left_to_right": left_to_right,
 }
+READ_NO_TOKEN = ("random", "left_to_right")
+"""Orders that read no probability."""
 READ_ALL_TOKENS = ("margin", "entropy")
 """Orders that need log-probabilities of all tokens, not only of the proposed ones."""
 
@@ -98,3 +100,9 @@ def draw_order(score_N: Tensor, name: str, temperature: float, key_N: Tensor, st
     score_N = score_N.exp() if name == "confidence" else score_N
     u_N = uniform(key_N, step * PURPOSES + ORDER, position_N, PLACE + 1)[:, PLACE]
     return score_N / temperature - (-u_N.log()).log()
+
+
+def break_ties(score_N: Tensor, log_p_N: Tensor) -> Tensor:
+    """Ranks in place of scores: of two equal scores the one with the higher log-probability ranks higher."""
+    pairs_N2 = torch.stack([score_N.double(), log_p_N.double()], -1)
+    return pairs_N2.unique(dim=0, return_inverse=True)[1].double()

@@ -1,8 +1,9 @@
 """What the model says of the open positions, and the token proposed for each.
 
 Everything here works on rows of logits, one row an open position: (N, V). Confidence is kept as a logarithm in float64
-that does not saturate: LLaDA's published procedure compares float64 probabilities, which are all 1 where the likeliest
-token leads by 37 logits. Scaled logits get there, and ties, which go to the left, would then make the order.
+that does not saturate. LLaDA's generate.py compared float64 probabilities before its commit f51cb17 (2025-06-02), and
+compares those of the model's dtype since. Float64 probabilities are all 1 where the likeliest token leads by 37 logits,
+bfloat16 ones where it leads by 6. Ties, which go to the left, would then make the order.
 """
 
 from __future__ import annotations
@@ -78,6 +79,12 @@ def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) 
         others_NV *= scale_N.to(others_NV.dtype)[:, None]
         lead_N = lead_N * scale_N
     return -torch.nn.functional.softplus(lead_N + others_NV.logsumexp(-1).double())
+
+
+def rounded_log_p(logits_NV: Tensor, dtype: torch.dtype) -> Tensor:
+    """log p (N, V) of the probabilities that a softmax in `dtype` gives: equal probabilities stay equal, as in LLaDA's
+    generate.py since its commit f51cb17 (2025-06-02)."""
+    return logits_NV.to(dtype).softmax(-1).double().log()
 
 
 def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:

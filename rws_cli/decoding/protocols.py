@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas
@@ -14,8 +15,12 @@ from rws_cli.decoding.record import RowTrace
 class Denoiser(Protocol):
     """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32.
 
-    `shadowed` answers for a block that is asked about a second time, blind to itself; only WINO calls it.
+    `dtype` is that of the weights, read for confidence=model_dtype alone. `shadowed` answers for a block that is asked
+    about a second time, blind to what stands there; only WINO calls it.
     """
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     @property
     def mask_id(self) -> int: ...

@@ -63,7 +63,7 @@ class Moment:
     index: of the step within its block, from 0; step: within the whole decoding, for random numbers. masked_BG: masked
     positions of the block; committed_BG: its others. started_B: how many were masked when the block began.
     psi_BG: the probability of each committed token when it was last committed. key_B: of the rows' random numbers.
-    memory: tensors (B, …) that a schedule keeps from step to step.
+    memory: tensors (B, …) that a schedule keeps from step to step. all_masked_BG: masked positions of the whole answer.
     """
 
     index: int
@@ -74,6 +74,7 @@ class Moment:
     psi_BG: Tensor
     key_B: Tensor
     memory: dict[str, Tensor]
+    all_masked_BG: Tensor
 
     def chance(self, counter: int) -> Tensor:
         """U(0, 1) for each position (B, G); another number for each counter."""
@@ -85,10 +86,12 @@ class Ranked:
     """What a step knows of the open positions; (B, G) tensors hold −inf where a position is closed.
 
     score_BG: the order's. log_p_BG: log-probability of the proposed token, lowered as far as can be where it is an end
-    token to be suppressed. read_N: what Schedule.read made of each open position. open_BG: these positions.
+    token to be suppressed. open_BG: the open positions. read_BG: those of Schedule.reads_at, and read_N: what
+    Schedule.read made of each of them.
     """
 
     open_BG: Tensor
+    read_BG: Tensor
     read_N: Tensor
     score_N: InitVar[Tensor]
     log_p_N: InitVar[Tensor]
@@ -96,12 +99,14 @@ class Ranked:
     log_p_BG: Tensor = field(init=False)
 
     def __post_init__(self, score_N: Tensor, log_p_N: Tensor) -> None:
-        self.score_BG, self.log_p_BG = self.spread(score_N, -torch.inf), self.spread(log_p_N, -torch.inf)
+        self.score_BG, self.log_p_BG = (
+            self.spread(values_N, -torch.inf).masked_fill(~self.open_BG, -torch.inf) for values_N in (score_N, log_p_N)
+        )
 
-    def spread(self, value_N: Tensor, closed: float) -> Tensor:
-        """A value for each open position as (B, G)."""
-        out_BG = torch.full(self.open_BG.shape, closed, dtype=value_N.dtype, device=value_N.device)
-        out_BG[self.open_BG] = value_N
+    def spread(self, value_N: Tensor, elsewhere: float) -> Tensor:
+        """A value for each position of read_BG as (B, G)."""
+        out_BG = torch.full(self.read_BG.shape, elsewhere, dtype=value_N.dtype, device=value_N.device)
+        out_BG[self.read_BG] = value_N
         return out_BG
 
 
@@ -131,8 +136,12 @@ class Schedule:
         """Positions that the step may commit; a row without any is left alone and costs nothing."""
         return m.masked_BG & (self.count(m) > 0)[:, None]
 
+    def reads_at(self, m: Moment, open_BG: Tensor) -> Tensor:
+        """Positions whose predictions the rule reads: the candidates, at least. None of a row without candidates."""
+        return open_BG
+
     def read(self, raw_NV: Tensor) -> Tensor:
-        """What the rule must know of each open position's untempered log-probabilities, (N, …)."""
+        """What the rule must know of the untempered log-probabilities of each position that it reads, (N, …)."""
         return raw_NV[:, :0]
 
     def observe(self, ranked: Ranked, m: Moment) -> None:
@@ -204,39 +213,60 @@ class EntropyBound(Adaptive):
 
 class Klass(Adaptive):
     """Every token with probability ≥ threshold whose distribution has moved by KL(p_t ‖ p_{t−1}) < kl at each of the
-    last `history` steps, else the best one (KLASS, arXiv 2511.05664)."""
+    last `history` steps, else the best one (KLASS, arXiv 2511.05664). The history covers all masks of the answer and
+    goes on from block to block; the first history − 1 steps of a block commit one token each, as in the authors' code."""
 
     settings: KlassSchedule
     reads = True
+
+    def reads_at(self, m: Moment, open_BG: Tensor) -> Tensor:
+        return m.all_masked_BG & open_BG.any(-1, keepdim=True)
 
     def read(self, raw_NV: Tensor) -> Tensor:
         """All of it."""
         return raw_NV
 
     def observe(self, ranked: Ranked, m: Moment) -> None:
-        B, G = ranked.open_BG.shape
-        if m.index == 0 or "klass" not in m.memory:
+        B, G = ranked.read_BG.shape
+        if "klass" not in m.memory:
             shape = (B, G, ranked.read_N.shape[-1])
             m.memory["klass"] = torch.full(shape, torch.nan, device=ranked.read_N.device)
             m.memory["klass_calm"] = torch.zeros((B, G), dtype=torch.int64, device=ranked.read_N.device)
-        log_p_NV, before_NV = ranked.read_N, m.memory["klass"][ranked.open_BG].double()
+        log_p_NV, before_NV = ranked.read_N, m.memory["klass"][ranked.read_BG].double()
         kl_N = (log_p_NV.exp() * (log_p_NV - before_NV)).nansum(-1).where(~before_NV[:, 0].isnan(), math.inf)
-        calm_N = m.memory["klass_calm"][ranked.open_BG]
-        m.memory["klass_calm"][ranked.open_BG] = torch.where(kl_N < self.settings.kl, calm_N + 1, 0)
-        m.memory["klass"][ranked.open_BG] = log_p_NV.float()
+        calm_N = m.memory["klass_calm"][ranked.read_BG]
+        m.memory["klass_calm"][ranked.read_BG] = torch.where(kl_N < self.settings.kl, calm_N + 1, 0)
+        m.memory["klass"][ranked.read_BG] = log_p_NV.float()
 
     def choose(self, ranked: Ranked, m: Moment) -> Tensor:
         sure_BG = ranked.log_p_BG >= math.log(self.settings.threshold)
-        stable_BG = sure_BG & (m.memory["klass_calm"] >= self.settings.history) & ranked.open_BG
+        calm_BG = m.memory["klass_calm"] >= self.settings.history
+        stable_BG = sure_BG & calm_BG & ranked.open_BG & (m.index >= self.settings.history - 1)
         return torch.where(stable_BG.any(-1, keepdim=True), stable_BG, one(ranked.score_BG))
 
 
 class Prophet(Schedule):
-    """The base schedule until the mean gap between the two highest logits of the masked positions reaches a threshold
-    that falls with progress; then all at once (Prophet, arXiv 2508.19982). Thresholds and thirds are options of ours."""
+    """The base schedule until the mean gap between the two highest logits of the answer region, masked or not, reaches a
+    threshold that falls with progress through the steps of all blocks; then every mask of the answer is filled (Prophet,
+    arXiv 2508.19982)."""
 
     settings: ProphetSchedule
     reads = True
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__(sampler)
+        self.all_steps = sampler.blocks * self.steps
+        start, length = self.settings.answer_start, self.settings.answer_length
+        self.region = slice(start, None if length is None else start + length)
+
+    def region_like(self, position_BG: Tensor) -> Tensor:
+        """The answer region as a mask (B, G)."""
+        region_BG = torch.zeros_like(position_BG)
+        region_BG[:, self.region] = True
+        return region_BG
+
+    def reads_at(self, m: Moment, open_BG: Tensor) -> Tensor:
+        return (m.all_masked_BG | self.region_like(open_BG)) & open_BG.any(-1, keepdim=True)
 
     def read(self, raw_NV: Tensor) -> Tensor:
         """The gap between the two likeliest tokens' logits."""
@@ -244,12 +274,13 @@ class Prophet(Schedule):
         return top_N2[:, 0] - top_N2[:, 1]
 
     def choose(self, ranked: Ranked, m: Moment) -> Tensor:
-        s = self.settings
-        third = 3 * m.index // self.steps
-        needed = (s.early, s.middle, s.late)[third]
+        s, progress = self.settings, (m.step + 1) / self.all_steps
+        needed = s.early if progress < 0.33 else s.middle if progress < 0.67 else s.late
+        region_BG = self.region_like(ranked.read_BG) & ranked.read_BG
         gap_BG = ranked.spread(ranked.read_N, 0.0)
-        mean_B = gap_BG.sum(-1) / ranked.open_BG.sum(-1).clamp(min=1)
-        return torch.where((mean_B >= needed)[:, None], ranked.open_BG, super().choose(ranked, m))
+        mean_B = (gap_BG * region_BG).sum(-1) / region_BG.sum(-1).clamp(min=1)
+        everything_BG = m.all_masked_BG & ranked.read_BG
+        return torch.where((mean_B >= needed)[:, None], everything_BG, super().choose(ranked, m))
 
 
 def dream_times(steps: int, eps: float) -> list[float]:
@@ -280,12 +311,14 @@ class Dream(Schedule):
 
 
 def remdm_alpha(t: float, settings: RemdmSchedule) -> float:
-    """The share of tokens that are not masked at time t, from 0 at t = 1 to 1 at t = 0: 1 − t; with a loop it holds at
-    1 − t_on while t is in [t_off, t_on), and then rises to 1."""
-    on, off = settings.t_on, settings.t_off
-    if on is None or off is None or t >= on:
+    """The share of tokens that are not masked at time t, from 0 at t = 1 to 1 at t = 0: 1 − t; with a loop it rises
+    evenly to alpha_on at t_on, holds until t_off, and rises evenly to 1."""
+    on, off, held = settings.t_on, settings.t_off, settings.alpha_on
+    if on is None or off is None or held is None:
         return 1 - t
-    return 1 - on if t >= off else 1 - t * on / off
+    if t > on:
+        return (1 - t) * held / (1 - on)
+    return held if t > off else 1 - t * (1 - held) / off
 
 
 class Remdm(Schedule):
@@ -357,24 +390,33 @@ class Refine(Schedule):
 
 
 class Wino(Adaptive):
-    """WINO (arXiv 2507.18578): commit every token with probability > threshold, at most `most`, at least the best one;
-    mask tokens of the block again whose probability, from a shadow of the block that is blind to them, is < verify.
-    Fewer than the step commits, lowest first, so that a block ends."""
+    """WINO (arXiv 2507.18578): commit every token with probability > threshold, at least the best one, at most
+    min(max(⌊share·masked⌋, least), most); where that is more than one, mask tokens of the block again whose probability,
+    from a shadow of the block that is blind to them, is < verify. Fewer than the step before committed, lowest first, so
+    that a block ends."""
 
     settings: WinoSchedule
     shadow = True
 
+    def most(self, m: Moment) -> Tensor:
+        """The most that each row commits, (B,)."""
+        s, masked_B = self.settings, m.masked_BG.sum(-1)
+        most_B = masked_B if s.share is None else (masked_B * s.share).long().clamp(min=s.least)
+        return most_B if s.most is None else most_B.clamp(max=s.most)
+
     def choose(self, ranked: Ranked, m: Moment) -> Tensor:
         sure_BG = ranked.log_p_BG > math.log(self.settings.threshold)
-        most = self.settings.most or sure_BG.shape[-1]
-        return best(ranked.log_p_BG, sure_BG.sum(-1).clamp(min=1, max=most))
+        return best(ranked.log_p_BG, sure_BG.sum(-1).minimum(self.most(m)).clamp(min=1))
 
     def after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, m: Moment) -> Tensor | None:
         if shadow_BG is None:  # nothing was open
             return None
+        chosen_B = chosen_BG.sum(-1)
+        before_B = m.memory.get("wino", chosen_B)  # in a block's first step nothing stands that could be doubted
+        m.memory["wino"] = chosen_B
         doubtful_BG = m.committed_BG & (shadow_BG < self.settings.verify)
-        allowed_B = torch.minimum(doubtful_BG.sum(-1), (chosen_BG.sum(-1) - 1).clamp(min=0))
-        return best((-shadow_BG).masked_fill(~doubtful_BG, -torch.inf), allowed_B)
+        allowed_B = torch.minimum(doubtful_BG.sum(-1), before_B - 1) * (chosen_B > 1)
+        return best((-shadow_BG).masked_fill(~doubtful_BG, -torch.inf), allowed_B.clamp(min=0))
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

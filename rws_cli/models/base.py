@@ -75,6 +75,11 @@ class Denoiser(Prepared):
     device: torch.device
     shift: int = 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the model computes logits in."""
+        return self.model.dtype
+
     def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
         """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
         return self.forward(tokens_BL, attention_BL, wanted_BL).float()
@@ -85,7 +90,7 @@ class Denoiser(Prepared):
         """Logits (N, V) as `logits` has them, and for each of the K positions in block_L those of its shadow (B, K, V).
 
         A shadow is a mask that stands at its position's place behind the sequence. It sees the sequence but for that
-        position, and itself; the sequence sees no shadow (WINO, arXiv 2507.18578).
+        position, and all shadows; the sequence sees no shadow (WINO, arXiv 2507.18578).
         """
         (length,), place_K = block_L.shape, block_L.nonzero()[:, 0]
         rows, count = len(tokens_BL), len(place_K)
@@ -95,7 +100,7 @@ class Denoiser(Prepared):
         visible[:, :, :length] = attention_BL[:, None, :]
         own = torch.arange(length, length + count, device=tokens_BL.device)
         visible[:, own, place_K] = False
-        visible[:, own, own] = True
+        visible[:, length:, length:] = True
         everyone = torch.zeros(rows, length + count, dtype=torch.bool, device=tokens_BL.device)
         everyone[:, :length], everyone[:, length:] = wanted_BL, True
         logits = self.forward(

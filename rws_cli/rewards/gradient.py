@@ -1,9 +1,10 @@
 """EntRGi (arXiv 2602.05000): the reward's gradient moves the logits, through embeddings mixed by entropy.
 
 At each step the logits z of the masked positions take `steps` steps of Adam against −r. The reward model reads, at a
-masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ), ē the embedding of a token, w = H(q) / log V
-of the V tokens that both vocabularies have.
-So what the model is sure of is read softly, what it is unsure of as a token, and gradients always flow through ẽ.
+masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ) over the tokens that both vocabularies have,
+ē the embedding of a token drawn from softmax(z / τ) cut to `top_p`, anew at each step of Adam, and w = H(softmax(z)) / log V.
+So what the model is sure of is read softly, what it is unsure of as a token, and gradients always flow through ẽ. The
+order of positions reads the logits before they were moved (loop.py).
 
 The reward model has a vocabulary of its own: a token of the denoiser stands for the token that is written the same there,
 and one without such a token takes no part in the mixture.
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import Canvas
-from rws_cli.decoding.prediction import FILL, propose
+from rws_cli.decoding.noise import mix
+from rws_cli.decoding.prediction import FILL, propose, temper
 from rws_cli.decoding.record import Cost, charge
 from rws_cli.errors import UsageError
 from rws_cli.rewards.classifier import Classifier
@@ -28,6 +30,9 @@ from rws_cli.schema import EntrgiGuidance
 PLACEHOLDER = "\u241f"  # stands where the answer goes; no prompt has it
 GRADIENT_COST = 3
 """Tokens that one of a gradient step counts for: the pass back is twice the work of the pass forth."""
+
+ADAM = 1 << 43
+"""What is added to keys for random numbers of a further step of Adam."""
 
 LEAST_SHARED = 0.5
 """Of the denoiser's vocabulary, the share that must have a counterpart."""
@@ -61,10 +66,10 @@ class Mover:
         eos_ids: tuple[int, ...],
         examples: Sequence[Example],
         costs: list[Cost],
-        temperature: float,
+        top_p: float,
     ) -> None:
         self.settings, self.reward, self.map_V, self.eos_ids = settings, reward, map_V, eos_ids
-        self.examples, self.costs, self.temperature = examples, costs, temperature
+        self.examples, self.costs, self.top_p = examples, costs, top_p
         self.embedding = reward.model.get_input_embeddings().weight
         self.around = [self._around(example) for example in examples]
 
@@ -79,17 +84,17 @@ class Mover:
 
     def __call__(self, rows: list[int], canvas: Canvas, logits_NV: Tensor, wanted_BG: Tensor, step: int) -> Tensor:
         row_N, position_N = wanted_BG.nonzero().unbind(1)
-        token_N = propose(
-            logits_NV.double() / (self.temperature or 1.0), self.temperature, canvas.mask_id, canvas.key_B[row_N], step,
-            position_N, FILL,
-        )  # fmt: skip
+        key_N, tau = canvas.key_B[row_N], self.settings.temperature
         listed = canvas.response_BG.tolist()
         with charge(self.costs, rows, "reward_seconds"), torch.inference_mode(False), torch.enable_grad():
             z_NV = logits_NV.clone().requires_grad_()
             adam = torch.optim.Adam([z_NV], lr=self.settings.rate)
-            for _ in range(self.settings.steps):
+            for number in range(self.settings.steps):
                 adam.zero_grad()
-                soft_NE = self.mixture(z_NV, token_N.clone())
+                keys_N = key_N if number == 0 else mix(key_N + number * ADAM)
+                drawn_NV = temper(z_NV.detach().double(), tau, self.top_p)
+                token_N = propose(drawn_NV, tau, canvas.mask_id, keys_N, step, position_N, FILL)
+                soft_NE = self.mixture(z_NV, token_N)
                 score, tokens = self.score(rows, listed, soft_NE, row_N.tolist(), position_N.tolist())
                 (-score.sum()).backward()
                 adam.step()
@@ -101,10 +106,9 @@ class Mover:
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
         """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
         known_V = self.map_V >= 0
-        z_NK = z_NV[:, known_V] / self.settings.temperature
-        q_NK = z_NK.softmax(-1).to(self.embedding.dtype)
+        q_NK = (z_NV[:, known_V] / self.settings.temperature).softmax(-1).to(self.embedding.dtype)
         soft_NE = q_NK @ self.embedding[self.map_V[known_V]]
-        w_N = torch.special.entr(q_NK.double()).sum(-1) / math.log(q_NK.shape[-1])
+        w_N = torch.special.entr(z_NV.detach().double().softmax(-1)).sum(-1) / math.log(z_NV.shape[-1])
         mapped_N = self.map_V[token_N]
         hard_NE = torch.where((mapped_N >= 0)[:, None], self.embedding[mapped_N.clamp(min=0)], soft_NE)
         return soft_NE + (w_N[:, None].to(soft_NE.dtype) * (hard_NE - soft_NE)).detach()

@@ -53,6 +53,7 @@ class Slow:
         """For each masked position of `where` its logits, probabilities and proposed token."""
         ids = self.tokens()
         logits = self.model.full_logits(ids, torch.ones_like(ids, dtype=torch.bool))[0, len(self.prompt) :]
+        self.last = logits
         self.passes += 1
         return {i: self.propose(logits[i], step, i) for i in where if self.x[i] < 0}
 
@@ -169,58 +170,84 @@ class TestParallel:
         settings = {"block_length": block, "temperature": temperature, "order": proxy}
         assert fast(model, PROMPT, gen, schedule=EntropyBoundSchedule("eb", 0.8), **settings)[0] == expected
 
-    def test_klass(self, gen: int, block: int, temperature: float, seed: int) -> None:
+    @pytest.mark.parametrize("length", [1, 2])
+    def test_klass(self, gen: int, block: int, temperature: float, seed: int, length: int) -> None:
+        """As in the authors' code: the history covers every mask of the answer, from block to block, and the first
+        length − 1 steps of a block take one token each."""
         model = self.model(seed)
-        history: dict[int, list[list[float]]] = {}
-
-        def rule(seen, _):
-            ready = []
-            for i, one in seen.items():
-                history.setdefault(i, []).append(one["p"])
-                past = history[i][-3:]
-                kls = [sum(q * math.log(q / p) for q, p in zip(b, a, strict=True) if q > 0)
-                       for a, b in itertools.pairwise(past)]  # fmt: skip
-                if one["c"] >= 0.5 and len(kls) == 2 and all(kl < 0.5 for kl in kls):
-                    ready.append(i)
-            return ready or surest(seen)[:1]
-
+        history: dict[int, list[list[float]]] = {i: [] for i in range(gen)}
         slow = Slow(model, PROMPT, gen, temperature)
-        expected = adaptive(slow, block, rule)
-        settings = {"block_length": block, "temperature": temperature, "schedule": KlassSchedule("klass", 0.5, 0.5, 2)}
-        assert fast(model, PROMPT, gen, **settings)[0] == expected
+        for b in range(gen // block):
+            where = range(b * block, (b + 1) * block)
+            index = 0
+            while slow.masked(list(where)):
+                everywhere = slow.look(b * block + index, list(range(gen)))
+                ready = []
+                for i, one in everywhere.items():
+                    past = history[i] = [*history[i], one["p"]][-length - 1 :]
+                    kls = [
+                        sum(q * math.log(q / p) for q, p in zip(now, before, strict=True) if q > 0)
+                        for before, now in itertools.pairwise(past)
+                    ]
+                    calm = len(kls) == length and all(kl < 0.5 for kl in kls)
+                    if i in where and index >= length - 1 and one["c"] >= 0.5 and calm:
+                        ready.append(i)
+                seen = {i: one for i, one in everywhere.items() if i in where}
+                slow.commit(seen, ready or surest(seen)[:1])
+                index += 1
+        schedule = KlassSchedule("klass", 0.5, 0.5, length)
+        found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
+        assert found == slow.x
+        assert len(set(trace.step)) == slow.passes
 
     def test_wino(self, gen: int, block: int, temperature: float, seed: int) -> None:
+        """As in the authors' code: shadows see each other, at most min(max(⌊share·masked⌋, least), most) tokens are
+        committed, and fewer are masked again than the step before committed."""
         model = self.model(seed)
         slow = Slow(model, PROMPT, gen, temperature)
         taken_back = 0
         for b in range(gen // block):
             where = list(range(b * block, (b + 1) * block))
-            index = 0
+            index, last = 0, 30
             while slow.masked(where):
-                seen = slow.look(b * block + index, where)
+                most = min(max(int(0.6 * len(slow.masked(where))), 2), 3)
                 before = [i for i in where if slow.x[i] >= 0]
-                ids = slow.tokens()
-                doubt = {}
-                for (
-                    i
-                ) in before:  # the same text, with a mask at i that alone is asked, and that alone does not see x[i]
-                    inside = torch.zeros(ids.shape[1], dtype=torch.bool)
-                    inside[len(PROMPT) + i] = True
-                    every = torch.ones_like(ids, dtype=torch.bool)
-                    _, shadow = model.shadowed(ids, every, ~every, inside)
-                    doubt[i] = float(shadow[0, 0].softmax(-1)[slow.x[i]])
-                chosen = ([i for i in surest(seen) if seen[i]["c"] > 0.4] or surest(seen))[:3]
-                chosen = chosen if seen[chosen[0]]["c"] > 0.4 else chosen[:1]
+                doubt = {i: self.shadow_p(model, slow, where, i) for i in before}
+                seen = slow.look(b * block + index, where)
+                chosen = [i for i in surest(seen) if seen[i]["c"] > 0.4][:most] or surest(seen)[:1]
                 slow.commit(seen, chosen)
-                bad = sorted((i for i in before if doubt[i] < 0.6), key=lambda i: (doubt[i], i))[: len(chosen) - 1]
-                taken_back += len(bad)
+                bad = sorted((i for i in before if doubt[i] < 0.6), key=lambda i: (doubt[i], i))
+                bad = bad[: last - 1] if len(chosen) > 1 else []
                 for i in bad:
                     slow.x[i] = -1
-                index += 1
-        settings = {"block_length": block, "temperature": temperature, "schedule": WinoSchedule("wino", 0.4, 0.6, 3)}
-        found, trace = fast(model, PROMPT, gen, **settings)
+                taken_back += len(bad)
+                index, last = index + 1, len(chosen)
+        schedule = WinoSchedule("wino", 0.4, 0.6, 0.6, 2, 3)
+        found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(trace.step) == gen + taken_back
+
+    def shadow_p(self, model: FakeDenoiser, slow: Slow, where: list[int], i: int) -> float:
+        """The probability of the token at i for its shadow, which sees all shadows of the block, and all but i."""
+        tokens, first = slow.tokens()[0].tolist(), len(slow.prompt)
+        state, weight = torch.zeros(16, dtype=torch.float64), 0.0
+        seen = [(model.embedding[t], p) for p, t in enumerate(tokens) if p != first + i]
+        seen += [(model.embedding[model.mask_id], first + k) for k in where]
+        for embedding, place in seen:
+            k = math.exp(-0.2 * abs(place - first - i))
+            state, weight = state + k * (embedding + model.place[place]), weight + k
+        logits = torch.tanh(state / weight * 2) @ model.head
+        logits[model.mask_id] = -40.0
+        return float(logits.softmax(-1)[slow.x[i]])
+
+
+@pytest.mark.parametrize("masked", [1, 7, 8, 20, 29, 64])
+def test_winos_cap_is_the_published_one(masked: int) -> None:
+    schedule = SCHEDULES["wino"](make_sampler(64, schedule=WinoSchedule("wino", 0.6, 0.9, 0.7, 5, 20)))
+    masked_BG = torch.arange(64)[None] < masked
+    m = Moment(0, 0, masked_BG, ~masked_BG, masked_BG.sum(-1), torch.zeros(1, 64), KEY, {}, masked_BG)
+    ranked = Ranked(masked_BG, masked_BG, torch.zeros(masked, 0), *[torch.zeros(masked, dtype=torch.float64)] * 2)
+    assert int(schedule.choose(ranked, m).sum()) == min(masked, min(max(int(0.7 * masked), 5), 20))
 
 
 def test_the_factor_rule_counts_every_n() -> None:
@@ -230,7 +257,8 @@ def test_the_factor_rule_counts_every_n() -> None:
     def committed(*c: float, factor: float = 1.0) -> int:
         schedule.settings.factor = factor
         log_p = torch.tensor(c, dtype=torch.float64).log()
-        ranked = Ranked(torch.ones(1, len(c), dtype=torch.bool), torch.zeros(len(c), 0), log_p, log_p)
+        every = torch.ones(1, len(c), dtype=torch.bool)
+        ranked = Ranked(every, every, torch.zeros(len(c), 0), log_p, log_p)
         return int(schedule.choose(ranked, None).sum())  # type: ignore[arg-type]
 
     assert committed(0.99, 0.9, 0.1) == 2
@@ -295,31 +323,31 @@ def test_pc_takes_the_rarer_of_two_equally_sure_tokens() -> None:
     assert pc(prediction, PC(0.5, 10.0, frequency)).tolist()[1] == pytest.approx(rare * math.exp(-0.5))
 
 
+@pytest.mark.parametrize("region", [(0, None), (7, 3)])
 @pytest.mark.parametrize("seed", range(3))
-def test_prophet(seed: int) -> None:
-    model, early = FakeDenoiser(seed=seed), []
-
-    def rule(slow, where, index, step):
-        if not slow.masked(where):
-            return
-        seen = slow.look(step, where)
-        gaps = []
-        for one in seen.values():
-            top = sorted(one["z"], reverse=True)
-            gaps.append(top[0] - top[1])
-        needed = [3.0, 1.5, 0.5][3 * index // 6]
-        if sum(gaps) / len(gaps) >= needed:
-            early.append(index)
-            slow.commit(seen, list(seen))
-        else:
-            slow.commit(seen, surest(seen)[: plan(6, 6, index)])
-
+def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
+    """As in the authors' code: gaps of the answer region, masked or not; progress, from 1, over the steps of all blocks;
+    the exit fills all that is masked and ends."""
+    model, exits = FakeDenoiser(seed=seed), []
     slow = Slow(model, PROMPT, 12)
-    expected = counted(slow, 6, 6, rule)
-    found, trace = fast(model, PROMPT, 12, block_length=6, schedule=ProphetSchedule("prophet", 3.0, 1.5, 0.5))
-    assert found == expected
-    assert len(set(trace.step)) == slow.passes < 12
-    assert early
+    answer = range(region[0], 12 if region[1] is None else region[0] + region[1])
+    for step in range(12):
+        where = list(range(step // 6 * 6, step // 6 * 6 + 6))
+        seen = slow.look(step, list(range(12)))
+        tops = [sorted(slow.last[i].tolist(), reverse=True) for i in answer]
+        progress = (step + 1) / 12
+        needed = 4.0 if progress < 0.33 else 3.2 if progress < 0.67 else 2.0
+        if sum(top[0] - top[1] for top in tops) / len(tops) >= needed:
+            exits.append(step)
+            slow.commit(seen, list(seen))
+            break
+        inside = {i: one for i, one in seen.items() if i in where}
+        slow.commit(inside, surest(inside)[:1])
+    schedule = ProphetSchedule("prophet", 4.0, 3.2, 2.0, *region)
+    found, trace = fast(model, PROMPT, 12, block_length=6, schedule=schedule)
+    assert found == slow.x
+    assert len(set(trace.step)) == slow.passes
+    assert exits or seed
 
 
 DREAM = {"confidence": "tempered", "temperature": 0.7, "top_p": 0.9}
@@ -388,27 +416,55 @@ def test_dreams_counts_are_each_rows_own() -> None:
     assert any(model.eos_ids[0] in row for row in alone)  # some rows have fewer masked positions than others
 
 
-REMDM = [("cap", 0.3, None, None), ("rescale", 0.6, None, None), ("conf", 1.0, None, None), ("cap", 0.5, 0.6, 0.2)]
+@pytest.mark.parametrize("order", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize("ties", ["leftmost", "probability"])
+def test_dreams_ties(order: str, ties: str) -> None:
+    """A nucleus of one token scores 1 (an entropy of 0) whatever the model thinks of it: most scores tie."""
+    tied = 0
+    for seed in range(4):
+        slow = Slow(FakeDenoiser(seed=seed), PROMPT, 8, 0.2, 0.7)
+        for step in range(8):
+            seen = slow.look(step, list(range(8)))
+
+            def score(one: dict[str, Any]) -> float:
+                top = sorted(one["tempered"], reverse=True)
+                alone = {"confidence": one["tempered"][one["token"]], "margin": top[0] - top[1]}
+                return round(alone.get(order, -entropy(one["tempered"])), 12)
+
+            scores = {i: score(one) for i, one in seen.items()}
+            highest = [i for i in seen if scores[i] == max(scores.values())]
+            tied += len(highest) > 1
+            slow.commit(seen, [min(highest, key=lambda i: (-seen[i]["c"], i) if ties == "probability" else (i,))])
+        settings = {"confidence": "tempered", "temperature": 0.2, "top_p": 0.7, "order": order, "ties": ties}
+        assert fast(slow.model, PROMPT, 8, **settings)[0] == slow.x
+    assert tied > 8
 
 
-@pytest.mark.parametrize(("sigma", "eta", "on", "off"), REMDM)
+LOOP = (0.6, 0.2, 0.8)
+REMDM = [("cap", 0.3, None), ("rescale", 0.6, None), ("conf", 1.0, None), ("cap", 0.5, LOOP)]
+
+
+def alpha_of(t: float, loop: tuple[float, float, float] | None) -> float:
+    """The share of committed tokens at time t; loop: t_on, t_off and what it is in between."""
+    if loop is None:
+        return 1 - t
+    on, off, held = loop
+    return (1 - t) / (1 - on) * held if t > on else held if t > off else 1 - (1 - held) * t / off
+
+
+@pytest.mark.parametrize(("sigma", "eta", "loop"), REMDM)
 @pytest.mark.parametrize("seed", range(3))
-def test_remdm(sigma: str, eta: float, on: float | None, off: float | None, seed: int) -> None:
+def test_remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None, seed: int) -> None:
     model, steps = FakeDenoiser(seed=seed), 10
     slow = Slow(model, PROMPT, 8, 1.0, 0.9)
     again = 0
 
-    def alpha(t: float) -> float:
-        if on is None or t >= on:
-            return 1 - t
-        return 1 - on if t >= off else 1 - on * t / off
-
     def rule(slow, where, index, step):
         nonlocal again
         t, s = 1 - index / steps, max(1 - (index + 1) / steps, 0.0)
-        a_t, a_s = alpha(t), alpha(s)
+        a_t, a_s = alpha_of(t, loop), alpha_of(s, loop)
         most = min(1.0, (1 - a_s) / a_t) if a_t else 1.0
-        if on is not None and not off < t <= on:
+        if loop and not loop[1] < t <= loop[0]:
             most = 0.0
         committed = [i for i in where if slow.x[i] >= 0]
         exps = {i: math.exp(-slow.psi[i]) for i in committed}
@@ -428,38 +484,55 @@ def test_remdm(sigma: str, eta: float, on: float | None, off: float | None, seed
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": "random", "temperature": 1.0, "top_p": 0.9}
-    found, trace = fast(model, PROMPT, 8, schedule=RemdmSchedule("remdm", sigma, eta, on, off), **settings)
+    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    found, trace = fast(model, PROMPT, 8, schedule=schedule, **settings)
     assert found == expected
     assert len(trace.step) == 8 + again
 
 
-@pytest.mark.parametrize(
-    ("sigma", "eta", "on", "off"),
-    [("cap", 0.04, None, None), ("cap", 1.0, None, None), ("rescale", 0.3, None, None), ("cap", 0.05, 0.55, 0.05)],
-)
-def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, on: float | None, off: float | None) -> None:
-    """After the step from t to s a share 1 − α_s is masked, however often tokens are masked again."""
-    rows, length, steps = 400, 60, 12
-    schedule = SCHEDULES["remdm"](
-        make_sampler(length, steps=steps, schedule=RemdmSchedule("remdm", sigma, eta, on, off))
-    )
+def remdm_shares(schedule: RemdmSchedule, rows: int, length: int, steps: int) -> tuple[list[float], int]:
+    """The share that is masked after each step, and how many tokens were masked again."""
+    rule = SCHEDULES["remdm"](make_sampler(length, steps=steps, schedule=schedule))
     key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
     masked = torch.ones(rows, length, dtype=torch.bool)
-    again = 0
+    shares, again = [], 0
     for index in range(steps):
         psi = torch.full((rows, length), 0.5, dtype=torch.float64)
-        m = Moment(index, index, masked, ~masked, masked.sum(-1), psi, key_B, {})
-        chosen, back = schedule.candidates(m), schedule.after(schedule.candidates(m), None, m)
-        masked = masked & ~chosen
+        m = Moment(index, index, masked, ~masked, masked.sum(-1), psi, key_B, {}, masked)
+        chosen = rule.candidates(m)
+        masked, back = masked & ~chosen, rule.after(chosen, None, m)
         if back is not None:
             again += int(back.sum())
             masked = masked | back
-        s = 1 - (index + 1) / steps
-        promised = s if on is None or s >= on else on if s >= off else s * on / off
-        noise = (promised * (1 - promised) / masked.numel()) ** 0.5
-        assert abs(float(masked.double().mean()) - promised) <= 4 * noise + 1e-12
+        shares.append(float(masked.double().mean()))
+    return shares, again
+
+
+@pytest.mark.parametrize(
+    ("sigma", "eta", "loop"),
+    [("cap", 0.04, None), ("cap", 1.0, None), ("rescale", 0.3, None), ("cap", 0.05, (0.55, 0.05, 0.9))],
+)
+def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, loop: tuple[float, float, float] | None) -> None:
+    """After the step from t to s a share 1 − α_s is masked, however often tokens are masked again."""
+    rows, length, steps = 400, 60, 12
+    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    shares, again = remdm_shares(schedule, rows, length, steps)
+    for index, share in enumerate(shares):
+        promised = 1 - alpha_of(1 - (index + 1) / steps, loop)
+        noise = (promised * (1 - promised) / (rows * length)) ** 0.5 if index < steps - 1 else 0
+        assert abs(share - promised) <= 4 * noise + 1e-12
     assert again > rows
-    assert not masked.any()
+
+
+def test_remdm_conf_does_not_keep_them() -> None:
+    """Three tokens in ten steps. After the first each stands with 0.1. The second masks one of those that stand again,
+    for their rates add up to σ_max = 1, and fills a mask with 1/9: 0.8903 are masked, where 1 − α is 0.8."""
+    schedule = RemdmSchedule("remdm", "conf", 1.0, None, None, None)
+    shares, _ = remdm_shares(schedule, 6000, 3, 10)
+    standing = (0.3 - (1 - 0.9**3) + 2.7 / 9) / 3
+    assert 1 - standing == pytest.approx(0.8903, abs=1e-4)
+    assert shares[0] == pytest.approx(0.9, abs=0.01)
+    assert shares[1] == pytest.approx(1 - standing, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))
