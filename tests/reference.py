@@ -36,7 +36,7 @@ def attend(
     blind: dict[int, int] | None = None,
 ) -> Tensor:
     """Bidirectional attention of (L, ·) projections; key heads are shared by heads // kv_heads query heads. blind: the
-    place that a shadow does not see, by the shadow's own; nobody else sees a shadow."""
+    place that a shadow does not see, by the shadow's own; only shadows see shadows."""
     length, blind = len(q), blind or {}
     positions = list(range(length)) if positions is None else positions
     q, k, v = (x.view(length, n, -1).transpose(0, 1) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
@@ -47,9 +47,9 @@ def attend(
         scores = q[head] @ k[shared].T / math.sqrt(q.shape[-1])
         for n in range(length):
             for shadow, hidden in blind.items():
-                if n != shadow:
+                if n not in blind:
                     scores[n, shadow] = -math.inf
-                else:
+                if n == shadow:
                     scores[n, hidden] = -math.inf
         out.append(torch.softmax(scores, dim=-1) @ v[shared])
     return torch.cat(out, dim=-1)

@@ -170,11 +170,10 @@ class TestParallel:
         settings = {"block_length": block, "temperature": temperature, "order": proxy}
         assert fast(model, PROMPT, gen, schedule=EntropyBoundSchedule("eb", 0.8), **settings)[0] == expected
 
-    @pytest.mark.parametrize("length", [1, 2])
-    def test_klass(self, gen: int, block: int, temperature: float, seed: int, length: int) -> None:
+    def test_klass(self, gen: int, block: int, temperature: float, seed: int) -> None:
         """As in the authors' code: the history covers every mask of the answer, from block to block, and the first
         length − 1 steps of a block take one token each."""
-        model = self.model(seed)
+        model, length = self.model(seed), 1 + seed % 2
         history: dict[int, list[list[float]]] = {i: [] for i in range(gen)}
         slow = Slow(model, PROMPT, gen, temperature)
         for b in range(gen // block):
@@ -421,7 +420,7 @@ def test_dreams_counts_are_each_rows_own() -> None:
 def test_dreams_ties(order: str, ties: str) -> None:
     """A nucleus of one token scores 1 (an entropy of 0) whatever the model thinks of it: most scores tie."""
     tied = 0
-    for seed in range(4):
+    for seed in range(2):
         slow = Slow(FakeDenoiser(seed=seed), PROMPT, 8, 0.2, 0.7)
         for step in range(8):
             seen = slow.look(step, list(range(8)))
@@ -437,7 +436,7 @@ def test_dreams_ties(order: str, ties: str) -> None:
             slow.commit(seen, [min(highest, key=lambda i: (-seen[i]["c"], i) if ties == "probability" else (i,))])
         settings = {"confidence": "tempered", "temperature": 0.2, "top_p": 0.7, "order": order, "ties": ties}
         assert fast(slow.model, PROMPT, 8, **settings)[0] == slow.x
-    assert tied > 8
+    assert tied > 4
 
 
 LOOP = (0.6, 0.2, 0.8)

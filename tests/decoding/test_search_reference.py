@@ -20,7 +20,7 @@ from rws_cli.decoding.record import LAST, Cost
 from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
 from rws_cli.errors import UsageError
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.gradient import Mover, token_map
+from rws_cli.rewards.gradient import ADAM, Mover, token_map
 from rws_cli.schema import BestOfN, EntrgiGuidance, FkSteering, ParticleGibbs, SelfRewardingSmc
 
 PROMPT, SEED, G = [1, 4, 2], 5, 6
@@ -219,9 +219,28 @@ WORDS = [f"w{n}" for n in range(10)] + ["<end>", "[mask]"]
 SETTINGS = EntrgiGuidance("entrgi", 3, 0.5, 0.7)
 
 
-def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float) -> list[int]:
-    """One row, its positions one by one; entropy decoding on the moved logits."""
-    net, key = reward.model, row_key(SEED, "e")
+def nucleus(p: Tensor, top_p: float) -> Tensor:
+    """The likeliest tokens whose mass reaches top_p, renormalized."""
+    kept, mass = torch.zeros_like(p), 0.0
+    for token in sorted(range(len(p)), key=lambda t: -float(p[t])):
+        if mass < top_p:
+            kept[token] = p[token]
+        mass += float(p[token])
+    return kept / kept.sum()
+
+
+def draw(p: Tensor, model: FakeDenoiser, key: int, step: int, purpose: int, position: int) -> int:
+    """A token drawn from p with the runner's own noise, the mask apart."""
+    u = [number(key, step * PURPOSES + purpose, position, t) for t in range(len(p))]
+    noisy = p.log() - torch.tensor([math.log(-math.log(v)) for v in u])
+    noisy[model.mask_id] = -torch.inf
+    return int(noisy.argmax())
+
+
+def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float, top_p: float) -> list[int]:
+    """One row, its positions one by one, as the authors' code has it: the weight of the drawn token from softmax(z), the
+    token drawn anew at each step of Adam, and positions by the entropy of the logits that were not moved."""
+    net, key, tau = reward.model, row_key(SEED, "e"), SETTINGS.temperature
     table = net.get_input_embeddings().weight.detach()
     known = [v for v, word in enumerate(WORDS) if word in REWARD_WORDS]
     theirs = {v: REWARD_WORDS.index(WORDS[v]) for v in known}
@@ -231,25 +250,20 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float) -> 
         ids = torch.tensor([PROMPT + [model.mask_id if t is None else t for t in x]])
         logits = model.full_logits(ids, torch.ones_like(ids, dtype=torch.bool))[0, len(PROMPT) :].float()
         masked = [i for i in range(G) if x[i] is None]
-        drawn = {}
-        for i in masked:
-            noisy = logits[i].double() / (temperature or 1.0)
-            if temperature:
-                u = [number(key, step * PURPOSES + FILL, i, t) for t in range(len(noisy))]
-                noisy = noisy - torch.tensor([math.log(-math.log(v)) for v in u])
-            noisy[model.mask_id] = -torch.inf
-            drawn[i] = int(noisy.argmax())
         z = {i: logits[i].clone() for i in masked}
         first, second = ({i: torch.zeros_like(z[i]) for i in masked} for _ in range(2))
         for t in range(1, SETTINGS.steps + 1):
             leaves = {i: z[i].clone().requires_grad_() for i in masked}
+            own = key if t == 1 else int(mix(torch.tensor([key]) + (t - 1) * ADAM))
             parts = [table[around[0]]]
             for i in range(G):
                 if x[i] is None:
-                    q = (leaves[i][known] / SETTINGS.temperature).softmax(-1)
+                    q = (leaves[i][known] / tau).softmax(-1)
                     soft = sum(q[n] * table[theirs[v]] for n, v in enumerate(known))
-                    hard = table[theirs[drawn[i]]] if drawn[i] in theirs else soft
-                    w = -(q * q.log()).sum() / math.log(len(known))
+                    drawn = draw(nucleus((z[i].double() / tau).softmax(-1), top_p), model, own, step, FILL, i)
+                    hard = table[theirs[drawn]] if drawn in theirs else soft
+                    p = z[i].double().softmax(-1)
+                    w = float(-(p * p.log()).sum()) / math.log(len(p))
                     parts.append((soft + (w * (hard - soft)).detach())[None])
                 elif x[i] in model.eos_ids:
                     break
@@ -263,17 +277,17 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float) -> 
                 second[i] = 0.999 * second[i] + 0.001 * g * g
                 root = (second[i] / (1 - 0.999**t)).sqrt() + 1e-8
                 z[i] = z[i] - SETTINGS.rate * first[i] / (1 - 0.9**t) / root
-        entropies = {}
+        entropies, tokens = {}, {}
         for i in masked:
-            p = z[i].double().softmax(-1)
-            entropies[i] = float(-(p * p.log()).nansum())
-        best = min(masked, key=lambda i: (entropies[i], i))
-        noisy = z[best].double() / (temperature or 1.0)
-        if temperature:
-            u = [number(key, step * PURPOSES + GUMBEL, best, t) for t in range(len(noisy))]
-            noisy = noisy - torch.tensor([math.log(-math.log(v)) for v in u])
-        noisy[model.mask_id] = -torch.inf
-        x[best] = int(noisy.argmax())
+            unmoved = (logits[i].double() / (temperature or 1.0)).softmax(-1)
+            entropies[i] = float(-(unmoved * unmoved.log()).nansum())
+            if temperature:
+                p = nucleus((z[i].double() / temperature).softmax(-1), top_p)
+                tokens[i] = draw(p, model, key, step, GUMBEL, i)
+            else:
+                tokens[i] = int(z[i][: model.mask_id].argmax())
+        best = min(masked, key=lambda i: (tokens[i] in model.eos_ids, entropies[i], i))
+        x[best] = tokens[best]
     return [t for t in x if t is not None]
 
 
@@ -286,23 +300,24 @@ def reward(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return found
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.7, 0.95)])
 @pytest.mark.parametrize("seed", range(4))
-def test_entrgi_is_its_specification(reward: Classifier, temperature: float, seed: int) -> None:
+def test_entrgi_is_its_specification(reward: Classifier, temperature: float, top_p: float, seed: int) -> None:
     model = FakeDenoiser(seed=seed)
     model.head *= 0.4
-    expected = slow_entrgi(model, reward, temperature)
-    sampler = make_sampler(G, order="entropy", temperature=temperature, guidance=SETTINGS)
+    expected = slow_entrgi(model, reward, temperature, top_p)
+    settings = {"order": "entropy", "temperature": temperature, "top_p": top_p, "eos": "suppress"}
+    sampler = make_sampler(G, guidance=SETTINGS, **settings)
     vocabulary = {word: v for v, word in enumerate(WORDS)}
     map_V = token_map(vocabulary, reward.tokenizer.get_vocab(), model.vocabulary)
     costs = [Cost(), Cost()]
     examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
-    mover = Mover(SETTINGS, reward, map_V, model.eos_ids, examples, costs, temperature)
+    mover = Mover(SETTINGS, reward, map_V, model.eos_ids, examples, costs, top_p)
     canvas = new_canvas([PROMPT, PROMPT], ["e", "f"], G, model.mask_id, 0, SEED)
     decode(model, canvas, sampler, mover=mover, costs=costs)
     assert canvas.response_BG[0].tolist() == expected
     plain = new_canvas([PROMPT], ["e"], G, model.mask_id, 0, SEED)
-    decode(model, plain, make_sampler(G, order="entropy", temperature=temperature))
+    decode(model, plain, make_sampler(G, **settings))
     assert seed or plain.response_BG[0].tolist() != expected  # it was worth it
     assert [cost.reward_calls for cost in costs] == [G * SETTINGS.steps] * 2
     assert costs[0].reward_tokens % 3 == 0  # a gradient counts as three passes

@@ -59,7 +59,7 @@ def test_left_padding_changes_nothing_and_wanted_rows_come_in_order(llada_folder
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_shadows_see_all_but_their_own_position_and_nobody_sees_them(llada_folder: Path) -> None:
+def test_shadows_see_all_but_their_own_position_and_only_each_other_see_them(llada_folder: Path) -> None:
     """WINO's second look: a mask for each position of the block, behind the sequence, at the same place."""
     config = json.loads((llada_folder / "config.json").read_text())
     weights = llada_weights(config)
