@@ -1,4 +1,5 @@
-"""The settings of a run: what may be set, of which type and within which range. Defaults live in conf/ alone."""
+"""The settings of a run: what may be set, of which type and within which range. Defaults live in conf/;
+one that stands here turns its setting off."""
 
 from __future__ import annotations
 
@@ -262,8 +263,8 @@ class ProphetSchedule:
     early: float = setting("mean gap of the two highest logits that ends decoding in the first third of steps", min=0.0)
     middle: float = setting("the same in the second third", min=0.0)
     late: float = setting("the same in the last third", min=0.0)
-    answer_start: int = setting("first position of the region whose gaps are averaged", min=0)
-    answer_length: int | None = setting("its length in tokens; null: to the end", min=1)
+    answer_start: int = setting("first position of the region whose gaps are averaged", 0, min=0)
+    answer_length: int | None = setting("its length in tokens; null: to the end", None, min=1)
 
 
 @dataclass
@@ -291,7 +292,9 @@ class RemdmSchedule:
         max=1.0,
     )
     t_off: float | None = setting("time at which that ends; null with t_on", above=0.0, max=1.0)
-    alpha_on: float | None = setting("α meanwhile, the share of committed tokens; null with t_on", above=0.0, max=1.0)
+    alpha_on: float | None = setting(
+        "α meanwhile, the share of committed tokens; null with t_on", None, above=0.0, max=1.0
+    )
 
 
 @dataclass
@@ -307,11 +310,11 @@ class WinoSchedule:
     kind: str
     threshold: float = setting("probability above which a token is committed", above=0.0, max=1.0)
     verify: float = setting("probability below which, to a shadow blind to it, it is masked again", min=0.0, max=1.0)
-    share: float | None = setting(
-        "share of a block's masks that a step commits, at most; null: no such limit", above=0.0, max=1.0
-    )
-    least: int = setting("tokens that `share` allows, at least", min=1)
     most: int | None = setting("tokens committed a step, at most; null: no limit", min=1)
+    share: float | None = setting(
+        "share of a block's masks that a step commits, at most; null: no such limit", None, above=0.0, max=1.0
+    )
+    least: int = setting("tokens that `share` allows, at least", 1, min=1)
 
 
 SCHEDULES = {
@@ -426,10 +429,6 @@ class Sampler:
         "one in the model's dtype, ties and all (model_dtype)",
         choices=("raw", "tempered", "model_dtype"),
     )
-    ties: str = setting(
-        "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
-        choices=("leftmost", "probability"),
-    )
     eos: str = setting(
         "suppress: end tokens last; stop: done once one has nothing masked before it; LLaDA's confidence_eos_eot_inf: end "
         "tokens last, and in no confidence; LLaDA's logits_eos_inf: never the end of text",
@@ -440,6 +439,11 @@ class Sampler:
     review: Any = setting("what looks at finished blocks again")
     search: Any = setting("how several answers to a prompt compete; see rws list search")
     pc: PcOrder | None = setting("what order=pc needs; null for other orders")
+    ties: str = setting(
+        "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
+        "leftmost",
+        choices=("leftmost", "probability"),
+    )
 
     @property
     def particles(self) -> int:

@@ -221,7 +221,7 @@ class TestParallel:
                     slow.x[i] = -1
                 taken_back += len(bad)
                 index, last = index + 1, len(chosen)
-        schedule = WinoSchedule("wino", 0.4, 0.6, 0.6, 2, 3)
+        schedule = WinoSchedule("wino", 0.4, 0.6, most=3, share=0.6, least=2)
         found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(trace.step) == gen + taken_back
@@ -242,7 +242,7 @@ class TestParallel:
 
 @pytest.mark.parametrize("masked", [1, 7, 8, 20, 29, 64])
 def test_winos_cap_is_the_published_one(masked: int) -> None:
-    schedule = SCHEDULES["wino"](make_sampler(64, schedule=WinoSchedule("wino", 0.6, 0.9, 0.7, 5, 20)))
+    schedule = SCHEDULES["wino"](make_sampler(64, schedule=WinoSchedule("wino", 0.6, 0.9, most=20, share=0.7, least=5)))
     masked_BG = torch.arange(64)[None] < masked
     m = Moment(0, 0, masked_BG, ~masked_BG, masked_BG.sum(-1), torch.zeros(1, 64), KEY, {}, masked_BG)
     ranked = Ranked(masked_BG, masked_BG, torch.zeros(masked, 0), *[torch.zeros(masked, dtype=torch.float64)] * 2)
