@@ -154,11 +154,13 @@ def _check_methods(config: Config) -> None:
         raise UsageError("sampler.order=pc and the settings sampler.pc go together: choose sampler=pc.")
     if isinstance(schedule, RemdmSchedule):
         on, off, held = schedule.t_on, schedule.t_off, schedule.alpha_on
-        loops = on is not None and off is not None and held is not None and off < on < 1
-        if not loops and (on, off, held) != (None, None, None):
+        if (on is None) != (off is None) or (on is not None and off is not None and off >= on):
             raise UsageError(
-                f"sampler.schedule.t_on={on}, t_off={off} and alpha_on={held} must all be null, or t_off < t_on < 1 and "
-                "alpha_on set: time runs from 1 to 0."
+                f"sampler.schedule.t_on={on} and t_off={off} must both be null, or t_off the smaller: time runs from 1 to 0."
+            )
+        if (on is None) != (held is None) or on == 1:
+            raise UsageError(
+                f"sampler.schedule.t_on={on} and alpha_on={held} must both be null, or alpha_on set and t_on below 1."
             )
     if isinstance(schedule, ProphetSchedule) and schedule.answer_start >= s.gen_length:
         raise UsageError(
