@@ -96,7 +96,8 @@ class Mover:
                 token_N = propose(drawn_NV, tau, canvas.mask_id, keys_N, step, position_N, FILL)
                 soft_NE = self.mixture(z_NV, token_N)
                 score, tokens = self.score(rows, listed, soft_NE, row_N.tolist(), position_N.tolist())
-                (-score.sum()).backward()
+                if score.requires_grad:  # not where all masks stand behind an end token
+                    (-score.sum()).backward()
                 adam.step()
                 for row, count in zip(rows, tokens, strict=True):
                     self.costs[row].reward_calls += 1

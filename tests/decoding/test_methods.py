@@ -21,11 +21,13 @@ from rws_cli.schema import (
     DreamSchedule,
     EntropyBoundSchedule,
     FactorSchedule,
+    FixedSchedule,
     KlassSchedule,
     ProphetSchedule,
     R3Review,
     RefineSchedule,
     RemdmSchedule,
+    RewardGuidance,
     ThresholdSchedule,
     WinoSchedule,
 )
@@ -347,6 +349,18 @@ def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
     assert found == slow.x
     assert len(set(trace.step)) == slow.passes
     assert exits or seed
+
+
+def test_what_prophet_reads_of_committed_tokens_is_not_shown_to_a_reward() -> None:
+    """Gaps that never suffice leave the base schedule, and the reward sees every committed token as it is."""
+    model = FakeDenoiser(seed=2)
+    guidance = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
+    settings = {"block_length": 4, "guidance": guidance, "scorer": SumReward(model.mask_id)}
+    prophet = ProphetSchedule("prophet", 1e6, 1e6, 1e6)
+    (found, watched), (expected, plain) = (
+        fast(model, PROMPT, 8, **settings, schedule=schedule) for schedule in (prophet, FixedSchedule("fixed"))
+    )
+    assert (found, watched.position, watched.reward) == (expected, plain.position, plain.reward)
 
 
 DREAM = {"confidence": "tempered", "temperature": 0.7, "top_p": 0.9}
