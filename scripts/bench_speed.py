@@ -62,7 +62,7 @@ AGAINST = dict.fromkeys(VARIANTS, "confidence") | {"confidence": "published"}
 def published(
     denoiser: Denoiser, prompts: list[list[int]], gen: int, block: int, per_step: int, batch: int, shift: int
 ) -> list[list[int]]:
-    """LLaDA's own decoding at temperature 0: every step takes logits of all positions, and their float64 probabilities;
+    """LLaDA's own decoding at temperature 0, as before its commit f51cb17 (2025-06-02): every step takes logits of all positions, and their float64 probabilities;
     prompts are padded on the left, in the order in which they come."""
     answers = []
     for begin in range(0, len(prompts), batch):
