@@ -56,15 +56,18 @@ def measure(
         "questions": [sample["question"] for sample in samples],
         "keywords": [list(example.keywords) for example in examples],
     }
+    absent = {key for key in ("references", "keywords") if not any(inputs[key])}
+    if any(sample.get("mark") for sample in samples):
+        absent.discard("references")  # marked against texts that happen to be empty
     each: list[Measures] = [{} for _ in samples]
     whole: Measures = {}
     for name, module in modules.items():
         wanted = module.features[0] if isinstance(module.features, list) else module.features
         for key in wanted:
-            if key not in inputs or not any(inputs[key]):
+            if key not in inputs or key in absent:
                 raise UsageError(
                     f"metric={name} needs {key}, which this benchmark's examples do not have; there are "
-                    f"{', '.join(k for k, v in inputs.items() if any(v))}."
+                    f"{', '.join(k for k in inputs if k not in absent)}."
                 )
         try:
             found = module.compute(**{key: inputs[key] for key in wanted}, **metrics[name].arguments)

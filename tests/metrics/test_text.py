@@ -173,3 +173,32 @@ def test_a_metric_that_lacks_its_input_says_so() -> None:
     metrics = compose("metric=[keyword_coverage]").metric
     with pytest.raises(UsageError, match="keyword_coverage needs keywords"):
         measure(metrics, [Example("q", "p", "")], [sample])
+
+
+def test_empty_answers_are_measured(causal_folder: Path) -> None:
+    """A model that ends every answer at once is no failure."""
+    samples = [{"answer": "", "reference": "", "prompt": "p", "question": q, "mark": {"correct": False}} for q in "ab"]
+    metrics = compose("metric=[length,repetition,diversity,keyword_coverage,perplexity]",
+                      f"metric.perplexity.arguments.path={causal_folder}").metric  # fmt: skip
+    each, whole = measure(metrics, [Example(q, "p", "", keywords=("w",)) for q in "ab"], samples)
+    assert whole["length.words"] == whole["length.characters"] == whole["keyword_coverage.share"] == 0.0
+    assert [one["length.words"] for one in each] == [0.0, 0.0]
+    undefined = [key for key in whole if key.startswith(("repetition", "diversity.distinct", "perplexity"))]
+    assert len(undefined) == 4 + 4 + 2
+    assert {whole[key] for key in undefined} == {None}
+    assert whole["diversity.unique"] == 0.5
+
+
+def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
+    module = type("Same", (), {
+        "features": {"predictions": None, "references": None},
+        "compute": lambda self, predictions, references: {"same": [p == r for p, r in zip(predictions, references, strict=True)]},
+    })()  # fmt: skip
+    sample = {"answer": "", "reference": "", "prompt": "p", "question": "q", "mark": {"correct": True}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rws_cli.metrics.measure.load_metrics", lambda metrics: {"same": module})
+        settings = compose("metric=[length]").metric
+        metrics = {"same": settings["length"]}
+        assert measure(metrics, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
+        with pytest.raises(UsageError, match="same needs references, .*; there are predictions, prompts, questions"):
+            measure(metrics, [Example("q", "p", "")], [sample | {"mark": None}])
