@@ -2,7 +2,7 @@
 
 `rws calibrate` decodes a benchmark as the sampler would without any steering, lets the reward score every intermediate
 sequence that Reward-Weighted Sampling would have shown to it, and stores where the scores lie. Normalized guidance of
-the same reward, model and benchmark then finds them. Beside them it stores where the scores of answers that were masked
+the same reward, model and benchmark then finds them (calibrations.py). Beside them it stores where the scores of answers that were masked
 again lie, by fill level: how a reward judges what is not finished.
 """
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from rws_cli import __version__
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
+from rws_cli.calibrations import facts_of, folder_of
 from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
@@ -34,7 +35,7 @@ from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
-from rws_cli.task import calibrated_file, load, prepare, sources
+from rws_cli.task import load, prepare, sources
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 KEPT = 200
@@ -173,8 +174,8 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
         f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
         f"with {config.sampler.name} unsteered; every step counts once."
     )
-    latest = calibrated_file(config).parent
-    folder = claim_version(latest.parent)
+    folder = claim_version(folder_of(config))
+    facts = facts_of(config, task.benchmark, task.examples, parts.reward)
     provenance = {"rws": __version__, "at": now(), "overrides": overrides, "sampler": asdict(config.sampler),
                   "sources": sources(config, task, parts)}  # fmt: skip
     along = [describe(pool) if pool else None for pool in by_tenth(scores, filled)]
@@ -182,7 +183,7 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     write_json(
         folder / "normalization.json",
         statistics_of(scores, filled, source)
-        | {"decodings_by_fill": along, "masked_by_fill": masked, "provenance": provenance},
+        | {"decodings_by_fill": along, "masked_by_fill": masked, "calibrated": facts, "provenance": provenance},
     )
     point_latest(folder)
     return folder / "normalization.json"

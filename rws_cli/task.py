@@ -13,6 +13,7 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
+from rws_cli.calibrations import facts_of, find_statistics
 from rws_cli.config import classifiers, differing_keys
 from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.guidance import Statistics
@@ -26,7 +27,7 @@ from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards import load_reward
-from rws_cli.rewards.base import Reward, as_statistics, read_statistics
+from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import token_map
 from rws_cli.runs.folder import find_run, read_json
@@ -115,14 +116,15 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
             classifier.batch_size = 1
     reward = load_reward(config.reward, task.benchmark, config.seed)
     statistics = reward.statistics if reward else None
-    if reward and statistics is None and (found := calibrated_file(config)).is_file():
-        statistics = as_statistics(read_statistics(found, "reward"))
     guidance, review = config.sampler.guidance, config.sampler.review
     normalizes = None
     if isinstance(guidance, RewardGuidance) and guidance.normalize != "none":
         normalizes = f"sampler.guidance.normalize={guidance.normalize}"
     elif isinstance(review, R3Review):
         normalizes = "sampler.review.kind=r3"
+    if reward and statistics is None:
+        facts = facts_of(config, task.benchmark, task.examples, reward)
+        statistics = find_statistics(config, facts, normalizes is not None)
     if normalizes and reward and not statistics:
         raise UsageError(
             f"{normalizes} needs the score's statistics, and "
@@ -176,12 +178,6 @@ def read_replay(config: Config, task: Task) -> dict[str, Scales]:
     if not all(recorded.get(example.id) for example in task.examples):
         raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
     return REPLAYS[guidance.how](recorded, config.seed)
-
-
-def calibrated_file(config: Config) -> Path:
-    """Where rws calibrate leaves the statistics of a reward for a model and a benchmark."""
-    parent = Path(config.output) / "calibration" / config.reward.name / f"{config.model.name}-{config.benchmark.name}"
-    return parent / "latest" / "normalization.json"
 
 
 def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:

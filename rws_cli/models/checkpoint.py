@@ -12,6 +12,9 @@ from typing import Any
 from rws_cli.config import ASSETS, BUNDLED
 from rws_cli.errors import UsageError, nearest
 
+PIECES, PIECE = 64, 1 << 18
+"""How many pieces of a large file are hashed, and their bytes."""
+
 
 def locate(path: str, key: str) -> str:
     """A local folder for "bundled:NAME" and for paths; a hub name is returned as it is.
@@ -74,6 +77,30 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
             head = hashlib.sha256(stream.read(1 << 20)).hexdigest()
         files[file.name] = {"bytes": file.stat().st_size, "sha256_first_mib": head}
     return {"path": path if commit else folder.name, "commit": commit, "weights": files}
+
+
+def content(path: str, revision: str | None) -> str:
+    """A hash of what a checkpoint computes with: weights, configuration, tokenizer and chat template. Of a large file it
+    reads 64 pieces, spread from its first byte to its last."""
+    from transformers.utils import cached_file
+
+    folder = (
+        Path(path) if os.path.isdir(path) else Path(str(cached_file(path, "config.json", revision=revision))).parent
+    )
+    digest = hashlib.sha256()
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for file in sorted(
+        [*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())]
+    ):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            for n in range(PIECES) if size > PIECES * PIECE else ():
+                stream.seek(n * (size - PIECE) // (PIECES - 1))
+                digest.update(stream.read(PIECE))
+            if size <= PIECES * PIECE:
+                digest.update(stream.read())
+    return digest.hexdigest()[:12]
 
 
 def stored_weights(path: str, revision: str | None) -> tuple[int, int] | None:
