@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from rws_cli import __version__
-from rws_cli.errors import Interrupted, RunError, UsageError
+from rws_cli.errors import Interrupted, RunError, UsageError, printable
 
 app = typer.Typer(
     name="rws",
@@ -39,12 +39,13 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (UsageError, RunError) as error:
-        typer.secho(f"rws: {error}", fg="red", err=True)
+        typer.secho(f"rws: {printable(error)}", fg="red", err=True)
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        typer.secho(f"rws: {error.filename or 'the system'}: {error.strerror or error}", fg="red", err=True)
+        where = printable(error.filename or "the system")
+        typer.secho(f"rws: {where}: {printable(error.strerror or error)}", fg="red", err=True)
         raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
     except UnicodeEncodeError as error:
         text = ascii(error.object[error.start : error.end])

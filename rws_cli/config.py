@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -18,7 +19,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from rws_cli import parts
 from rws_cli.combinations import check_sampler
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, closest, nearest
 from rws_cli.schema import (
     BENCHMARKS,
     GUIDANCES,
@@ -259,13 +260,17 @@ def _check_limits(node: Any, where: str) -> None:
                 raise UsageError(
                     f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"
                 )
+            within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+            for at, number in within.items():
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(f"{at}={number} is out of range: it must be a finite number.")
             for limit, broken, words in (
                 ("min", lambda v, m: v < m, "at least"),
                 ("above", lambda v, m: not v > m, "greater than"),
                 ("max", lambda v, m: v > m, "at most"),
             ):
                 bound = f.metadata.get(limit)
-                if bound is not None and (broken(value, bound) or value != value):
+                if bound is not None and broken(value, bound):
                     raise UsageError(f"{key}={value} is out of range: it must be {words} {bound}.")
 
 
@@ -343,13 +348,16 @@ def known_keys() -> list[str]:
 
 def unknown_key(key: str, more: Sequence[str] = ()) -> str:
     """The sentence for a key that is no setting; more: settings besides those of the built-in parts."""
-    keys = [*known_keys(), *more]
-    hint = nearest(key, keys)
-    if not hint:  # a right name in the wrong place
-        ends = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-        hint = f"; did you mean {ends[0]}?" if ends else ""
-    siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    allowed = f" Settings there: {', '.join(k.rsplit('.', 1)[-1] for k in siblings)}." if siblings and not hint else ""
+    keys = list(dict.fromkeys([*known_keys(), *more]))
+    parent, _, last = key.rpartition(".")
+    siblings = {name: k for k in keys for at, _, name in [k.rpartition(".")] if at == parent}
+    near = closest(last, list(siblings), 0.5 if parent else 0.6)
+    elsewhere = [k for k in keys if k.rpartition(".")[2].lower() == last.lower()]  # a right name in the wrong place
+    elsewhere.sort(key=lambda k: not k.startswith("runtime."))
+    whole = None if siblings else closest(key, keys)
+    found = siblings[near] if near else elsewhere[0] if elsewhere else whole
+    hint = f"; did you mean {found}?" if found else ""
+    allowed = f" Settings there: {', '.join(siblings)}." if siblings and not hint else ""
     return f"{key} is not a setting here{hint or '.'}{allowed}"
 
 

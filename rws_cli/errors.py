@@ -44,7 +44,18 @@ def without_secrets(text: str) -> str:
 
 def nearest(word: str, allowed: list[str]) -> str:
     """ "; did you mean X?" for the closest allowed word, or "" where none is close."""
+    match = closest(word, allowed)
+    return f"; did you mean {match}?" if match else ""
+
+
+def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:
+    """The closest allowed word, upper and lower case alike; None where none is close."""
     from difflib import get_close_matches
 
-    match = get_close_matches(word, allowed, n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
+    by_lower = {name.lower(): name for name in allowed}
+    return next((by_lower[name] for name in get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)), None)
+
+
+def printable(text: object) -> str:
+    """Text without control characters, which a terminal would obey; lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))

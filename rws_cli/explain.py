@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import yaml
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
@@ -17,6 +19,18 @@ NOT_COMPOSED = (
     ImportError,
 )  # fmt: skip
 """What Hydra, OmegaConf and the parsers below them raise at overrides and files that they cannot make sense of."""
+
+
+def quoted(override: str) -> str | None:
+    """How to type an override whose value is text that Hydra would read otherwise; None where it is no key=value."""
+    key, equals, value = override.partition("=")
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    rewritten = f'{key}="{escaped}"'
+    try:
+        OverridesParser.create().parse_override(rewritten)
+    except HydraException:
+        return None
+    return shlex.quote(rewritten) if equals else None
 
 
 def explain(error: Exception) -> str:
@@ -43,10 +57,10 @@ def explain(error: Exception) -> str:
         return f"+{match.group(1)} adds a setting that exists: write {match.group(1)}=… without the plus."
     if match := re.search(r"Could not delete from config\. '([^']*)' does not exist", text):
         return f"~{match.group(1)} removes a setting that does not exist{nearest(match.group(1), known_keys()) or '.'}"
-    if match := re.search(r"Error parsing override '([^']*)'", text):
-        return f"The override {match.group(1)!r} cannot be read: write key=value, and quote what the shell would split."
-    if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input|no viable alternative", text):
-        return (
-            f"An override cannot be read ({first_line(error)}): write key=value, and quote what the shell would split."
-        )
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: write {quoted(error.override) or 'key=value'}."
+    if match := re.search(r"Ambiguous value for argument '(.*)'$", text, re.MULTILINE):
+        return f"{match[1]} is several values: add -m to run each, or write {quoted(match[1])} for one."
+    if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
+        return f"{match[1]} is several values: add -m to run each."
     return f"{first_line(error)}{'' if first_line(error).endswith('.') else '.'}"

@@ -16,7 +16,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
 from rich.table import Table
 
 from rws_cli import parts
@@ -87,18 +86,18 @@ class Choice:
 def print_choice(group: str, name: str) -> None:
     """All of a choice on the terminal. Raises UsageError if there is none of that name."""
     choice, console = describe(group, name), wide_console()
-    console.print(escape(choice.description), style="bold")
+    console.print(choice.description, style="bold")
     about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     about.add_column(style="dim")
     about.add_column(overflow="fold")
     for label, text in choice.facts:
-        about.add_row(label, escape(text))
+        about.add_row(label, text)
     console.print(about)
     if choice.rows:
         console.print("", _table(choice.rows, narrow=console.width < NARROW))
     if choice.base:
         console.print(f"\n* not in {choice.base}, or another value there", style="dim")
-    console.print(f"\n{escape(choice.example)}", soft_wrap=True)
+    console.print(f"\n{choice.example}", soft_wrap=True)
 
 
 def _table(rows: list[Row], narrow: bool) -> Table:
@@ -112,7 +111,7 @@ def _table(rows: list[Row], narrow: bool) -> Table:
         cells = (row.key, default, row.may_be, row.meaning)
         if narrow:
             cells = (f"{row.key}\n  {default}", f"{row.may_be}\n{row.meaning}")  # type: ignore[assignment]
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     return table
 
 

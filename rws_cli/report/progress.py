@@ -24,6 +24,7 @@ class Progress:
         self.marked = sum(sample["mark"] is not None for sample in samples)
         self.first, self.tokens, self.running_tokens = self.done, 0, 0
         self.started = self.last_line = time.monotonic()
+        self.last_said = ""
         self.tokens_per_example: float | None = None
         self.console = Console(stderr=True)
         self.bar: RichProgress | None = None
@@ -41,7 +42,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
-        self._say(self._status(), force=True)
+        if self.last_said != self._status().split(", ")[0] or self.bar:
+            self._say(self._status(), force=True)
         self.bar = None  # what is said from here on is printed
 
     @property
@@ -92,7 +94,7 @@ class Progress:
     def _say(self, line: str, force: bool = False, above_bar: bool = False) -> None:
         now = time.monotonic()
         if force or now - self.last_line >= SECONDS_BETWEEN_LINES:
-            self.last_line = now
+            self.last_line, self.last_said = now, line.split(", ")[0]
             stamp = time.strftime("%H:%M:%S")
             with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{stamp} {line}\n")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from rws_cli.errors import printable
 
 
 class Strong(str):
@@ -37,11 +39,11 @@ def rich_table(sheet: Sheet) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for n, header in enumerate(sheet.headers):
         table.add_column(
-            escape(header),
+            printable(header),
             justify="left" if n < sheet.words else "right",
             overflow="fold",
             no_wrap=header == "difference" and len(sheet.headers) > 3,
         )
     for row in sheet.rows:
-        table.add_row(*(f"[bold]{escape(cell)}[/bold]" if isinstance(cell, Strong) else escape(cell) for cell in row))
+        table.add_row(*(Text(printable(cell), "bold" if isinstance(cell, Strong) else "") for cell in row))
     return table

@@ -16,7 +16,7 @@ from rws_cli.schema import NoJudge
 
 def write_sweep(folder: Path) -> None:
     """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
-    if not any(folder.glob("*/metrics.json")):
+    if not any(folder.glob("**/metrics.json")):
         return  # no job finished; the caller knows why
     begun = find_runs(str(folder))
     runs = [run for run in begun if (run / "metrics.json").exists()]
@@ -25,7 +25,7 @@ def write_sweep(folder: Path) -> None:
         manifest = read_json(run / "manifest.json")
         config = manifest["config"]
         row = {
-            "job": run.name,
+            "job": run.relative_to(folder.resolve()).as_posix(),
             **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
             "seed": config["seed"],
             "overrides": " ".join(manifest["overrides"]),

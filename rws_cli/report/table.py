@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
+from rich.text import Text
 
-from rws_cli.errors import UsageError
+from rws_cli.errors import UsageError, printable
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.report.sheets import Sheet, rich_table, told
@@ -82,7 +82,7 @@ def print_tables(paths: Sequence[Path | str]) -> None:
         print(markdown)
         return
     for grid in grids:
-        console.print(f"[bold]{escape(grid.title)}[/bold]", rich_table(as_sheet(grid)), *map(escape, grid.notes))
+        console.print(Text(printable(grid.title), "bold"), rich_table(as_sheet(grid)), *map(printable, grid.notes))
 
 
 def read_grids(paths: Sequence[Path | str]) -> list[Grid]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from rws_cli.errors import printable
 from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
@@ -31,8 +32,13 @@ def signed_number(value: float, form: str) -> str:
 
 def wide_console() -> Console:
     """Standard output; where it is no terminal there is no width to keep to, and nothing is cut."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+    console = plain_console()
+    return console if console.is_terminal else plain_console(width=max(console.width, 120))
+
+
+def plain_console(**options: Any) -> Console:
+    """Standard output, on which brackets are brackets."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
@@ -83,23 +89,25 @@ def _steering_rows(steering: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def print_run(folder: Path) -> None:
     """A run's table and its path; a running or broken-off run shows what it has so far."""
-    console = Console(highlight=False)
+    console = plain_console()
     manifest = read_json(folder / "manifest.json")
     config, status = manifest["config"], manifest["status"]
-    table = Table(title=f"{config['benchmark']['name']} · {config['model']['name']} · {config['sampler']['name']} · "
-                        f"reward {config['reward']['name']} · seed {config['seed']}", show_header=False)  # fmt: skip
+    title = f"{config['benchmark']['name']} · {config['model']['name']} · {config['sampler']['name']} · " \
+            f"reward {config['reward']['name']} · seed {config['seed']}"  # fmt: skip
+    table = Table(title=printable(title), show_header=False)
     samples = read_samples(folder)
     metrics_file = folder / "metrics.json"
     if samples:
         metrics = read_json(metrics_file) if status == "finished" and metrics_file.exists() else summarize(samples)
         for row in rows_of(metrics):
-            table.add_row(*row)
+            table.add_row(*map(printable, row))
     if status != "finished":
         table.add_row(
-            "status", f"{status}, {len(samples)} of {manifest['sources']['benchmark']['examples']} examples done"
+            "status",
+            f"{printable(status)}, {len(samples)} of {manifest['sources']['benchmark']['examples']} examples done",
         )
         if manifest["error"]:
-            table.add_row("error", manifest["error"])
+            table.add_row("error", printable(manifest["error"]))
     console.print(table)
     console.print(f"{shown(folder)}", soft_wrap=True)
     print_hint(console, folder)
@@ -110,7 +118,7 @@ def print_hint(console: Console, folder: Path) -> None:
     if console.is_terminal:
         run = find_runs(str(folder))[0]
         how = f"rws report {shown(folder)} · rws replay {shown(run)}"
-        console.print(f"[dim]{escape(how)}[/dim]", soft_wrap=True)
+        console.print(how, style="dim", soft_wrap=True)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
@@ -118,8 +126,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
     console = wide_console()
     table = Table(show_header=False, box=None)
     for finding in findings:
-        sign = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: " "}[finding.well]
-        table.add_row(sign, escape(finding.name), escape(finding.found))
+        sign = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text(" ")}[finding.well]
+        table.add_row(sign, printable(finding.name), printable(finding.found))
     console.print(table)
 
 
@@ -157,7 +165,7 @@ def print_calibration(file: Path) -> None:
 
 def print_plan(config: Config, plan: dict[str, Any]) -> None:
     """What a dry run found."""
-    console = Console(highlight=False)
+    console = plain_console()
     table = Table(title="Plan: nothing was run", show_header=False)
     sampler = config.sampler
     table.add_row("model", f"{config.model.name}  ({config.model.path})")

@@ -23,6 +23,8 @@ except ImportError:  # Windows: two processes there are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 JOB = re.compile(r"\d+(-\d+)?")
+SWEPT = ("sweep.json", "multirun.yaml")
+"""A sweep's folder has one of these; its jobs may be called anything."""
 VERSION = re.compile(r"v(\d{3,})")
 
 
@@ -131,10 +133,18 @@ def find_run(path: str) -> Path:
 def find_runs(path: str) -> list[Path]:
     """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
     folder = Path(path).expanduser()
-    inside = [p.parent for p in folder.glob("*/manifest.json") if p.parent.name != "latest"]
-    if inside and not (folder / "manifest.json").is_file() and all(JOB.fullmatch(p.name) for p in inside):
-        return [p.resolve() for p in sorted(inside, key=lambda p: [int(part) for part in p.name.split("-")])]
+    swept = any((folder / name).is_file() for name in SWEPT)
+    inside = [p.parent for p in folder.glob("**/manifest.json" if swept else "*/manifest.json")]
+    inside = [p for p in inside if "latest" not in p.relative_to(folder).parts]
+    named = swept or all(JOB.fullmatch(p.name) for p in inside)
+    if inside and named and not (folder / "manifest.json").is_file():
+        return [p.resolve() for p in sorted(inside, key=lambda p: _by_number(p.relative_to(folder).as_posix()))]
     return [find_run(path)]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Sorts names by the numbers in them: 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def find_all(paths: Iterable[Path | str]) -> list[Path]:
@@ -145,7 +155,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
 def home(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
     folder, runs = Path(path).expanduser(), find_runs(str(path))
-    return folder.resolve() if folder.resolve() == runs[0].parent and not (folder / "latest").exists() else runs[0]
+    return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]
 
 
 def read_json(path: Path) -> Any:
