@@ -56,7 +56,7 @@ GROUPS = (
 )
 BUNDLED = "bundled:"
 
-NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw")
+NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw", "objective")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
 
 

@@ -43,8 +43,9 @@ OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|h
 Task = Callable[[Config, DictConfig], Any]
 
 
-def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str:
-    """One job: run it and print its table. command: what was typed; resume: a run to go on with."""
+def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str | float:
+    """One job: run it and print its table; returns its folder, or config.objective's number. command: what was typed;
+    resume: a run to go on with."""
     from rws_cli.experiment import run
     from rws_cli.report.terminal import print_run, shown
     from rws_cli.runs.folder import read_json
@@ -61,7 +62,7 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             resume = folder
             if resumable(folder, resolved)["status"] == "finished":
                 print(f"{shown(folder)} is finished")
-                return str(folder)
+                return outcome(config, folder)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
@@ -72,7 +73,22 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             f"{len(failed)} of the examples failed, see {shown(folder / 'failures.jsonl')}; the others are kept. To try "
             f"them again: rws run --resume {shown(folder)}"
         )
-    return str(folder)
+    return outcome(config, folder)
+
+
+def outcome(config: Config, folder: Path) -> str | float:
+    """What a sweeper gets of a finished run: its folder, or the number that it is to optimize.
+
+    Raises UsageError if metrics.json has no such number.
+    """
+    from rws_cli.runs.folder import read_json
+
+    if config.objective is None:
+        return str(folder)
+    found = OmegaConf.select(OmegaConf.create(read_json(folder / "metrics.json")), config.objective)
+    if not isinstance(found, int | float):
+        raise UsageError(f"objective={config.objective} is no number in {folder / 'metrics.json'}: it is {found}.")
+    return float(found)
 
 
 def plan_task(config: Config, composed: DictConfig) -> None:

@@ -666,3 +666,6 @@ class Config:
     metric: dict[str, Metric] = setting("measures of texts, e.g. metric=[length,diversity]")
     judge: Any = setting("who says which of two answers is better")
     runtime: Runtime = setting("what may change without changing a token")
+    objective: str | None = setting(
+        "what a job returns to an optimizing sweeper: a number's key in metrics.json, such as accuracy", default=None
+    )  # runs of before have none

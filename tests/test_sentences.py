@@ -11,6 +11,7 @@ from support import write_run
 
 from rws_cli.config import compose, unknown_key
 from rws_cli.errors import UsageError, nearest, printable
+from rws_cli.hydra_bridge import outcome
 from rws_cli.report.progress import Progress
 from rws_cli.report.terminal import plain_console
 from rws_cli.runs.folder import find_runs
@@ -101,3 +102,13 @@ def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pyt
     with Progress(2, [], tmp_path / "run.log") as progress:
         progress.finished([{"mark": None}, {"mark": None}])
     assert (tmp_path / "run.log").read_text().count("2 of 2 examples") == 1
+
+
+def test_a_job_returns_its_objective(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"accuracy": 1, "cost": {"seconds": 0.5}, "god": "god_tokens"}')
+    assert outcome(compose(), tmp_path) == str(tmp_path)
+    assert outcome(compose("objective=accuracy"), tmp_path) == 1.0
+    assert outcome(compose("objective=cost.seconds"), tmp_path) == 0.5
+    for wrong in ("god", "nothing", "cost"):
+        with pytest.raises(UsageError, match=f"objective={wrong} is no number"):
+            outcome(compose(f"objective={wrong}"), tmp_path)
