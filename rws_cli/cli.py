@@ -322,7 +322,8 @@ def mark(
         folder = find_run(run)
         changed = remark.mark(folder, overrides or [])
         print_run(folder)
-        typer.echo(f"{changed} marks changed")
+        kept = "; samples.jsonl keeps the old ones as marks_before" if changed else ""
+        typer.echo(f"{changed} marks changed{kept}")
 
 
 @app.command(rich_help_panel=RECORDS)

@@ -63,7 +63,9 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
             samples.sort(key=lambda sample: place[sample["id"]])
             replace_samples(folder, samples)
             join_trace(folder, list(place))
-            metrics = measured(folder, config.metric, task.examples, samples) | {"failed": len(failures)}
+            metrics = measured(config.metric, task.examples, samples) | {"failed": len(failures)}
+            if config.metric:
+                replace_samples(folder, samples)
             metrics["cost"] |= {
                 "setup_seconds": setup_seconds,
                 "run_seconds": time.perf_counter() - started,
@@ -159,14 +161,10 @@ def batches(task: Task, examples: list[Example], size: int) -> list[list[Example
     return [longest_first[start : start + size] for start in range(0, len(examples), size)]
 
 
-def measured(
-    folder: Path, metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The summary of samples, with what metrics say of them; that of each goes into samples.jsonl."""
+def measured(metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary of samples, with what metrics find; what they find of each sample goes into it."""
     by_id = {example.id: example for example in examples}
     each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples)
     for sample, measures in zip(samples, each, strict=True):
         sample["measures"] |= measures
-    if metrics:
-        replace_samples(folder, samples)
     return summarize(samples) | {"measures": whole}

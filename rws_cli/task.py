@@ -184,12 +184,17 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes: dict[str, Checkpoint] = {"model": config.model, **classifiers(config.reward)}
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
-    asked = json.dumps([[e.id, e.prompt, e.reference] for e in task.examples], ensure_ascii=False)
-    version, digest = task.benchmark.version, hashlib.sha256(asked.encode()).hexdigest()
     scales = hashlib.sha256(json.dumps(parts.replayed, sort_keys=True).encode()).hexdigest() if parts.replayed else None
     return weights | {
         "replayed": scales,
         "frequencies": hashlib.sha256(parts.pc.frequency_V.numpy().tobytes()).hexdigest() if parts.pc else None,
         "statistics": asdict(parts.statistics) if parts.statistics else None,
-        "benchmark": {"version": version, "examples": len(task.examples), "sha256": digest},
+        "benchmark": benchmark_source(task.benchmark, task.examples),
     }
+
+
+def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
+    """What pins the examples and their marker."""
+    asked = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
+    digest = hashlib.sha256(asked.encode()).hexdigest()
+    return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

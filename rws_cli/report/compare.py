@@ -15,6 +15,7 @@ from rws_cli.metrics.win_rate import WinRate, win_rate
 from rws_cli.report.sheets import Sheet, rich_table, told
 from rws_cli.report.terminal import number, shown, signed_number, wide_console
 from rws_cli.runs.folder import read_json
+from rws_cli.runs.manifest import marker_version
 from rws_cli.runs.records import read_samples
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ def _text_measure(name: str) -> Callable[[dict[str, Any]], float | None]:
 def read_run(folder: Path) -> Run:
     manifest = read_json(folder / "manifest.json")
     samples = {sample["id"]: sample for sample in read_samples(folder)}
-    marked = manifest.get("marked")
-    marker = marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
+    marker = marker_version(manifest)
     return Run(folder, manifest["config"], manifest["status"], manifest["config_hash"], marker, samples)
 
 
@@ -198,17 +198,18 @@ def paired(runs: list[Run]) -> list[str]:
                 f"{len(whole[0].samples)}, {common} in common: compare finished runs of the same examples."
             )
     for run in runs[1:]:
+        if run.marker != runs[0].marker:
+            older = min(run, runs[0], key=lambda one: one.marker)
+            raise UsageError(
+                f"{shown(run.folder)} was marked by version {run.marker} of its marker, {shown(runs[0].folder)} by "
+                f"version {runs[0].marker}: mark the older one again with rws mark {shown(older.folder)}"
+            )
         for i in ids:
             for what in ("prompt", "reference"):
                 if run.samples[i][what] != runs[0].samples[i][what]:
                     raise UsageError(
                         f"Example {i} has another {what} in {shown(run.folder)} than in {shown(runs[0].folder)}."
                     )
-        if run.marker != runs[0].marker:
-            raise UsageError(
-                f"{shown(run.folder)} was marked by version {run.marker} of its marker, {shown(runs[0].folder)} by "
-                f"version {runs[0].marker}: mark the older one again with rws mark."
-            )
     return ids
 
 

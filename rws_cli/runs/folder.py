@@ -10,8 +10,9 @@ import os
 import platform
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ except ImportError:  # Windows: two processes there are not kept apart
 JOB = re.compile(r"\d+(-\d+)?")
 SWEPT = ("sweep.json", "multirun.yaml")
 """A sweep's folder has one of these; its jobs may be called anything."""
+STAGED, NEW = ".staged", ".new"
+"""Folders in a run's: files that replace_together writes, and those that it is moving into place."""
 VERSION = re.compile(r"v(\d{3,})")
 
 
@@ -111,7 +114,33 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def replace_together(run: Path, files: dict[str, str]) -> None:
+    """Replace several files of a run as one: of a process that is killed, all are old or, once settled, all are new."""
+    settle(run)
+    staged = run / STAGED
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    for name, text in files.items():
+        write_whole(staged / name, text)
+    os.replace(staged, run / NEW)  # from here on the new files count
+    settle(run)
+
+
+def settle(run: Path) -> None:
+    """Finish a replace_together that was killed after its files counted. Two processes may do so at once."""
+    if (run / NEW).is_dir() and not (run / NEW).is_symlink():
+        with suppress(FileNotFoundError):
+            for file in sorted((run / NEW).iterdir()):
+                with suppress(FileNotFoundError):
+                    os.replace(file, run / file.name)
+            (run / NEW).rmdir()
 
 
 def find_run(path: str) -> Path:
@@ -122,10 +151,11 @@ def find_run(path: str) -> Path:
     folder = Path(path).expanduser()
     for candidate in (folder, folder / "latest"):
         if (candidate / "manifest.json").is_file():
+            settle(candidate.resolve())
             return candidate.resolve()
     if not folder.exists():
         raise UsageError(f"{path} does not exist: give a run folder, such as outputs/sudoku/tiny-rws/v001.")
-    inside = sorted(p.parent for p in folder.glob("**/manifest.json") if "latest" not in p.parts)
+    inside = sorted(p.parent for p in folder.glob("**/manifest.json") if not {"latest", NEW, STAGED} & {*p.parts})
     hint = f" (there are runs inside it: {', '.join(map(str, inside[:3]))}{', …' if len(inside) > 3 else ''})"
     raise UsageError(f"{path} is not a run folder: it has no manifest.json{hint if inside else ''}.")
 
@@ -135,10 +165,10 @@ def find_runs(path: str) -> list[Path]:
     folder = Path(path).expanduser()
     swept = any((folder / name).is_file() for name in SWEPT)
     inside = [p.parent for p in folder.glob("**/manifest.json" if swept else "*/manifest.json")]
-    inside = [p for p in inside if "latest" not in p.relative_to(folder).parts]
+    inside = [p for p in inside if not {"latest", NEW, STAGED} & {*p.relative_to(folder).parts}]
     named = swept or all(JOB.fullmatch(p.name) for p in inside)
     if inside and named and not (folder / "manifest.json").is_file():
-        return [p.resolve() for p in sorted(inside, key=lambda p: _by_number(p.relative_to(folder).as_posix()))]
+        return [find_run(str(p)) for p in sorted(inside, key=lambda p: _by_number(p.relative_to(folder).as_posix()))]
     return [find_run(path)]
 
 

@@ -104,6 +104,12 @@ def open_run(
     return folder, manifest
 
 
+def marker_version(manifest: dict[str, Any]) -> int:
+    """The version of the marker that a run's marks are by."""
+    marked = manifest.get("marked")
+    return marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
+
+
 @contextmanager
 def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
     """Write into the manifest how what is done inside ends: finished, failed (also where examples did, manifest["failed"])

@@ -72,7 +72,7 @@ def drop_untraced(run: Path) -> None:
 
 def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
-    text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
+    text = as_lines(samples)
     try:
         with (run / SAMPLES).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
@@ -84,8 +84,11 @@ def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
 
 def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     """Write all samples anew, in one move."""
-    text = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
-    write_whole(run / SAMPLES, text)
+    write_whole(run / SAMPLES, as_lines(samples))
+
+
+def as_lines(samples: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
 
 
 def write_failures(run: Path, failures: dict[str, str]) -> None:
