@@ -351,13 +351,16 @@ def unknown_key(key: str, more: Sequence[str] = ()) -> str:
     keys = list(dict.fromkeys([*known_keys(), *more]))
     parent, _, last = key.rpartition(".")
     siblings = {name: k for k in keys for at, _, name in [k.rpartition(".")] if at == parent}
-    near = closest(last, list(siblings), 0.5 if parent else 0.6)
-    elsewhere = [k for k in keys if k.rpartition(".")[2].lower() == last.lower()]  # a right name in the wrong place
+    others = [name for name in siblings if name != last]  # it may be a setting of another kind
+    near = closest(last, others, 0.5 if parent else 0.6)
+    elsewhere = [
+        k for k in keys if k.rpartition(".")[2].lower() == last.lower() and k != key
+    ]  # a right name in the wrong place
     elsewhere.sort(key=lambda k: not k.startswith("runtime."))
     whole = None if siblings else closest(key, keys)
     found = siblings[near] if near else elsewhere[0] if elsewhere else whole
     hint = f"; did you mean {found}?" if found else ""
-    allowed = f" Settings there: {', '.join(siblings)}." if siblings and not hint else ""
+    allowed = f" Settings there: {', '.join(others)}." if siblings and not hint else ""
     return f"{key} is not a setting here{hint or '.'}{allowed}"
 
 

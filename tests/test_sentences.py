@@ -60,6 +60,7 @@ def test_settings_of_one_place_are_listed_once() -> None:
         ("sampler.TEMPERATURE", "; did you mean sampler.temperature?"),
         ("sampler.lambda", ". Settings there: name, "),
         ("benchmark.n", ". Settings there: "),
+        ("benchmark.memory_mb", ". Settings there: "),  # of a benchmark of another kind
     ],
 )
 def test_a_hint_is_of_the_same_place_or_the_same_name(key: str, hint: str) -> None:
