@@ -126,3 +126,25 @@ def test_a_link_in_place_of_new_files_is_left_alone(run: Path, tmp_path: Path) -
     (run / ".new").symlink_to(theirs)
     find_run(str(run))
     assert (theirs / "samples.jsonl").exists()
+
+
+def test_the_first_answer_may_be_one_that_cannot_be_marked(rws, tmp_path: Path) -> None:
+    """With one example in a batch, too, the others are decoded, and a resume ends the run."""
+    real, calls = Arithmetic.mark, []
+
+    def mark(self: Arithmetic, example: Any, answer: str) -> Any:
+        calls.append(example.id)
+        if len(calls) == 1:
+            raise TypeError("expected a number")
+        return real(self, example, answer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Arithmetic, "mark", mark)
+        assert rws("run", *TINY, "runtime.batch_size=1").exit_code == 1
+    run = next(tmp_path.glob("outputs/arithmetic/*/v001"))
+    (failure,) = [json.loads(line) for line in (run / "failures.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert failure["id"] == calls[0]
+    assert "TypeError: expected a number" in failure["error"]
+    assert len((run / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert rws("run", "--resume", str(run)).exit_code == 0
+    assert len(state(run)[0]) == 3
