@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from rws_cli.answering import rows_at_once
+from rws_cli.benchmarks import load_benchmark
 from rws_cli.config import classifiers
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
+from rws_cli.models import check_model
 from rws_cli.models.base import pick_device, pick_dtype
-from rws_cli.models.checkpoint import locate, stored_weights
+from rws_cli.models.checkpoint import locate, reason, stored_weights
 from rws_cli.models.sharded import rank_count
+from rws_cli.rewards.classifier import check_classifier
 from rws_cli.runs.manifest import versions
 from rws_cli.schema import Checkpoint, Config
 from rws_cli.task import prepare
@@ -21,6 +28,10 @@ from rws_cli.workers.ranks import each
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes a weight, where quantized."""
 GIB = 1 << 30
+
+
+HUB_SECONDS = 3.0
+"""How long the hub may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,10 @@ def examine(config: Config) -> list[Finding]:
     if not torch.cuda.is_available():
         findings.append(Finding("GPU", "none that torch finds; decoding runs on the CPU"))
     findings.append(Finding("CPU", f"{os.cpu_count()} cores, {free_memory('cpu') / GIB:.1f} GiB of memory free"))
-    findings += [disk("output", Path(config.output)), disk("hub cache", hub_cache()), hub_token()]
-    return [*findings, *needs(config)]
+    online = hub_answers()
+    findings += [disk("output", Path(config.output)), disk("hub cache", hub_cache()), hub(online)]
+    with nullcontext() if online else offline():
+        return [*findings, *needs(config, online)]
 
 
 def free_memory(device: str) -> int:
@@ -74,59 +87,111 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE)
 
 
-def hub_token() -> Finding:
-    """Whether there is a token; never which."""
+def hub_answers() -> bool:
+    """Whether the hub can be reached, asked once; in a thread, for looking up a name heeds no time-out."""
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+
+    answers: list[bool] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever is wrong with a network, a proxy or a certificate
+            get_session().head(ENDPOINT, timeout=HUB_SECONDS)
+            answers.append(True)
+
+    if not HF_HUB_OFFLINE:
+        asking = Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(HUB_SECONDS)
+    return bool(answers)
+
+
+def hub(online: bool) -> Finding:
+    """Whether the hub can be reached and whether there is a token for it; never which."""
     from huggingface_hub import get_token
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    offline = ", and HF_HUB_OFFLINE is set: nothing is downloaded" if HF_HUB_OFFLINE else ""
-    return Finding("hub token", ("there is one" if get_token() else "none, which public models do without") + offline)
+    reached = "answers" if online else "turned off by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else "does not answer"
+    token = "there is a token" if get_token() else "no token, which public models do without"
+    return Finding("hub", f"{reached}; {token}")
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let the libraries of Hugging Face look into their caches alone, where each file would wait for the network."""
+    import datasets
+    from huggingface_hub import constants
+
+    modules: tuple[Any, ...] = (constants, datasets.config)
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(setattr, module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
+            module.HF_HUB_OFFLINE = True
+        yield
 
 
 def checkpoints(config: Config) -> dict[str, Checkpoint]:
     return {"model": config.model, **classifiers(config.reward)}
 
 
-def needs(config: Config) -> list[Finding]:
-    """What the model and the rewards need on their devices, and whether it is free. Ranks have a part of the model and
-    all of the rewards each."""
+@contextmanager
+def line(findings: list[Finding], name: str) -> Iterator[list[str]]:
+    """Add a line of that name: what the block finds, which is well, or what it raises, which is not."""
+    found: list[str] = []
     try:
-        shared = config.runtime.backend == "tensor_parallel"
-        ranks = each(config, rank_count(config.runtime)) if shared else [config]
-    except UsageError as error:
-        return [Finding("runtime", str(error), False)]
+        yield found
+        findings.append(Finding(name, "; ".join(found), True))
+    except (UsageError, RunError) as error:
+        findings.append(Finding(name, str(error), False))
+    except Exception as error:  # rather a line than a traceback: the other lines are wanted all the more
+        findings.append(Finding(name, f"{type(error).__name__}: {reason(error)}", False))
+
+
+def needs(config: Config, online: bool = False) -> list[Finding]:
+    """Whether the model, the rewards and the benchmark can be loaded, what they need on their devices, and whether that
+    is free. Ranks have a part of the model and all of the rewards each. online: what is not here can be downloaded."""
     findings: list[Finding] = []
     together: dict[str, float] = {}
+    shared, ranks = config.runtime.backend == "tensor_parallel", [config]
+    if shared:
+        with line(findings, "runtime") as found:
+            ranks = each(config, rank_count(config.runtime))
+            found.append(f"{len(ranks)} ranks")
     for at, node in checkpoints(config).items():
-        try:
+        with line(findings, f"{at}={node.name}") as found:
             devices = [pick_device(checkpoints(one)[at].device, f"{at}.device") for one in ranks]
-            weights = stored_weights(locate(node.path, f"{at}.path"), node.revision)
-        except UsageError as error:
-            findings.append(Finding(f"{at}={node.name}", str(error), False))
-            continue
-        if weights is None:
-            findings.append(Finding(f"{at}={node.name}", f"{node.path} is not on this machine and would be downloaded"))
-            continue
-        count, stored = weights
-        dtype = pick_dtype(node.dtype, devices[0])
-        width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
-        part = count * width / (len(ranks) if at == "model" else 1)
-        places = ", ".join(dict.fromkeys(map(str, devices)))
-        each_rank = f" for each of {len(ranks)} ranks" if shared else ""
-        findings.append(Finding(f"{at}={node.name}", f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}"))
-        for device in map(str, devices):
-            together[device] = together.get(device, 0.0) + part
-    try:
+            weights = stored_weights(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
+            if weights is None and not online:
+                raise UsageError(
+                    f"{node.path} is not on this machine, and the hub cannot be reached: download it first, or give a folder."
+                )
+            if at == "model":
+                check_model(config.model)
+            else:
+                check_classifier(classifiers(config.reward)[at], at)
+            if weights is None:
+                found.append(f"{node.path} is not on this machine and would be downloaded")
+                continue
+            count, stored = weights
+            dtype = pick_dtype(node.dtype, devices[0])
+            width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
+            part = count * width / (len(ranks) if at == "model" else 1)
+            places = ", ".join(dict.fromkeys(map(str, devices)))
+            each_rank = f" for each of {len(ranks)} ranks" if shared else ""
+            found.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
+            for device in map(str, devices):
+                together[device] = together.get(device, 0.0) + part
+    with line(findings, f"benchmark={config.benchmark.name}") as found:
+        found.append(f"{len(load_benchmark(config.benchmark).examples()):,} examples")
+    if not all(finding.well for finding in findings):
+        return findings
+    with line(findings, "a step") as found:
         task = prepare(config)
-    except UsageError as error:
-        return [*findings, Finding("benchmark", str(error), False)]
-    rows = rows_at_once(config, task)
-    logits = 4.0 * rows * config.sampler.gen_length * task.prepared.vocabulary
-    for place in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
-        together[place] = together.get(place, 0.0) + 2 * logits
-    findings.append(
-        Finding("a step", f"{rows} rows, {2 * logits / GIB:.2f} GiB of logits and a copy at most, halved if need be")
-    )
+        rows = rows_at_once(config, task)
+        logits = 4.0 * rows * config.sampler.gen_length * task.prepared.vocabulary
+        found.append(f"{rows} rows, {2 * logits / GIB:.2f} GiB of logits and a copy at most, halved if need be")
+        for place in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
+            together[place] = together.get(place, 0.0) + 2 * logits
     for place, bytes_ in together.items():
         free = free_memory(place)
         fits = (

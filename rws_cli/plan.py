@@ -9,7 +9,7 @@ from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
 from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
-from rws_cli.task import prepare
+from rws_cli.task import check_loadable, prepare
 
 
 def plan(config: Config) -> dict[str, int | float | str | None]:
@@ -19,6 +19,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     Raises UsageError as a run would.
     """
     task = prepare(config)
+    check_loadable(config)
     warning = doubtful_references(task.benchmark)
     sampler = config.sampler
     reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
@@ -32,7 +33,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     tokens = passes * sum(
         len(prompt) + (task.turn[i] + 1) * sampler.gen_length + shadows for i, prompt in task.prompts.items()
     )
-    found = stored_weights(task.prepared.path, config.model.revision)
+    found = stored_weights(task.prepared.path, config.model.revision, "model.path")
     weights = found[0] if found else None
     guidance: Any = sampler.guidance
     calls = sampler.blocks * (reviews - 1) * getattr(sampler.review, "window", 0)

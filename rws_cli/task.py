@@ -21,14 +21,14 @@ from rws_cli.decoding.orders import PC
 from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
-from rws_cli.models import Denoiser, Prepared, load_model, prepare_model
+from rws_cli.models import Denoiser, Prepared, check_model, load_model, prepare_model
 from rws_cli.models.base import pick_device
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
-from rws_cli.rewards.classifier import Classifier
+from rws_cli.rewards.classifier import Classifier, check_classifier
 from rws_cli.rewards.gradient import token_map
 from rws_cli.runs.folder import find_run, read_json
 from rws_cli.runs.records import read_trace
@@ -93,15 +93,23 @@ def prepare(config: Config) -> Task:
         asked[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(said) - 1 for i, said in asked.items()}
     native = prepared.arguments.get("config")
-    limit = getattr(native, "max_position_embeddings", None)
+    limit = getattr(native, "max_position_embeddings", None) or 0
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
-    if limit and len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length > limit:
+    if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
         answers = f" for each of {turn[longest] + 1} answers" if turn[longest] else ""
         raise UsageError(
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
         )
     return Task(prepared, benchmark, examples, prompts, turn)
+
+
+def check_loadable(config: Config) -> None:
+    """What `prepare` leaves to loading, found without reading a weight: whether the weights of model and rewards fit their
+    classes, and whether rewards have a tokenizer and a chat template. Raises UsageError if not."""
+    check_model(config.model)
+    for at, node in classifiers(config.reward).items():
+        check_classifier(node, at)
 
 
 def load(config: Config, task: Task, ranks: int = 1) -> Parts:

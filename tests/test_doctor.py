@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from rws_cli.models.checkpoint import stored_weights
 
 def test_what_models_need_is_read_off_their_files(rws, small: list[str], llada_folder: Path, tmp_path: Path) -> None:
     weights = sum(w.numel() for w in llada_weights(llada_config()).values())
-    assert stored_weights(str(llada_folder), None)[0] == weights  # type: ignore[index]
+    assert stored_weights(str(llada_folder), None, "model.path")[0] == weights  # type: ignore[index]
     findings = {finding.name: finding for finding in doctor.examine(compose(*small))}
     assert f"{weights:,} weights" in findings["model=small"].found
     assert "on cpu" in findings["model=small"].found
@@ -73,7 +74,9 @@ def test_ranks_need_a_part_of_the_model_each(small: list[str], monkeypatch: pyte
 def test_what_is_not_here_is_said(rws) -> None:
     result = rws("doctor", "model=llada", "reward=none", "sampler=confidence")
     assert result.exit_code == 1
-    assert "is not on this machine and would be downloaded" in " ".join(result.output.split())
+    said = [line for line in result.output.splitlines() if line.startswith(("✓", "✗", "–"))]
+    assert [line for line in said if line.startswith("✗")] == [line for line in said if "model=llada" in line]
+    assert "is not on this machine, and the hub cannot be reached" in " ".join(result.output.split())
     assert rws("doctor", "model.path=/nowhere").exit_code == 1
     assert rws("doctor", "model=lada").exit_code == 2
 
@@ -85,3 +88,55 @@ def test_quantization_halves_and_quarters(small: list[str]) -> None:
     count = int(gib().split()[0].replace(",", ""))
     for bits, width in (("8bit", 1), ("4bit", 0.5)):
         assert f"{count * width / doctor.GIB:.2f} GiB" in gib(f"model.quantization={bits}")
+
+
+class Hub:
+    """A hub that takes its time to answer, or does not."""
+
+    def __init__(self, seconds: float, error: Exception | None = None) -> None:
+        self.seconds, self.error, self.asked = seconds, error, 0
+
+    def head(self, address: str, timeout: float) -> None:
+        self.asked += 1
+        time.sleep(self.seconds)
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("hub", "answers"),
+    [(Hub(0), True), (Hub(0, OSError("no route")), False), (Hub(2), False)],
+    ids=["up", "down", "slow"],
+)
+def test_the_hub_is_asked_once_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, small: list[str], hub: Hub, answers: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: hub)
+    monkeypatch.setattr(doctor, "HUB_SECONDS", 0.1)
+    monkeypatch.setattr(doctor, "needs", lambda config, online: [doctor.Finding("online", str(online))])
+    findings = {finding.name: finding.found for finding in doctor.examine(compose(*small))}
+    assert findings["online"] == str(answers)
+    assert findings["hub"].startswith("answers" if answers else "does not answer")
+    assert hub.asked == 1
+
+
+def test_nothing_is_asked_of_a_hub_that_does_not_answer() -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    with doctor.offline():
+        assert constants.HF_HUB_OFFLINE
+        assert datasets.config.HF_HUB_OFFLINE
+    assert before == constants.HF_HUB_OFFLINE
+
+
+def test_a_failure_of_any_kind_is_a_line(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(doctor, "load_benchmark", broken)
+    findings = {finding.name: finding for finding in doctor.needs(compose(*small))}
+    assert findings["model=small"].well
+    assert findings["benchmark=sudoku"] == doctor.Finding("benchmark=sudoku", "ZeroDivisionError: by zero", False)

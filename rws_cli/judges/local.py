@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rws_cli.errors import RunError
 from rws_cli.judges.base import Contest, Verdict, prefer, render
+from rws_cli.models import chat
 from rws_cli.models.causal import Causal
 
 
@@ -41,5 +42,5 @@ class LocalJudge:
         if not tokenizer.chat_template:
             return tokenizer(asked + "\nBetter answer:").input_ids
         message = [{"role": "user", "content": asked}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        text = chat.render(tokenizer, message, "judge", failure=RunError, add_generation_prompt=True)
         return tokenizer(text, add_special_tokens=False).input_ids

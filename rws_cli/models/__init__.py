@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rws_cli.models.base import Denoiser, Family, Prepared, load, prepare
+from rws_cli.models.base import Denoiser, Family, Prepared, check_loads, load, prepare
 from rws_cli.parts import says
 from rws_cli.schema import Model
 
@@ -20,6 +20,12 @@ def family_of(kind: str) -> Family:
 def prepare_model(settings: Model) -> Prepared:
     """All of a checkpoint but its weights. Raises UsageError if it is missing or not what it should be."""
     return prepare(settings, family_of(settings.kind))
+
+
+def check_model(settings: Model) -> None:
+    """Raises UsageError for a checkpoint that cannot be loaded, without reading its weights."""
+    prepared = prepare_model(settings)
+    check_loads(prepared.model_class, prepared.path, settings, "model", **prepared.arguments)
 
 
 def load_model(settings: Model, prepared: Prepared | None = None, ranks: int = 1) -> Denoiser:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +14,18 @@ from torch import Tensor
 
 from rws_cli.benchmarks.base import messages
 from rws_cli.errors import UsageError, out_of_memory
-from rws_cli.models.checkpoint import locate, read_config
+from rws_cli.models.chat import render, try_out
+from rws_cli.models.checkpoint import (
+    loading_failure,
+    locate,
+    native_config,
+    read_config,
+    reason,
+    stored_shapes,
+    weight_files,
+)
 from rws_cli.models.sharded import split_among
-from rws_cli.schema import ClassifierReward, Model
+from rws_cli.schema import Checkpoint, Model
 
 Forward = Callable[..., Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where
@@ -27,7 +38,8 @@ class Family:
     """What sets a family apart.
 
     tokenizer: its tokenizer class. weights: its model class and the arguments of from_pretrained, from config.json and
-    the path to name in errors. forward: its forward pass. shift: 1 where logits for position i are read at i − 1.
+    the path to name in errors; without a `config` among them it is as transformers reads config.json. forward: its
+    forward pass. shift: 1 where logits for position i are read at i − 1.
     """
 
     tokenizer: Callable[[], Any]
@@ -38,7 +50,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All of a checkpoint but its weights. eos_ids: tokens that end an answer, the one that pads it first."""
+    """All of a checkpoint but its weights. arguments: of from_pretrained, the configuration that transformers knows among
+    them. eos_ids: tokens that end an answer, the one that pads it first."""
 
     path: str
     model_class: Any
@@ -52,7 +65,7 @@ class Prepared:
     @property
     def vocabulary(self) -> int:
         """V, the number of tokens that the model has logits for."""
-        return getattr(self.arguments.get("config"), "vocab_size", None) or len(self.tokenizer)
+        return self.arguments["config"].get_text_config().vocab_size
 
     def encode(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
         """Token ids of a user's turn and those before it, as far as the place where the answer starts.
@@ -62,7 +75,7 @@ class Prepared:
         spoken = messages(prompt, history)
         if not self.chat_template:
             return self.tokenizer("\n\n".join(message["content"] for message in spoken)).input_ids
-        text = self.tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
+        text = render(self.tokenizer, spoken, "model", add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
@@ -130,9 +143,24 @@ def prepare(settings: Model, family: Family) -> Prepared:
     pick_device(settings.device, "model.device")
     path = locate(settings.path, "model.path")
     config = read_config(path, settings.revision, "model.path")
-    model_class, arguments = family.weights(config, settings.path)
-    tokenizer = load_tokenizer(family.tokenizer(), path, settings, "model")
-    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer)
+    at = f"model.path={settings.path}"
+    with quiet():
+        try:
+            model_class, arguments = family.weights(config, settings.path)
+        except UsageError:
+            raise
+        except KeyError as error:
+            raise UsageError(f"{at} has a config.json without {error.args[0]}.") from error
+        except Exception as error:
+            raise UsageError(f"{at} has a config.json that describes no model: {reason(error)}") from error
+        if "config" not in arguments:
+            trusted = settings.trust_remote_code
+            arguments["config"] = native_config(path, settings.revision, "model.path", trusted)
+        tokenizer = load_tokenizer(family.tokenizer(), path, settings, "model")
+    vocabulary = check_vocabulary(arguments["config"], tokenizer, at)
+    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer, vocabulary)
+    if settings.chat_template:
+        try_out(tokenizer, "model")
     return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, settings.chat_template)
 
 
@@ -147,8 +175,9 @@ def load(settings: Model, family: Family, prepared: Prepared, ranks: int = 1) ->
     except RuntimeError as error:
         if settings.quantization == "none" or out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"model.quantization={settings.quantization} does not run on {device}: {reason}") from error
+        raise UsageError(
+            f"model.quantization={settings.quantization} does not run on {device}: {reason(error)}"
+        ) from error
     return denoiser
 
 
@@ -172,7 +201,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
 
 
 def load_weights(
-    auto_class: Any, path: str, settings: Model | ClassifierReward, key: str, **arguments: Any
+    auto_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any
 ) -> tuple[Any, torch.device]:
     """from_pretrained with this project's rules: safetensors only, every weight found, none left over.
 
@@ -183,43 +212,105 @@ def load_weights(
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     device = pick_device(settings.device, f"{key}.device")
+    weight_files(path, settings.revision, f"{key}.path", download=True)
     if settings.device_map is not None:
         arguments["device_map"] = settings.device_map
-    if settings.trust_remote_code:
-        arguments["trust_remote_code"] = True
     if settings.quantization != "none":
         arguments["quantization_config"] = quantization(settings.quantization, key)
         arguments.setdefault("device_map", {"": device})  # it places what it quantizes itself
-    try:
+    with quiet(), failures_named(settings, key):
         model, report = auto_class.from_pretrained(
             path,
             revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
             dtype=pick_dtype(settings.dtype, device),
             attn_implementation=settings.attention,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report
             **arguments,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {reason[:300]}") from error
-    except Exception as error:  # safetensors raises its own type, which is no subclass of the above
-        if type(error).__module__.split(".")[0] != "safetensors" and "Safetensor" not in type(error).__name__:
-            raise
-        raise UsageError(
-            f"{key}.path={settings.path} cannot be loaded: {error} (a corrupt or partial file?)"
-        ) from error
-    for words in ("missing", "unexpected", "mismatched"):
-        if names := sorted(map(str, report.get(f"{words}_keys") or [])):
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UsageError(
-                f"{key}.path={settings.path} does not fit {type(model).__name__}: "
-                f"{words} weights {', '.join(names[:3])}{more}."
-            )
+    check_report(report, type(model).__name__, f"{key}.path={settings.path}")
     model.eval().requires_grad_(False)
     if "device_map" not in arguments:
         model.to(device)
     return model, next(model.parameters()).device
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that transformers logs of what is then said in one sentence."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
+def failures_named(settings: Checkpoint, key: str) -> Iterator[None]:
+    """Turn whatever transformers raises while it loads a checkpoint into a UsageError that names the key and the path."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        of_safetensors = type(error).__module__.split(".")[0] == "safetensors" or "Safetensor" in type(error).__name__
+        hint = " (a corrupt or partial file?)" if of_safetensors else ""
+        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {loading_failure(error, key)}{hint}") from error
+
+
+def check_report(report: dict[str, Any], model: str, at: str) -> None:
+    """Raises UsageError if weights are missing, left over, or of another shape than the model's."""
+    mismatched = []
+    for name, stored, wanted in report.get("mismatched_keys") or []:
+        if wanted[0] == 1 and stored[1:] == wanted[1:]:  # the head of a reward, the one weight with a row a label
+            raise UsageError(f"{at} has {stored[0]} labels; a reward has one.")
+        mismatched.append(f"{name} ({list(stored)} in the file, {list(wanted)} by config.json)")
+    found = {word: report.get(f"{word}_keys") or [] for word in ("missing", "unexpected")} | {"mismatched": mismatched}
+    for word, names in found.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UsageError(f"{at} does not fit {model}: {word} weights {', '.join(sorted(names)[:3])}{more}.")
+
+
+def check_loads(model_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any) -> None:
+    """Hold the headers of a checkpoint's weights against its class and config.json, without reading or making a weight.
+
+    Raises UsageError as load_weights would. What a checkpoint's own Python makes is not looked at, nor are the shapes of
+    weights that are stored quantized.
+    """
+    if settings.trust_remote_code:
+        return
+    from transformers.utils import logging
+
+    files = weight_files(path, settings.revision, f"{key}.path")
+    stored = stored_shapes(files) if files else {}
+    config, attention = arguments["config"], settings.attention
+    logging.disable_progress_bar()
+    with quiet(), failures_named(settings, key):
+        if hasattr(model_class, "from_config"):  # one of the Auto classes
+            with torch.device("meta"):
+                native = model_class.from_config(
+                    copy.deepcopy(config), trust_remote_code=False, attn_implementation=attention
+                )
+            model_class = type(native)
+        if getattr(config, "quantization_config", None) is not None:
+            return
+        _, report = model_class.from_pretrained(
+            None,
+            state_dict={name: torch.empty(shape, device="meta") for name, shape in stored.items()},
+            device_map="meta",
+            attn_implementation=attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+        )
+    if stored:
+        check_report(report, model_class.__name__, f"{key}.path={settings.path}")
 
 
 def quantization(bits: str, key: str) -> Any:
@@ -237,44 +328,77 @@ def quantization(bits: str, key: str) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def load_tokenizer(auto_class: Any, path: str, settings: Model | ClassifierReward, key: str) -> Any:
+def load_tokenizer(auto_class: Any, path: str, settings: Checkpoint, key: str) -> Any:
     try:
-        remote = {"trust_remote_code": True} if settings.trust_remote_code else {}
-        return auto_class.from_pretrained(path, revision=settings.revision, **remote)
+        return auto_class.from_pretrained(
+            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{key}.path={settings.path} has no tokenizer that can be loaded: {reason[:300]}") from error
+        raise UsageError(
+            f"{key}.path={settings.path} has no tokenizer that can be loaded: {loading_failure(error, key)}"
+        ) from error
 
 
-def find_tokens(settings: Model, config: dict[str, Any], tokenizer: Any) -> tuple[int, tuple[int, ...], int]:
+def check_vocabulary(config: Any, tokenizer: Any, at: str) -> int:
+    """The number of tokens that the model knows. Raises UsageError if the tokenizer has ids beyond them."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if type(size) is not int or size < 1:
+        raise UsageError(f"{at} has a config.json whose vocabulary has {size} tokens.")
+    known = tokenizer.get_vocab()
+    if beyond := [token for token, number in known.items() if number >= size]:
+        raise UsageError(
+            f"{at} has a tokenizer with {len(known)} tokens, {len(beyond)} of them beyond the model's vocabulary of {size}, "
+            f"such as {beyond[0]!r} ({known[beyond[0]]}): they do not belong together."
+        )
+    return size
+
+
+def find_tokens(
+    settings: Model, config: dict[str, Any], tokenizer: Any, vocabulary: int
+) -> tuple[int, tuple[int, ...], int]:
     """Mask, end and padding ids: the settings' word first, then the checkpoint's, then the tokenizer's.
 
-    End tokens are the end of text and, where the tokenizer has one, the end of turn that chat templates write.
+    End tokens are the end of text and, where the tokenizer has one, the end of turn that chat templates write. Raises
+    UsageError if one is missing, is no token of the model, or if the mask is an end token.
     """
-    mask = settings.mask_token_id
-    for candidate in (config.get("mask_token_id"), getattr(tokenizer, "mask_token_id", None)):
-        mask = candidate if mask is None else mask
+    at, known = f"model.path={settings.path}", tokenizer.get_vocab()
+
+    def checked(token: Any, source: str) -> int:
+        if type(token) is not int or not 0 <= token < vocabulary:
+            raise UsageError(
+                f"{source} is {token!r}, but token ids of this model are the whole numbers to {vocabulary - 1}."
+            )
+        return token
+
+    masks = [
+        (settings.mask_token_id, "model.mask_token_id"),
+        (config.get("mask_token_id"), f"{at}: mask_token_id in config.json"),
+        (getattr(tokenizer, "mask_token_id", None), f"{at}: the tokenizer's mask token"),
+    ]
+    mask = next((checked(*candidate) for candidate in masks if candidate[0] is not None), None)
     if mask is None:
         raise UsageError(
-            f"model.path={settings.path} names no mask token, neither in config.json nor in its tokenizer: "
-            "set model.mask_token_id."
+            f"{at} names no mask token, neither in config.json nor in its tokenizer: set model.mask_token_id."
         )
-    known = tokenizer.get_vocab()
-    ends = [config.get("eos_token_id"), tokenizer.eos_token_id]
-    ends += [known[name] for name in ("<|eot_id|>", "<|im_end|>") if name in known]
-    flat = [token for end in ends for token in (end if isinstance(end, list) else [end]) if token is not None]
-    if not flat:
-        flat = [token for token in (tokenizer.sep_token_id,) if token is not None]
-    if not flat:
+    stated = config.get("eos_token_id")
+    ends = [
+        (token, f"{at}: eos_token_id in config.json") for token in (stated if isinstance(stated, list) else [stated])
+    ]
+    ends.append((tokenizer.eos_token_id, f"{at}: the tokenizer's end token"))
+    ends += [(known[name], f"{at}: {name}") for name in ("<|eot_id|>", "<|im_end|>") if name in known]
+    eos_ids = [checked(*end) for end in ends if end[0] is not None]
+    if not eos_ids and tokenizer.sep_token_id is not None:
+        eos_ids = [checked(tokenizer.sep_token_id, f"{at}: the tokenizer's separator")]
+    if not eos_ids:
+        raise UsageError(f"{at} names no end-of-text token, neither in config.json nor in its tokenizer.")
+    if mask in eos_ids:
         raise UsageError(
-            f"model.path={settings.path} names no end-of-text token, neither in config.json nor in its tokenizer."
+            f"{at}: token {mask} is the mask and also ends an answer: set model.mask_token_id to the mask's own id."
         )
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else flat[0]
+    pad = eos_ids[0] if tokenizer.pad_token_id is None else checked(tokenizer.pad_token_id, f"{at}: the padding token")
     if settings.chat_template and not tokenizer.chat_template:
-        raise UsageError(
-            f"model.path={settings.path} has no chat template: set model.chat_template=false to give prompts as they are."
-        )
-    return mask, tuple(dict.fromkeys(flat)), pad
+        raise UsageError(f"{at} has no chat template: set model.chat_template=false to give prompts as they are.")
+    return mask, tuple(dict.fromkeys(eos_ids)), pad
 
 
 def position_ids(attention_BL: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError
-from rws_cli.models.base import pick_device, pick_dtype
-from rws_cli.models.checkpoint import locate
+from rws_cli.models.base import check_report, pick_device, pick_dtype, quiet
+from rws_cli.models.chat import try_out
+from rws_cli.models.checkpoint import loading_failure, locate, native_config, weight_files
 
 PACKAGE = "package:"
 
@@ -64,17 +65,27 @@ def load_causal(
     place = pick_device(device, f"{at}.device")
     folder = find(at, path, file)
     source: dict[str, Any] = {"gguf_file": file} if file else {}
-    kind = pick_dtype(dtype, place)
+    named = {"revision": revision, "trust_remote_code": False}
+    options: dict[str, Any] = {**source, **named, "dtype": pick_dtype(dtype, place)}
+    if not file:
+        options["config"] = native_config(folder, revision, f"{at}.path")
+        options["config"]._attn_implementation = None  # it could name a kernel to fetch from the hub
+        weight_files(folder, revision, f"{at}.path", download=True)
+        options |= {"use_safetensors": True, "ignore_mismatched_sizes": True}
     logging.disable_progress_bar()
-    weights = source or {"use_safetensors": True}
     try:
         # Reading a GGUF file draws a progress bar that no setting turns off.
-        with redirect_stderr(io.StringIO()) if file else nullcontext():
-            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, **source)
-            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=kind, **weights)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{at}.path={path} cannot be loaded as a causal language model: {reason[:300]}") from error
+        with quiet(), redirect_stderr(io.StringIO()) if file else nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **source, **named)
+            model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except Exception as error:
+        raise UsageError(
+            f"{at}.path={path} cannot be loaded as a causal language model: {loading_failure(error, at)}"
+        ) from error
+    if not file:
+        check_report(report, type(model).__name__, f"{at}.path={path}")
+    if tokenizer.chat_template:
+        try_out(tokenizer, at)
     model.eval().requires_grad_(False).to(place)
     return Causal(model, tokenizer, place)
 

@@ -6,11 +6,14 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from rws_cli.config import ASSETS, BUNDLED
 from rws_cli.errors import UsageError, nearest
+
+CONFIG = "config.json"
 
 PIECES, PIECE = 64, 1 << 18
 """How many pieces of a large file are hashed, and their bytes."""
@@ -23,8 +26,8 @@ def locate(path: str, key: str) -> str:
     """
     if path.startswith(BUNDLED):
         folder = ASSETS / path.removeprefix(BUNDLED)
-        if not (folder / "config.json").is_file():
-            names = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
+        if not (folder / CONFIG).is_file():
+            names = sorted(p.parent.name for p in ASSETS.glob(f"*/{CONFIG}"))
             raise UsageError(
                 f"{key}={path} is not bundled: choose from {', '.join(BUNDLED + n for n in names)}"
                 f"{nearest(folder.name, names) or '.'}"
@@ -32,8 +35,12 @@ def locate(path: str, key: str) -> str:
         return str(folder)
     folder = Path(path).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise UsageError(f"{key}={path} is not a checkpoint: the folder has no config.json.")
+        if (folder / "adapter_config.json").exists():
+            raise UsageError(
+                f"{key}={path} holds a PEFT adapter: merge it into its base model (merge_and_unload) first."
+            )
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise UsageError(f"{key}={path} does not exist: give a checkpoint's folder, or a hub name like owner/model.")
@@ -43,22 +50,88 @@ def locate(path: str, key: str) -> str:
 def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
     """config.json of a folder or hub name, fetched into the local cache if needed.
 
-    Raises UsageError if it cannot be had.
+    Raises UsageError if it cannot be had, or is not a JSON object.
     """
+    file = Path(path) / CONFIG if os.path.isdir(path) else _fetched(path, revision, key)
+    at = f"{key}={path} has a config.json that"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{at} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{at} is not JSON in UTF-8: {error}.") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{at} is not a JSON object, with fields between {{ and }}.")
+    return config
+
+
+def _fetched(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub.utils import logging
     from transformers.utils import cached_file
 
     logging.set_verbosity_error()  # one sentence of ours says what a dozen retries would
     try:
-        found = cached_file(path, "config.json", revision=revision)
-        assert found is not None
-        return json.loads(Path(found).read_text(encoding="utf-8"))
+        return Path(str(cached_file(path, CONFIG, revision=revision)))
     except (OSError, ValueError) as error:
         at = f" at revision {revision}" if revision else ""
         raise UsageError(
             f"{key}={path}{at} cannot be had: it is no folder here, not in the Hugging Face cache, and the hub did not "
             "give it (no network, no such name, or no access). Download it first, or give a folder."
         ) from error
+
+
+def native_config(path: str, revision: str | None, key: str, trust_remote_code: bool = False, **more: Any) -> Any:
+    """config.json as transformers' AutoConfig reads it; more: what it is to have in place of what it says.
+
+    Raises UsageError as read_config does, where transformers cannot read it, and where it needs the checkpoint's own
+    Python without leave. transformers asks on the terminal, whatever it was given, before it runs the Python of a part
+    of a model, so a part that names some is refused.
+    """
+    from transformers import AutoConfig
+
+    config = read_config(path, revision, key)
+    at = f"{key}={path}"
+    if not trust_remote_code and _part_names_code(config):
+        raise UsageError(
+            f"{at} has a config.json with an auto_map for a part of the model: rws does not run its Python."
+        )
+    if config.get("transformers_weights") is not None:
+        raise UsageError(
+            f"{at} has a config.json that names its weights (transformers_weights), which rws does not follow."
+        )
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **more)
+    except Exception as error:
+        raise UsageError(f"{at} cannot be loaded: {loading_failure(error, key)}") from error
+
+
+def _part_names_code(config: dict[str, Any]) -> bool:
+    waiting = list(config.values())
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "auto_map" in node:
+                return True
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    return False
+
+
+def loading_failure(error: Exception, key: str) -> str:
+    """Why transformers could not load something, as the end of a sentence."""
+    if "trust_remote_code" in str(error):
+        at = key.removesuffix(".path")
+        return (
+            f"it needs the Python that comes with it, which runs only with {at}.trust_remote_code=true and "
+            f"{at}.revision=<the full 40-digit commit hash that you trust>."
+        )
+    return reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """A library's message in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
@@ -69,10 +142,10 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
     if os.path.isdir(path):
         folder, commit = Path(path), None
     else:
-        found = Path(str(cached_file(path, "config.json", revision=revision)))
+        found = Path(str(cached_file(path, CONFIG, revision=revision)))
         folder, commit = found.parent, found.parent.name
     files = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
         with file.open("rb") as stream:
             head = hashlib.sha256(stream.read(1 << 20)).hexdigest()
         files[file.name] = {"bytes": file.stat().st_size, "sha256_first_mib": head}
@@ -103,21 +176,64 @@ def content(path: str, revision: str | None) -> str:
     return digest.hexdigest()[:12]
 
 
-def stored_weights(path: str, revision: str | None) -> tuple[int, int] | None:
-    """The number of weights and their bytes, read off the safetensors headers; None if the files are not here yet."""
-    from safetensors import safe_open
-    from transformers.utils import cached_file
+def weight_files(path: str, revision: str | None, key: str, download: bool = False) -> list[Path] | None:
+    """The safetensors files that a checkpoint's weights are read from; None if they are not on this machine yet.
 
-    folder = Path(path) if os.path.isdir(path) else None
-    if folder is None:
+    download: get the index of those that a hub name has. Raises UsageError where it names anything else: a pickled file,
+    or one outside the folder.
+    """
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+    def cached(name: str, download: bool) -> Path | None:
         try:
-            folder = Path(str(cached_file(path, "config.json", revision=revision, local_files_only=True))).parent
+            return Path(str(cached_file(path, name, revision=revision, local_files_only=not download)))
         except OSError:
             return None
-    count = stored = 0
-    for file in folder.glob("*.safetensors"):
-        stored += file.stat().st_size
-        with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                count += math.prod(tensors.get_slice(name).get_shape())
-    return (count, stored) if count else None
+
+    local, at = os.path.isdir(path), f"{key}={path}"
+    if local:
+        whole, index = (Path(path) / name for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    else:
+        whole, index = cached(SAFE_WEIGHTS_NAME, False), cached(SAFE_WEIGHTS_INDEX_NAME, download)
+    if whole and whole.is_file():
+        return [whole]
+    if not index or not index.is_file():
+        if local:
+            raise UsageError(f"{at} cannot be loaded: the folder has no {SAFE_WEIGHTS_NAME}, and no index of several.")
+        return None
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{at} has a broken {index.name}: {reason(error)}.") from error
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+\.safetensors", name):
+            raise UsageError(f"{at}: {index.name} names {name!r}, which is no safetensors file of the same folder.")
+    files = [index.parent / name for name in names]
+    if missing := [file.name for file in files if not file.is_file()]:
+        if local:
+            raise UsageError(f"{at} lacks {', '.join(missing[:3])}, which {index.name} names.")
+        return None
+    return files
+
+
+def stored_shapes(files: list[Path]) -> dict[str, list[int]]:
+    """The shape of each weight, read off the headers of safetensors files. Raises UsageError for a broken file."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    shapes[name] = tensors.get_slice(name).get_shape()
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"{file} cannot be loaded: {reason(error)} (a corrupt or partial file?)") from error
+    return shapes
+
+
+def stored_weights(path: str, revision: str | None, key: str) -> tuple[int, int] | None:
+    """The number of weights and their bytes; None if the files are not here yet. Raises UsageError for broken ones."""
+    files = weight_files(path, revision, key)
+    if not files:
+        return None
+    return sum(map(math.prod, stored_shapes(files).values())), sum(file.stat().st_size for file in files)

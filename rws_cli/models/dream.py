@@ -7,14 +7,16 @@ from typing import Any
 from rws_cli.errors import UsageError
 from rws_cli.models.base import Family, bidirectional_forward
 
-SHARED_FIELDS = (
+REQUIRED_FIELDS = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
     "num_attention_heads",
-    "num_key_value_heads",
     "max_position_embeddings",
+)
+OPTIONAL_FIELDS = (
+    "num_key_value_heads",
     "rms_norm_eps",
     "tie_word_embeddings",
     "hidden_act",
@@ -34,7 +36,8 @@ def qwen2_config(config: dict[str, Any], path: str) -> Any:
     if config.get("use_sliding_window") or config.get("rope_scaling"):
         raise UsageError(f"model.path={path} is not supported: config.json asks for a sliding window or rope scaling.")
     native = Qwen2Config(
-        **{name: config[name] for name in SHARED_FIELDS if name in config},
+        **{name: config[name] for name in REQUIRED_FIELDS},
+        **{name: config[name] for name in OPTIONAL_FIELDS if name in config},
         rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
         bos_token_id=None,
         use_cache=False,

@@ -55,6 +55,8 @@ def llama_config(config: dict[str, Any], path: str) -> Any:
     if multi_query := config.get("multi_query_attention"):
         raise UsageError(f"model.path={path} is not supported: config.json has multi_query_attention={multi_query}.")
     width, heads = config["d_model"], config["n_heads"]
+    if not (config.get("mlp_hidden_size") or config.get("mlp_ratio")):
+        raise UsageError(f"model.path={path} has a config.json without mlp_hidden_size and mlp_ratio.")
     native = LlamaConfig(
         vocab_size=config.get("embedding_size") or config["vocab_size"],
         hidden_size=width,

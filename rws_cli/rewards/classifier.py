@@ -11,11 +11,38 @@ from typing import Any
 import torch
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.models.base import load_tokenizer, load_weights
-from rws_cli.models.checkpoint import locate
+from rws_cli.models.base import check_loads, check_vocabulary, load_tokenizer, load_weights, quiet
+from rws_cli.models.chat import SPOKEN, render, try_out
+from rws_cli.models.checkpoint import locate, native_config
 from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
 from rws_cli.rewards.prefix import PrefixCache, holds
 from rws_cli.schema import ClassifierReward
+
+
+def prepare_classifier(settings: ClassifierReward, at: str) -> tuple[str, Any, Any, str, dict[str, Any]]:
+    """A reward model but its weights: where it is, its class, its tokenizer, its chat template, and the arguments of
+    from_pretrained. Raises UsageError for whatever is missing or does not fit."""
+    import transformers
+
+    path = locate(settings.path, f"{at}.path")
+    named = f"{at}.path={settings.path}"
+    with quiet():
+        config = native_config(path, settings.revision, f"{at}.path", settings.trust_remote_code, num_labels=1)
+        tokenizer = load_tokenizer(transformers.AutoTokenizer, path, settings, at)
+    template = settings.template or tokenizer.chat_template
+    if not template:
+        raise UsageError(f"{named} has no chat template: set {at}.template.")
+    if not settings.trust_remote_code:
+        check_vocabulary(config, tokenizer, named)
+    try_out(tokenizer, at, template)
+    render(tokenizer, SPOKEN[:2], at, template)
+    return path, getattr(transformers, settings.auto_class), tokenizer, template, {"config": config}
+
+
+def check_classifier(settings: ClassifierReward, at: str) -> None:
+    """Raises UsageError for a reward model that cannot be loaded, without reading its weights."""
+    path, auto_class, _, _, arguments = prepare_classifier(settings, at)
+    check_loads(auto_class, path, settings, at, **arguments)
 
 
 class Classifier:
@@ -25,17 +52,9 @@ class Classifier:
     """
 
     def __init__(self, settings: ClassifierReward, at: str = "reward") -> None:
-        import transformers
-
-        path = locate(settings.path, f"{at}.path")
-        self.settings = settings
-        self.tokenizer = load_tokenizer(transformers.AutoTokenizer, path, settings, at)
-        self.template = settings.template or self.tokenizer.chat_template
-        if not self.template:
-            raise UsageError(f"{at}.path={settings.path} has no chat template: set {at}.template.")
-        self.model, self.device = load_weights(
-            getattr(transformers, settings.auto_class), path, settings, at, num_labels=1
-        )
+        self.settings, self.at = settings, at
+        path, auto_class, self.tokenizer, self.template, arguments = prepare_classifier(settings, at)
+        self.model, self.device = load_weights(auto_class, path, settings, at, **arguments)
         self.prefixes = PrefixCache(self.model) if self._reads_on() else None
         stored = Path(settings.statistics or Path(path) / "normalization.json")
         self.statistics = (
@@ -48,8 +67,7 @@ class Classifier:
     def score(self, candidates: list[Candidate]) -> Scores:
         """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
         texts = [
-            self.tokenizer.apply_chat_template(c.example.messages(c.text), chat_template=self.template, tokenize=False)
-            for c in candidates
+            render(self.tokenizer, c.example.messages(c.text), self.at, self.template, RunError) for c in candidates
         ]
         ids = self.tokenizer(texts, add_special_tokens=False).input_ids
         lengths = [len(row) for row in ids]

@@ -23,7 +23,8 @@ from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.prediction import FILL, propose, temper
 from rws_cli.decoding.record import Cost, charge
-from rws_cli.errors import UsageError
+from rws_cli.errors import RunError, UsageError
+from rws_cli.models.chat import render
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.schema import EntrgiGuidance
 
@@ -75,9 +76,8 @@ class Mover:
 
     def _around(self, example: Example) -> tuple[list[int], list[int]]:
         """The reward model's tokens before and after an answer."""
-        text = self.reward.tokenizer.apply_chat_template(
-            example.messages(PLACEHOLDER), chat_template=self.reward.template, tokenize=False
-        )
+        reward = self.reward
+        text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.at, reward.template, RunError)
         before, _, after = text.partition(PLACEHOLDER)
         before_ids, after_ids = (self.reward.tokenizer(t, add_special_tokens=False).input_ids for t in (before, after))
         return before_ids, after_ids
