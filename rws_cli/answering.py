@@ -192,6 +192,7 @@ def _sample(
         "length": len(parts.denoiser.until_end(response)),
         "committed": len(trace.step),
         "masked_again": len(trace.step) - len(last),
+        "near_ties": sum(trace.near_tie),
         "particles": particles,
         "cost": asdict(cost),
     }

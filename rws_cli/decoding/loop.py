@@ -18,18 +18,20 @@ from rws_cli.decoding.orders import PC, READ_NO_TOKEN, break_ties, draw_order, o
 from rws_cli.decoding.prediction import (
     GUMBEL,
     Prediction,
+    lead,
     likeliest,
     log_p_of,
     log_softmax,
     propose,
     rounded_log_p,
     temper,
+    ulp,
 )
 from rws_cli.decoding.protocols import Cache, Denoiser, Mover, Particles, Scorer
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
 from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.review import review
-from rws_cli.decoding.schedules import Moment, Ranked, schedule_of
+from rws_cli.decoding.schedules import Moment, Ranked, hangs, schedule_of
 from rws_cli.errors import RunError
 from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
@@ -75,12 +77,13 @@ def decode(
 
 @dataclass
 class _Ranking:
-    """How a step ranks the open positions: proposed tokens, their untempered log-probabilities, and what a schedule
-    reads of them."""
+    """How a step ranks the open positions: proposed tokens, their untempered log-probabilities, what a schedule reads of
+    them, and the order's scores before ties are broken (−inf at closed positions)."""
 
     token_N: Tensor
     log_p_N: Tensor
     ranked: Ranked
+    score_BG: Tensor
 
 
 class Decoding:
@@ -219,10 +222,13 @@ class Decoding:
         chosen_N = chosen_BG[read_BG]
         at, tokens = (row_N[chosen_N], position_N[chosen_N]), ranking.token_N[chosen_N]
         log_p = ranking.log_p_N[chosen_N]
+        near = self.near_ties(logits_NV[chosen_N], tokens, ranking, chosen_BG)
         canvas.response_BG[at] = tokens
         self.psi_BG[at] = log_p.exp()
-        for row, position, token, confidence in zip(*(t.tolist() for t in (*at, tokens, log_p.exp())), strict=True):
+        entries = zip(*(t.tolist() for t in (*at, tokens, log_p.exp(), near)), strict=True)
+        for row, position, token, confidence, is_near in entries:
             trace = self.traces[row]
+            trace.near_tie.append(is_near)
             trace.step.append(step)
             trace.position.append(position)
             trace.token.append(token)
@@ -246,6 +252,20 @@ class Decoding:
         if sampler.eos == "stop":
             stop_after_end(canvas, self.denoiser.eos_ids)
         return chosen_BG, shadow_BG, look
+
+    def near_ties(self, logits_CV: Tensor, token_C: Tensor, ranking: _Ranking, chosen_BG: Tensor) -> Tensor:
+        """Which of the C chosen tokens a last bit of the model's dtype could have decided otherwise, (C,): the token itself
+        where nothing is drawn, or the choice of its step where scores come of logits."""
+        sampler, dtype = self.sampler, self.denoiser.dtype
+        unit_C = ulp(logits_CV.gather(-1, token_C[:, None])[:, 0], dtype)
+        near_C = torch.zeros_like(chosen_BG[chosen_BG])
+        if sampler.temperature == 0 and sampler.top_p >= 1.0:
+            near_C |= lead(logits_CV, token_C, self.canvas.mask_id).abs() < unit_C
+        if sampler.order not in READ_NO_TOKEN and sampler.order_temperature == 0:
+            unit_BG = torch.zeros(chosen_BG.shape, dtype=unit_C.dtype, device=unit_C.device)
+            unit_BG[chosen_BG] = unit_C
+            near_C |= hangs(ranking.score_BG, chosen_BG, unit_BG)[:, None].expand_as(chosen_BG)[chosen_BG]
+        return near_C
 
     def ranker(
         self,
@@ -329,9 +349,11 @@ class Decoding:
                 is_end_N = torch.isin(token_N, end_E)
                 score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
                 log_p_N = log_p_N.masked_fill(is_end_N, LOWEST)
+            ranked = Ranked(open_BG, read_BG, read_N, score_N, log_p_N)
+            scores_BG = ranked.score_BG
             if sampler.ties == "probability":
-                score_N = break_ties(score_N, raw_N)
-            return _Ranking(token_N, raw_N, Ranked(open_BG, read_BG, read_N, score_N, log_p_N))
+                ranked = Ranked(open_BG, read_BG, read_N, break_ties(score_N, raw_N), log_p_N)
+            return _Ranking(token_N, raw_N, ranked, scores_BG)
 
         return rank
 

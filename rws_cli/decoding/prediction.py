@@ -87,6 +87,18 @@ def rounded_log_p(logits_NV: Tensor, dtype: torch.dtype) -> Tensor:
     return logits_NV.to(dtype).softmax(-1).double().log()
 
 
+def ulp(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """One unit in the last place that values have in `dtype`, float64."""
+    return torch.finfo(dtype).eps * 2.0 ** (value.double().frexp().exponent - 1).double()
+
+
+def lead(logits_NV: Tensor, token_N: Tensor, forbidden: int) -> Tensor:
+    """By how much the logits of tokens are above the highest other one, `forbidden` (the mask) left out; (N,)."""
+    others_NV = logits_NV.scatter(-1, token_N[:, None], -torch.inf)
+    others_NV[:, forbidden] = -torch.inf
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - others_NV.amax(-1)
+
+
 def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:
     """Log-probabilities restricted to the smallest set of likeliest tokens whose mass reaches top_p, renormalized."""
     if top_p >= 1.0:

@@ -38,7 +38,8 @@ class RowTrace:
     step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
     open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
     than a scale of 1 would have (all None where nothing scales). masked: the step before which the token was masked
-    again; None if it stayed.
+    again; None if it stayed. near_tie: whether a last bit of the model's dtype could have decided otherwise (see
+    Decoding.near_ties).
     """
 
     step: list[int] = field(default_factory=list)
@@ -51,6 +52,7 @@ class RowTrace:
     reversals: list[int | None] = field(default_factory=list)
     other_set: list[bool | None] = field(default_factory=list)
     masked: list[int | None] = field(default_factory=list)
+    near_tie: list[bool] = field(default_factory=list)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""

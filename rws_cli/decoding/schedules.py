@@ -50,6 +50,18 @@ def best(score_BG: Tensor, count_B: Tensor) -> Tensor:
     return (rank_BG < count_B[:, None]) & (score_BG > -torch.inf)
 
 
+def hangs(score_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
+    """Rows (B,) whose last chosen and first refused score differ by less than a logit's unit in the last place moves them:
+    relative to the larger score, by less than that unit at the last chosen position. Closed positions hold −inf."""
+    last_B, place_B = score_BG.masked_fill(~chosen_BG, torch.inf).min(-1)
+    first_B = score_BG.masked_fill(chosen_BG, -torch.inf).amax(-1)
+    size_B = torch.maximum(last_B.abs(), first_B.abs())
+    unit_B = unit_BG.gather(-1, place_B[:, None])[:, 0]
+    apart_B = (last_B - first_B).abs()
+    real_B = size_B < 1e300  # not where nothing is chosen or refused, or an end token was put last
+    return real_B & ((apart_B < size_B * unit_B) | (apart_B == 0))
+
+
 def longest(passes_BG: Tensor) -> Tensor:
     """For each row the largest n of which passes[n − 1] is true, at least 1."""
     place_G = torch.arange(1, passes_BG.shape[-1] + 1, device=passes_BG.device)

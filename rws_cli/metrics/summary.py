@@ -29,8 +29,18 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
         "steering": mean_steering([sample["steering"] for sample in samples]),
+        "near_ties": near_ties(samples),
         "cost": total_cost(samples),
     }
+
+
+def near_ties(samples: list[dict[str, Any]]) -> float | None:
+    """The share of committed tokens that a last bit of the model's dtype could have decided otherwise; None for samples of
+    a version that did not record it."""
+    committed = sum(sample["committed"] for sample in samples)
+    if not committed or not all("near_ties" in sample for sample in samples):
+        return None
+    return sum(sample["near_ties"] for sample in samples) / committed
 
 
 def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:

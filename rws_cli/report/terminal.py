@@ -52,6 +52,7 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
         *_steering_rows(metrics.get("steering")),
+        *([("near ties", f"{ties:.1%} of tokens")] if (ties := metrics.get("near_ties")) is not None else []),
         *((name, number(value)) for name, value in metrics.get("measures", {}).items()),
         ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
         ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{reward_tokens}, {cost['reward_hits']:,} hits"),

@@ -131,6 +131,7 @@ def trace_schema() -> Any:
             ("reversals", pa.list_(pa.int32())),
             ("other_set", pa.list_(pa.bool_())),
             ("masked", pa.list_(pa.int32())),
+            ("near_tie", pa.list_(pa.bool_())),
             ("text", pa.list_(pa.string())),
         ]
     )

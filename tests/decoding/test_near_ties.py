@@ -1,0 +1,91 @@
+"""Near ties: tokens that rounding in the model's dtype could have decided otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from support import FakeDenoiser, make_sampler
+from torch import Tensor
+
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.decoding.loop import decode
+from rws_cli.decoding.prediction import ulp
+from rws_cli.decoding.record import RowTrace
+from rws_cli.metrics.summary import near_ties
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_unit_in_the_last_place_is_the_step_to_the_next_number(dtype: torch.dtype) -> None:
+    values = torch.tensor([1.0, 1.5, 2.0, 3.75, 13.0, 100.0, 0.75, -5.5], dtype=dtype)
+    away = torch.nextafter(values, values.sign() * torch.inf)
+    assert ulp(values.float(), dtype).tolist() == (away.double() - values.double()).abs().tolist()
+
+
+class Rounded(FakeDenoiser):
+    """The toy model, its logits rounded to a dtype; each pass is kept."""
+
+    def __init__(self, dtype: torch.dtype, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.dtype: torch.dtype = dtype
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        found = (super().logits(tokens_BL, attention_BL, wanted_BL) * 4).to(self.dtype).float()
+        self.seen.append((found.clone(), wanted_BL.clone()))
+        return found
+
+
+def slow(
+    logits: Tensor, wanted_L: Sequence[bool], chosen: list[int], start: int, mask_id: int, dtype: torch.dtype
+) -> list[bool]:
+    """The same by its definition, for one row and step of confidence at T = 0, in plain Python."""
+    places = [n - start for n, wanted in enumerate(wanted_L) if wanted]
+    score, unit, tied = {}, {}, {}
+    for place, z in zip(places, logits.double().tolist(), strict=True):
+        best, second = sorted((v for t, v in enumerate(z) if t != mask_id), reverse=True)[:2]
+        score[place] = -math.log1p(math.fsum(math.exp(v - best) for t, v in enumerate(z) if t != z.index(best)))
+        exponent = math.floor(math.log2(abs(best)))
+        unit[place] = torch.finfo(dtype).eps * 2.0**exponent
+        tied[place] = best - second < unit[place]
+    refused = [score[p] for p in places if p not in chosen]
+    hangs = False
+    if refused:
+        last = min(chosen, key=lambda p: score[p])
+        apart = abs(score[last] - max(refused))
+        hangs = apart < unit[last] * max(abs(score[last]), abs(max(refused)))
+    return [tied[p] or hangs for p in chosen]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_near_ties_are_those_of_a_slow_reference(dtype: torch.dtype) -> None:
+    found: list[bool] = []
+    for seed in range(8):
+        model = Rounded(dtype, seed)
+        canvas = new_canvas([[1, 2, 3]], ["a"], 12, model.mask_id, 0, seed=0)
+        (trace,) = decode(model, canvas, make_sampler(12, tokens_per_step=2))
+        for step, (logits, wanted_BL) in enumerate(model.seen):
+            entries = [n for n, s in enumerate(trace.step) if s == step]
+            chosen = [trace.position[n] for n in entries]
+            expected = slow(logits, wanted_BL[0].tolist(), chosen, canvas.start, model.mask_id, dtype)
+            assert [trace.near_tie[n] for n in entries] == expected
+        found += trace.near_tie
+    assert any(found) == (dtype == torch.bfloat16)
+
+
+@pytest.mark.parametrize("options", [{"order": "random"}, {"order": "left_to_right"}, {"order_temperature": 0.5}])
+def test_places_that_no_logit_decides_are_no_near_ties(options: dict) -> None:
+    model = Rounded(torch.bfloat16, 0)
+    canvas = new_canvas([[1, 2, 3]], ["a"], 12, model.mask_id, 0, seed=0)
+    (trace,) = decode(model, canvas, make_sampler(12, temperature=1.0, **options))
+    assert trace.near_tie == [False] * 12
+
+
+def test_the_share_is_over_all_tokens_and_not_made_up_for_old_runs() -> None:
+    assert near_ties([{"committed": 6, "near_ties": 3}, {"committed": 2, "near_ties": 0}]) == 3 / 8
+    assert near_ties([{"committed": 6, "near_ties": 3}, {"committed": 2}]) is None
+    assert RowTrace().near_tie == []
