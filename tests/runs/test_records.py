@@ -83,6 +83,7 @@ def trace_row(name: str, step: int) -> dict:
         "reversals": [1],
         "other_set": [False],
         "masked": [None],
+        "near_tie": [False],
         "text": ["x"],
     }
 
