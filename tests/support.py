@@ -245,37 +245,47 @@ def samples_of(run: Path) -> list[dict]:
     return samples
 
 
+def manifest_of(config: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A finished run's manifest with a configuration; fields override."""
+    sources = {"benchmark": {"version": 1, "examples": 2, "sha256": "x"}}
+    return {
+        "schema": 1, "status": "finished", "config": config, "config_hash": "x", "overrides": [], "command": "rws run",
+        "started": "2025-01-01T00:00:00+00:00", "finished": "2025-01-01T00:00:01+00:00", "resumed": [], "error": None,
+        "failed": {}, "versions": {}, "git": None, "machine": {}, "sources": sources,
+    } | fields  # fmt: skip
+
+
 def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
     """A finished run's folder, from the partial credit of each example; config: what differs in its records."""
     folder.mkdir(parents=True)
-    settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)}}
+    kinds = {"schedule": {"kind": "fixed"}, "review": {"kind": "none"}, "search": {"kind": "none"}}
+    settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)} | kinds}
     settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
-    (folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "config": settings,
-                "config_hash": str(folder),
-                "status": config.get("status", "finished"),
-                "sources": {"benchmark": {"version": config.get("version", 1)}},
-            }
+    manifest = manifest_of(settings, config_hash=str(folder), status=config.get("status", "finished"))
+    manifest["sources"]["benchmark"]["version"] = config.get("version", 1)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    lines = [
+        sample_of(
+            name, value, prompt=config.get("prompt", "p"), reference=config.get("reference", "r"),
+            measures={"length.words": 4.0 * value}, tokens=[int(8 * value)],
         )
-    )
-    with (folder / "samples.jsonl").open("w") as file:
-        for name, value in values.items():
-            sample = {
-                "id": name,
-                "question": name,
-                "measures": {"length.words": 4.0 * value},
-                "prompt": config.get("prompt", "p"),
-                "reference": config.get("reference", "r"),
-                "mark": {"correct": value > 0.5, "partial": value},
-                "reward": None,
-                "order": {"god_tokens": 10 * value},
-                "cost": {"mdm_passes": 4, "mdm_tokens": 40, "reward_calls": 0, "reward_tokens": 2, "seconds": 0.5},
-                "tokens": [int(8 * value)],
-            }
-            file.write(json.dumps(sample) + "\n")
+        for name, value in values.items()
+    ]  # fmt: skip
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+def sample_of(name: str, partial: float, **fields: Any) -> dict[str, Any]:
+    """A line of samples.jsonl about an answer of which a share is right; fields override."""
+    order = {"god_tokens": 10 * partial, "kendall_tau": 1 - partial}
+    cost = {"mdm_passes": 4, "mdm_tokens": 40, "mdm_seconds": 0.4, "reward_calls": 0, "reward_hits": 0,
+            "reward_tokens": 2, "reward_seconds": 0.0, "seconds": 0.5}  # fmt: skip
+    return {
+        "id": name, "question": name, "history": [], "prompt": "p", "answer": "a", "reference": "r",
+        "mark": {"correct": partial > 0.5, "partial": partial, "extracted": "a", "extractor": "x"}, "reward": None,
+        "measures": {}, "order": order, "order_with_eos": order, "steering": None, "tokens": [1], "length": 1,
+        "committed": 1, "masked_again": 0, "particles": [], "cost": cost,
+    } | fields  # fmt: skip
 
 
 def type_in(folder: Path, arguments: list[str]) -> None:
@@ -332,8 +342,6 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     write_trace_part(folder, rows)
     join_trace(folder, [row["id"] for row in rows])
     config = asdict(compose(f"sampler.gen_length={tokens}"))
-    manifest = {"config": config, "config_hash": "x", "status": "finished", "failed": {}}
-    sources = {"benchmark": {"version": 1, "examples": examples}}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"sources": sources}))
-    (folder / "metrics.json").write_text(json.dumps(summarize(samples)))
+    (folder / "manifest.json").write_text(json.dumps(manifest_of(config)))
+    (folder / "metrics.json").write_text(json.dumps(summarize(samples) | {"measures": {}}))
     return folder

@@ -17,11 +17,11 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
 from rws_cli.report.story import BREAK, Story, tell, visible
 from rws_cli.runs.folder import read_json
-from rws_cli.runs.records import read_samples, read_trace
+from rws_cli.runs.records import read_decodings
 
 MASK = "·"
 SECONDS = 8.0
@@ -43,20 +43,22 @@ class Scene:
 
 def scenes(run: Path, example: str | None) -> tuple[list[Scene], int]:
     """The decodings of a run and the place of the example that is asked for: by its id, or its number from 0; the
-    first if none is named. Raises UsageError for one that is not there, RunError where there is no trace."""
-    samples = {sample["id"]: sample for sample in read_samples(run)}
-    rows = {row["id"]: row for row in read_trace(run)}
-    ids = [i for i in samples if i in rows]
+    first if none is named. Raises UsageError for one that is not there, RunError where nothing is done."""
+    samples, rows = read_decodings(run)
+    if not samples:
+        raise RunError(f"{run} has no example that is done: there is nothing to show.")
     config = read_json(run / "manifest.json")["config"]
     name = f"{config['model']['name']} · {config['sampler']['name']}"
-    found = [Scene(tell(rows[i], samples[i]), f"{i} · {name}", samples[i]["prompt"], outcome(samples[i])) for i in ids]
-    return found, 0 if example is None else place_of(example, ids, run)
+    found = [
+        Scene(tell(rows[i], samples[i]), f"{i} · {name}", samples[i]["prompt"], outcome(samples[i])) for i in samples
+    ]
+    return found, 0 if example is None else place_of(example, list(samples), run)
 
 
 def place_of(example: str, ids: Sequence[str], run: Path) -> int:
     if example in ids:
         return list(ids).index(example)
-    if example.isdecimal() and int(example) < len(ids):
+    if example.isdecimal() and len(example) < 10 and int(example) < len(ids):
         return int(example)
     raise UsageError(
         f"{example} is no example of {run}{nearest(example, list(ids)) or '.'} Give an id, such as {ids[0]}, or a number "

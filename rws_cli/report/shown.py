@@ -12,7 +12,7 @@ from rws_cli.report.colors import RUNS
 from rws_cli.report.compare import Line, Run, compared, read_run
 from rws_cli.report.story import Story, tell
 from rws_cli.runs.folder import read_json
-from rws_cli.runs.records import read_trace
+from rws_cli.runs.records import read_decodings
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def read_shown(folders: list[Path]) -> tuple[list[Shown], list[Line]]:
     """
     runs, traces = [], []
     for folder in folders:
-        run, row = read_run(folder), {row["id"]: row for row in read_trace(folder)}
-        run = replace(run, samples={i: sample for i, sample in run.samples.items() if i in row})
+        samples, row = read_decodings(folder)
+        run = replace(read_run(folder), samples=samples)
         if not run.samples:
             raise RunError(f"{folder} has no example that is done: there is nothing to show.")
         runs.append(run)

@@ -108,8 +108,8 @@ def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> 
         step.committed.append(Commit(row["position"][n], texts[n], row["confidence"][n]))
     steps = [by_number[number] for number in sorted(by_number)]
     for n, before in enumerate(again):
-        if before is not None:
-            next(step for step in steps if step.number >= before).masked.append(row["position"][n])
+        if before is not None and (later := [step for step in steps if step.number >= before]):
+            later[0].masked.append(row["position"][n])
     positions = len(sample["tokens"])
     return Story(row["id"], positions, sample.get("length", positions), steps, finished)
 

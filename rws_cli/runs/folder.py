@@ -5,6 +5,7 @@ A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -14,15 +15,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rws_cli.errors import RunError, UsageError
+from rws_cli.runs.forms import reader
 
 try:
     import fcntl
 except ImportError:  # Windows: two processes there are not kept apart
     fcntl = None  # type: ignore[assignment]
 
+MOST_BYTES = 1 << 26
+"""Of a JSON file, or of a line of one that has lines."""
 JOB = re.compile(r"\d+(-\d+)?")
 SWEPT = ("sweep.json", "multirun.yaml")
 """A sweep's folder has one of these; its jobs may be called anything."""
@@ -189,8 +193,31 @@ def home(path: Path | str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Raises RunError naming the file if it is missing or broken."""
+    """The value of a JSON file, which has the form of a file of its name. Raises RunError if it has not, or is missing."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            return reader(path.name)(whole(file))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.") from error
+        raise unreadable(path, error) from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file to read. Raises OSError for what is none: a folder, or a pipe, which would never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path.open("rb")
+
+
+def whole(file: BinaryIO, line: bool = False) -> bytes:
+    """What a file holds, or its next line. Raises ValueError if that is more than a record has."""
+    read = file.readline if line else file.read
+    if len(text := read(MOST_BYTES + 1)) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes {'in a line' if line else ''}".rstrip())
+    return text
+
+
+def unreadable(path: Path, error: Exception, line: int | None = None) -> RunError:
+    """The sentence for a file that cannot be read, or that does not hold what it should."""
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    at = "" if line is None else f" at line {line}"
+    return RunError(f"{path} cannot be read{at}: {why.rstrip('.')}.")

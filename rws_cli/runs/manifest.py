@@ -18,10 +18,10 @@ from rws_cli import __version__
 from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
+from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
 from rws_cli.schema import Config
 
-SCHEMA = 1
 PACKAGES = (
     "torch",
     "transformers",

@@ -6,6 +6,7 @@ with a line has its trace. A run killed in the middle of a line loses that line 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.runs.folder import write_whole
+from rws_cli.runs.folder import open_regular, unreadable, whole, write_whole
+from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
 
@@ -31,18 +33,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that is appended to, as read_samples reads them; none if there is no file."""
     if not path.exists():
         return []
-    samples = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line:
-            try:
-                samples.append(json.loads(line))
-            except ValueError as error:
-                if not path.read_bytes().endswith(b"\n") and path.read_bytes().endswith(line):
-                    break
-                raise RunError(
-                    f"{path}, line {number} is not JSON: the file was changed by hand or damaged."
-                ) from error
-    return samples
+    read, found, number = reader(path.name), [], 0
+    try:
+        with open_regular(path) as file:
+            while line := whole(file, line=True):
+                number += 1
+                try:
+                    if line.strip():
+                        found.append(read(line))
+                except ValueError:
+                    if line.endswith(b"\n"):
+                        raise
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, number) from error
+    return found
 
 
 def drop_broken_line(path: Path) -> None:
@@ -56,14 +60,13 @@ def drop_broken_line(path: Path) -> None:
 def drop_untraced(run: Path) -> None:
     """Drop trace parts that cannot be read, as a machine that went down may leave them, and the samples that have no
     other trace: they are done again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     traced: set[str] = set()
-    for part in [run / TRACE, *(run / TRACE_PARTS).glob("*.parquet")]:
+    for part in trace_files(run):
         try:
-            traced.update(pq.read_table(part, columns=["id"])["id"].to_pylist())
-        except (FileNotFoundError, pa.ArrowException):
+            traced.update(row["id"] for row in read_part(part))
+        except RunError as error:
+            if getattr(error.__cause__, "errno", None) not in (None, errno.ENOENT):
+                raise  # the disk refuses; the file may be whole
             part.unlink(missing_ok=True)
     samples = read_samples(run)
     if len(kept := [sample for sample in samples if sample["id"] in traced]) < len(samples):
@@ -137,17 +140,63 @@ def trace_schema() -> Any:
     )
 
 
+def trace_files(run: Path) -> list[Path]:
+    """The whole trace, if there is one, and the parts that are not in it yet."""
+    parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
+    return [run / TRACE, *parts] if (run / TRACE).exists() or not parts else parts
+
+
 def read_trace(run: Path) -> list[dict[str, Any]]:
     """The trace of a run as far as it is done, a row an example. Raises RunError if it is missing or damaged."""
+    return [row for file in trace_files(run) for row in read_part(file)]
+
+
+def read_part(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file of the trace. Runs made before the trace had texts or masked have neither.
+
+    Raises RunError if it has not the form of trace_schema: lists of one length, without gaps where none may be.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
-    files = [run / TRACE, *parts] if (run / TRACE).exists() or not parts else parts
     try:
-        return [row for file in files for row in pq.read_table(file).to_pylist()]
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{run / TRACE} cannot be read: {error}.") from error
+        with open_regular(file) as source:
+            table = pq.read_table(source)
+        schema = trace_schema()
+        if missing := [name for name in schema.names if name not in (*table.column_names, "text", "masked")]:
+            raise ValueError(f"it has no column {missing[0]}")
+        names = [name for name in schema.names if name in table.column_names]
+        table = table.select(names).cast(pa.schema([schema.field(name) for name in names])).combine_chunks()
+        lengths = pc.list_value_length(table["step"])
+        for name in names:
+            column = table[name]
+            if column.null_count:
+                raise ValueError(f"column {name} has gaps")
+            if name == "id":
+                continue
+            if not pc.list_value_length(column).equals(lengths):
+                raise ValueError(f"the lists of column {name} are not as long as those of step")
+            values = pc.list_flatten(column)
+            if name in ("step", "position", "token", "text") and values.null_count:
+                raise ValueError(f"the lists of column {name} have gaps")
+            if pa.types.is_integer(values.type) and pc.any(pc.less(values, 0)).as_py():
+                raise ValueError(f"column {name} has a number below 0")
+            if pa.types.is_floating(values.type) and pc.all(pc.is_finite(values)).as_py() is False:
+                raise ValueError(f"column {name} has a number that is not finite")
+        return table.to_pylist()
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
+
+
+def read_decodings(run: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The samples that have a trace, and their rows of it, by example. Raises RunError if the two do not go together."""
+    samples = {sample["id"]: sample for sample in read_samples(run)}
+    rows = {row["id"]: row for row in read_trace(run)}
+    for i in samples.keys() & rows.keys():
+        if max(rows[i]["position"], default=0) >= len(samples[i]["tokens"]):
+            raise RunError(f"{run / TRACE} does not go with {run / SAMPLES}: example {i} has fewer tokens.")
+    return {i: sample for i, sample in samples.items() if i in rows}, rows
 
 
 def join_trace(run: Path, ids: list[str]) -> None:
@@ -155,12 +204,10 @@ def join_trace(run: Path, ids: list[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
-    if not parts:
+    if not any((run / TRACE_PARTS).glob("*.parquet")):
         return
     # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
-    sources = [run / TRACE, *parts] if (run / TRACE).exists() else parts
-    rows = {row["id"]: row for part in sources for row in pq.read_table(part).to_pylist()}
+    rows = {row["id"]: row for row in read_trace(run)}
     fresh = run / f".{TRACE}"
     pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
     os.replace(fresh, run / TRACE)

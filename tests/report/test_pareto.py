@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from support import manifest_of, sample_of
 
 from rws_cli.config import CONF, check, choices
 from rws_cli.errors import UsageError
@@ -47,16 +48,14 @@ def save(folder: Path, name: str, right: dict[str, bool], tokens: int, calls: in
         "sampler": sampler | settings,
         "benchmark": {"name": "b"},
         "model": {"name": "m"},
-        "reward": {},
+        "reward": {"name": "r"},
     }
-    manifest = {"config": config, "config_hash": name, "status": "finished", "sources": {"benchmark": {"version": 1}}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    cost = {"mdm_passes": 2, "reward_calls": calls, "mdm_tokens": tokens, "reward_tokens": 10 * calls, "seconds": 0.1}
-    lines = [
-        {"id": i, "question": i, "prompt": "p", "reference": "r", "mark": {"correct": yes, "partial": 1.0},
-         "reward": 2.0 * yes, "measures": {}, "order": {}, "cost": cost}
-        for i, yes in right.items()
-    ]  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest_of(config, config_hash=name)))
+    lines = []
+    for i, yes in right.items():
+        sample = sample_of(i, float(yes), reward=2.0 * yes)
+        sample["cost"] |= {"mdm_tokens": tokens, "reward_calls": calls, "reward_tokens": 10 * calls}
+        lines.append(sample)
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -12,11 +12,13 @@ import pytest
 from support import write_run
 
 from rws_cli.errors import UsageError
+from rws_cli.metrics.summary import summarize
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.sheets import Strong
 from rws_cli.report.table import Cell, Grid, as_sheet, print_tables, read_grids, write_tables
 
-METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": {"reversals": 0.125, "scale": 1.5}, "measures": {"n": 3.0}}
+STEERING = {"reversals": 0.125, "scale": 1.5, "temperature": 0.75, "other_sets": 0.0}
+METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": STEERING, "measures": {"n": 3.0}}
 
 
 def edit(file: Path, **fields: Any) -> None:
@@ -33,11 +35,11 @@ def sweep(folder: Path, table: dict[str, Any], task: str = "x") -> Path:
         config = json.loads((run / "manifest.json").read_text())["config"]
         config["benchmark"] = {"name": task}
         edit(run / "manifest.json", config=config | {"label": label, "table": table})
-        (run / "metrics.json").write_text(json.dumps(METRICS))
         lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
         for sample in lines:
             sample["cost"]["seconds"] = 0.5 * (number + 1)
         (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in lines))
+        (run / "metrics.json").write_text(json.dumps(summarize(lines) | METRICS))
     return folder
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import sample_of
 
 from rws_cli.errors import RunError, UsageError
 from rws_cli.runs.folder import claim_version, find_run, find_runs, point_latest, write_json
@@ -45,7 +46,9 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None
 
 
 samples_strategy = st.lists(
-    st.dictionaries(st.text(), st.text() | st.integers() | st.none(), min_size=1), min_size=1, max_size=5
+    st.builds(lambda answer, reward: sample_of("a", 1.0, answer=answer, reward=reward), st.text(), st.none() | st.floats(-1, 1)),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -65,7 +68,9 @@ def test_a_run_killed_in_a_line_loses_that_line_alone(tmp_path_factory, samples:
 
 
 def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "samples.jsonl").write_text('{"id": 1}\n{"id": \n{"id": 3}\n')
+    append_samples(tmp_path, [sample_of("a", 1.0)])
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"id": \n{"id": 3}\n')
     with pytest.raises(RunError, match="line 2"):
         read_samples(tmp_path)
 
