@@ -42,6 +42,15 @@ def without_secrets(text: str) -> str:
     return text
 
 
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, line separators, changes of the writing direction, lone surrogates."""
+
+
+def printable(text: object) -> str:
+    """Text from elsewhere, with signs for what a terminal would obey instead of showing it."""
+    return UNPRINTABLE.sub("�", str(text))
+
+
 def nearest(word: str, allowed: list[str]) -> str:
     """ "; did you mean X?" for the closest allowed word, or "" where none is close."""
     match = closest(word, allowed)
@@ -54,8 +63,3 @@ def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:
 
     by_lower = {name.lower(): name for name in allowed}
     return next((by_lower[name] for name in get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)), None)
-
-
-def printable(text: object) -> str:
-    """Text without control characters, which a terminal would obey; lines and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))

@@ -270,7 +270,7 @@ def print_comparisons(folders: list[Path]) -> None:
         lines = compare_runs(group)
         if len(several) > 1:
             config = read_json(group[0] / "manifest.json")["config"]
-            console.print(f"{config['benchmark']['name']}, {config['model']['name']}:")
+            console.print(f"{config['benchmark']['name']}, {config['model']['name']}:", markup=False)
         console.print(HOW_COMPARED.format(lines[0].examples))
         for sheet in comparison_sheets(lines):
             console.print(rich_table(sheet))

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rws_cli.config import check
-from rws_cli.errors import RunError, UsageError
+from rws_cli.errors import RunError, UsageError, printable
 from rws_cli.report.compare import by_task, judge_runs, print_comparisons
 from rws_cli.report.terminal import print_hint, shown, wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
@@ -47,14 +47,14 @@ def write_sweep(folder: Path) -> None:
     if len(runs) > 1 and config.draw == "pareto":
         from rws_cli.report.pareto import write_pareto
 
-        console.print(write_pareto([folder]), soft_wrap=True)
+        console.print(printable(write_pareto([folder])), soft_wrap=True)
     elif len(runs) > 1:
         try:
             if not isinstance(config.judge, NoJudge):
                 for group in by_task(runs):
                     judge_runs(group, config.judge)
         except (UsageError, RunError) as error:
-            console.print(f"Not judged: {error}")
+            console.print(printable(f"Not judged: {error}"))
         try:
             print_comparisons(runs)
             if config.table:
@@ -62,6 +62,6 @@ def write_sweep(folder: Path) -> None:
 
                 print_tables([folder])
         except UsageError as error:
-            console.print(f"Not compared: {error}")
-    console.print(shown(folder), soft_wrap=True)
+            console.print(printable(f"Not compared: {error}"))
+    console.print(printable(shown(folder)), soft_wrap=True)
     print_hint(console, folder)

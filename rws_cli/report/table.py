@@ -79,7 +79,7 @@ def print_tables(paths: Sequence[Path | str]) -> None:
     grids, console = read_grids(paths), wide_console()
     markdown = write_grids(grids, home(paths[0]))
     if not console.is_terminal:
-        print(markdown)
+        print(printable(markdown))
         return
     for grid in grids:
         console.print(Text(printable(grid.title), "bold"), rich_table(as_sheet(grid)), *map(printable, grid.notes))

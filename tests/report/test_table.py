@@ -30,7 +30,7 @@ def sweep(folder: Path, table: dict[str, Any], task: str = "x") -> Path:
     """Two runs; R&D_1 solves one of two examples more, in twice the time."""
     for number, (label, values) in enumerate({"default": (1.0, 0.0), "R&D_1": (1.0, 1.0)}.items()):
         run = write_run(
-            folder / str(number + (2 if task == "y" else 0)), label, 0, dict(zip("ab", values, strict=True))
+            folder / str(number + (2 if task == "y" else 0)), f"s{number}", 0, dict(zip("ab", values, strict=True))
         )
         config = json.loads((run / "manifest.json").read_text())["config"]
         config["benchmark"] = {"name": task}

@@ -46,7 +46,11 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None
 
 
 samples_strategy = st.lists(
-    st.builds(lambda answer, reward: sample_of("a", 1.0, answer=answer, reward=reward), st.text(), st.none() | st.floats(-1, 1)),
+    st.builds(
+        lambda answer, reward: sample_of("a", 1.0, answer=answer, reward=reward),
+        st.text(),
+        st.none() | st.floats(-1, 1),
+    ),
     min_size=1,
     max_size=5,
 )
