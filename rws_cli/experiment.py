@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rws_cli.report.progress import Progress
 from rws_cli.runs.folder import locked, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.records import (
+    SAMPLES,
     append_samples,
     join_trace,
     read_samples,
@@ -44,7 +46,7 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     warning = doubtful_references(task.benchmark)
     with locked(request.resume), open_workers(config, task) as workers:
         folder, manifest = open_run(config, resolved, request, stopped, workers.sources)
-        setup_seconds = time.perf_counter() - started
+        spent = Spent(manifest, started)
         with (
             locked(None if request.resume else folder),
             recorded(folder, manifest),
@@ -52,29 +54,48 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
             tracked(config, resolved, folder, manifest) as tracking,
         ):
             samples = read_samples(folder)
+            place = {example.id: n for n, example in enumerate(task.examples)}
+            if strange := [sample["id"] for sample in samples if sample["id"] not in place]:
+                raise RunError(f"{folder / SAMPLES} has {strange[0]}, which is no example of {config.benchmark.name}.")
             with Progress(len(task.examples), samples, folder / "run.log") as progress:
                 tracking.follow(samples, progress)
                 if warning:
                     progress.say(warning)
-                failures = answer(config, task, workers, folder, samples, progress, stop)
+                failures = answer(config, task, workers, folder, samples, progress, stop, lambda: spent.write(folder))
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
-            place = {example.id: n for n, example in enumerate(task.examples)}
             samples.sort(key=lambda sample: place[sample["id"]])
             replace_samples(folder, samples)
             join_trace(folder, list(place))
             metrics = measured(config.metric, task.examples, samples) | {"failed": len(failures)}
             if config.metric:
                 replace_samples(folder, samples)
-            metrics["cost"] |= {
-                "setup_seconds": setup_seconds,
-                "run_seconds": time.perf_counter() - started,
-                "peak_memory_bytes": peak_memory(),
-            }
+            metrics["cost"] |= spent.now()
+            manifest["spent"] = spent.now()
             write_json(folder / "metrics.json", metrics)
             tracking.finish(metrics)
             manifest["failed"] = failures
     return folder
+
+
+class Spent:
+    """What a run has taken until now, its earlier sittings included. The manifest keeps it for the next one."""
+
+    def __init__(self, manifest: dict[str, Any], started: float) -> None:
+        self.manifest, self.started = manifest, started
+        self.setup_seconds = time.perf_counter() - started
+        self.before = manifest.get("spent", {"setup_seconds": 0.0, "run_seconds": 0.0, "peak_memory_bytes": 0})
+
+    def now(self) -> dict[str, Any]:
+        return {
+            "setup_seconds": self.before["setup_seconds"] + self.setup_seconds,
+            "run_seconds": self.before["run_seconds"] + time.perf_counter() - self.started,
+            "peak_memory_bytes": max(self.before["peak_memory_bytes"], peak_memory()),
+        }
+
+    def write(self, folder: Path) -> None:
+        self.manifest["spent"] = self.now()
+        write_json(folder / "manifest.json", self.manifest)
 
 
 def answer(
@@ -85,6 +106,7 @@ def answer(
     samples: list[dict[str, Any]],
     progress: Progress,
     stop: Stop,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Decode and mark the examples that are not among `samples`, turn by turn, and mark those among them that are not
     marked yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
@@ -109,6 +131,7 @@ def answer(
         for outcome in workers.answers(batches(task, ready, batch_size(config, task, workers, len(ready)))):
             decoded = bool(outcome.samples)
             outcome = marked(task, outcome, stop)
+            on_batch()
             if outcome.samples:
                 write_trace_part(folder, outcome.traces)
                 append_samples(folder, outcome.samples)

@@ -60,9 +60,9 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             raise UsageError(f"hydra.sweep.subdir={job.sweep.subdir} leaves the sweep's folder, {job.sweep.dir}.")
         if (folder / "manifest.json").exists():  # of a sweep that is started again
             resume = folder
-            if resumable(folder, resolved)["status"] == "finished":
-                print(f"{shown(folder)} is finished")
-                return outcome(config, folder)
+    if resume and resumable(resume, resolved)["status"] == "finished":
+        print(f"{shown(resume)} is finished")
+        return outcome(config, resume)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
@@ -113,13 +113,13 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     Raises as `launch` and `recorded` do.
     """
     from rws_cli.report.sweep import write_sweep
-    from rws_cli.runs.folder import find_run
+    from rws_cli.runs.folder import find_run, newest
 
     typed = sort_flags(arguments)
     before: list[str] = []
     stopped = sweep = None
-    if resume is not None and (Path(resume).expanduser() / SWEEP_FILE).is_file():
-        sweep = Path(resume).expanduser().resolve()
+    if resume is not None and ((started := newest(Path(resume).expanduser())) / SWEEP_FILE).is_file():
+        sweep = started.resolve()
         before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
     elif resume is not None:
         if "--multirun" in typed:

@@ -30,7 +30,7 @@ from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import Classifier, check_classifier
 from rws_cli.rewards.gradient import token_map
-from rws_cli.runs.folder import find_run, read_json
+from rws_cli.runs.folder import find_run, newest, read_json
 from rws_cli.runs.records import read_trace
 from rws_cli.runs.tracking import check_tracker
 from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
@@ -156,7 +156,7 @@ def read_pc(config: Config, task: Task) -> PC:
     """What the order pc needs. Raises UsageError if there are no frequencies for the model's tokenizer."""
     settings = config.sampler.pc
     assert settings
-    path = Path(settings.frequencies or Path(task.prepared.path) / FILE)
+    path = newest(Path(settings.frequencies or Path(task.prepared.path) / FILE))
     found = read_frequencies(path, task.prepared.tokenizer, task.prepared.vocabulary, "sampler.pc.frequencies")
     return PC(settings.decay, settings.cap, torch.tensor(found, dtype=torch.float64))
 

@@ -54,15 +54,17 @@ IN_THE_C_LOCALE = """
 from pathlib import Path
 from rws_cli.report.progress import Progress
 from rws_cli.runs.records import append_samples, read_samples
+from support import sample_of
 here = Path(".")
-append_samples(here, [{"id": "a", "prompt": "caf\\xe9 \\u674e"}])
+append_samples(here, [sample_of("a", 1.0, prompt="caf\\xe9 \\u674e")])
 assert read_samples(here)[0]["prompt"] == "caf\\xe9 \\u674e"
 Progress(1, [], here / "run.log").say("caf\\xe9 failed")
 """
 
 
 def test_records_are_utf8_in_the_c_locale(tmp_path: Path) -> None:
-    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": path}
     ran = subprocess.run([sys.executable, "-c", IN_THE_C_LOCALE], cwd=tmp_path, env=environment, capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     assert "café 李" in (tmp_path / "samples.jsonl").read_text(encoding="utf-8")

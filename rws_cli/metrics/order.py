@@ -69,7 +69,7 @@ def mean_statistics(rows: Sequence[dict[str, float | None]]) -> dict[str, float 
     """The mean of each statistic over the responses for which it is defined; None where it is for none."""
     means: dict[str, float | None] = {}
     for name in rows[0] if rows else ():
-        defined = [value for row in rows if (value := row[name]) is not None]
+        defined = [value for row in rows if (value := row.get(name)) is not None]
         means[name] = sum(defined) / len(defined) if defined else None
     return means
 

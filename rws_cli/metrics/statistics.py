@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
 RESAMPLES = 10_000
+AT_ONCE = 1 << 20
+"""Resampled numbers in memory at a time. How many there are changes no result: they come from one stream."""
 
 
 def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
@@ -22,7 +26,12 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, f
         mean = float(differences.mean())
         return mean, mean
     found = bootstrap(
-        (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+        (differences,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, AT_ONCE // len(differences)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -43,28 +52,40 @@ def difference_p(differences: np.ndarray, seed: int = 0) -> float:
     import numpy as np
 
     if np.isin(differences, (-1.0, 0.0, 1.0)).all():
-        from statsmodels.stats.contingency_tables import mcnemar
-
-        gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-        return float(mcnemar([[0, gained], [lost, 0]], exact=True).pvalue)
+        return mcnemar(int((differences > 0).sum()), int((differences < 0).sum()))
     from scipy.stats import permutation_test
 
     found = permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, rng=np.random.default_rng(seed)
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES - 1,
+        batch=max(1, AT_ONCE // len(differences)),
+        rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)
 
 
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact test: the two-sided p-value of so many pairs that differ one way and the other."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number by Holm's method."""
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]] if p_values else []
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, n in enumerate(sorted(range(len(p_values)), key=lambda n: p_values[n])):
+        largest = max(largest, (len(p_values) - rank) * p_values[n])
+        adjusted[n] = min(1.0, largest)
+    return adjusted
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; a tie may count as half a success."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(successes, n, alpha=0.05, method="wilson")
-    return float(low), float(high)
+    share, z = successes / n, NormalDist().inv_cdf(0.975)
+    center = share + z**2 / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 from typing import Any
 
+from rws_cli.decoding.record import Cost
 from rws_cli.metrics.order import DEFAULT_GOD, mean_statistics
 from rws_cli.metrics.statistics import bootstrap_interval, wilson
 from rws_cli.metrics.steering import mean_steering
@@ -17,7 +19,8 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over examples, sums of cost; seconds of cost are decoding alone. What nothing defines is None.
 
     accuracy_interval: at 95 %, Wilson's; where questions have several answers, the bootstrap's over questions.
-    pass_at: for those, the chance that one of k answers is right, by k.
+    pass_at: for those, the chance that one of k answers is right, by k: the mean over the questions that have so many
+    answers, for failures may have left some with fewer.
     """
     n = len(samples)
     rewards = [sample["reward"] for sample in samples if sample["reward"] is not None]
@@ -45,7 +48,7 @@ def near_ties(samples: list[dict[str, Any]]) -> float | None:
 
 def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums of what samples cost, and the tokens committed in a second of decoding."""
-    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
+    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in vars(Cost())}
     committed = sum(sample["committed"] for sample in samples)
     return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
 
@@ -60,7 +63,7 @@ def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
     if not marks:
         return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
     right = {question: sum(mark["correct"] for mark in given) for question, given in marks.items()}
-    n, most = sum(map(len, marks.values())), min(map(len, marks.values()))
+    n, most = sum(map(len, marks.values())), max(map(len, marks.values()))
     interval: tuple[float, float] | None
     if most == 1:
         interval = wilson(sum(right.values()), n)
@@ -69,13 +72,14 @@ def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "accuracy": sum(right.values()) / n,
         "accuracy_interval": interval and list(interval),
-        "pass_at": {
-            str(k): sum(pass_at(k, len(marks[q]), right[q]) for q in marks) / len(marks) for k in PASS_AT if k <= most
-        }
-        if most > 1
-        else None,
+        "pass_at": {str(k): _mean_pass_at(k, marks, right) for k in PASS_AT if k <= most} if most > 1 else None,
         "partial": sum(mark["partial"] for given in marks.values() for mark in given) / n,
     }
+
+
+def _mean_pass_at(k: int, marks: dict[str, list[dict[str, Any]]], right: dict[str, int]) -> float:
+    enough = [question for question, given in marks.items() if len(given) >= k]
+    return sum(pass_at(k, len(marks[question]), right[question]) for question in enough) / len(enough)
 
 
 def pass_at(k: int, n: int, right: int) -> float:
@@ -90,4 +94,5 @@ def peak_memory() -> int:
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

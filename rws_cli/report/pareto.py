@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.report.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
+from rws_cli.report.escape import csv
 from rws_cli.report.table import bar
 from rws_cli.runs.folder import find_all, home, write_whole
 
@@ -87,8 +88,6 @@ def _percent(share: float) -> str:
 
 def as_csv(curves: list[Curve], against: str) -> str:
     """One line a point, in the order of the curves; costs are means over examples."""
-    import pandas as pd
-
     rows = []
     for curve in curves:
         for point in curve.points:
@@ -99,7 +98,7 @@ def as_csv(curves: list[Curve], against: str) -> str:
             low, high = point.difference_interval or (None, None)
             name = f"accuracy_against_{against}"
             rows.append(row | {name: point.difference, f"{name}_low": low, f"{name}_high": high})
-    return pd.DataFrame(rows).to_csv(index=False)
+    return csv(rows)
 
 
 def draw(curves: list[Curve], path: Path) -> None:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from rws_cli.config import check
 from rws_cli.errors import RunError, UsageError, printable
 from rws_cli.report.compare import by_task, judge_runs, print_comparisons
+from rws_cli.report.escape import csv
 from rws_cli.report.terminal import print_hint, shown, wide_console
 from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.schema import NoJudge
@@ -39,9 +40,7 @@ def write_sweep(folder: Path) -> None:
             }
             row |= {"god": metrics["order"][metrics["god"]], **metrics["cost"]}
         rows.append(row)
-    import pandas as pd
-
-    write_whole(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_whole(folder / "sweep.csv", csv(rows))
     console = wide_console()
     config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
     if len(runs) > 1 and config.draw == "pareto":

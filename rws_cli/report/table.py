@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.text import Text
 from rws_cli.errors import UsageError, printable
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.compare import Line, by_task, compare_runs
+from rws_cli.report.escape import csv, latex, markdown
 from rws_cli.report.sheets import Sheet, rich_table, told
 from rws_cli.report.terminal import signed_number, wide_console
 from rws_cli.runs.folder import find_all, home, read_json, write_whole
@@ -225,19 +227,17 @@ def _headers(grid: Grid, n: int, column: str) -> list[str]:
 
 def as_markdown(grid: Grid) -> str:
     sheet = as_sheet(grid)
-    lines = [f"**{grid.title}**", "", bar(sheet.headers), bar(["---", *["--:"] * (len(sheet.headers) - 1)])]
-    return "\n".join([*lines, *map(bar, sheet.rows), "", *grid.notes])
+    lines = [f"**{markdown(grid.title)}**", "", bar(sheet.headers), bar(["---", *["--:"] * (len(sheet.headers) - 1)])]
+    return "\n".join([*lines, *map(bar, sheet.rows), "", *map(markdown, grid.notes)])
 
 
 def bar(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def as_csv(grids: list[Grid]) -> str:
     """One line a row; shares as numbers in [0, 1], published figures as the paper has them. Of several tables each line
     says which task it is of."""
-    import pandas as pd
-
     rows = []
     for grid in grids:
         for label, cells in grid.rows:
@@ -248,28 +248,26 @@ def as_csv(grids: list[Grid]) -> str:
                 row |= {column: cell.value, f"{column}_difference": cell.difference}
                 row |= {f"{of}_low": low, f"{of}_high": high, f"{column}_published": cell.published}
             rows.append(row)
-    return pd.DataFrame(rows).dropna(axis="columns", how="all").to_csv(index=False)
+    return csv(rows, drop_empty=True)
 
 
 def as_latex(grid: Grid) -> str:
-    """A booktabs table; its caption is the title with the notes."""
+    """A booktabs table; its caption is the title, if it has one of its own, with the notes."""
     sheet = as_sheet(grid)
+    title = [] if grid.title == grid.task else [grid.title.rstrip(".") + "."]
+    notes = [re.sub("^god is", "GOD is", note) for note in grid.notes]
+    headers = ["GOD" if header == "god" else header for header in sheet.headers]
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(' '.join([grid.title + '.', *grid.notes]))}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(sheet.headers) - 1)}}}",
+        rf"\caption{{{latex(' '.join([*title, *notes]))}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, sheet.headers)) + r" \\",
+        " & ".join(map(latex, headers)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_escaped, row)) + r" \\" for row in sheet.rows),
+        *(" & ".join(map(latex, row)) + r" \\" for row in sheet.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
     ]
     return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "–": "--", "−": "$-$", **{c: f"\\{c}" for c in "&%$#_{}"}}
-    return "".join(special.get(c, c) for c in text)

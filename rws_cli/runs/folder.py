@@ -6,24 +6,21 @@ A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import platform
 import re
-import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
+from uuid import uuid4
 
 from rws_cli.errors import RunError, UsageError
 from rws_cli.runs.forms import reader
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes there are not kept apart
-    fcntl = None  # type: ignore[assignment]
 
 MOST_BYTES = 1 << 26
 """Of a JSON file, or of a line of one that has lines."""
@@ -33,6 +30,9 @@ SWEPT = ("sweep.json", "multirun.yaml")
 STAGED, NEW = ".staged", ".new"
 """Folders in a run's: files that replace_together writes, and those that it is moving into place."""
 VERSION = re.compile(r"v(\d{3,})")
+RECORDS = ("manifest.json", "samples.jsonl", "trace.parquet", "metrics.json", "failures.jsonl")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""What file systems say that have no locks."""
 
 
 def claim_version(parent: Path) -> Path:
@@ -65,21 +65,40 @@ def point_latest(folder: Path) -> None:
         os.replace(fresh, link)
     except OSError:  # a file system without links; `latest` is a convenience
         fresh.unlink(missing_ok=True)
+        if link.is_dir() and not link.is_symlink():
+            warn(f"{link} is a folder, not a link: it stays as it is, and rws reads {folder.name} in its place")
+
+
+def newest(path: Path) -> Path:
+    """A path, with the highest version where it says `latest` and that is no link: copies often follow links, and then
+    `latest` is a version of old."""
+    for at in (path, *path.parents):
+        if at.name == "latest" and not (at.is_symlink() and at.exists()):
+            versions = [p for p in at.parent.glob("v*") if VERSION.fullmatch(p.name) and any(p.iterdir())]
+            if versions:
+                highest = max(versions, key=lambda p: int(p.name[1:]))
+                return newest(highest.parent) / highest.name / path.relative_to(at)
+    return path
+
+
+def warn(line: str) -> None:
+    print(f"rws: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def locked(run: Path | None) -> Iterator[None]:
-    """Hold a run's folder for this process; the system lets go of it however the process ends. None: nothing.
+    """Hold a run's folder for this process; the system lets go of it however the process ends. None: nothing. What
+    writers that were killed left half-written is removed.
 
     Raises UsageError if another process holds it.
     """
-    if run is None or fcntl is None:
+    if run is None:
         yield
         return
-    with (run / ".lock").open("a+", encoding="utf-8") as file:
+    with open_lock(run / ".lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            hold(file, wait=False)
+        except (BlockingIOError, PermissionError) as error:  # held; another error is the disk's
             file.seek(0)
             raise UsageError(
                 f"{run} is being written by another process ({file.read().strip() or 'unknown'})."
@@ -89,6 +108,8 @@ def locked(run: Path | None) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
+        for left in (path for name in RECORDS for path in run.glob(f".{name}*")):
+            left.unlink(missing_ok=True)
         yield
         (run / ".lock").unlink(missing_ok=True)
 
@@ -96,12 +117,41 @@ def locked(run: Path | None) -> Iterator[None]:
 @contextmanager
 def alone(lock: Path | None) -> Iterator[None]:
     """Wait for a lock file and hold it: one process, and one thread of it, at a time. None: nothing."""
-    if lock is None or fcntl is None:
+    if lock is None:
         yield
         return
-    with lock.open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open_lock(lock) as file:
+        hold(file, wait=True)
         yield
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A file to be locked. It is no link, for what a link leads to would be overwritten."""
+    return open(path, "a+", encoding="utf-8", opener=lambda at, flags: os.open(at, flags | os.O_NOFOLLOW, 0o666))
+
+
+def hold(file: IO[str], wait: bool) -> None:
+    """Lock an open file until it is closed. Where the file system has no locks, go on without and say so.
+
+    Raises OSError if another process holds it and there is no waiting.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warn(f"{Path(file.name).parent} has no locks ({error.strerror}): let no other process write there")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write, which takes the place of `path` in one move, or is removed if writing fails."""
+    fresh = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -109,12 +159,10 @@ def write_whole(path: Path, text: str) -> None:
 
     A path that is not UTF-8 has lone surrogates: they are written as JSON's escapes, which read back as they were.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with replacing(path) as fresh, fresh.open("x", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(fresh, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -153,20 +201,21 @@ def find_run(path: str) -> Path:
     Raises UsageError if there is no run there.
     """
     folder = Path(path).expanduser()
-    for candidate in (folder, folder / "latest"):
+    for candidate in (newest(folder), newest(folder / "latest")):
         if (candidate / "manifest.json").is_file():
             settle(candidate.resolve())
             return candidate.resolve()
     if not folder.exists():
         raise UsageError(f"{path} does not exist: give a run folder, such as outputs/sudoku/tiny-rws/v001.")
-    inside = sorted(p.parent for p in folder.glob("**/manifest.json") if not {"latest", NEW, STAGED} & {*p.parts})
+    found = (p for depth in range(1, 5) for p in folder.glob("*/" * depth + "manifest.json"))
+    inside = sorted({p.parent for p in found if not {"latest", NEW, STAGED} & {*p.parts}})
     hint = f" (there are runs inside it: {', '.join(map(str, inside[:3]))}{', …' if len(inside) > 3 else ''})"
     raise UsageError(f"{path} is not a run folder: it has no manifest.json{hint if inside else ''}.")
 
 
 def find_runs(path: str) -> list[Path]:
     """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
-    folder = Path(path).expanduser()
+    folder = newest(Path(path).expanduser())
     swept = any((folder / name).is_file() for name in SWEPT)
     inside = [p.parent for p in folder.glob("**/manifest.json" if swept else "*/manifest.json")]
     inside = [p for p in inside if not {"latest", NEW, STAGED} & {*p.relative_to(folder).parts}]
@@ -188,7 +237,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
 
 def home(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
-    folder, runs = Path(path).expanduser(), find_runs(str(path))
+    folder, runs = newest(Path(path).expanduser()), find_runs(str(path))
     return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]
 
 

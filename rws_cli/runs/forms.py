@@ -5,6 +5,7 @@ Forms name what is read somewhere. More fields may stand beside them; they are k
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -46,6 +47,13 @@ def _with(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _text(value: Any) -> str:
+    """Unlike pydantic's text it may have lone surrogates, as a path has that is not UTF-8."""
+    if not isinstance(value, str):
+        raise ValueError("it must be text")
+    return value
+
+
 def _known(schema: int) -> int:
     if schema > SCHEMA:
         raise ValueError(f"it is {schema}, and this rws reads at most {SCHEMA}: update rws")
@@ -53,6 +61,7 @@ def _known(schema: int) -> int:
 
 
 Open = Annotated[dict[str, Any], AfterValidator(_plain)]
+Text = Annotated[Any, AfterValidator(_text)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Amount = Annotated[float, Field(ge=0, le=1e100)]
@@ -185,7 +194,7 @@ class RecordedConfig(TypedDict):
     model: Named
     reward: Named
     sampler: RecordedSampler
-    label: NotRequired[str | None]
+    label: NotRequired[Text | None]
     table: NotRequired[Table | None]
     judge: NotRequired[Named]
     runtime: NotRequired[dict[str, Any]]
@@ -220,6 +229,13 @@ class Tracked(TypedDict):
 
 
 @strict
+class Spending(TypedDict):
+    setup_seconds: Amount
+    run_seconds: Amount
+    peak_memory_bytes: Count
+
+
+@strict
 class Manifest(TypedDict):
     """manifest.json."""
 
@@ -227,13 +243,13 @@ class Manifest(TypedDict):
     status: Literal["running", "finished", "failed", "interrupted"]
     config: Annotated[RecordedConfig, AfterValidator(_plain)]
     config_hash: str
-    overrides: list[str]
-    command: str
+    overrides: list[Text]
+    command: Text
     started: str
     finished: str | None
     resumed: list[str]
-    error: str | None
-    failed: dict[str, str]
+    error: Text | None
+    failed: dict[str, Text]
     versions: dict[str, str]
     git: Git | None
     machine: Open
@@ -241,12 +257,13 @@ class Manifest(TypedDict):
     marked: NotRequired[list[Marking]]
     measured: NotRequired[list[Open]]
     tracker: NotRequired[Tracked]
+    spent: NotRequired[Spending]
 
 
 @strict
 class Failure(TypedDict):
     id: str
-    error: str
+    error: Text
 
 
 @strict
@@ -291,7 +308,7 @@ def reader(name: str) -> Callable[[bytes], Any]:
     known = frozenset(getattr(form, "__annotations__", ()))
 
     def read(text: bytes) -> Any:
-        value = from_json(text, allow_inf_nan=False)
+        value = parsed(text)
         try:
             value = adapter.validate_python(value)
         except ValidationError as error:
@@ -301,6 +318,23 @@ def reader(name: str) -> Callable[[bytes], Any]:
         return value
 
     return read
+
+
+def parsed(text: bytes) -> Any:
+    """The value of a JSON text, in which there is no NaN. Raises ValueError."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        if b"\\ud" not in text:
+            raise
+    try:
+        return json.loads(text, parse_constant=_refuse)  # which takes lone surrogates
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _first(error: ValidationError) -> str:

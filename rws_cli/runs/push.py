@@ -7,7 +7,6 @@ how the run was made; it shows no model output, and nothing in it is read as Mar
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
@@ -16,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError, without_secrets
+from rws_cli.report.escape import markdown
 from rws_cli.report.terminal import rows_of
-from rws_cli.runs.folder import read_json, write_whole
-from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_samples
+from rws_cli.runs.folder import read_json, replacing, write_whole
+from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_samples, read_trace
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
 CARD, TYPED = "README.md", "samples.parquet"
+UNFINISHED = ".unfinished"
+"""In a folder that is being written: if that was broken off, it is written again."""
 ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -36,10 +38,13 @@ def push(run: Path, to: str, public: bool = False) -> str:
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run}.")
     folder = Path(to).expanduser()
     if to.startswith((".", "/", "~")) or folder.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        unfinished = folder / UNFINISHED
+        if folder.exists() and not (folder.is_dir() and (unfinished.exists() or not any(folder.iterdir()))):
             raise UsageError(f"{to} is not empty: name a new or an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
         write(run, manifest, folder)
+        unfinished.unlink()
         return str(folder)
     if not ON_HUB.fullmatch(to):
         raise UsageError(
@@ -51,15 +56,22 @@ def push(run: Path, to: str, public: bool = False) -> str:
 
 
 def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
-    """The run's files, its samples with types, and its card."""
+    """The run's files, its samples with types, and its card. Raises RunError for a file that is a link, as what it leads
+    to is not the run's, and for one that does not hold what it should."""
     import pyarrow.parquet as pq
 
-    samples = read_samples(run)
-    for name in FILES:
-        if name != FAILURES or (run / name).exists():
-            shutil.copyfile(run / name, folder / name)
-    pq.write_table(typed(samples), folder / TYPED)
-    write_whole(folder / CARD, card(manifest, read_json(run / "metrics.json")))
+    names = [name for name in FILES if name != FAILURES or (run / name).exists()]
+    if links := [name for name in names if (run / name).is_symlink()]:
+        raise RunError(f"{run / links[0]} is a link: only files of the run itself are pushed.")
+    samples, metrics = read_samples(run), read_json(run / "metrics.json")
+    read_lines(run / FAILURES)
+    read_trace(run)
+    for name in names:
+        with replacing(folder / name) as fresh:
+            shutil.copyfile(run / name, fresh)
+    with replacing(folder / TYPED) as fresh:
+        pq.write_table(typed(samples), fresh)
+    write_whole(folder / CARD, card(manifest, metrics))
 
 
 def typed(samples: list[dict[str, Any]]) -> Any:
@@ -73,7 +85,7 @@ def typed(samples: list[dict[str, Any]]) -> Any:
         try:
             array = pa.array(values)
             mixed = "struct<>" in str(array.type)
-        except pa.ArrowException:
+        except (pa.ArrowException, OverflowError):
             mixed = True
         if not mixed:
             columns[name] = array
@@ -128,7 +140,7 @@ def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     title = " · ".join(config[group]["name"] for group in ("benchmark", "model", "sampler"))
     failed = len(manifest["failed"])
     notes = [
-        *([f"Its label is {escaped(config['label'])}."] if config.get("label") else []),
+        *([f"Its label is {markdown(config['label'])}."] if config.get("label") else []),
         *([f"{failed} examples failed and are not among them, see {FAILURES}."] if failed else []),
     ]
     git = manifest["git"]
@@ -143,7 +155,7 @@ def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
 {yaml.safe_dump(header(title), sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {escaped(title)}
+# {markdown(title)}
 
 {metrics["examples"]} answers of a masked diffusion language model, each with its mark, reward, order statistics and
 cost, and the trace of its decoding. Written by `rws`, which runs decoding experiments. {" ".join(notes)}
@@ -198,19 +210,15 @@ def header(title: str) -> dict[str, Any]:
 
 
 def table(rows: Any) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {escaped(name)} | {escaped(value)} |" for name, value in rows)])
+    return "\n".join(
+        ["| | |", "| --- | --- |", *(f"| {markdown(name)} | {markdown(str(value))} |" for name, value in rows)]
+    )
 
 
 def code(text: str, language: str) -> str:
     """A block in which nothing is read as Markdown or HTML: its fence is longer than any in the text."""
     fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
     return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
-
-
-def escaped(value: Any) -> str:
-    """Text that Markdown and HTML leave as it is, on one line."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", text)
 
 
 def shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.runs.folder import open_regular, unreadable, whole, write_whole
+from rws_cli.runs.folder import open_regular, replacing, unreadable, whole, write_whole
 from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
@@ -111,9 +111,8 @@ def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
     folder = run / TRACE_PARTS
     folder.mkdir(exist_ok=True)
     name = hashlib.sha256("\n".join(row["id"] for row in rows).encode()).hexdigest()[:16]
-    fresh = folder / f".{name}"
-    pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema()), fresh)
-    os.replace(fresh, folder / f"{name}.parquet")
+    with replacing(folder / f"{name}.parquet") as fresh:
+        pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema()), fresh)
 
 
 def trace_schema() -> Any:
@@ -208,7 +207,6 @@ def join_trace(run: Path, ids: list[str]) -> None:
         return
     # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
     rows = {row["id"]: row for row in read_trace(run)}
-    fresh = run / f".{TRACE}"
-    pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
-    os.replace(fresh, run / TRACE)
+    with replacing(run / TRACE) as fresh:
+        pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
     shutil.rmtree(run / TRACE_PARTS)

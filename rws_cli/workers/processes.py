@@ -34,17 +34,16 @@ def share(config: Config) -> list[Config]:
 def serve(config: Config, connection: Connection) -> None:
     """A worker process: load, then answer what comes until nothing does. It sends pairs of a word and what goes with it."""
     ignore_signals()
-    try:
-        task = prepare(config)
-        parts = load(config, task)
-        answerer = Answerer(config, task, parts, say=lambda line: connection.send(("say", line)))
-        connection.send(("ready", sources(config, task, parts)))
-        while (batch := connection.recv()) is not None:
-            connection.send(("done", answerer(batch)))
-    except (UsageError, RunError) as error:
-        connection.send(("failed", error))
-    except (EOFError, BrokenPipeError):  # the run's process is gone
-        pass
+    with suppress(EOFError, ConnectionError):  # the run's process is gone
+        try:
+            task = prepare(config)
+            parts = load(config, task)
+            answerer = Answerer(config, task, parts, say=lambda line: connection.send(("say", line)))
+            connection.send(("ready", sources(config, task, parts)))
+            while (batch := connection.recv()) is not None:
+                connection.send(("done", answerer(batch)))
+        except (UsageError, RunError) as error:
+            connection.send(("failed", error))
 
 
 class Processes:
@@ -64,7 +63,7 @@ class Processes:
         """Wait until it has loaded. Raises what loading raised, and RunError if it died."""
         try:
             word, value = worker.connection.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionError) as error:
             raise RunError(f"A worker ended while it loaded the model ({cause(worker)}).") from error
         if word == "failed":
             raise value

@@ -74,7 +74,7 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
         connection.send(("memory", error.rows))
     except (UsageError, RunError) as error:
         connection.send(("failed", error))
-    except (EOFError, BrokenPipeError):  # the run's process is gone
+    except (EOFError, ConnectionError):  # the run's process is gone
         pass
     except Exception as error:  # most often that another rank is gone
         with suppress(OSError):
@@ -137,7 +137,7 @@ class Ranks:
                 for member in self.members:
                     member.connection.send(waiting[0])
                 outcomes = self.told(waiting[0])
-            except (LostError, BrokenPipeError) as error:
+            except (LostError, ConnectionError) as error:
                 why = str(error) if isinstance(error, LostError) else self.death() or "itself"
                 count_try(self.tries, waiting[0], why)
                 self.say(f"a rank ended by {why}: new ones take its {len(waiting[0])} examples")

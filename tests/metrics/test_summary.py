@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rws_cli.decoding.record import Cost
 from rws_cli.metrics.statistics import wilson
 from rws_cli.metrics.summary import pass_at, summarize
 
@@ -25,7 +26,7 @@ def test_pass_at_k_counts_all_draws(case: tuple[int, int, int]) -> None:
 def sample(question: str, correct: bool | None) -> dict[str, Any]:
     return {
         "question": question, "reward": None, "order": {"god_tokens": 1.0}, "order_with_eos": {"god_tokens": 1.0},
-        "steering": None, "committed": 4, "cost": {"seconds": 0.5},
+        "steering": None, "committed": 4, "cost": vars(Cost(seconds=0.5)),
         "mark": None if correct is None else {"correct": correct, "partial": float(correct)},
     }  # fmt: skip
 
@@ -35,6 +36,13 @@ def test_several_answers_to_a_question() -> None:
     assert found["accuracy"] == 0.25
     assert found["pass_at"] == {"1": 0.25, "2": 0.5}
     assert found["accuracy_interval"] == [0.0, 0.5]  # two questions: one half, none
+
+
+def test_answers_lost_to_failures_leave_the_others_their_pass_at() -> None:
+    """Of question b all answers but one failed: it still counts as a question, and only pass@1 can be had of it."""
+    found = summarize([sample("a", True), sample("a", True), sample("a", False), sample("b", False)])
+    assert found["pass_at"] == {"1": pytest.approx((2 / 3 + 0) / 2), "2": 1.0}
+    assert found["accuracy_interval"] == pytest.approx([0.0, 2 / 3])  # over two questions, not four answers
 
 
 def test_one_answer_has_wilsons_interval() -> None:

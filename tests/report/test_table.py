@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from support import write_run
 
 from rws_cli.errors import UsageError
 from rws_cli.metrics.summary import summarize
 from rws_cli.report.compare import print_comparisons
+from rws_cli.report.escape import spreadsheet
 from rws_cli.report.sheets import Strong
 from rws_cli.report.table import Cell, Grid, as_sheet, print_tables, read_grids, write_tables
 
@@ -41,6 +43,11 @@ def sweep(folder: Path, table: dict[str, Any], task: str = "x") -> Path:
         (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in lines))
         (run / "metrics.json").write_text(json.dumps(summarize(lines) | METRICS))
     return folder
+
+
+def relabel(run: Path, label: str) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    edit(run / "manifest.json", config=manifest["config"] | {"label": label})
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -85,11 +92,35 @@ def test_latex_escapes_what_latex_reads(tmp_path: Path) -> None:
     assert r" & accuracy, \% \\" in latex
 
 
-def test_markdown_keeps_a_bar_within_its_cell(tmp_path: Path) -> None:
-    folder = sweep(tmp_path, {"columns": ["god"]})
-    manifest = json.loads((folder / "1" / "manifest.json").read_text())
-    edit(folder / "1" / "manifest.json", config=manifest["config"] | {"label": "a|b"})
-    assert "| a\\|b |" in write_tables([folder])
+def test_latex_has_minus_signs_and_no_title_twice(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, {"columns": ["god", "n"]})
+    relabel(folder / "1", "a^2 ~ b-1")
+    relabel(folder / "0", "first")
+    runs = [folder / "1", folder / "0"]  # so that the difference is below zero
+    write_tables(runs)
+    latex = (folder / "1" / "table.tex").read_text()
+    assert r"\caption{x, x: 2 examples, seeds 0." in latex
+    assert " & GOD & n " in latex
+    assert r"GOD is god\_tokens." in latex
+    assert r"a\textasciicircum{}2 \textasciitilde{} b-1 & 10.00 &" in latex
+    assert "first & 5.00 ($-$5.00 [$-$10.00, +0.00]) &" in latex
+
+
+def test_no_label_is_markup_or_a_formula(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, {"columns": ["god"], "note": "<script>x</script>"})
+    relabel(folder / "0", '=HYPERLINK("http://x")')
+    relabel(folder / "1", "a|b <img src=x> *c* [d](e) `f` \x1b[31m")
+    text = write_tables([folder])
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    assert page.count("<td>") + page.count("<td ") == 4
+    assert "a|b &lt;img src=x&gt; *c* [d](e) `f` [31m" in page
+    assert "<script" not in page
+    with (folder / "table.csv").open() as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert labels[0] == '\'=HYPERLINK("http://x")'
+    assert [spreadsheet(value) for value in (-0.5, "-0.5", "+1e3", "-x", "@a", "\t=1", "", "a=1", None)] == [
+        -0.5, "-0.5", "+1e3", "'-x", "'@a", "'\t=1", "", "a=1", None
+    ]  # fmt: skip
 
 
 def test_one_run_is_no_table(tmp_path: Path) -> None:

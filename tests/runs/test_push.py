@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from support import LIMIT
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.runs.push import card, code, escaped, push, typed
+from rws_cli.report.escape import markdown
+from rws_cli.runs.push import card, code, push, typed
 from rws_cli.runs.records import read_samples, read_trace
 
 TOKEN = "hf_0123456789abcdefSECRET"
@@ -48,6 +49,35 @@ def test_a_folder_loads_as_what_the_run_wrote(rws, finished: Path, tmp_path: Pat
     again = rws("push", str(finished), "set")  # it exists, so it is no name on the hub
     assert again.exit_code == 2
     assert "set is not empty" in again.output
+
+
+def test_a_push_that_was_broken_off_is_done_again(
+    rws, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rws_cli.runs.push.card", killed)
+        assert rws("push", str(finished), "./set").exit_code == 130
+    assert (tmp_path / "set" / "samples.jsonl").exists()
+    assert rws("push", str(finished), "./set").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("name", ["failures.jsonl", "trace.parquet", "samples.jsonl"])
+def test_a_push_follows_no_link(rws, finished: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").write_text("root:x:0:0\n")
+    (finished / name).unlink(missing_ok=True)
+    (finished / name).symlink_to(tmp_path / "elsewhere")
+    result = rws("push", str(finished), "./set")
+    assert result.exit_code == 1
+    assert f"{name} is a link" in result.output
+    assert not (tmp_path / "set" / name).exists()
+    (finished / name).unlink()
+    (finished / name).hardlink_to(tmp_path / "elsewhere")  # which cannot be told from a file, but is no record
+    assert rws("push", str(finished), "./set").exit_code == 1
+    assert not (tmp_path / "set" / name).exists()
 
 
 def test_nested_missing_and_mixed_fields_are_loaded(tmp_path: Path) -> None:
@@ -99,7 +129,7 @@ def test_nothing_leaves_its_place_in_a_card() -> None:
     assert block.count("<code") == 1
     assert "<h1" not in block
     assert "<img" not in block
-    cell = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(f"| |\n|-|\n| {escaped(hostile)} |")
+    cell = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(f"| |\n|-|\n| {markdown(hostile)} |")
     assert cell.count("<td>") == 1
     for tag in ("<img", "<a ", "<strong", "<code", "<h1", "<s>"):
         assert tag not in cell

@@ -1,0 +1,48 @@
+"""Text as it is, in forms that would read some of it as their own: Markdown, LaTeX and the cells of a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rws_cli.errors import UNPRINTABLE
+
+
+def markdown(text: str) -> str:
+    """Text within a line of Markdown: no markup, HTML, link or end of a cell. Figures in brackets stay as they are."""
+    text = " ".join(UNPRINTABLE.sub("", text).split())
+    text = re.sub(r"[\\`*|~]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)", r"\\\g<0>", text)
+    return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "−": "$-$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Text within a paragraph or a cell of LaTeX; a hyphen before a number that nothing stands before is a minus."""
+    text = " ".join(UNPRINTABLE.sub("", text).split())
+    text = re.sub(r"(?<![\w.)-])-(?=\.?\d)", "−", text)
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def spreadsheet(value: Any) -> Any:
+    """A value of a CSV file that no spreadsheet takes for a formula: text that begins like one gets an apostrophe."""
+    if not isinstance(value, str) or not re.match(r"\s*[=+\-@]|[\t\r\n]", value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def csv(rows: list[dict[str, Any]], drop_empty: bool = False) -> str:
+    """Rows as a CSV file, their keys as its header; drop_empty: leave out columns without a value."""
+    import pandas as pd
+
+    frame = pd.DataFrame([{spreadsheet(name): spreadsheet(value) for name, value in row.items()} for row in rows])
+    return (frame.dropna(axis="columns", how="all") if drop_empty else frame).to_csv(index=False)
