@@ -105,8 +105,9 @@ def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "run.log").read_text().count("2 of 2 examples") == 1
 
 
-def test_a_job_returns_its_objective(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text('{"accuracy": 1, "cost": {"seconds": 0.5}, "god": "god_tokens"}')
+def test_a_job_returns_its_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"accuracy": 1, "cost": {"seconds": 0.5}, "god": "god_tokens"}
+    monkeypatch.setattr("rws_cli.runs.folder.read_json", lambda path: metrics)
     assert outcome(compose(), tmp_path) == str(tmp_path)
     assert outcome(compose("objective=accuracy"), tmp_path) == 1.0
     assert outcome(compose("objective=cost.seconds"), tmp_path) == 0.5

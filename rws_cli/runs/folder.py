@@ -110,8 +110,10 @@ def locked(run: Path | None) -> Iterator[None]:
         file.flush()
         for left in (path for name in RECORDS for path in run.glob(f".{name}*")):
             left.unlink(missing_ok=True)
-        yield
-        (run / ".lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink(missing_ok=True)
 
 
 @contextmanager

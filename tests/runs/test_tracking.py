@@ -268,8 +268,9 @@ def test_a_tracker_is_told_how_the_run_ended(
     monkeypatch.setattr(Recorder, "calls", calls)
     monkeypatch.setitem(tracking.TRACKERS, "tensorboard", Recorder)
 
-    def stop(*_: Any) -> None:
-        raise Interrupted("here")
+    def stop(_: Any, folder: Path | str = "") -> None:
+        if list(Path(folder or ".").glob("samples.jsonl")):
+            raise Interrupted("here")
 
     with monkeypatch.context() as patched:
         patched.setattr("rws_cli.runs.stopping.Stop.check", stop)
