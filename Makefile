@@ -10,7 +10,7 @@ PYTHON_READY := $(VENV)/.python
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: help install dev run test lint sweep paper-small pareto bench audit constraints models clean FORCE
+.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench audit constraints models clean FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,13 @@ dev: $(DEV) ## The same with all extras, test tools and linters (2 GB more)
 run: $(READY) ## Decode sudoku with the bundled model under Reward-Weighted Sampling
 	$(BIN)/rws run
 
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
 test: $(DEV) ## Run the test suite
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
+	$(PYTEST)
+
+test-slow: $(DEV) ## Run the long proofs, which are not in the test suite
+	$(PYTEST) -m slow
 
 lint: $(DEV) ## Check format, lint and types
 	$(BIN)/ruff format --check .
