@@ -324,7 +324,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
         numbers = [draw.random() for _ in order]
         trace = RowTrace(
             [n // 2 for n in range(tokens)], order, [response[p] for p in order], numbers, numbers[::-1],
-            [1 + n for n in numbers], [9] * tokens, [1] * tokens, [False] * tokens, [None] * tokens,
+            [1 + n for n in numbers], [9] * tokens, [1] * tokens, [False] * tokens, [None] * tokens, [False] * tokens,
         )  # fmt: skip
         name = f"e-{number}"
         rows.append({"id": name, **asdict(trace), "text": [words[t] for t in trace.token]})

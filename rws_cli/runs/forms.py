@@ -124,6 +124,7 @@ class Sample(TypedDict):
     masked_again: Count
     particles: list[Number]
     cost: SampleCost
+    near_ties: NotRequired[Count]
 
 
 @strict
@@ -158,6 +159,7 @@ class Metrics(TypedDict):
     steering: MeanSteering | None
     cost: TotalCost
     measures: dict[str, Number | None]
+    near_ties: NotRequired[Share | None]
 
 
 @strict

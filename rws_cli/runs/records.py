@@ -139,6 +139,10 @@ def trace_schema() -> Any:
     )
 
 
+ADDED = ("masked", "text", "near_tie")
+"""Columns of the trace that runs made before them do not have."""
+
+
 def trace_files(run: Path) -> list[Path]:
     """The whole trace, if there is one, and the parts that are not in it yet."""
     parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
@@ -151,7 +155,7 @@ def read_trace(run: Path) -> list[dict[str, Any]]:
 
 
 def read_part(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of the trace. Runs made before the trace had texts or masked have neither.
+    """The rows of a file of the trace. Columns that came later (ADDED) may be missing, or empty for some rows.
 
     Raises RunError if it has not the form of trace_schema: lists of one length, without gaps where none may be.
     """
@@ -163,18 +167,18 @@ def read_part(file: Path) -> list[dict[str, Any]]:
         with open_regular(file) as source:
             table = pq.read_table(source)
         schema = trace_schema()
-        if missing := [name for name in schema.names if name not in (*table.column_names, "text", "masked")]:
+        if missing := [name for name in schema.names if name not in (*table.column_names, *ADDED)]:
             raise ValueError(f"it has no column {missing[0]}")
         names = [name for name in schema.names if name in table.column_names]
         table = table.select(names).cast(pa.schema([schema.field(name) for name in names])).combine_chunks()
         lengths = pc.list_value_length(table["step"])
         for name in names:
             column = table[name]
-            if column.null_count:
+            if column.null_count and name not in ADDED:
                 raise ValueError(f"column {name} has gaps")
             if name == "id":
                 continue
-            if not pc.list_value_length(column).equals(lengths):
+            if pc.all(pc.equal(pc.list_value_length(column), lengths)).as_py() is False:
                 raise ValueError(f"the lists of column {name} are not as long as those of step")
             values = pc.list_flatten(column)
             if name in ("step", "position", "token", "text") and values.null_count:

@@ -33,6 +33,7 @@ from rws_cli.runs.folder import (
 from rws_cli.runs.records import (
     append_samples,
     drop_broken_line,
+    drop_untraced,
     join_trace,
     read_lines,
     read_samples,
@@ -317,6 +318,21 @@ def test_a_trace_of_another_form_is_one_sentence(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "step": ["x"]}), tmp_path / "trace.parquet")
     with pytest.raises(RunError, match="it has no column position"):
         read_trace(tmp_path)
+
+
+def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    old = {key: value for key, value in trace_row("a", 0).items() if key not in ("near_tie", "text", "masked")}
+    schema = pa.schema([field for field in trace_schema() if field.name in old])
+    pq.write_table(pa.Table.from_pylist([old], schema=schema), tmp_path / "trace.parquet")
+    append_samples(tmp_path, [sample_of("a", 1.0)])
+    assert read_trace(tmp_path) == [old]
+    drop_untraced(tmp_path)
+    assert [sample["id"] for sample in read_samples(tmp_path)] == ["a"]
+    write_trace_part(tmp_path, [trace_row("b", 1)])
+    join_trace(tmp_path, ["a", "b"])
+    first, second = read_trace(tmp_path)
+    assert first == old | {"near_tie": None, "text": None, "masked": None}
+    assert second == trace_row("b", 1)
 
 
 def test_terminal_escapes_are_not_printed() -> None:
