@@ -123,6 +123,13 @@ def _draws(sampler: Sampler) -> bool:
     return sampler.temperature > 0 or by_chance or getattr(sampler.schedule, "origin", False)
 
 
+def seed_matters(config: Config) -> bool:
+    """Whether another seed can give other tokens."""
+    guidance, reward = config.sampler.guidance, config.reward
+    by_guidance = isinstance(guidance, EntrgiGuidance) or "shuffled" in (getattr(guidance, "how", ""), reward.name)
+    return _draws(config.sampler) or by_guidance or getattr(guidance, "fill", "") == "sample"
+
+
 def _check_methods(config: Config) -> None:
     """Parts of a sampler that do not go together, or lack what they need."""
     s = config.sampler

@@ -24,8 +24,9 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rws_cli.combinations import seed_matters
 from rws_cli.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras
-from rws_cli.config import check, check_consent, first_line, unchecked
+from rws_cli.config import check, check_consent, config_hash, first_line, unchecked
 from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.explain import LIBRARIES, NOT_COMPOSED, explain
 from rws_cli.schema import Config
@@ -141,10 +142,10 @@ def launch(
     typed: Sequence[str] | None = None,
     command: str = "",
     sweep: Path | None = None,
-    after_sweep: Callable[[Path], None] = lambda folder: None,
+    after_sweep: Callable[[Path, list[str]], None] = lambda folder, typed: None,
 ) -> None:
     """Run a task for what arguments compose, or for each job of the sweep that they are; after a sweep, also one of which
-    jobs failed, call `after_sweep` with its folder.
+    jobs failed, call `after_sweep` with its folder and what the user typed.
 
     typed: those of the arguments that the user typed just now, if not all; command: what the sweep's folder keeps; sweep:
     the folder of a sweep that was begun before. Raises UsageError for whatever is wrong with the arguments, and what the
@@ -156,6 +157,7 @@ def launch(
     loader.sweep_dir = str(sweep) if sweep else None
     started: list[bool] = []
     failed: list[UsageError | RunError] = []
+    seeds: dict[str, int] = {}
 
     @functools.wraps(task, assigned=())
     def guarded(composed: DictConfig) -> Any:
@@ -163,6 +165,7 @@ def launch(
         try:
             config = check(composed)
             check_consent(config, said)
+            warn_of_seeds(config, composed, seeds)
             return task(config, composed)
         except (UsageError, RunError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -181,9 +184,23 @@ def launch(
                 raise
             raise UsageError(explain(error)) from error
     if swept := loader.sweep_dir:
-        after_sweep(Path(swept))
+        after_sweep(Path(swept), said)
     if failed:
         raise failed[0]
+
+
+def warn_of_seeds(config: Config, composed: DictConfig, seeds: dict[str, int]) -> None:
+    """Say once that a sweep decodes the same for several seeds. seeds: by configuration, the first seed that it had."""
+    from rws_cli.runs.folder import warn
+
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    first = seeds.setdefault(config_hash(values | {"seed": None}), config.seed)
+    if first != config.seed and not seed_matters(config) and "" not in seeds:
+        seeds[""] = config.seed
+        warn(
+            f"seed={config.seed} gives sampler={config.sampler.name} the tokens of seed={first}, for with "
+            "sampler.temperature=0 nothing is drawn at random: one seed is enough"
+        )
 
 
 def _launch_line(loader: Loader, task: Callable[[DictConfig], Any], line: list[str], command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ OVERRIDES = st.lists(
 RUNNER = CliRunner()
 
 
+FLAGS = st.sampled_from(
+    ["-m", "-r", "--multirun", "--cfg", "-cjob", "--resolve", "--config-dir", "--config-dir=.", "-cd=/", "--config-name=x",
+     "--config-path=.", "--resume", "--resume=.", "--info", "--package", "--experimental-rerun=x", "--experimental", "-x", "--"]
+)  # fmt: skip
+ANY_COMMAND = st.sampled_from(
+    ["run", "run", "run", "list", "show", "compare", "table", "report", "replay", "mark", "measure"]
+)
+
+
 def answered(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -43,6 +53,13 @@ def answered(arguments: list[str]) -> None:
     assert "Traceback" not in result.output
     if result.exit_code == 2 and "rws: " in result.output:
         assert len(result.output.partition("rws: ")[2].strip().splitlines()) == 1, result.output
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
+@given(ANY_COMMAND, st.lists(FLAGS, max_size=2), OVERRIDES)
+def test_command_lines(command: str, flags: list[str], overrides: list[str]) -> None:
+    answered([command, *(["--dry-run"] if command == "run" else []), *flags, *overrides])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

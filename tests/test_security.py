@@ -7,8 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from rws_cli.config import CONF, compose
+from rws_cli.config import CONF, compose, unchecked
 from rws_cli.errors import UsageError
 from rws_cli.hydra_bridge import launch, plan_task, recorded, run
 
@@ -193,3 +194,14 @@ def test_pickled_weights_are_refused(rws, llada_folder: Path, tmp_path: Path) ->
     result = rws("run", f"model.path={folder}", "reward=verifier", "benchmark.limit=1")
     assert result.exit_code == 2, result.output
     assert "cannot be loaded" in result.output
+
+
+def test_a_sweep_takes_no_judges_address_from_its_jobs(rws, tmp_path: Path, small: list[str]) -> None:
+    sweep = ["-m", *small, "sampler=confidence,random", "benchmark.limit=1", "hydra.sweep.dir=sweep"]
+    assert rws("run", *sweep).exit_code == 0
+    for manifest in (tmp_path / "sweep").glob("*/manifest.json"):
+        value = json.loads(manifest.read_text())
+        value["config"]["judge"] = OmegaConf.to_container(unchecked("judge=openai", "judge.base_url=http://x").judge)
+        manifest.write_text(json.dumps(value))
+    again = rws("run", *sweep)
+    assert "Not judged: judge.base_url=http://x is taken from the command line alone" in again.output

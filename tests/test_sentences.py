@@ -114,3 +114,11 @@ def test_a_job_returns_its_objective(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for wrong in ("god", "nothing", "cost"):
         with pytest.raises(UsageError, match=f"objective={wrong} is no number"):
             outcome(compose(f"objective={wrong}"), tmp_path)
+
+
+def test_a_sweep_of_seeds_that_change_nothing_is_said_once(rws) -> None:
+    few = ["benchmark.limit=1", "reward=none"]
+    said = rws("run", "--dry-run", "-m", *few, "sampler=confidence,margin", "seed=0,1,2").output
+    assert said.count("one seed is enough") == 1
+    assert "seed=1 gives sampler=confidence the tokens of seed=0" in said
+    assert "one seed" not in rws("run", "--dry-run", "-m", *few, "sampler=random,remdm_cap", "seed=0,1").output

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from rws_cli.config import check
+from rws_cli.config import check, check_consent
 from rws_cli.errors import RunError, UsageError, printable
 from rws_cli.report.compare import by_task, judge_runs, print_comparisons
 from rws_cli.report.escape import csv
@@ -15,8 +16,9 @@ from rws_cli.runs.folder import find_runs, read_json, write_whole
 from rws_cli.schema import NoJudge
 
 
-def write_sweep(folder: Path) -> None:
-    """Join a sweep's jobs in sweep.csv, one line a job, and print their comparison where they can be paired."""
+def write_sweep(folder: Path, typed: Sequence[str]) -> None:
+    """Join a sweep's jobs in sweep.csv, one line per job, and print their comparison where they can be paired. typed: the
+    arguments of the command line, without which no address of a judge is taken from a job's records."""
     if not any(folder.glob("**/metrics.json")):
         return  # no job finished; the caller knows why
     begun = find_runs(str(folder))
@@ -50,6 +52,7 @@ def write_sweep(folder: Path) -> None:
     elif len(runs) > 1:
         try:
             if not isinstance(config.judge, NoJudge):
+                check_consent(config, typed)
                 for group in by_task(runs):
                     judge_runs(group, config.judge)
         except (UsageError, RunError) as error:
