@@ -91,7 +91,7 @@ def _limit() -> None:
     """Give this process little more memory than it has, and few seconds."""
     import resource  # of Unix alone
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     for kind, most in (
         (resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY),
         (resource.RLIMIT_CPU, PROCESSOR_SECONDS),
