@@ -70,8 +70,8 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
             metrics = measured(config.metric, task.examples, samples) | {"failed": len(failures)}
             if config.metric:
                 replace_samples(folder, samples)
-            metrics["cost"] |= spent.now()
             manifest["spent"] = spent.now()
+            metrics["cost"] |= manifest["spent"]
             write_json(folder / "metrics.json", metrics)
             tracking.finish(metrics)
             manifest["failed"] = failures

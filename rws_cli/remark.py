@@ -17,7 +17,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.experiment import measured
 from rws_cli.runs.folder import as_json, locked, read_json, replace_together
 from rws_cli.runs.manifest import marker_version, now
-from rws_cli.runs.records import SAMPLES, as_lines, read_samples
+from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.stopping import stoppable
 from rws_cli.schema import Config
 from rws_cli.task import benchmark_source
@@ -40,7 +40,7 @@ def mark(run: Path, overrides: list[str]) -> int:
                 raise UsageError(unknown_key(key))
         config = check(OmegaConf.merge(manifest["config"], OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
         benchmark, examples = _examples(config)
-        samples, version = read_samples(run), marker_version(manifest)
+        (samples, before), version = read_whole(run), marker_version(manifest)
         _check_same(run, samples, examples, benchmark.version == version)
         with stoppable() as stop, stop.raising():  # nothing is written before all are marked
             marks = [_mark(benchmark, examples[sample["id"]], sample["answer"]) for sample in samples]
@@ -55,7 +55,7 @@ def mark(run: Path, overrides: list[str]) -> int:
              "overrides": overrides, "changed": changed}
         )  # fmt: skip
         manifest["sources"]["benchmark"] = benchmark_source(benchmark, list(examples.values()))
-        _replace(run, samples, measured({}, list(examples.values()), samples), manifest)
+        _replace(run, samples, before, measured({}, list(examples.values()), samples), manifest)
     return changed
 
 
@@ -73,11 +73,11 @@ def measure(run: Path, overrides: list[str]) -> None:
     with locked(run):
         manifest = _finished(run)
         benchmark, examples = _examples(check(OmegaConf.create(manifest["config"])))
-        samples = read_samples(run)
+        samples, before = read_whole(run)
         _check_same(run, samples, examples, marker_version(manifest) == benchmark.version)
         named = {name: asdict(metric) for name, metric in metrics.items()}
         manifest.setdefault("measured", []).append({"at": now(), "rws": __version__, "metrics": named})
-        _replace(run, samples, measured(metrics, list(examples.values()), samples), manifest)
+        _replace(run, samples, before, measured(metrics, list(examples.values()), samples), manifest)
 
 
 def _mark(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
@@ -112,9 +112,14 @@ def _check_same(run: Path, samples: Iterable[dict[str, Any]], examples: dict[str
             raise UsageError(f"{run} cannot be read again: example {sample['id']} is not what it was.")
 
 
-def _replace(run: Path, samples: list[dict[str, Any]], metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
+def _replace(
+    run: Path,
+    samples: list[dict[str, Any]],
+    before: dict[str, Any],
+    metrics: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
     """Write all three as one; what the run cost is not paid again, and measures that were not made again stay."""
-    before = read_json(run / "metrics.json")
     metrics = before | metrics | {"cost": before["cost"], "measures": before["measures"] | metrics["measures"]}
     files = {SAMPLES: as_lines(samples), "metrics.json": as_json(metrics), "manifest.json": as_json(manifest)}
     replace_together(run, files)

@@ -174,3 +174,60 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_resume_of_a_finished_run_writes_nothing_and_others_add_up(rws, small: list[str], tmp_path: Path) -> None:
+    assert rws("run", *small).exit_code == 0
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    before, cost = contents(tmp_path), json.loads((run / "metrics.json").read_text())["cost"]
+    again = rws("run", "--resume", str(run))
+    assert (again.exit_code, again.output) == (0, "outputs/sudoku/small-rws/v001 is finished\n")
+    assert contents(tmp_path) == before
+
+    # As it stands after a kill in the middle: the manifest says what the first sitting took, two examples are missing.
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["spent"]["run_seconds"] == cost["run_seconds"]
+    spent = {"setup_seconds": 100.0, "run_seconds": 1000.0, "peak_memory_bytes": 10**15}
+    (run / "manifest.json").write_text(json.dumps(manifest | {"status": "running", "spent": spent}))
+    lines = (run / "samples.jsonl").read_text().splitlines(keepends=True)
+    (run / "samples.jsonl").write_text("".join(lines[:-2]))
+    (run / ".samples.jsonl.4711").write_text("half a")
+    assert rws("run", "--resume", str(run)).exit_code == 0
+    after = json.loads((run / "metrics.json").read_text())["cost"]
+    assert 1000 < after["run_seconds"] < 1100
+    assert 100 < after["setup_seconds"] < 200
+    assert after["peak_memory_bytes"] == 10**15
+    assert after["seconds"] < after["run_seconds"]
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_sitting_that_breaks_off_leaves_what_it_took(rws, small: list[str], tmp_path: Path, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    with monkeypatch.context() as patch:
+        patch.setattr("rws_cli.experiment.write_failures", broken)  # after the first batch
+        assert isinstance(rws("run", *small).exception, RuntimeError)
+    taken = json.loads((run / "manifest.json").read_text())["spent"]["run_seconds"]
+    seconds = sum(json.loads(line)["cost"]["seconds"] for line in (run / "samples.jsonl").read_text().splitlines())
+    assert 0 < seconds < taken
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "run.log"])
+def test_a_resume_writes_through_no_link(rws, small: list[str], tmp_path: Path, name: str) -> None:
+    assert rws("run", *small, "benchmark.limit=1").exit_code == 0
+    run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
+    (tmp_path / "mine").write_text("")
+    (run / name).unlink()
+    (run / name).symlink_to(tmp_path / "mine")
+    resumed = rws("run", "--resume", str(run))
+    assert resumed.exit_code == 2
+    assert f"{name} is a link" in resumed.output
+    assert (tmp_path / "mine").read_text() == ""

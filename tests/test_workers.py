@@ -19,7 +19,7 @@ from support import samples_of
 from rws_cli.config import compose
 from rws_cli.errors import RunError
 from rws_cli.workers.base import TRIES, Worker, placed
-from rws_cli.workers.processes import Processes, share
+from rws_cli.workers.processes import Processes, serve, share
 
 RUN = Path("sudoku/small-rws/v001")
 
@@ -142,3 +142,17 @@ def test_a_cluster_that_is_not_there_is_one_sentence(rws, small: list[str]) -> N
     assert result.exit_code == 2, result.output
     assert "runtime.address=127.0.0.1:1 is no Ray cluster" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("gone", [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_worker_whose_run_is_gone_ends_in_silence(monkeypatch: pytest.MonkeyPatch, gone: type[Exception]) -> None:
+    class Line:
+        def send(self, message: object) -> None:
+            pass
+
+        def recv(self) -> object:
+            raise gone
+
+    for name in ("ignore_signals", "prepare", "load", "Answerer", "sources"):
+        monkeypatch.setattr(f"rws_cli.workers.processes.{name}", lambda *_, **__: None)
+    serve(compose(), Line())  # type: ignore[arg-type]

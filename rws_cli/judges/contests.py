@@ -24,7 +24,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, Judge
 from rws_cli.models.checkpoint import fingerprint, locate
-from rws_cli.runs.folder import read_json, write_json
+from rws_cli.runs.folder import check_no_links, read_json, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.records import drop_broken_line, read_lines
 from rws_cli.schema import CausalJudge, RewardJudge
@@ -54,6 +54,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     weights = _weights(settings)
     folder = run / FOLDER / f"{settings.name}-{_key(settings, weights, baseline)}"
     folder.mkdir(parents=True, exist_ok=True)
+    check_no_links(folder)
     drop_broken_line(folder / "verdicts.jsonl")
     known = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
     todo = [

@@ -116,6 +116,14 @@ def locked(run: Path | None) -> Iterator[None]:
             (run / ".lock").unlink(missing_ok=True)
 
 
+def check_no_links(folder: Path) -> None:
+    """Raises UsageError if files in a folder that is to be appended to are links: what they lead to is not the run's."""
+    if links := sorted(path.name for path in folder.iterdir() if path.is_symlink()):
+        raise UsageError(
+            f"{folder / links[0]} is a link, and what it leads to would be written: put a file in its place."
+        )
+
+
 @contextmanager
 def alone(lock: Path | None) -> Iterator[None]:
     """Wait for a lock file and hold it: one process, and one thread of it, at a time. None: nothing."""

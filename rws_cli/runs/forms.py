@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from rws_cli.errors import printable
 from rws_cli.metrics.order import DEFAULT_GOD
 
 SCHEMA = 1
@@ -25,15 +26,14 @@ DEEPEST = 30
 strict = with_config(ConfigDict(strict=True, extra="allow"))
 
 
-def _plain(value: Any, levels: int = DEEPEST) -> Any:
-    """A value that can be written as JSON again. Raises ValueError if it is nested too deeply or not finite."""
+def _plain(field: str, value: Any, levels: int = DEEPEST) -> None:
+    """Raises ValueError if a field's value could not be written as JSON again: nested too deeply, or not finite."""
     if not levels:
-        raise ValueError("it is nested too deeply")
+        raise ValueError(f"{field}: it is nested too deeply")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("it holds a number that is not finite")
+        raise ValueError(f"{field}: it holds a number that is not finite")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _plain(inner, levels - 1)
-    return value
+        _plain(field, inner, levels - 1)
 
 
 def _with(*names: str) -> AfterValidator:
@@ -60,7 +60,6 @@ def _known(schema: int) -> int:
     return schema
 
 
-Open = Annotated[dict[str, Any], AfterValidator(_plain)]
 Text = Annotated[Any, AfterValidator(_text)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
@@ -125,6 +124,7 @@ class Sample(TypedDict):
     particles: list[Number]
     cost: SampleCost
     near_ties: NotRequired[Count]
+    marks_before: NotRequired[list[Any]]
 
 
 @strict
@@ -196,7 +196,7 @@ class RecordedConfig(TypedDict):
     model: Named
     reward: Named
     sampler: RecordedSampler
-    label: NotRequired[Text | None]
+    label: NotRequired[Annotated[Text, AfterValidator(printable)] | None]
     table: NotRequired[Table | None]
     judge: NotRequired[Named]
     runtime: NotRequired[dict[str, Any]]
@@ -243,7 +243,7 @@ class Manifest(TypedDict):
 
     schema: Annotated[int, AfterValidator(_known)]
     status: Literal["running", "finished", "failed", "interrupted"]
-    config: Annotated[RecordedConfig, AfterValidator(_plain)]
+    config: RecordedConfig
     config_hash: str
     overrides: list[Text]
     command: Text
@@ -254,10 +254,10 @@ class Manifest(TypedDict):
     failed: dict[str, Text]
     versions: dict[str, str]
     git: Git | None
-    machine: Open
-    sources: Annotated[Sources, AfterValidator(_plain)]
+    machine: dict[str, Any]
+    sources: Sources
     marked: NotRequired[list[Marking]]
-    measured: NotRequired[list[Open]]
+    measured: NotRequired[list[dict[str, Any]]]
     tracker: NotRequired[Tracked]
     spent: NotRequired[Spending]
 
@@ -277,7 +277,7 @@ class Against(TypedDict):
 class Judging(TypedDict):
     """judge.json."""
 
-    judge: Annotated[Named, AfterValidator(_plain)]
+    judge: Named
     against: Against
 
 
@@ -307,7 +307,6 @@ def reader(name: str) -> Callable[[bytes], Any]:
     """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError."""
     form = FORMS.get(name, Any)
     adapter = TypeAdapter(form)
-    known = frozenset(getattr(form, "__annotations__", ()))
 
     def read(text: bytes) -> Any:
         value = parsed(text)
@@ -315,8 +314,9 @@ def reader(name: str) -> Callable[[bytes], Any]:
             value = adapter.validate_python(value)
         except ValidationError as error:
             raise ValueError(_first(error)) from error
-        for field in value.keys() - known if isinstance(value, dict) else ():
-            _plain(value[field])
+        for field, inner in value.items() if isinstance(value, dict) else ():
+            if field != "tokens":  # the one long list, of whole numbers
+                _plain(field, inner)
         return value
 
     return read

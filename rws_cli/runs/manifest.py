@@ -17,7 +17,7 @@ from typing import Any
 from rws_cli import __version__
 from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
 from rws_cli.errors import Interrupted, RunError, UsageError
-from rws_cli.runs.folder import claim_version, point_latest, read_json, write_json
+from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json, write_json
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
 from rws_cli.schema import Config
@@ -66,9 +66,10 @@ def open_run(
 ) -> tuple[Path, dict[str, Any]]:
     """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running.
 
-    Raises UsageError if the stopped run read other weights or examples than `sources`.
+    Raises UsageError if the stopped run read other weights or examples than `sources`, or has links for files.
     """
     if request.resume and stopped:
+        check_no_links(request.resume)
         if changed := [name for name, source in sources.items() if stopped["sources"].get(name) != source]:
             raise UsageError(
                 f"{request.resume} cannot be resumed: the {' and the '.join(changed)} changed since it was started."

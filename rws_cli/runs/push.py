@@ -18,7 +18,7 @@ from rws_cli.errors import RunError, UsageError, without_secrets
 from rws_cli.report.escape import markdown
 from rws_cli.report.terminal import rows_of
 from rws_cli.runs.folder import read_json, replacing, write_whole
-from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_samples, read_trace
+from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
 CARD, TYPED = "README.md", "samples.parquet"
@@ -63,7 +63,7 @@ def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
     names = [name for name in FILES if name != FAILURES or (run / name).exists()]
     if links := [name for name in names if (run / name).is_symlink()]:
         raise RunError(f"{run / links[0]} is a link: only files of the run itself are pushed.")
-    samples, metrics = read_samples(run), read_json(run / "metrics.json")
+    samples, metrics = read_whole(run)
     read_lines(run / FAILURES)
     read_trace(run)
     for name in names:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.runs.folder import open_regular, replacing, unreadable, whole, write_whole
+from rws_cli.runs.folder import open_regular, read_json, replacing, unreadable, whole, write_whole
 from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
@@ -27,6 +27,17 @@ def read_samples(run: Path) -> list[dict[str, Any]]:
     Raises RunError if any other line is broken, for then the file is not what a killed run leaves.
     """
     return read_lines(run / SAMPLES)
+
+
+def read_whole(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The samples of a finished run, and its metrics. Raises RunError if there are not as many as the metrics count."""
+    samples, metrics = read_samples(run), read_json(run / "metrics.json")
+    if len(samples) != metrics["examples"]:
+        raise RunError(
+            f"{run / SAMPLES} has {len(samples)} examples and metrics.json counts {metrics['examples']}: "
+            "one of the two was changed or damaged."
+        )
+    return samples, metrics
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -51,7 +62,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def drop_broken_line(path: Path) -> None:
     """Cut what follows the last line break of a file that is appended to: the half-written line of a killed run."""
-    if path.exists():
+    if path.is_file():
         content = path.read_bytes()
         if len(content) != (whole := content.rfind(b"\n") + 1):
             os.truncate(path, whole)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from support import manifest_of, sample_of, write_run
 
 from rws_cli.errors import RunError, UsageError, printable
+from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import (
     alone,
     claim_version,
@@ -38,6 +39,7 @@ from rws_cli.runs.records import (
     read_lines,
     read_samples,
     read_trace,
+    read_whole,
     trace_schema,
     write_trace_part,
 )
@@ -333,6 +335,23 @@ def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_pat
     first, second = read_trace(tmp_path)
     assert first == old | {"near_tie": None, "text": None, "masked": None}
     assert second == trace_row("b", 1)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_samples_that_the_metrics_do_not_count_are_refused(tmp_path: Path, lines: int) -> None:
+    run = write_run(tmp_path / "run", "rws", 0, {"a": 1.0, "b": 0.0})
+    samples = (run / "samples.jsonl").read_text().splitlines(keepends=True)
+    write_json(run / "metrics.json", summarize(read_samples(run)) | {"measures": {}})
+    assert len(read_whole(run)[0]) == 2
+    (run / "samples.jsonl").write_text("".join(samples[:lines]))
+    with pytest.raises(RunError, match=f"has {lines} examples and metrics.json counts 2"):
+        read_whole(run)
+
+
+def test_escapes_in_a_label_are_gone_when_it_is_read(tmp_path: Path) -> None:
+    config = json.loads(manifest(tmp_path).read_text())["config"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest_of(config | {"label": "a\x1b[31mb"})))
+    assert read_json(tmp_path / "run" / "manifest.json")["config"]["label"] == "a�[31mb"
 
 
 def test_terminal_escapes_are_not_printed() -> None:
