@@ -199,7 +199,8 @@ def test_examples_whose_trace_is_broken_are_done_again(
 def test_a_run_that_another_process_writes_is_left_alone(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
     run = tmp_path / "outputs" / RUN
-    before = samples_of(run)
+    before, manifest = samples_of(run), json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
     with (run / ".lock").open("w") as held:
         held.write("process 77 on elsewhere")
         held.flush()
