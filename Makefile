@@ -31,7 +31,7 @@ $(DEV): $(READY)
 	@touch $@
 
 install: $(READY) ## Make .venv and install rws with pinned constraints
-dev: $(DEV) ## The same with all extras, test tools and linters (2 GB more)
+dev: $(DEV) ## The same with all extras, test tools and linters
 
 run: $(READY) ## Decode sudoku with the bundled model under Reward-Weighted Sampling
 	$(BIN)/rws run

@@ -156,16 +156,17 @@ def check_consent(config: Config, typed: Sequence[str]) -> None:
 
     Raises UsageError naming what to type.
     """
-    said = " ".join(typed)
-    trusted = "trust_remote_code" in said
+    given = [(key.rpartition(".")[2], value) for word in typed for key, _, value in [word.partition("=")]]
+    trusted = any(name == "trust_remote_code" and value.lower() == "true" for name, value in given)
     for key, value in _flat(asdict(config)).items():
         name = key.rpartition(".")[2]
         if name == "trust_remote_code" and value and not trusted:
             raise UsageError(f"{key}=true is taken from the command line alone: type trust_remote_code=true.")
-        if name == "base_url" and value and "base_url" not in said:
+        if name == "base_url" and value and not any(typed_name == name and value in text for typed_name, text in given):
             raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
     for name, metric in config.metric.items():
-        if Path(metric.module).expanduser().exists() and not trusted and metric.module not in said:
+        named = any(word.lstrip("+").startswith("metric") and metric.module in word for word in typed)
+        if Path(metric.module).expanduser().exists() and not trusted and not named:
             raise UsageError(
                 f"metric.{name}.module={metric.module} is Python that runs only if the command line names it: type "
                 f"metric.{name}.module={metric.module}."

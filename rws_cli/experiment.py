@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rws_cli.answering import Outcome, rows_at_once
-from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.base import Example, mark_answer
 from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.metrics.measure import measure
@@ -164,10 +164,9 @@ def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str
                 if sample["mark"] is not None:
                     continue
                 try:
-                    found = task.benchmark.mark(examples[sample["id"]], sample["answer"])
-                    sample["mark"] = asdict(found) if found else None
-                except Exception as error:  # a marker may fail at anything that a model writes
-                    failures[sample["id"]] = f"its answer cannot be marked: {type(error).__name__}: {error}"
+                    sample["mark"] = mark_answer(task.benchmark, examples[sample["id"]], sample["answer"])
+                except RunError as error:
+                    failures[sample["id"]] = str(error)
     except Interrupted:
         pass
     return failures

@@ -151,6 +151,8 @@ def launch(
     the folder of a sweep that was begun before. Raises UsageError for whatever is wrong with the arguments, and what the
     task raises.
     """
+    from rws_cli.runs.folder import warn
+
     arguments = sort_flags(arguments)
     said = list(arguments if typed is None else typed)
     loader = Loader(_flags(arguments).get("--config-dir"))
@@ -158,6 +160,7 @@ def launch(
     started: list[bool] = []
     failed: list[UsageError | RunError] = []
     seeds: dict[str, int] = {}
+    warned: list[str] = []
 
     @functools.wraps(task, assigned=())
     def guarded(composed: DictConfig) -> Any:
@@ -165,7 +168,9 @@ def launch(
         try:
             config = check(composed)
             check_consent(config, said)
-            warn_of_seeds(config, composed, seeds)
+            if not warned and (line := equal_seeds(config, composed, seeds)):
+                warned.append(line)
+                warn(line)
             return task(config, composed)
         except (UsageError, RunError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -189,18 +194,17 @@ def launch(
         raise failed[0]
 
 
-def warn_of_seeds(config: Config, composed: DictConfig, seeds: dict[str, int]) -> None:
-    """Say once that a sweep decodes the same for several seeds. seeds: by configuration, the first seed that it had."""
-    from rws_cli.runs.folder import warn
-
+def equal_seeds(config: Config, composed: DictConfig, seeds: dict[str, int]) -> str | None:
+    """A warning about a job that decodes what an earlier one of its sweep did, under another seed. seeds: the first seed
+    of each configuration, which grows."""
     values: Any = OmegaConf.to_container(composed, resolve=True)
     first = seeds.setdefault(config_hash(values | {"seed": None}), config.seed)
-    if first != config.seed and not seed_matters(config) and "" not in seeds:
-        seeds[""] = config.seed
-        warn(
-            f"seed={config.seed} gives sampler={config.sampler.name} the tokens of seed={first}, for with "
-            "sampler.temperature=0 nothing is drawn at random: one seed is enough"
-        )
+    if first == config.seed or seed_matters(config):
+        return None
+    return (
+        f"seed={config.seed} gives sampler={config.sampler.name} the tokens of seed={first}, for with "
+        "sampler.temperature=0 nothing is drawn at random: one seed is enough"
+    )
 
 
 def _launch_line(loader: Loader, task: Callable[[DictConfig], Any], line: list[str], command: str) -> None:

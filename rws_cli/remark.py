@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from rws_cli import __version__
 from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Benchmark, Example, answered
+from rws_cli.benchmarks.base import Benchmark, Example, answered, mark_answer
 from rws_cli.config import check, compose, unknown_key
-from rws_cli.errors import RunError, UsageError
+from rws_cli.errors import UsageError
 from rws_cli.experiment import measured
 from rws_cli.runs.folder import as_json, locked, read_json, replace_together
 from rws_cli.runs.manifest import marker_version, now
@@ -43,7 +43,7 @@ def mark(run: Path, overrides: list[str]) -> int:
         (samples, before), version = read_whole(run), marker_version(manifest)
         _check_same(run, samples, examples, benchmark.version == version)
         with stoppable() as stop, stop.raising():  # nothing is written before all are marked
-            marks = [_mark(benchmark, examples[sample["id"]], sample["answer"]) for sample in samples]
+            marks = [mark_answer(benchmark, examples[sample["id"]], sample["answer"]) for sample in samples]
         changed = sum(new != sample["mark"] for new, sample in zip(marks, samples, strict=True))
         for new, sample in zip(marks, samples, strict=True):
             if changed or benchmark.version != version:  # all samples keep the same fields
@@ -78,14 +78,6 @@ def measure(run: Path, overrides: list[str]) -> None:
         named = {name: asdict(metric) for name, metric in metrics.items()}
         manifest.setdefault("measured", []).append({"at": now(), "rws": __version__, "metrics": named})
         _replace(run, samples, before, measured(metrics, list(examples.values()), samples), manifest)
-
-
-def _mark(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
-    try:
-        found = benchmark.mark(example, answer)
-    except Exception as error:  # a marker may fail at anything that a model writes
-        raise RunError(f"The answer to {example.id} cannot be marked: {type(error).__name__}: {error}") from error
-    return asdict(found) if found else None
 
 
 def _finished(run: Path) -> dict[str, Any]:

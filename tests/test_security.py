@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from support import manifest_of
 
-from rws_cli.config import CONF, compose, unchecked
+from rws_cli.config import CONF, check_consent, compose, unchecked
 from rws_cli.errors import UsageError
 from rws_cli.hydra_bridge import launch, plan_task, recorded, run
 
@@ -132,7 +133,13 @@ def test_what_a_run_was_started_with_is_data(
     (tmp_path / "got").mkdir()
     overrides = [override, f"model.revision={'0' * 40}"]
     command = ["rws", "run", "-m", *overrides] if sweep else ["rws", "run"]
-    stored = {"command": shlex.join(command)} | ({} if sweep else {"overrides": overrides, "status": "running"})
+    stored = {"command": shlex.join(command)}
+    if not sweep:
+        groups = {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
+        kinds = {name: {"kind": "none"} for name in ("schedule", "review", "search")}
+        stored = manifest_of(
+            {"seed": 0, "sampler": {"name": "x"} | kinds} | groups, overrides=overrides, status="running", **stored
+        )
     (tmp_path / "got" / ("sweep.json" if sweep else "manifest.json")).write_text(json.dumps(stored))
     with pytest.raises(UsageError) as refused:
         run([], "got", dry_run=True)
@@ -205,3 +212,22 @@ def test_a_sweep_takes_no_judges_address_from_its_jobs(rws, tmp_path: Path, smal
         manifest.write_text(json.dumps(value))
     again = rws("run", *sweep)
     assert "Not judged: judge.base_url=http://x is taken from the command line alone" in again.output
+
+
+def test_consent_is_the_setting_itself_with_its_value() -> None:
+    config = compose("reward=classifier", "reward.path=owner/model")
+    config.reward.trust_remote_code = True
+    for typed in (
+        [],
+        ["reward.trust_remote_code=false"],
+        ["label=trust_remote_code"],
+        ["output=trust_remote_code=true"],
+    ):
+        with pytest.raises(UsageError, match=r"reward\.trust_remote_code=true is taken from the command line alone"):
+            check_consent(config, typed)
+    check_consent(config, ["reward.trust_remote_code=true"])
+    config = compose("judge=openai", "judge.base_url=http://here")
+    for typed in ([], ["judge.base_url=http://elsewhere"], ["label=http://here"]):
+        with pytest.raises(UsageError, match="judge.base_url=http://here is taken from the command line alone"):
+            check_consent(config, typed)
+    check_consent(config, ["judge.base_url=http://here"])

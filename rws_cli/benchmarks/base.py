@@ -6,9 +6,11 @@ import hashlib
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
+
+from rws_cli.errors import RunError
 
 Row = dict[str, Any]
 """A line of a data set, its fields by name."""
@@ -113,6 +115,15 @@ class Generated(Benchmark):
     @staticmethod
     def keywords(prompt: str) -> tuple[str, ...]:
         return ()
+
+
+def mark_answer(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
+    """A benchmark's mark as records keep it. Raises RunError if the marker fails."""
+    try:
+        found = benchmark.mark(example, answer)
+    except Exception as error:  # a marker may fail at anything that a model writes
+        raise RunError(f"The answer to {example.id} cannot be marked: {type(error).__name__}: {error}") from error
+    return asdict(found) if found else None
 
 
 def held_out(key: str, one_in: int = 8) -> bool:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from rws_cli.benchmarks.base import Row
+from rws_cli.benchmarks.mathematics import MINUS, as_written
 
 Kinds = dict[str, Callable[[Any], Any]]
 """Field → kind. "turns|prompt" is the first of the two that a row has."""
@@ -49,14 +50,13 @@ def answer(value: Any) -> str:
     number = Decimal(str(value))
     if not number.is_finite():
         raise ValueError(f"is {value}, not a finite number")
-    written = f"{number:f}"
-    return written.rstrip("0").rstrip(".") if "." in written else written
+    return as_written(number)
 
 
 def gsm8k_answer(value: Any) -> str:
     """A number alone gets the mark that stands before it in GSM8K."""
     written = answer(value)
-    return f"#### {written.strip()}" if re.fullmatch(r"\s*[-\u2212]?\$?[\d,]*\.?\d+\s*", written) else written
+    return f"#### {written.strip()}" if re.fullmatch(rf"\s*[{MINUS}]?\$?[\d,]*\.?\d+\s*", written) else written
 
 
 def texts(value: Any) -> list[str]:
@@ -77,7 +77,7 @@ def statements(value: Any) -> list[str]:
         try:
             return texts(ast.literal_eval(value.strip()))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise ValueError("is no list of texts, although it starts like one") from error
+            raise ValueError("starts like a list but is not a list of texts") from error
     return [value] if isinstance(value, str) else texts(value)
 
 

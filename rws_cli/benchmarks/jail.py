@@ -233,8 +233,8 @@ def main() -> None:
     os.write(done, BEGUN)
     os.dup2(1, 2)  # what it prints is not kept
     try:
-        # While the program runs the secret is no variable that a frame would show, and no object that the garbage
-        # collector lists: it waits on the interpreter's stack. Empty globals are those of the published harnesses.
+        # While the program runs, the secret is only on the interpreter's stack: no frame shows it as a variable, and the
+        # garbage collector does not list it. The published harnesses use empty globals, too.
         secret, _ = order.pop("secret"), exec(program, {})  # type: ignore[func-returns-value]  # nosec B102
         os.write(done, secret.encode())
     except MemoryError:

@@ -14,7 +14,7 @@ MINUS = "-\u2212\u2013"
 """A hyphen, the minus sign, and the dash that stands for it."""
 FIGURES = r"\d[\d,]*(?:\.\d+)?|\.\d+"
 MARKED = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
-# Behind a letter, a digit or a bracket a dash is no sign: 5–10 is a range, (7)-2 a difference.
+# A dash after a letter, a digit or a bracket is not a sign: 5–10 is a range, (7)-2 a difference.
 NUMBER = re.compile(rf"((?:(?<![\w)\]])[{MINUS}])?)\\?[$€£]?({FIGURES})")
 PERCENT = re.compile(r"(?:\\[ ,;!])?\\?[%％]")
 SECONDS = 5
@@ -30,7 +30,7 @@ def mark_gsm8k(row: Row, answer: str, few_shot: bool = False) -> Mark:
     found, extractor = extract_number(answer, first=few_shot)
     expected, _ = extract_number(str(row["answer"]))
     correct = found is not None and found == expected
-    return Mark(correct, float(correct), "" if found is None else _plain(found), extractor)
+    return Mark(correct, float(correct), "" if found is None else as_written(found), extractor)
 
 
 def extract_number(text: str, first: bool = False) -> tuple[Decimal | None, str]:
@@ -46,7 +46,7 @@ def extract_number(text: str, first: bool = False) -> tuple[Decimal | None, str]
         return None, "none"
 
 
-def _plain(number: Decimal) -> str:
+def as_written(number: Decimal) -> str:
     """A number as a person writes it: 70000, not 7E+4."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
