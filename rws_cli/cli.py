@@ -39,7 +39,8 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (UsageError, RunError) as error:
-        typer.secho(f"rws: {printable(error)}", fg="red", err=True)
+        sentence = re.sub(r"\s*\n\s*", " ", printable(error))  # what a user typed may have line breaks
+        typer.secho(f"rws: {sentence}", fg="red", err=True)
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):

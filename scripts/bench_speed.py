@@ -266,6 +266,9 @@ class Timed:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.call(*arguments, **named)
 
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tokenizer, name)
 

@@ -236,6 +236,7 @@ def wait_for_a_line(run: Path, process: Any) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> None:
     """At random moments of starting, decoding and writing: nothing is lost, nothing is there twice."""
     settings = [*small, "benchmark.limit=100", "runtime.batch_size=2", "sampler.tokens_per_step=1"]
@@ -267,7 +268,7 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
     assert pq.read_table(run / "trace.parquet") == pq.read_table(tmp_path / "whole" / RUN / "trace.parquet")
 
 
-def test_folders_are_locked_where_the_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "fcntl", None)
+def test_a_lock_names_its_process_and_goes_with_it(tmp_path: Path) -> None:
     with folders.locked(tmp_path):
-        assert not (tmp_path / ".lock").exists()
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+    assert not (tmp_path / ".lock").exists()

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,17 @@ def same(one: Path, other: Path) -> bool:
     return pq.read_table(one / "trace.parquet") == pq.read_table(other / "trace.parquet")
 
 
+def command_line(process: psutil.Process) -> str:
+    """ "" of a process that has ended meanwhile."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def kill_a_worker(named: str) -> Callable[[], None]:
     def kill() -> None:
         children = psutil.Process().children(recursive=True)
-        workers = [child for child in children if named in " ".join(child.cmdline())]
+        workers = [child for child in children if named in command_line(child)]
         assert workers
         workers[0].send_signal(signal.SIGKILL)
 
