@@ -7,6 +7,7 @@ composes: for a sweep, and again for each of its jobs, in whatever process that 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_dir: str | None = None) -> None:
         path = create_config_search_path(str(CONF))
         if config_dir is not None:
-            folder = Path(config_dir).expanduser().absolute()
+            folder = Path(os.path.expanduser(config_dir)).absolute()
             if not folder.is_dir():
                 raise UsageError(f"--config-dir={config_dir} is not a folder.")
             path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))

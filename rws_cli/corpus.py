@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
     from rws_cli.benchmarks.rows import FORMATS, file_rows, hub_rows, undecodable
 
     for name in corpus.files:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if not path.is_file():
             raise UsageError(f"{name} does not exist: give text files, or data files with a field {corpus.field}.")
         if path.suffix in FORMATS:

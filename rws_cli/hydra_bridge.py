@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import re
 import shlex
 import tempfile
@@ -119,7 +120,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     typed = sort_flags(arguments)
     before: list[str] = []
     stopped = sweep = None
-    if resume is not None and ((started := newest(Path(resume).expanduser())) / SWEEP_FILE).is_file():
+    if resume is not None and ((started := newest(Path(os.path.expanduser(resume)))) / SWEEP_FILE).is_file():
         sweep = started.resolve()
         before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
     elif resume is not None:

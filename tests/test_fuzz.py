@@ -58,6 +58,7 @@ def answered(arguments: list[str]) -> None:
 @pytest.mark.slow
 @settings(max_examples=500, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
 @given(ANY_COMMAND, st.lists(FLAGS, max_size=2), OVERRIDES)
+@example("show", [], ["~nobody"])
 def test_command_lines(command: str, flags: list[str], overrides: list[str]) -> None:
     answered([command, *(["--dry-run"] if command == "run" else []), *flags, *overrides])
 
@@ -67,6 +68,8 @@ def test_command_lines(command: str, flags: list[str], overrides: list[str]) -> 
 @example(["sampler.steps=1e400"])
 @example(["benchmark.limit=99999999999999999999999"])
 @example(["-m", "seed=range(0,1)"])
+@example(["model.path='~nobody/x'"])
+@example(["--resume", "~nobody"])
 def test_overrides(overrides: list[str]) -> None:
     answered(["run", "--dry-run", *overrides])
 

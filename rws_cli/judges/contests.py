@@ -181,7 +181,7 @@ def _checkpoints(settings: Any) -> dict[str, Any]:
 
 def _weights(settings: Any) -> dict[str, Any]:
     """What pins the weights in local folders, which may change under their path."""
-    folders = {at: Path(node.path).expanduser() for at, node in _checkpoints(settings).items()}
+    folders = {at: Path(os.path.expanduser(node.path)) for at, node in _checkpoints(settings).items()}
     return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
 
 

@@ -50,7 +50,7 @@ class EndpointJudge:
             timeout=settings.timeout_seconds,
         )
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.cache = Path(settings.cache).expanduser() if settings.cache else home / "rws" / "judge"
+        self.cache = Path(os.path.expanduser(settings.cache)) if settings.cache else home / "rws" / "judge"
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 

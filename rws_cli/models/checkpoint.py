@@ -33,7 +33,7 @@ def locate(path: str, key: str) -> str:
                 f"{nearest(folder.name, names) or '.'}"
             )
         return str(folder)
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
             raise UsageError(f"{key}={path} is not a checkpoint: the folder has no config.json.")

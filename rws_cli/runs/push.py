@@ -8,6 +8,7 @@ how the run was made; it shows no model output, and nothing in it is read as Mar
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -36,7 +37,7 @@ def push(run: Path, to: str, public: bool = False) -> str:
     manifest = read_json(run / "manifest.json")
     if not (run / "metrics.json").exists() or not (manifest["status"] == "finished" or manifest["failed"]):
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run}.")
-    folder = Path(to).expanduser()
+    folder = Path(os.path.expanduser(to))
     if to.startswith((".", "/", "~")) or folder.exists():
         unfinished = folder / UNFINISHED
         if folder.exists() and not (folder.is_dir() and (unfinished.exists() or not any(folder.iterdir()))):

@@ -168,7 +168,8 @@ def change_trace(draw: random.Random, file: Path) -> None:
             elif isinstance(row[name][n], str):
                 row[name][n] = ESCAPE
             else:
-                row[name][n] = draw.choice([-1, 7, 2**31 - 1, 0])
+                wrong = draw.choice([-1, 7, 2**31 - 1, 0])
+                row[name][n] = not row[name][n] if isinstance(row[name][n], bool) else wrong
         else:
             row[name] = draw.choice([None, "x", ESCAPE])
         table = pa.Table.from_pylist(rows, schema=table.schema)
@@ -184,9 +185,9 @@ def mutate(seed: int, run: Path) -> str:
         spoil(draw, file)
     elif kind < 0.3:
         other = run / draw.choice(["manifest.json", "samples.jsonl", "metrics.json", "trace.parquet"])
-        shutil.copyfile(file, run / "kept")
-        shutil.copyfile(other, file)
-        shutil.copyfile(run / "kept", other)
+        (run / "kept").write_bytes(file.read_bytes())
+        file.write_bytes(other.read_bytes())
+        other.write_bytes((run / "kept").read_bytes())
     elif name == "trace.parquet":
         change_trace(draw, file)
     elif name == "samples.jsonl":
