@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.config import CONF, differing_keys
+from rws_cli import registry
+from rws_cli.config import CONF, PARTS, differing_keys
 from rws_cli.errors import UsageError
 
 CORE, PLUGINS = "hydra._internal.core_plugins", "hydra_plugins"
@@ -82,11 +84,40 @@ class Loader(ConfigLoaderImpl):
         if named or (primary and OmegaConf.select(primary.config, "hydra.searchpath")):
             raise UsageError("hydra.searchpath is not read: name a folder of configurations with --config-dir DIR.")
 
+    def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        """What the files say, and of each part that they name the settings that they leave at their defaults."""
+        composed = super()._compose_config_from_defaults_list(defaults, repo)
+        for at, role in PARTS.items():
+            _fill(OmegaConf.select(composed, at), role)
+        sampler = OmegaConf.select(composed, "sampler")
+        order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
+        if order and order.settings.keys() - {"kind"}:
+            sampler.setdefault(order.name, {})
+            _fill(sampler[order.name], "order", order.name)
+        return composed
+
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         loaded = super()._load_single_config(default, repo)
         if loaded.provider == "command-line":
             _check_folder(loaded.config, default.config_path)
         return loaded
+
+
+def _fill(node: Any, role: str, kind: str | None = None) -> None:
+    """Add the settings that a part's node does not have, with their defaults; and those of the parts within it."""
+    if not OmegaConf.is_dict(node):
+        return
+    values: Any = OmegaConf.to_container(node)
+    source = registry.find(role).get(kind or str(values.get("kind")))
+    if source is None:
+        return
+    for setting in source.settings.values():
+        if setting.name not in values and setting.name != "kind" and setting.default is not MISSING:
+            node[setting.name] = setting.default
+        elif inner := setting.allowed.get("role"):
+            below = node[setting.name] if OmegaConf.is_dict(node[setting.name]) else {}
+            for part in [below] if "kind" in below else below.values():
+                _fill(part, inner)
 
 
 def hydra_of(loader: Loader) -> Hydra:

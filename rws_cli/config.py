@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from rws_cli import parts
+from rws_cli import parts, registry
 from rws_cli.combinations import check_sampler
 from rws_cli.errors import UsageError, closest, nearest
 from rws_cli.schema import (
@@ -36,6 +36,7 @@ from rws_cli.schema import (
     Model,
     NoReward,
     RewardJudge,
+    Sampler,
 )
 
 PACKAGE = Path(__file__).parent
@@ -56,6 +57,18 @@ GROUPS = (
     "runtime",
 )
 BUNDLED = "bundled:"
+
+PARTS = {
+    "model": "model",
+    "reward": "reward",
+    "sampler.guidance": "guidance",
+    "sampler.schedule": "schedule",
+    "sampler.review": "remasking",
+    "sampler.search": "search",
+    "benchmark": "benchmark",
+    "judge": "judge",
+}
+"""Where a configuration names a part, key → role; and sampler.order, a name whose settings stand at sampler.NAME."""
 
 NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw", "objective")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
@@ -125,10 +138,16 @@ def check(composed: DictConfig) -> Config:
     assert isinstance(values, dict)
     for key in ("hydra", "sweeps"):
         values.pop(key, None)
+    sampler: Any = values.get("sampler")
+    order_settings = sampler.pop(sampler["order"], None) if _has_own_settings(sampler) else None
     config: Config = _typed(Config, values, "")
     config.reward = _reward(config.reward, "reward")
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark", "benchmark")
     sampler = config.sampler
+    if sampler.order in registry.find("order"):
+        at = f"sampler.{sampler.order}"
+        order = registry.load("order", sampler.order, "sampler.order")
+        sampler.order = _typed(order, {"kind": sampler.order} | (order_settings or {}), at)
     sampler.guidance = _by_kind(GUIDANCES, sampler.guidance, "sampler.guidance")
     sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule", "schedule")
     sampler.review = _by_kind(REVIEWS, sampler.review, "sampler.review")
@@ -149,6 +168,37 @@ def check(composed: DictConfig) -> Config:
     for name, metric in config.metric.items():
         _check_metric(name, metric, config.trust_remote_code)
     return config
+
+
+def _has_own_settings(sampler: Any) -> bool:
+    """Whether an order's settings stand beside its name."""
+    return isinstance(sampler, dict) and isinstance(sampler.get("order"), str) and sampler["order"] in registry.find("order")
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """A checked configuration as it is recorded, every default filled in."""
+    values = asdict(config)
+    sampler, order = values["sampler"], values["sampler"]["order"]
+    if isinstance(order, dict):
+        sampler["order"] = order.pop("kind")
+        if order:
+            sampler[sampler["order"]] = order
+    return values
+
+
+def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the settings that came later, as it would be recorded now; as it is where it is no
+    configuration any more."""
+    from copy import deepcopy
+
+    values = deepcopy(recorded)
+    if isinstance(sampler := values.get("sampler"), dict):
+        known = {f.name for f in fields(Sampler)}
+        values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
+    try:
+        return resolved(check(OmegaConf.create(values)))
+    except UsageError:
+        return recorded
 
 
 def check_consent(config: Config, typed: Sequence[str]) -> None:
@@ -277,8 +327,12 @@ def _check_limits(node: Any, where: str) -> None:
 
 
 def _by_kind(schemas: dict[str, type], values: Any, at: str, role: str | None = None) -> Any:
-    """`values` as the schema of their kind, which is built in or, in some roles, a file's own."""
+    """`values` as the part of their kind."""
     kind = values.get("kind") if isinstance(values, dict) else None
+    role = PARTS.get(at, role or "reward")
+    if kind in registry.find(role):
+        return _typed(registry.load(role, kind, f"{at}.kind"), values, at)
+    role = role if role in parts.ROLES else None
     schema = schemas.get(str(kind)) or (parts.settings_of(role, kind) if role else None)
     if schema is None:
         allowed = [*schemas, *(parts.own(role) if role else ())]
@@ -336,6 +390,10 @@ def known_keys() -> list[str]:
         return keys
 
     keys = walk(Config, "")
+    for at, role in PARTS.items():
+        keys += [f"{at}.{name}" for source in registry.find(role).values() for name in source.settings]
+    for source in registry.find("order").values():
+        keys += [f"sampler.{source.name}.{name}" for name in source.settings if name != "kind"]
     for cls in BENCHMARKS.values():
         keys += walk(cls, "benchmark.")
     for cls in REWARDS.values():

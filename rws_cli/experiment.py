@@ -33,7 +33,7 @@ from rws_cli.task import Task, prepare
 from rws_cli.workers import Workers, open_workers
 
 
-def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
+def run(config: Config, request: Request) -> Path:
     """Decode the benchmark, mark it, and write the run folder; returns it.
 
     An example that fails is left out, and said in failures.jsonl and the manifest. Raises UsageError before any weights
@@ -41,17 +41,17 @@ def run(config: Config, resolved: dict[str, Any], request: Request) -> Path:
     and Interrupted if the user stops it, with all finished examples kept and the manifest saying why.
     """
     started = time.perf_counter()
-    stopped = resumable(request.resume, resolved) if request.resume else None
+    stopped = resumable(request.resume, config) if request.resume else None
     task = prepare(config)
     warning = doubtful_references(task.benchmark)
     with locked(request.resume), open_workers(config, task) as workers:
-        folder, manifest = open_run(config, resolved, request, stopped, workers.sources)
+        folder, manifest = open_run(config, request, stopped, workers.sources)
         spent = Spent(manifest, started)
         with (
             locked(None if request.resume else folder),
             recorded(folder, manifest),
             stoppable() as stop,
-            tracked(config, resolved, folder, manifest) as tracking,
+            tracked(config, folder, manifest) as tracking,
         ):
             samples = read_samples(folder)
             place = {example.id: n for n, example in enumerate(task.examples)}

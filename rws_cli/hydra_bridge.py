@@ -53,8 +53,6 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
     from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request, resumable
 
-    values: Any = OmegaConf.to_container(composed, resolve=True)
-    resolved = {str(key): value for key, value in values.items()}
     job, folder = HydraConfig.get(), None
     if job.mode == RunMode.MULTIRUN:
         folder = Path(job.runtime.output_dir)
@@ -62,13 +60,13 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             raise UsageError(f"hydra.sweep.subdir={job.sweep.subdir} leaves the sweep's folder, {job.sweep.dir}.")
         if (folder / "manifest.json").exists():  # of a sweep that is started again
             resume = folder
-    if resume and resumable(resume, resolved)["status"] == "finished":
+    if resume and resumable(resume, config)["status"] == "finished":
         print(f"{shown(resume)} is finished")
         return outcome(config, resume)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
-    folder = run(config, resolved, request)
+    folder = run(config, request)
     print_run(folder)
     if failed := read_json(folder / "manifest.json")["failed"]:
         raise RunError(

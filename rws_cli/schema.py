@@ -3,15 +3,10 @@ one that stands here turns its setting off."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-
-def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING, **allowed: Any) -> Any:
-    """A field of a settings dataclass: what it means, in one line that `rws list GROUP NAME` shows, and what it may be:
-    choices=(…), min=…, above=…, max=…; role: of the parts (see parts.py) that are choices too, or, of a setting that is
-    a part itself or holds some by name, which they are: role="reward"."""
-    return field(default=default, default_factory=default_factory, metadata={"meaning": meaning, **allowed})
+from rws_cli.part import setting
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli import __version__
-from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
+from rws_cli.config import PACKAGE, config_hash, differing_keys, identity, read_again, resolved
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json, write_json
 from rws_cli.runs.forms import SCHEMA
@@ -47,11 +47,10 @@ class Request:
     resume: Path | None = None
 
 
-def resumable(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
+def resumable(folder: Path, config: Config) -> dict[str, Any]:
     """The manifest of a run to go on with. Raises UsageError naming the keys in which its configuration differs."""
     manifest = read_json(folder / "manifest.json")
-    if manifest["config_hash"] != config_hash(resolved):
-        differing = differing_keys(identity(manifest["config"]), identity(resolved))
+    if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
         listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
         raise UsageError(f"{folder} was made with another configuration and cannot be resumed with this one: {listed}.")
     return manifest
@@ -59,7 +58,6 @@ def resumable(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
 
 def open_run(
     config: Config,
-    resolved: dict[str, Any],
     request: Request,
     stopped: dict[str, Any] | None,
     sources: dict[str, Any],
@@ -85,8 +83,8 @@ def open_run(
     manifest = {
         "schema": SCHEMA,
         "status": "running",
-        "config": resolved,
-        "config_hash": config_hash(resolved),
+        "config": resolved(config),
+        "config_hash": config_hash(resolved(config)),
         "overrides": request.overrides,
         "command": request.command,
         "started": now(),

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from rws_cli.config import resolved
 from rws_cli.errors import UsageError, without_secrets
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.report.progress import Progress
@@ -293,7 +294,7 @@ class Tracking:
 
 
 @contextmanager
-def tracked(config: Config, resolved: dict[str, Any], folder: Path, manifest: dict[str, Any]) -> Iterator[Tracking]:
+def tracked(config: Config, folder: Path, manifest: dict[str, Any]) -> Iterator[Tracking]:
     """The run's tracker, if it is to have one, for as long as it lasts; closed however it ends. The manifest says what
     finds it again."""
     name = config.runtime.tracker
@@ -308,7 +309,7 @@ def tracked(config: Config, resolved: dict[str, Any], folder: Path, manifest: di
         folder=folder,
         output=Path(config.output),
         benchmark=config.benchmark.name,
-        config=resolved,
+        config=resolved(config),
         id=before.get("id") if before.get("name") == name else None,
     )
     defaults = TRACKERS[name].environment
