@@ -172,7 +172,11 @@ def check(composed: DictConfig) -> Config:
 
 def _has_own_settings(sampler: Any) -> bool:
     """Whether an order's settings stand beside its name."""
-    return isinstance(sampler, dict) and isinstance(sampler.get("order"), str) and sampler["order"] in registry.find("order")
+    return (
+        isinstance(sampler, dict)
+        and isinstance(sampler.get("order"), str)
+        and sampler["order"] in registry.find("order")
+    )
 
 
 def resolved(config: Config) -> dict[str, Any]:

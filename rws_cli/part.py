@@ -25,9 +25,9 @@ Class = TypeVar("Class", bound=type)
 
 def part(cls: Class) -> Class:
     """Mark the class of a file that is a part."""
-    made = dataclass(cls)
-    made.marked = cls.__module__  # type: ignore[attr-defined]
-    return made  # type: ignore[return-value]
+    made: Any = dataclass(cls)
+    made.marked = cls.__module__
+    return made
 
 
 @dataclass

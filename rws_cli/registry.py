@@ -92,7 +92,10 @@ class Source:
     def facts(self) -> dict[str, Any]:
         """The constants of the class: what the part declares about itself. Computed ones are not among them."""
         return {
-            name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file)) if value is not MISSING
+            name: value
+            for cls, file in self._classes()
+            for name, value in _facts(cls, _constants(file))
+            if value is not MISSING
         }
 
     def _classes(self) -> list[tuple[ast.ClassDef, Path]]:
@@ -151,7 +154,9 @@ def get(role: str, name: Any, at: str) -> Source:
     """A part by name. Raises UsageError naming the setting `at` and the names that there are."""
     known = find(role)
     if not isinstance(name, str) or name not in known:
-        raise UsageError(f"{at}={name} is not known: choose from {', '.join(known)}{nearest(str(name), list(known)) or '.'}")
+        raise UsageError(
+            f"{at}={name} is not known: choose from {', '.join(known)}{nearest(str(name), list(known)) or '.'}"
+        )
     return known[name]
 
 
@@ -165,7 +170,9 @@ def load(role: str, name: Any, at: str) -> type:
         raise UsageError(f"{source.file} cannot be imported: {type(error).__name__}: {reason}.") from error
     marked = [cls for cls in vars(module).values() if getattr(cls, "marked", None) == source.module]
     if len(marked) != 1 or getattr(marked[0], "role", None) != role:
-        raise UsageError(f"{source.file} must mark one class with @part, and derive it from the base class of a {role}.")
+        raise UsageError(
+            f"{source.file} must mark one class with @part, and derive it from the base class of a {role}."
+        )
     return marked[0]
 
 
@@ -243,7 +250,9 @@ def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]
             positional = [_literal(argument, constants) for argument in call.args]
             named = {k.arg: _literal(k.value, constants) for k in call.keywords if k.arg}
             meaning = positional[0] if positional else named.pop("meaning", "")
-            default = positional[1] if len(positional) > 1 else named.pop("default", named.pop("default_factory", MISSING))
+            default = (
+                positional[1] if len(positional) > 1 else named.pop("default", named.pop("default_factory", MISSING))
+            )
             yield Setting(node.target.id, ast.unparse(node.annotation), str(meaning), default, named)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rws_cli.part import setting
 
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
