@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import OnStep
-from rws_cli.decoding.record import Cost, RowTrace
-from rws_cli.decoding.search import search
+from rws_cli.decoding.batch import prompt_of
+from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.metrics.order import order_statistics
 from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
-from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.gradient import Mover
 from rws_cli.rewards.scorer import RowScorer, renderer
-from rws_cli.schema import Config, EntrgiGuidance
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.schema import Config
 from rws_cli.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
@@ -39,7 +35,7 @@ class Outcome:
 
 
 class Answerer:
-    """Decodes batches. rows: of one forward pass, halved when memory runs out; say: tells the user so."""
+    """Decodes examples. rows: side by side, halved when memory runs out; say: tells the user so."""
 
     def __init__(
         self,
@@ -52,31 +48,33 @@ class Answerer:
         self.config, self.task, self.parts, self.say, self.on_step = config, task, parts, say, on_step
         self.rows = rows_at_once(config, task)
 
-    def __call__(self, batch: list[Example]) -> Outcome:
-        """Decode some examples, fewer at a time where memory does not suffice. Where a batch fails, each of its examples
-        is decoded alone, so that only those fail that fail by themselves. Raises RunError if memory does not suffice for
-        a single row."""
-        outcome, waiting = Outcome(), list(batch)
+    def __call__(self, examples: list[Example]) -> Iterator[Outcome]:
+        """Outcomes as examples are finished. Where the decoding fails, each example in hand is decoded alone, so that only
+        those fail that fail by themselves. Raises RunError if memory does not suffice for a single row."""
+        waiting = list(examples)
         while waiting:
-            some = waiting[: max(1, self.rows // self.config.sampler.particles)]
-            short_of_memory = False
+            done: set[str] = set()
+            failure, in_hand = "", list(waiting[:1])
+            decoding = Decoding(self.config, self.task, self.parts, waiting, self.rows, self.on_step)
             try:
-                outcome += decode_batch(self.config, self.task, self.parts, some, self.rows, self.on_step)
+                for outcome in decoding.outcomes():
+                    done |= {sample["id"] for sample in outcome.samples}
+                    yield outcome
             except RunError as error:
-                if len(some) == 1:
-                    outcome.failures[some[0].id] = str(error)
-                else:
-                    for example in some:
-                        outcome += self([example])
+                failure, in_hand = str(error), decoding.in_hand
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                short_of_memory = True
-            if short_of_memory:  # outside of the except clause, so that what the error holds is freed
+            waiting = [example for example in waiting if example.id not in done]
+            if failure and len(in_hand) == 1:
+                yield Outcome(failures={in_hand[0].id: failure})
+            elif failure:
+                for example in in_hand:
+                    yield from self([example])
+            elif waiting:
+                del decoding  # and what it holds
                 self.halve()
-            else:
-                waiting = waiting[len(some) :]
-        return outcome
+            waiting = [example for example in waiting if not failure or example not in in_hand]
 
     def halve(self) -> None:
         from accelerate.utils.memory import clear_device_cache
@@ -102,74 +100,79 @@ def automatic_batch(config: Config, task: Task) -> int:
     return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
 
 
-def decode_batch(
-    config: Config,
-    task: Task,
-    parts: Parts,
-    batch: list[Example],
-    most_rows: int,
-    on_step: OnStep = lambda committed, traces: None,
-) -> Outcome:
-    """Decode some examples together; most_rows: in one forward pass. Raises RunError if one of them fails."""
-    sampler, denoiser, ids = config.sampler, parts.denoiser, [example.id for example in batch]
-    rows = [example for example in batch for _ in range(sampler.particles)]
-    canvas = new_canvas(
-        [task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id] for e in rows],
-        [f"{i} particle {n}" if n else i for i in ids for n in range(sampler.particles)],
-        sampler.gen_length,
-        denoiser.mask_id,
-        denoiser.pad_id,
-        config.seed,
-        denoiser.device,
-    )
-    costs = [Cost() for _ in rows]
-    scorer, mover = None, None
-    if parts.reward:
-        parts.reward.forget()
-        # Without statistics only normalize=none gets here, which reads none of these.
-        statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
-        scorer = RowScorer(parts.reward, renderer(denoiser, sampler), rows, costs, statistics)
-    if isinstance(sampler.guidance, EntrgiGuidance):
-        assert isinstance(parts.reward, Classifier)
-        assert parts.map_V is not None
-        mover = Mover(sampler.guidance, parts.reward, parts.map_V, denoiser.eos_ids, rows, costs, sampler.top_p)
-    replayed = [parts.replayed[i] for i in ids] if parts.replayed else []
-    kept, cache = config.runtime, None
-    if kept.cache != "none":
-        cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, len(rows))
-    found = search(
-        denoiser, canvas, sampler, scorer, costs, on_step=on_step, replayed=replayed, mover=mover, pc=parts.pc,
-        most_rows=most_rows, cache=cache,
-    )  # fmt: skip
+class Decoding:
+    """Examples being decoded, `rows` of them side by side."""
 
-    answers_BG = canvas.response_BG[found.rows]
-    rewards: list[float | None] = [None] * len(batch)
-    if scorer:
-        # Scoring what came out is measuring, not decoding: nobody is charged for it.
-        scorer.costs = [Cost() for _ in rows]
-        rewards = list(scorer(found.rows, answers_BG, [1.0] * len(batch), -1))
-    traces = [
-        {"id": i, **asdict(trace), "text": [parts.piece(token) for token in trace.token]}
-        for i, trace in zip(ids, found.traces, strict=True)
-    ]
-    totals = [sum(costs[n : n + sampler.particles], Cost()) for n in range(0, len(rows), sampler.particles)]
-    told = zip(batch, answers_BG.tolist(), rewards, found.traces, totals, found.scores, strict=True)
-    return Outcome([_sample(config, parts, *one) for one in told], traces)
+    def __init__(
+        self, config: Config, task: Task, parts: Parts, examples: list[Example], rows: int, on_step: OnStep
+    ) -> None:
+        self.config, self.parts, self.examples = config, parts, examples
+        sampler, denoiser, particles = parts.sampler, parts.denoiser, config.sampler.search.particles
+        prompts = [
+            prompt_of(
+                task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id],
+                config.seed,
+                f"{e.id} particle {n}" if n else e.id,
+            )
+            for e in examples
+            for n in range(particles)
+        ]
+        self.scorer = None
+        if parts.reward:
+            # Without statistics only normalize=none gets here, which reads none of these.
+            statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
+            self.scorer = RowScorer(parts.reward, renderer(denoiser, sampler), statistics)
+            parts.reward.forget()
+        side_by_side = max(rows // particles, 1) * particles
+        kept, cache = config.runtime, None
+        if kept.cache != "none":
+            cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, min(side_by_side, len(prompts)))
+        self.decoder = Decoder(
+            denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache
+        )
+        self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
+
+    @property
+    def in_hand(self) -> list[Example]:
+        return [self.examples[number] for number in self.decoder.in_hand]
+
+    def enter(self, rows: dict[int, int]) -> None:
+        """Examples take rows of the batch."""
+        particles = self.config.sampler.search.particles
+        examples = {row: self.examples[number // particles] for row, number in rows.items()}
+        self.parts.sampler.guidance.begin({row: example.id for row, example in examples.items()})
+        if self.scorer:
+            self.scorer.enter(examples)
+            self.scorer.costs = self.decoder.costs
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What became of the examples that were finished at the same step. Raises RunError if one of those in hand fails."""
+        for completions in self.decoder.run():
+            yield self.outcome(completions)
+
+    def outcome(self, completions: list[Completion]) -> Outcome:
+        rewards: list[float | None] = [None] * len(completions)
+        if self.scorer:
+            rewards = list(self.scorer.measured([(self.examples[c.number], c.tokens) for c in completions]))
+        traces, samples = [], []
+        for completion, reward in zip(completions, rewards, strict=True):
+            example, trace = self.examples[completion.number], completion.trace
+            traces.append({"id": example.id, **asdict(trace), "text": [self.parts.piece(t) for t in trace.token]})
+            samples.append(_sample(self.config, self.parts, example, completion, reward))
+        return Outcome(samples, traces)
 
 
 def _sample(
     config: Config,
     parts: Parts,
     example: Example,
-    response: list[int],
+    completion: Completion,
     reward: float | None,
-    trace: RowTrace,
-    cost: Cost,
-    particles: list[float],
 ) -> dict[str, Any]:
     """A line of samples.jsonl, not marked yet. `order` leaves end tokens out; `order_with_eos`
     counts them. Where tokens were masked again, orders are those of the last commits. length: tokens before the end.
     particles: a search's scores."""
+    response, trace = completion.tokens, completion.trace
     answer = parts.denoiser.text(response)
     last = sorted({position: n for n, position in enumerate(trace.position)}.values())
     position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
@@ -193,6 +196,6 @@ def _sample(
         "committed": len(trace.step),
         "masked_again": len(trace.step) - len(last),
         "near_ties": sum(trace.near_tie),
-        "particles": particles,
-        "cost": asdict(cost),
+        "particles": completion.scores,
+        "cost": asdict(completion.cost),
     }

@@ -1,219 +1,122 @@
-"""Settings of a sampler that do not go together, or lack what they need; each gets one sentence."""
+"""Settings that do not go together, or lack what they need: what the parts declare, and what no part can know."""
 
 from __future__ import annotations
 
-from rws_cli import parts
+from collections.abc import Iterator
+
 from rws_cli.errors import UsageError
-from rws_cli.schema import (
-    BestOfN,
-    ClassifierReward,
-    Config,
-    ConstantReward,
-    EntrgiGuidance,
-    FkSteering,
-    NoReview,
-    NoReward,
-    NoSearch,
-    ProphetSchedule,
-    RemdmSchedule,
-    ReplayGuidance,
-    RewardGuidance,
-    Sampler,
-)
-
-NATIVE = ("llada", "dream")
-"""Families of which models/base.py makes the forward pass, with all that it can do."""
+from rws_cli.part import Part
+from rws_cli.schema import Config, Sampler
 
 
-def check_sampler(config: Config) -> None:
-    """Raises UsageError if something does not fit."""
-    s = config.sampler
-    if config.benchmark.answers > 1 and not _draws(s):
-        raise UsageError(
-            f"benchmark.answers={config.benchmark.answers} would all be the same: with sampler.temperature=0 nothing "
-            "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
-        )
-    _check_methods(config)
-    _check_runtime(config)
-    if s.gen_length % s.block_length:
-        divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
-        raise UsageError(
-            f"sampler.block_length={s.block_length} does not divide sampler.gen_length={s.gen_length}: "
-            f"choose from {', '.join(map(str, divisors))}."
-        )
-    if s.steps is not None and s.tokens_per_step is not None:
-        raise UsageError(
-            f"sampler.steps={s.steps} and sampler.tokens_per_step={s.tokens_per_step} are both set: set one, null the other."
-        )
-    if s.steps is not None and s.steps % s.blocks:
-        raise UsageError(
-            f"sampler.steps={s.steps} is not a multiple of the {s.blocks} blocks "
-            f"(gen_length {s.gen_length} / block_length {s.block_length}): choose {s.blocks}, {2 * s.blocks}, …"
-        )
-    if s.steps is not None and s.steps > s.gen_length:
-        raise UsageError(
-            f"sampler.steps={s.steps} is out of range: it must be at most sampler.gen_length={s.gen_length}."
-        )
-    if s.tokens_per_step is not None and s.tokens_per_step > s.block_length:
-        raise UsageError(
-            f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
-            f"it must be at most sampler.block_length={s.block_length}."
-        )
-    if isinstance(s.guidance, RewardGuidance):
-        if isinstance(config.reward, NoReward):
-            raise UsageError(
-                "sampler.guidance.kind=rws needs a reward: choose reward=tiny or another, not reward=none."
-            )
-        if s.guidance.normalize == "none" and isinstance(config.reward, ConstantReward) and config.reward.value <= 0:
-            raise UsageError(
-                f"reward.value={config.reward.value} cannot scale logits with sampler.guidance.normalize=none: it must be greater than 0."
-            )
+def check_combinations(config: Config) -> None:
+    """Raises UsageError with the first sentence that there is."""
+    for sentences in (_lengths, _needs, _conflicts, _remasking, _cache, _answers):
+        if sentence := next(sentences(config), None):
+            raise UsageError(sentence)
 
 
-def _check_runtime(config: Config) -> None:
-    """What does not go together with a compiled model, or with keys and values that are kept."""
-    s, kind = config.sampler, config.runtime.cache
-    if config.runtime.backend == "tensor_parallel":
-        _check_tensor_parallel(config)
-    if config.runtime.compile and config.model.kind not in NATIVE:
-        raise UsageError(
-            f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={config.model.kind}'s."
-        )
-    if kind == "none":
-        if config.runtime.cache_refresh is not None:
-            raise UsageError(
-                f"runtime.cache_refresh={config.runtime.cache_refresh} refreshes nothing: set runtime.cache=prefix or dual."
-            )
-        return
-    cannot = {
-        f"model.kind={config.model.kind}": config.model.kind not in NATIVE,
-        "model.attention=flash_attention_2": config.model.attention == "flash_attention_2",
-        "runtime.compile=true": config.runtime.compile,
-        f"sampler.cfg_scale={s.cfg_scale}": s.cfg_scale > 0,
-        f"sampler.schedule.kind={s.schedule.kind}": parts.masks_again(s.schedule.kind),
-        f"sampler.review.kind={s.review.kind}": not isinstance(s.review, NoReview),
-    }
-    if kind == "dual":
-        cannot |= {
-            f"sampler.search.kind={s.search.kind}": isinstance(s.search, FkSteering),
-            f"sampler.guidance.kind={s.guidance.kind}": isinstance(s.guidance, EntrgiGuidance),
-        }
-    if found := next((part for part, here in cannot.items() if here), None):
-        prefix = " or runtime.cache=prefix" if found.startswith(("sampler.search", "sampler.guidance")) else ""
-        raise UsageError(f"runtime.cache={kind} does not work with {found}: set runtime.cache=none{prefix}.")
-
-
-def _check_tensor_parallel(config: Config) -> None:
-    """What does not go together with a model that several processes share."""
-    m = config.model
-    cannot = {
-        f"model.kind={m.kind}, for which there is no plan": m.kind not in NATIVE,
-        f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
-        f"model.device_map={m.device_map}": m.device_map is not None,
-        f"model.quantization={m.quantization}": m.quantization != "none",
-        "runtime.compile=true": config.runtime.compile,
-    }
-    if found := next((part for part, here in cannot.items() if here), None):
-        raise UsageError(f"runtime.backend=tensor_parallel does not work with {found}.")
-
-
-def _draws(sampler: Sampler) -> bool:
-    """Whether two decodings of one prompt can differ."""
-    by_chance = sampler.order == "random" or sampler.order_temperature > 0 or sampler.schedule.kind == "remdm"
-    return sampler.temperature > 0 or by_chance or getattr(sampler.schedule, "origin", False)
+def parts_of(config: Config) -> dict[str, Part]:
+    """The parts of a configuration, by the key that each stands at."""
+    nodes = {f"sampler.{name}": part for name, part in config.sampler.parts.items()}
+    nodes |= {name: getattr(config, name) for name in ("model", "reward", "benchmark")}
+    return {at: node for at, node in nodes.items() if isinstance(node, Part)}
 
 
 def seed_matters(config: Config) -> bool:
     """Whether another seed can give other tokens."""
-    guidance, reward = config.sampler.guidance, config.reward
-    by_guidance = isinstance(guidance, EntrgiGuidance) or "shuffled" in (getattr(guidance, "how", ""), reward.name)
-    return _draws(config.sampler) or by_guidance or getattr(guidance, "fill", "") == "sample"
+    return config.sampler.draws or any(part.draws for part in parts_of(config).values())
 
 
-def _check_methods(config: Config) -> None:
-    """Parts of a sampler that do not go together, or lack what they need."""
+def _needs(config: Config) -> Iterator[str]:
+    for at, part in parts_of(config).items():
+        named = f"{at}.kind={part.kind}"
+        if "reward" in part.needs and config.reward.kind == "none":
+            yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
+        if "gradients" in part.needs and not config.reward.gradients:
+            yield (
+                f"{named} follows the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
+                "reward=classifier or a preset of a reward model."
+            )
+
+
+def _conflicts(config: Config) -> Iterator[str]:
+    for part in parts_of(config).values():
+        yield from part.conflicts(config)
+
+
+def _lengths(config: Config) -> Iterator[str]:
     s = config.sampler
-    schedule, search, kind = s.schedule, s.search, s.schedule.kind
+    if s.gen_length % s.block_length:
+        divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
+        yield (
+            f"sampler.block_length={s.block_length} does not divide sampler.gen_length={s.gen_length}: "
+            f"choose from {', '.join(map(str, divisors))}."
+        )
     counted = "steps" if s.steps is not None else "tokens_per_step" if s.tokens_per_step is not None else None
-    needs_reward = {
-        "sampler.guidance.kind=entrgi": isinstance(s.guidance, EntrgiGuidance),
-        f"sampler.search.kind={search.kind}": isinstance(search, BestOfN | FkSteering),
-        "sampler.review.kind=r3": not isinstance(s.review, NoReview),
-    }
-    for part, needs in needs_reward.items():
-        if needs and isinstance(config.reward, NoReward):
-            raise UsageError(f"{part} needs a reward: choose reward=tiny or another, not reward=none.")
-    if isinstance(s.guidance, EntrgiGuidance) and not isinstance(config.reward, ClassifierReward):
-        raise UsageError(
-            f"sampler.guidance.kind=entrgi follows the reward's gradient, and reward={config.reward.name} has none: "
-            "choose reward=tiny, reward=classifier or a preset of a reward model."
+    if counted and not s.schedule.counted:
+        yield (
+            f"sampler.{counted} is not read by sampler.schedule.kind={s.schedule.kind}, which takes as many steps as it "
+            f"needs: set sampler.{counted}=null."
         )
-    if isinstance(s.guidance, EntrgiGuidance) and config.reward.needs_remote_code:
-        raise UsageError(
-            f"sampler.guidance.kind=entrgi reads embeddings, which reward={config.reward.name}'s own Python does not take."
+    if s.steps is not None:
+        yield from _steps(s)
+    elif s.tokens_per_step is not None and s.tokens_per_step > s.block_length:
+        yield (
+            f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
+            f"it must be at most sampler.block_length={s.block_length}."
         )
-    if counted and not parts.reads_steps(kind):
-        raise UsageError(
-            f"sampler.{counted} is not read by sampler.schedule.kind={kind}, which takes as many steps as it needs: "
-            f"set sampler.{counted}=null."
+
+
+def _steps(s: Sampler) -> Iterator[str]:
+    assert s.steps is not None
+    if s.tokens_per_step is not None:
+        yield (
+            f"sampler.steps={s.steps} and sampler.tokens_per_step={s.tokens_per_step} are both set: set one, null the other."
         )
-    if (s.order == "pc") != (s.pc is not None):
-        raise UsageError("sampler.order=pc and the settings sampler.pc go together: choose sampler=pc.")
-    if isinstance(schedule, RemdmSchedule):
-        on, off, held = schedule.t_on, schedule.t_off, schedule.alpha_on
-        if (on is None) != (off is None) or (on is not None and off is not None and off >= on):
-            raise UsageError(
-                f"sampler.schedule.t_on={on} and t_off={off} must both be null, or t_off the smaller: time runs from 1 to 0."
+    if s.steps % s.blocks:
+        yield (
+            f"sampler.steps={s.steps} is not a multiple of the {s.blocks} blocks "
+            f"(gen_length {s.gen_length} / block_length {s.block_length}): choose {s.blocks}, {2 * s.blocks}, …"
+        )
+    if s.steps > s.gen_length:
+        yield f"sampler.steps={s.steps} is out of range: it must be at most sampler.gen_length={s.gen_length}."
+
+
+def _remasking(config: Config) -> Iterator[str]:
+    s = config.sampler
+    if s.eos == "stop" and (s.schedule.masks_again or s.review.masks_again):
+        yield "sampler.eos=stop ends answers that a method which masks tokens again may still change."
+
+
+def _answers(config: Config) -> Iterator[str]:
+    if config.benchmark.answers > 1 and not config.sampler.draws:
+        yield (
+            f"benchmark.answers={config.benchmark.answers} would all be the same: with sampler.temperature=0 nothing "
+            "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
+        )
+
+
+def _cache(config: Config) -> Iterator[str]:
+    """What does not go with a compiled model, or with keys and values that are kept."""
+    m, runtime, kind = config.model, config.runtime, config.runtime.cache
+    if runtime.compile and not m.native:
+        yield f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={m.kind}'s."
+    if kind == "none":
+        if runtime.cache_refresh is not None:
+            yield (
+                f"runtime.cache_refresh={runtime.cache_refresh} refreshes nothing: set runtime.cache=prefix or dual."
             )
-        if (on is None) != (held is None) or on == 1:
-            raise UsageError(
-                f"sampler.schedule.t_on={on} and alpha_on={held} must both be null, or alpha_on set and t_on below 1."
-            )
-    if isinstance(schedule, ProphetSchedule) and schedule.answer_start >= s.gen_length:
-        raise UsageError(
-            f"sampler.schedule.answer_start={schedule.answer_start} is behind the answer of "
-            f"sampler.gen_length={s.gen_length} tokens: set a smaller one."
-        )
-    if kind == "refine" and schedule.remask > s.block_length * schedule.fill:
-        raise UsageError(
-            f"sampler.schedule.remask={schedule.remask} is more than the share {schedule.fill} of a block of "
-            f"{s.block_length} that stands by then."
-        )
-    if kind == "wino" and config.model.kind != "llada":
-        why = "logits are read one place early" if config.model.kind == "dream" else "forward pass knows no shadows"
-        raise UsageError(f"sampler.schedule.kind=wino does not fit model.kind={config.model.kind}, whose {why}.")
-    if kind == "wino" and (s.cfg_scale > 0 or config.model.attention == "flash_attention_2"):
-        raise UsageError(
-            "sampler.schedule.kind=wino asks the model about a block twice in one pass, which goes neither with "
-            "sampler.cfg_scale nor with model.attention=flash_attention_2."
-        )
-    remasks = parts.masks_again(kind) or not isinstance(s.review, NoReview)
-    if remasks and s.eos == "stop":
-        raise UsageError("sampler.eos=stop ends answers that a method which masks tokens again may still change.")
-    if remasks and isinstance(s.guidance, ReplayGuidance):
-        raise UsageError("sampler.guidance.kind=replay needs a method that never masks a token again.")
-    if not isinstance(s.review, NoReview) and kind not in ("fixed", "threshold", "factor", "eb"):
-        raise UsageError(
-            f"sampler.review.kind=r3 refills what it masks again by sampler.schedule.kind=fixed, threshold, factor or eb, not {kind}."
-        )
-    if isinstance(search, NoSearch):
         return
-    if search.particles > 1 and not _draws(s):
-        raise UsageError(
-            f"sampler.search.kind={search.kind} would decode {search.particles} equal particles: with "
-            "sampler.temperature=0 nothing is drawn at random. Set sampler.temperature=1."
-        )
-    if isinstance(s.guidance, ReplayGuidance):
-        raise UsageError("sampler.guidance.kind=replay follows one decoding and does not go together with a search.")
-    if search.kind != "best_of_n" and remasks:
-        raise UsageError(
-            f"sampler.search.kind={search.kind} weighs what stands, and this sampler masks tokens again: use best_of_n."
-        )
-    if isinstance(search, FkSteering) and ((kind != "fixed" and kind != "dream") or getattr(schedule, "origin", False)):
-        raise UsageError(
-            f"sampler.search.kind={search.kind} needs particles that commit alike: sampler.schedule.kind=fixed or dream, not {kind}."
-        )
-    if isinstance(search, FkSteering) and search.fill == "argmax" and search.completions > 1:
-        raise UsageError(
-            f"sampler.search.completions={search.completions} would all be the same: set sampler.search.fill=sample."
-        )
+    cannot = {
+        f"model.kind={m.kind}": not m.native,
+        "model.attention=flash_attention_2": m.attention == "flash_attention_2",
+        "runtime.compile=true": runtime.compile,
+        f"sampler.cfg_scale={config.sampler.cfg_scale}": config.sampler.cfg_scale > 0,
+    }
+    for named in (name for name, here in cannot.items() if here):
+        yield f"runtime.cache={kind} does not work with {named}: set runtime.cache=none."
+    for at, part in parts_of(config).items():
+        if kind not in part.caches:
+            other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
+            yield f"runtime.cache={kind} does not work with {at}.kind={part.kind}: set runtime.cache=none{other}."

@@ -19,16 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from rws_cli import parts, registry
-from rws_cli.combinations import check_sampler
+from rws_cli.combinations import check_combinations
 from rws_cli.errors import UsageError, closest, nearest
 from rws_cli.schema import (
     BENCHMARKS,
-    GUIDANCES,
     JUDGES,
-    REVIEWS,
     REWARDS,
-    SCHEDULES,
-    SEARCHES,
     ClassifierReward,
     CompositeReward,
     Config,
@@ -144,17 +140,13 @@ def check(composed: DictConfig) -> Config:
     config.reward = _reward(config.reward, "reward")
     config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark", "benchmark")
     sampler = config.sampler
-    if sampler.order in registry.find("order"):
-        at = f"sampler.{sampler.order}"
-        order = registry.load("order", sampler.order, "sampler.order")
-        sampler.order = _typed(order, {"kind": sampler.order} | (order_settings or {}), at)
-    sampler.guidance = _by_kind(GUIDANCES, sampler.guidance, "sampler.guidance")
-    sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule", "schedule")
-    sampler.review = _by_kind(REVIEWS, sampler.review, "sampler.review")
-    sampler.search = _by_kind(SEARCHES, sampler.search, "sampler.search")
+    order = registry.load("order", sampler.order, "sampler.order")
+    sampler.order = _typed(order, {"kind": sampler.order} | (order_settings or {}), f"sampler.{sampler.order}")
+    for name in ("guidance", "schedule", "review", "search"):
+        setattr(sampler, name, _by_kind({}, getattr(sampler, name), f"sampler.{name}"))
     for at in ("model", "reward", "sampler", "benchmark"):
         _check_name(f"{at}.name", getattr(config, at).name)
-    check_sampler(config)
+    check_combinations(config)
     _check_remote_code(config.model, "model")
     config.judge = _by_kind(JUDGES, config.judge, "judge")
     nodes = classifiers(config.reward)
@@ -336,6 +328,8 @@ def _by_kind(schemas: dict[str, type], values: Any, at: str, role: str | None = 
     role = PARTS.get(at, role or "reward")
     if kind in registry.find(role):
         return _typed(registry.load(role, kind, f"{at}.kind"), values, at)
+    if not schemas:
+        registry.get(role, kind, f"{at}.kind")
     role = role if role in parts.ROLES else None
     schema = schemas.get(str(kind)) or (parts.settings_of(role, kind) if role else None)
     if schema is None:
@@ -402,9 +396,6 @@ def known_keys() -> list[str]:
         keys += walk(cls, "benchmark.")
     for cls in REWARDS.values():
         keys += walk(cls, "reward.")
-    for name in ("guidance", "schedule", "review", "search"):
-        for cls in {"guidance": GUIDANCES, "schedule": SCHEDULES, "review": REVIEWS, "search": SEARCHES}[name].values():
-            keys += walk(cls, f"sampler.{name}.")
     for cls in JUDGES.values():
         keys += walk(cls, "judge.")
     return list(dict.fromkeys(keys))

@@ -46,6 +46,8 @@ class Part:
     draws: ClassVar[Any] = False  # a property where it depends on settings
     masks_again: ClassVar[bool] = False
     caches: ClassVar[tuple[str, ...]] = ("prefix", "dual")
+    source: ClassVar[dict[str, Any]] = {}
+    """What pins the files that it read, for the manifest; set by loading."""
 
     def conflicts(self, config: Any) -> Iterator[str]:
         """A sentence for each setting of the whole configuration that this part does not go with."""

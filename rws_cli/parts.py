@@ -1,6 +1,6 @@
 """Parts that are one file: a kind which is none of the built-in ones is a module in the folder of its role.
 
-`reward.kind=length` is looked for as rws_cli/rewards/length.py, `sampler.order=middle` as rws_cli/decoding/middle.py.
+`reward.kind=length` is looked for as rws_cli/rewards/length.py, and so on.
 Such a module is known by the names that it defines, which are read off its source before any of it runs: a word in a
 configuration never runs a module of another purpose, nor one outside these folders.
 """
@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 from rws_cli.errors import UsageError
-from rws_cli.schema import COUNTED, REMASKING, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class Role:
 
 
 ROLES = {
-    "order": Role("decoding", ("score",)),
-    "schedule": Role("decoding", ("Settings", "make"), ("kind",)),
     "reward": Role("rewards", ("Settings", "make"), ("name", "kind")),
     "benchmark": Role("benchmarks", ("Settings", "make"), ("name", "kind", "answers", "gen_length")),
     "model": Role("models", ("FAMILY",)),
@@ -81,16 +78,6 @@ def settings_of(role: str, kind: Any) -> type | None:
 def says(role: str, kind: str, name: str, otherwise: Any) -> Any:
     """What a kind's module says of itself by a constant, `otherwise` where it says nothing."""
     return getattr(find(role, kind), name, otherwise)
-
-
-def reads_steps(schedule: str) -> bool:
-    """Whether a schedule reads sampler.steps and tokens_per_step, rather than take as many steps as it needs."""
-    return schedule in COUNTED or (schedule not in SCHEDULES and says("schedule", schedule, "READS_STEPS", False))
-
-
-def masks_again(schedule: str) -> bool:
-    """Whether a schedule masks committed tokens again."""
-    return schedule in REMASKING or (schedule not in SCHEDULES and says("schedule", schedule, "MASKS_AGAIN", False))
 
 
 def _folders(role: str) -> list[Path]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.data import doubtful_references
-from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
-from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
+from rws_cli.schema import Config
 from rws_cli.task import check_loadable, prepare
 
 
@@ -21,30 +18,20 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     task = prepare(config)
     check_loadable(config)
     warning = doubtful_references(task.benchmark)
-    sampler = config.sampler
-    reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
-    steps = sampler.blocks * reviews * schedule_of(sampler).steps
-    if isinstance(sampler.schedule, FixedSchedule):
-        steps = min(steps, sampler.gen_length * reviews)  # the rest would commit nothing
-    search: Any = sampler.search
-    decodings = sampler.particles * getattr(search, "sweeps", 1)
+    sampler, search = config.sampler, config.sampler.search
+    sampler.schedule.prepare(sampler)
+    reviews, shadow = 1 + sampler.review.rounds, sampler.schedule.shadow
+    steps = min(sampler.blocks * reviews * sampler.schedule.steps, sampler.schedule.most_passes(sampler) * reviews)
+    decodings = search.particles * search.sweeps
     passes = steps * decodings * (2 if sampler.cfg_scale > 0 else 1)
-    shadows = sampler.block_length if sampler.schedule.kind == "wino" else 0
     tokens = passes * sum(
-        len(prompt) + (task.turn[i] + 1) * sampler.gen_length + shadows for i, prompt in task.prompts.items()
+        len(prompt) + (task.turn[i] + 1) * sampler.gen_length + shadow * sampler.block_length
+        for i, prompt in task.prompts.items()
     )
     found = stored_weights(task.prepared.path, config.model.revision, "model.path")
     weights = found[0] if found else None
-    guidance: Any = sampler.guidance
-    calls = sampler.blocks * (reviews - 1) * getattr(sampler.review, "window", 0)
-    if isinstance(guidance, RewardGuidance):
-        calls += -(-steps // guidance.reward_every)
-    if isinstance(guidance, EntrgiGuidance):
-        calls += steps * guidance.steps
-    if isinstance(search, FkSteering):
-        calls += (steps - 1) // search.every * search.completions
-    if isinstance(search, BestOfN | FkSteering):
-        calls += 1
+    calls = sampler.blocks * sampler.review.rounds * sampler.review.window
+    calls += sampler.guidance.calls(steps) + search.calls(steps)
     return {
         "examples": len(task.prompts),
         "rows at a time": rows_at_once(config, task),

@@ -243,6 +243,8 @@ def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]
     for node in cls.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
+        if "ClassVar" in ast.unparse(node.annotation):
+            continue
         call = node.value
         if call is None:
             yield Setting(node.target.id, ast.unparse(node.annotation), "", MISSING, {})
@@ -260,3 +262,5 @@ def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, 
     for node in cls.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" in ast.unparse(node.annotation):
+            yield node.target.id, _literal(node.value, constants) if node.value else MISSING

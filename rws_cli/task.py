@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from copy import copy
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +14,7 @@ import torch
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
 from rws_cli.calibrations import facts_of, find_statistics
-from rws_cli.config import classifiers, differing_keys
-from rws_cli.corpus import FILE, read_frequencies
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.orders import PC
-from rws_cli.decoding.replay import REPLAYS, Scales
+from rws_cli.config import classifiers
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models import Denoiser, Prepared, check_model, load_model, prepare_model
@@ -28,12 +24,10 @@ from rws_cli.models.compiled import compiled
 from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
-from rws_cli.rewards.classifier import Classifier, check_classifier
-from rws_cli.rewards.gradient import token_map
-from rws_cli.runs.folder import find_run, newest, read_json
-from rws_cli.runs.records import read_trace
+from rws_cli.rewards.classifier import check_classifier
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.tracking import check_tracker
-from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
+from rws_cli.schema import Checkpoint, Config, Sampler
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,7 @@ class Task:
     A later turn's prompt lacks the answers that come before it, until they are there.
     """
 
+    config: Config
     prepared: Prepared
     benchmark: Benchmark
     examples: list[Example]
@@ -53,17 +48,12 @@ class Task:
 @dataclass(frozen=True)
 class Parts:
     """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
-
-    replayed: for each example the scales that replay guidance gives it. pc: what the order of that name needs. map_V: the
-    reward model's token for each of the denoiser's, where gradients of the one move the other.
-    """
+    sampler: with what its parts need of files."""
 
     denoiser: Denoiser
     reward: Reward | None
     statistics: Statistics | None
-    replayed: dict[str, Scales]
-    pc: PC | None
-    map_V: torch.Tensor | None = None
+    sampler: Sampler
     pieces: dict[int, str] = field(default_factory=dict)
 
     def piece(self, token: int) -> str:
@@ -101,7 +91,7 @@ def prepare(config: Config) -> Task:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
         )
-    return Task(prepared, benchmark, examples, prompts, turn)
+    return Task(config, prepared, benchmark, examples, prompts, turn)
 
 
 def check_loadable(config: Config) -> None:
@@ -124,78 +114,33 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
             classifier.batch_size = 1
     reward = load_reward(config.reward, task.benchmark, config.seed)
     statistics = reward.statistics if reward else None
-    guidance, review = config.sampler.guidance, config.sampler.review
-    normalizes = None
-    if isinstance(guidance, RewardGuidance) and guidance.normalize != "none":
-        normalizes = f"sampler.guidance.normalize={guidance.normalize}"
-    elif isinstance(review, R3Review):
-        normalizes = "sampler.review.kind=r3"
+    asked = [(at, part) for at, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:
         facts = facts_of(config, task.benchmark, task.examples, reward)
-        statistics = find_statistics(config, facts, normalizes is not None)
-    if normalizes and reward and not statistics:
+        statistics = find_statistics(config, facts, bool(asked))
+    if asked and reward and not statistics:
+        at, part = asked[0]
+        named = f"normalize={part.normalize}" if hasattr(part, "normalize") else f"kind={part.kind}"
         raise UsageError(
-            f"{normalizes} needs the score's statistics, and "
+            f"sampler.{at}.{named} needs the score's statistics, and "
             f"reward={config.reward.name} stores none: measure them with rws calibrate and the same model, reward and "
             "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
-    replayed = read_replay(config, task) if isinstance(guidance, ReplayGuidance) else {}
-    pc = read_pc(config, task) if config.sampler.pc else None
-    map_V = None
-    if isinstance(guidance, EntrgiGuidance):
-        assert isinstance(reward, Classifier)
-        ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
-        map_V = token_map(ours, theirs, task.prepared.vocabulary).to(reward.model.device)
+    sampler = copy(config.sampler)
+    sampler.order, sampler.guidance = copy(sampler.order), copy(sampler.guidance)
+    sampler.order.load(task)
+    sampler.guidance.load(task, reward)
     denoiser = load_model(config.model, task.prepared, ranks)
     if config.runtime.compile:
         denoiser = compiled(denoiser)
-    return Parts(denoiser, reward, statistics, replayed, pc, map_V)
-
-
-def read_pc(config: Config, task: Task) -> PC:
-    """What the order pc needs. Raises UsageError if there are no frequencies for the model's tokenizer."""
-    settings = config.sampler.pc
-    assert settings
-    path = newest(Path(settings.frequencies or Path(task.prepared.path) / FILE))
-    found = read_frequencies(path, task.prepared.tokenizer, task.prepared.vocabulary, "sampler.pc.frequencies")
-    return PC(settings.decay, settings.cap, torch.tensor(found, dtype=torch.float64))
-
-
-def read_replay(config: Config, task: Task) -> dict[str, Scales]:
-    """The scales that a finished run recorded, as sampler.guidance.how hands them out.
-
-    Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
-    """
-    guidance: ReplayGuidance = config.sampler.guidance
-    run = find_run(guidance.run)
-    manifest = read_json(run / "manifest.json")
-    at = f"sampler.guidance.run={guidance.run}"
-    if manifest["status"] != "finished":
-        raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
-    here, there = asdict(config), manifest["config"]
-    for node in (here, there):
-        node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
-    groups = ("model", "benchmark", "sampler", "seed")
-    if differing := differing_keys({g: there[g] for g in groups}, {g: here[g] for g in groups}):
-        listed = ", ".join(f"{key}={old}" for key, (old, _) in list(differing.items())[:8])
-        raise UsageError(f"{at} was made with other settings; to replay it, set {listed}.")
-    recorded = {
-        row["id"]: {step: r for step, r in zip(row["step"], row["scale"], strict=True) if r is not None}
-        for row in read_trace(run)
-    }
-    if not all(recorded.get(example.id) for example in task.examples):
-        raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
-    return REPLAYS[guidance.how](recorded, config.seed)
+    return Parts(denoiser, reward, statistics, sampler)
 
 
 def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes: dict[str, Checkpoint] = {"model": config.model, **classifiers(config.reward)}
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
-    scales = hashlib.sha256(json.dumps(parts.replayed, sort_keys=True).encode()).hexdigest() if parts.replayed else None
-    return weights | {
-        "replayed": scales,
-        "frequencies": hashlib.sha256(parts.pc.frequency_V.numpy().tobytes()).hexdigest() if parts.pc else None,
+    return weights | parts.sampler.order.source | parts.sampler.guidance.source | {
         "statistics": asdict(parts.statistics) if parts.statistics else None,
         "benchmark": benchmark_source(task.benchmark, task.examples),
     }

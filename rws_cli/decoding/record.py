@@ -53,11 +53,31 @@ class RowTrace:
     other_set: list[bool | None] = field(default_factory=list)
     masked: list[int | None] = field(default_factory=list)
     near_tie: list[bool] = field(default_factory=list)
+    recorded: dict[str, list[float]] = field(default_factory=dict)
+
+    def commit(
+        self, *, step: int, position: int, token: int, confidence: float, near_tie: bool, guidance: dict[str, float], **compared: int
+    ) -> None:
+        """Add an entry."""
+        self.step.append(step)
+        self.position.append(position)
+        self.token.append(token)
+        self.confidence.append(confidence)
+        self.near_tie.append(near_tie)
+        self.reward.append(guidance.pop("reward", None))
+        self.scale.append(guidance.pop("scale", None))
+        self.pairs.append(compared.get("pairs"))
+        self.reversals.append(compared.get("reversals"))
+        self.other_set.append(bool(compared["other_set"]) if compared else None)
+        self.masked.append(None)
+        for name, value in guidance.items():
+            self.recorded.setdefault(name, []).append(value)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""
         n = sum(s <= step for s in self.step)
-        copy = RowTrace(*(values[:n] for values in vars(self).values()))
+        lists = {name: values[:n] for name, values in vars(self).items() if isinstance(values, list)}
+        copy = RowTrace(**lists, recorded={name: values[:n] for name, values in self.recorded.items()})
         copy.masked = [again if again is not None and again <= step else None for again in copy.masked]
         return copy
 

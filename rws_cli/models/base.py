@@ -98,29 +98,27 @@ class Denoiser(Prepared):
         return self.forward(tokens_BL, attention_BL, wanted_BL).float()
 
     def shadowed(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, V) as `logits` has them, and for each of the K positions in block_L those of its shadow (B, K, V).
+        """Logits (N, V) as `logits` has them, and for each of K columns of each row those of its shadow (B, K, V).
 
         A shadow is a mask that stands at its position's place behind the sequence. It sees the sequence but for that
-        position, and all shadows; the sequence sees no shadow (WINO, arXiv 2507.18578).
+        position, and all shadows; the sequence sees no shadow (WINO, arXiv 2507.18578). Where exists_BK is False there is
+        none.
         """
-        (length,), place_K = block_L.shape, block_L.nonzero()[:, 0]
-        rows, count = len(tokens_BL), len(place_K)
+        (rows, length), count = tokens_BL.shape, place_BK.shape[1]
         shadows_BK = torch.full((rows, count), self.mask_id, device=tokens_BL.device)
         position_BL = position_ids(attention_BL)
         visible = torch.zeros(rows, length + count, length + count, dtype=torch.bool, device=tokens_BL.device)
         visible[:, :, :length] = attention_BL[:, None, :]
-        own = torch.arange(length, length + count, device=tokens_BL.device)
-        visible[:, own, place_K] = False
-        visible[:, length:, length:] = True
-        everyone = torch.zeros(rows, length + count, dtype=torch.bool, device=tokens_BL.device)
-        everyone[:, :length], everyone[:, length:] = wanted_BL, True
+        visible[:, length:, :length].scatter_(2, place_BK[:, :, None], False)
+        visible[:, length:, length:] = exists_BK[:, None, :]
+        everyone = torch.cat([wanted_BL, torch.ones_like(exists_BK)], 1)
         logits = self.forward(
             torch.cat([tokens_BL, shadows_BK], 1),
             visible,
             everyone,
-            torch.cat([position_BL, position_BL[:, place_K]], 1),
+            torch.cat([position_BL, position_BL.gather(1, place_BK)], 1),
         ).float()
         is_shadow = everyone.nonzero()[:, 1] >= length
         return logits[~is_shadow], logits[is_shadow].view(rows, count, -1)

@@ -22,7 +22,7 @@ from rws_cli import parts
 from rws_cli.config import CONF, PACKAGE, PART_REWARDS, choices, type_words, unchecked
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.terminal import wide_console
-from rws_cli.schema import BENCHMARKS, GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
+from rws_cli.schema import BENCHMARKS, JUDGES, REWARDS, Config
 
 FREE = ("method", "experiment")
 """Groups whose choices set whatever they like; only that is shown of them."""

@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_cli import registry
 from rws_cli.config import choices, differing_keys, identity
 from rws_cli.errors import UsageError, nearest
 from rws_cli.metrics.statistics import bootstrap_interval, mean_interval
-from rws_cli.parts import masks_again, reads_steps
 from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run
 
 if TYPE_CHECKING:
@@ -96,9 +96,11 @@ def family(sampler: dict[str, Any]) -> str:
     kind = sampler["schedule"]["kind"]
     if sampler["search"]["kind"] != "none":
         return "search"
-    if masks_again(kind) or sampler["review"]["kind"] != "none":
+    schedule = registry.find("schedule").get(kind)  # a part of before may be gone
+    declared = schedule.facts if schedule else {}
+    if declared.get("masks_again") or sampler["review"]["kind"] != "none":
         return "masking again"
-    if kind == "prophet" or not reads_steps(kind):
+    if declared.get("adaptive"):
         return "as many as are sure"
     return "Dream's" if kind == "dream" else "orders"
 
