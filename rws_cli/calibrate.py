@@ -24,17 +24,20 @@ from rws_cli import __version__
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
 from rws_cli.calibrations import facts_of, folder_of
-from rws_cli.decoding.canvas import Canvas, new_canvas
-from rws_cli.decoding.guidance import Statistics, fill
-from rws_cli.decoding.loop import decode
-from rws_cli.decoding.orders import PC
+from rws_cli.decoding.batch import Batch, prompt_of
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.prediction import fill
 from rws_cli.errors import RunError, UsageError
+from rws_cli.guidance.rws import Rws
 from rws_cli.models.base import Denoiser
+from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
-from rws_cli.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
+from rws_cli.schema import Config, Sampler
+from rws_cli.search.none import NoSearch
 from rws_cli.task import load, prepare, sources
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -43,7 +46,7 @@ KEPT = 200
 
 
 class Recorder:
-    """A scorer that keeps what reward guidance would show to a reward model, and steers nothing."""
+    """In place of a reward: keeps what guidance would show to one, and gives every text the score 0."""
 
     statistics = Statistics(0.0, 1.0, 0.0, 1.0)
 
@@ -51,38 +54,32 @@ class Recorder:
         self.render, self.examples = render, examples
         self.seen: list[Candidate] = []
 
-    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
-        for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True):
-            self.seen.append(self.render(self.examples[row], ids, share, step))
-        return [0.0] * len(rows)
+    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        self.seen += [self.render(self.examples[row], *what) for row, what in asked.items()]
+        return dict.fromkeys(asked, 0.0)
 
 
 def unsteered(sampler: Sampler) -> Sampler:
     """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
-    fill = sampler.guidance.fill if isinstance(sampler.guidance, RewardGuidance) else "argmax"
-    watching = RewardGuidance("rws", 0.0, "linear", "none", fill, "all", 1, 1e-3)
-    return replace(sampler, guidance=watching, review=NoReview("none"), search=NoSearch("none"))
+    fill = getattr(sampler.guidance, "fill", "argmax")
+    watching = Rws("rws", strength=0.0, normalize="none", fill=fill)
+    return replace(sampler, guidance=watching, review=NoRemasking("none"), search=NoSearch("none"))
 
 
 def watch(
-    denoiser: Denoiser,
-    examples: Sequence[Example],
-    prompts: list[list[int]],
-    sampler: Sampler,
-    seed: int,
-    pc: PC | None = None,
-) -> tuple[Canvas, list[Candidate]]:
-    """Decode some examples in one batch: the canvas, and every sequence that the sampler's guidance showed."""
-    ids = [example.id for example in examples]
-    canvas = new_canvas(prompts, ids, sampler.gen_length, denoiser.mask_id, denoiser.pad_id, seed, denoiser.device)
+    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+) -> tuple[Batch, list[Candidate]]:
+    """Decode some examples in one batch: the batch, and every sequence that the sampler's guidance showed."""
+    rows = [prompt_of(ids, seed, example.id) for ids, example in zip(prompts, examples, strict=True)]
     recorder = Recorder(renderer(denoiser, sampler), examples)
-    decode(denoiser, canvas, sampler, recorder, pc=pc)
-    return canvas, recorder.seen
+    decoder = Decoder(denoiser, rows, sampler, recorder)
+    list(decoder.run())
+    return decoder.batch, recorder.seen
 
 
 @torch.inference_mode()
 def mask_again(
-    denoiser: Denoiser, examples: Sequence[Example], canvas: Canvas, sampler: Sampler, seed: int
+    denoiser: Denoiser, examples: Sequence[Example], batch: Batch, sampler: Sampler, seed: int
 ) -> list[Candidate]:
     """Mask decoded answers, and fill them in one pass, for each tenth of the fill level from 0 to 9.
 
@@ -90,20 +87,20 @@ def mask_again(
     they are not the surest, so what fills the rest sees the text at random places.
     """
     render = renderer(denoiser, sampler)
-    whole_BG, length = canvas.response_BG.clone(), sampler.gen_length
+    whole_BG, length = batch.response_BG.clone(), sampler.gen_length
     orders = [random.Random(f"masked {seed} {e.id}").sample(range(length), length) for e in examples]
     rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
     seen = []
     for tenth in range(10):
-        canvas.response_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
-        masked_BG = canvas.masked_BG
-        wanted_BL = torch.zeros_like(canvas.attention_BL)
-        wanted_BL[:, canvas.start :] = masked_BG
-        logits_NV = denoiser.logits(canvas.tokens_BL, canvas.attention_BL, wanted_BL)
+        batch.response_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
+        masked_BG = batch.masked_BG
+        wanted_BL = torch.zeros_like(batch.attention_BL)
+        wanted_BL[:, batch.start :] = masked_BG
+        logits_NV = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
         row_N, position_N = masked_BG.nonzero().unbind(1)
-        shown_BG = canvas.response_BG.clone()
+        shown_BG = batch.response_BG.clone()
         shown_BG[masked_BG] = fill(
-            logits_NV, sampler.guidance.fill, denoiser.mask_id, canvas.key_B[row_N], tenth, position_N
+            logits_NV, sampler.guidance.fill, denoiser.mask_id, batch.key_B[row_N], tenth, position_N
         )
         seen += [render(e, row, tenth / 10, tenth) for e, row in zip(examples, shown_BG.tolist(), strict=True)]
     return seen
@@ -162,10 +159,10 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
         prompts = [task.prompts[example.id] for example in batch]
-        canvas, seen = watch(parts.denoiser, batch, prompts, config.sampler, config.seed, parts.pc)
+        decoded, seen = watch(parts.denoiser, batch, prompts, parts.sampler, config.seed)
         scores += ask(parts.reward, seen).values
         filled += [candidate.filled for candidate in seen]
-        again = mask_again(parts.denoiser, batch, canvas, config.sampler, config.seed)
+        again = mask_again(parts.denoiser, batch, decoded, config.sampler, config.seed)
         masked_scores += ask(parts.reward, again).values
         masked_filled += [candidate.filled for candidate in again]
     if np.ptp(scores) == 0:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rws_cli import parts
 from rws_cli.config import differing_keys
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import content, locate
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics

@@ -163,12 +163,9 @@ def check(composed: DictConfig) -> Config:
 
 
 def _has_own_settings(sampler: Any) -> bool:
-    """Whether an order's settings stand beside its name."""
-    return (
-        isinstance(sampler, dict)
-        and isinstance(sampler.get("order"), str)
-        and sampler["order"] in registry.find("order")
-    )
+    """Whether an order's settings stand beside its name, at sampler.NAME."""
+    order = registry.find("order").get(sampler.get("order")) if isinstance(sampler, dict) else None
+    return order is not None and bool(order.settings.keys() - {"kind"})
 
 
 def resolved(config: Config) -> dict[str, Any]:

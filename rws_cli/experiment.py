@@ -78,6 +78,10 @@ def run(config: Config, request: Request) -> Path:
     return folder
 
 
+SHARES = 4
+"""Times that each of several workers takes examples, about."""
+
+
 class Spent:
     """What a run has taken until now, its earlier sittings included. The manifest keeps it for the next one."""
 
@@ -173,9 +177,10 @@ def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str
 
 
 def batch_size(config: Config, task: Task, workers: Workers, examples: int) -> int:
-    """Examples that a worker takes at a time: as many as it decodes together, fewer if others would have none."""
-    most = max(1, rows_at_once(config, task) // config.sampler.particles)
-    return max(1, min(most, -(-examples // workers.count)))
+    """Examples that a worker takes at a time: all, or where there are several as many as keep them busy to the end."""
+    side_by_side = max(1, rows_at_once(config, task) // config.sampler.search.particles)
+    share = -(-examples // workers.count)
+    return share if workers.count == 1 else max(1, min(share, max(side_by_side, share // SHARES)))
 
 
 def batches(task: Task, examples: list[Example], size: int) -> list[list[Example]]:

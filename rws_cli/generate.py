@@ -6,7 +6,7 @@ import locale
 from dataclasses import asdict
 from typing import Any
 
-from rws_cli.answering import Answerer
+from rws_cli.answering import Answerer, Outcome
 from rws_cli.config import compose
 from rws_cli.decoding.loop import OnStep
 from rws_cli.decoding.record import RowTrace
@@ -51,7 +51,8 @@ class Generation:
     def __call__(self, on_step: OnStep = lambda committed, traces: None) -> dict[str, Any]:
         """Decode; returns the first answer's line of samples.jsonl, its row of the trace, and what they come from.
         Raises RunError if it fails."""
-        found = Answerer(self.config, self.task, self.parts, on_step=on_step)(self.task.examples)
+        answerer = Answerer(self.config, self.task, self.parts, on_step=on_step)
+        found = sum(answerer(self.task.examples), Outcome())
         if found.failures:
             raise RunError(next(iter(found.failures.values())))
         return {

@@ -36,7 +36,7 @@ from torch import Tensor
 from rws_cli import answering, experiment
 from rws_cli.benchmarks.base import Example
 from rws_cli.config import compose
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.models import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import FakeDenoiser, make_sampler, samples_of
 
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.search import search
 from rws_cli.schema import (
     BestOfN,

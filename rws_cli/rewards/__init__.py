@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import RunError, UsageError
 from rws_cli.parts import says
 from rws_cli.rewards.base import Reward

@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import RunError, UsageError, out_of_memory
 
 STATISTICS = ("mean", "std", "min", "max")

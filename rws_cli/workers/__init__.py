@@ -31,7 +31,8 @@ class Here:
         self.answerer.on_step = lambda committed, traces: progress.step(committed)
 
     def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
-        return map(self.answerer, batches)
+        for batch in batches:
+            yield from self.answerer(batch)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Actor:
             if isinstance(begun, UsageError):
                 return begun
         try:
-            return self.answerer(batch)  # type: ignore[misc]
+            return sum(self.answerer(batch), Outcome())  # type: ignore[misc]
         except RunError as error:
             return error
 

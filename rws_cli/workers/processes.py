@@ -41,7 +41,7 @@ def serve(config: Config, connection: Connection) -> None:
             answerer = Answerer(config, task, parts, say=lambda line: connection.send(("say", line)))
             connection.send(("ready", sources(config, task, parts)))
             while (batch := connection.recv()) is not None:
-                connection.send(("done", answerer(batch)))
+                connection.send(("done", sum(answerer(batch), Outcome())))
         except (UsageError, RunError) as error:
             connection.send(("failed", error))
 

@@ -69,7 +69,7 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
                 answerer.on_step = lambda committed, traces: connection.send(("step", committed))
             connection.send(("ready", sources(config, task, parts)))
             while (batch := connection.recv()) is not None:
-                connection.send(("done", answerer(batch)))
+                connection.send(("done", sum(answerer(batch), Outcome())))
     except ShortOfMemoryError as error:
         connection.send(("memory", error.rows))
     except (UsageError, RunError) as error:

@@ -11,7 +11,7 @@ import torch
 from support import FakeDenoiser, make_sampler
 
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.orders import PC

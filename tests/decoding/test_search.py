@@ -10,7 +10,7 @@ from support import FakeDenoiser, make_sampler
 from torch import Tensor
 
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.search import Found, search

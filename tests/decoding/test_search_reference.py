@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import FILL, GUMBEL, PURPOSES

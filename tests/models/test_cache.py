@@ -13,7 +13,7 @@ from support import llada_config, llada_weights, make_sampler, make_settings, sa
 from torch import Tensor
 
 from rws_cli.decoding.canvas import Canvas, new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
 from rws_cli.models import Denoiser, load_model

@@ -10,7 +10,7 @@ import torch
 from support import FakeDenoiser, make_sampler
 
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.search import search
 from rws_cli.report.story import END, Commit, tell, visible
 from rws_cli.schema import (
