@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Config, EntrgiGuidance
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import OnStep
@@ -19,7 +20,6 @@ from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import Mover
 from rws_cli.rewards.scorer import RowScorer, renderer
-from rws_cli.schema import Config, EntrgiGuidance
 from rws_cli.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30

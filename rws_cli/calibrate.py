@@ -24,6 +24,7 @@ from rws_cli import __version__
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
 from rws_cli.calibrations import facts_of, folder_of
+from rws_cli.config.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
 from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
@@ -34,7 +35,6 @@ from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
-from rws_cli.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
 from rws_cli.task import load, prepare, sources
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

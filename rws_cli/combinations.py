@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from rws_cli import parts
-from rws_cli.errors import UsageError
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     BestOfN,
     ClassifierReward,
     Config,
@@ -20,6 +19,7 @@ from rws_cli.schema import (
     RewardGuidance,
     Sampler,
 )
+from rws_cli.errors import UsageError
 
 NATIVE = ("llada", "dream")
 """Families of which models/base.py makes the forward pass, with all that it can do."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rws_cli.config.schema import COUNTED, REMASKING, SCHEDULES
 from rws_cli.errors import UsageError
-from rws_cli.schema import COUNTED, REMASKING, SCHEDULES
 
 
 @dataclass(frozen=True)

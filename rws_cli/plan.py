@@ -6,9 +6,9 @@ from typing import Any
 
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.data import doubtful_references
+from rws_cli.config.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
-from rws_cli.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.task import check_loadable, prepare
 
 

@@ -14,7 +14,9 @@ import torch
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
 from rws_cli.calibrations import facts_of, find_statistics
-from rws_cli.config import classifiers, differing_keys
+from rws_cli.config.check import classifiers
+from rws_cli.config.identity import differing_keys
+from rws_cli.config.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
 from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.orders import PC
@@ -33,7 +35,6 @@ from rws_cli.rewards.gradient import token_map
 from rws_cli.runs.folder import find_run, newest, read_json
 from rws_cli.runs.records import read_trace
 from rws_cli.runs.tracking import check_tracker
-from rws_cli.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
 
 
 @dataclass(frozen=True)

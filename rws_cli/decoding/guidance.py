@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rws_cli.config.schema import RewardGuidance
 from rws_cli.decoding.prediction import FILL, propose, temper
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance
 
 LARGEST_SCALE = 1e4
 """Logits of a few tens times this stay finite in float32 and are an argmax in effect."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rws_cli.config.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import apply, count_reversals, fill, normalize, scale
 from rws_cli.decoding.orders import PC, READ_NO_TOKEN, break_ties, draw_order, order_scores, reads_all_tokens
@@ -33,7 +34,6 @@ from rws_cli.decoding.replay import Scales, scale_at
 from rws_cli.decoding.review import review
 from rws_cli.decoding.schedules import Moment, Ranked, hangs, schedule_of
 from rws_cli.errors import RunError
-from rws_cli.schema import R3Review, ReplayGuidance, RewardGuidance, Sampler, TemperatureGuidance
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 """Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""

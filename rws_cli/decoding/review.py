@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rws_cli.config.schema import R3Review
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import normalize
 from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, REMASK
 from rws_cli.decoding.protocols import Scorer
 from rws_cli.decoding.schedules import best
-from rws_cli.schema import R3Review
 
 
 def review(

@@ -15,10 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.decoding.noise import everywhere
-from rws_cli.decoding.prediction import ORDER, PURPOSES, RANDOM, REMASK
-from rws_cli.parts import says
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     DreamSchedule,
     EntropyBoundSchedule,
     FactorSchedule,
@@ -30,6 +27,9 @@ from rws_cli.schema import (
     ThresholdSchedule,
     WinoSchedule,
 )
+from rws_cli.decoding.noise import everywhere
+from rws_cli.decoding.prediction import ORDER, PURPOSES, RANDOM, REMASK
+from rws_cli.parts import says
 
 
 def commits_per_step(masked: int, steps: int) -> list[int]:

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rws_cli.config.schema import BestOfN, FkSteering, NoSearch, ParticleGibbs, Sampler, SelfRewardingSmc
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.guidance import fill
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import mix, uniform
 from rws_cli.decoding.protocols import Denoiser, Scorer
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
-from rws_cli.schema import BestOfN, FkSteering, NoSearch, ParticleGibbs, Sampler, SelfRewardingSmc
 
 SWEEP, RESAMPLE, COMPLETION = 1 << 40, 1 << 41, 1 << 42
 """What is added to keys for random numbers of a later sweep, of resampling, and of a further completion."""

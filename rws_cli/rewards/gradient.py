@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import EntrgiGuidance
 from rws_cli.decoding.canvas import Canvas
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.prediction import FILL, propose, temper
@@ -26,7 +27,6 @@ from rws_cli.decoding.record import Cost, charge
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.chat import render
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.schema import EntrgiGuidance
 
 PLACEHOLDER = "\u241f"  # stands where the answer goes; no prompt has it
 GRADIENT_COST = 3

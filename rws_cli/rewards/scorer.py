@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Sampler
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.record import Cost, charge
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward, ask
-from rws_cli.schema import Sampler
 
 
 @dataclass(frozen=True)

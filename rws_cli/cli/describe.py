@@ -19,10 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from rws_cli import parts
-from rws_cli.config import CONF, PACKAGE, PART_REWARDS, choices, type_words, unchecked
+from rws_cli.config.catalog import CONF, PACKAGE, choices
+from rws_cli.config.check import PART_REWARDS
+from rws_cli.config.composing import unchecked
+from rws_cli.config.schema import BENCHMARKS, GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
+from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.terminal import wide_console
-from rws_cli.schema import BENCHMARKS, GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
 
 FREE = ("method", "experiment")
 """Groups whose choices set whatever they like; only that is shown of them."""

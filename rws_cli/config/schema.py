@@ -1,0 +1,665 @@
+"""The settings of a run: what may be set, of which type and within which range. Defaults live in conf/;
+one that stands here turns its setting off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rws_cli.part import setting
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Checkpoint:
+    """Where weights are and how they are loaded."""
+
+    name: str
+    kind: str
+    path: str = setting('a folder, "bundled:NAME", or a name on the Hugging Face hub')
+    revision: str | None = setting("branch, tag or commit on the hub; null: the newest")
+    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", choices=DTYPES)
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N")
+    device_map: str | None = setting("e.g. auto, to spread a large model over devices; null: all on `device`")
+    attention: str = setting("the kernel of attention", choices=("sdpa", "eager", "flash_attention_2"))
+    trust_remote_code: bool = setting("run the checkpoint's own Python; `revision` must then be a full commit hash")
+    quantization: str = setting("weights in 8 or 4 bits, by bitsandbytes", choices=("none", "8bit", "4bit"))
+
+
+@dataclass
+class Model(Checkpoint):
+    """A masked diffusion model."""
+
+    kind: str = setting(
+        "the family, which says how weights and logits are read", choices=("llada", "dream", "masked_lm"), role="model"
+    )
+    mask_token_id: int | None = setting("the mask's token id; null: as the checkpoint says", min=0)
+    chat_template: bool = setting("whether prompts go through the chat template; false: as they are, for base models")
+
+
+# --- rewards ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class NoReward:
+    name: str
+    kind: str
+
+
+@dataclass
+class ClassifierReward(Checkpoint):
+    """A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes."""
+
+    auto_class: str = setting(
+        "the class of transformers that loads it", choices=("AutoModelForSequenceClassification", "AutoModel")
+    )
+    needs_remote_code: bool = setting("whether only the checkpoint's own Python can load it")
+    score_from: str = setting(
+        "where the score is in what it returns: its field logits or score, or the whole output",
+        choices=("logits", "score", "output"),
+    )
+    template: str | None = setting("a chat template (Jinja) in place of the tokenizer's; null: the tokenizer's")
+    batch_size: int = setting("texts scored together", min=1)
+    statistics: str | None = setting(
+        "a JSON file with the score's mean, std, min and max; null: normalization.json of the checkpoint"
+    )
+    max_length: int | None = setting("longer texts are an error, in tokens; null: the model's own limit", min=1)
+
+
+@dataclass
+class VerifierReward:
+    """The benchmark's own partial credit: an oracle, for ablations only."""
+
+    name: str
+    kind: str
+
+
+@dataclass
+class ShuffledReward:
+    """Scores of other examples, drawn from those stored for the same fill level in `statistics`: a control."""
+
+    name: str
+    kind: str
+    statistics: str = setting("the checkpoint whose normalization.json holds scores by fill level")
+
+
+@dataclass
+class ConstantReward:
+    name: str
+    kind: str
+    value: float = setting("the score")
+
+
+@dataclass
+class CompositeReward:
+    """A weighted sum of rewards, each normalized by its own statistics."""
+
+    name: str
+    kind: str
+    parts: dict[str, Any] = setting(
+        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…", role="reward"
+    )
+    weights: dict[str, float] = setting("a number for each of the parts")
+    statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found")
+
+
+@dataclass
+class ProcessReward:
+    """A reward given to an answer as far as the end of each of its parts, and joined to one score."""
+
+    name: str
+    kind: str
+    part: Any = setting("the reward that scores each part; another: reward@reward.part=…", role="reward")
+    parts: str = setting(
+        "what ends a part: step (a line of text) or block (sampler.block_length tokens)", choices=("step", "block")
+    )
+    join: str = setting("how scores become one: their mean, the least, or the last", choices=("mean", "min", "last"))
+    statistics: str | None = setting("of the joined score, a JSON file; null: what rws calibrate found")
+
+
+REWARDS = {
+    "none": NoReward,
+    "classifier": ClassifierReward,
+    "verifier": VerifierReward,
+    "shuffled": ShuffledReward,
+    "constant": ConstantReward,
+    "composite": CompositeReward,
+    "process": ProcessReward,
+}
+
+
+# --- samplers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class NoGuidance:
+    kind: str
+
+
+@dataclass
+class TemperatureGuidance:
+    """Constant scale of the logits, the control that every claim for RWS needs."""
+
+    kind: str
+    scale: float = setting("what the logits are multiplied by, 1 / temperature", above=0.0)
+
+
+@dataclass
+class RewardGuidance:
+    """Reward-Weighted Sampling. What the paper leaves open is an option here; see decoding/guidance.py for each."""
+
+    kind: str
+    strength: float = setting("λ, how much of the reward goes into the scale (linear, exponential)", min=0.0)
+    form: str = setting(
+        "the scale of a normalized reward r: r, 1 + λr, exp(λr) or max(floor, r)",
+        choices=("identity", "linear", "exponential", "floored"),
+    )
+    normalize: str = setting(
+        "how a score becomes r: as it is, or by the reward's statistics",
+        choices=("none", "zscore", "minmax", "sigmoid"),
+    )
+    fill: str = setting(
+        "how masks are shown to the reward: the likeliest token, a drawn one, left out or as they are",
+        choices=("argmax", "sample", "drop", "keep"),
+    )
+    target: str = setting("which logits are scaled: all, or only the proposed token's", choices=("all", "proposed"))
+    reward_every: int = setting("steps between reward calls; the last scale holds in between", min=1)
+    floor: float = setting("the least scale", above=0.0)
+
+
+@dataclass
+class ReplayGuidance:
+    """The scales that a finished run of Reward-Weighted Sampling recorded; see decoding/replay.py for each `how`."""
+
+    kind: str
+    run: str = setting("the folder of a finished run of sampler=rws")
+    how: str = setting(
+        "each example's own scales, their mean, the mean at each step, or another example's",
+        choices=("own", "constant", "schedule", "shuffled"),
+    )
+
+
+@dataclass
+class EntrgiGuidance:
+    """Gradients of a reward model, through embeddings mixed by entropy (EntRGi, arXiv 2602.05000); see
+    rewards/gradient.py."""
+
+    kind: str
+    steps: int = setting("gradient steps in a decoding step", min=1)
+    rate: float = setting("Adam's learning rate", above=0.0)
+    temperature: float = setting("τ, of the mixture of embeddings", above=0.0)
+
+
+GUIDANCES = {
+    "none": NoGuidance,
+    "temperature": TemperatureGuidance,
+    "rws": RewardGuidance,
+    "replay": ReplayGuidance,
+    "entrgi": EntrgiGuidance,
+}
+ORDERS = ("confidence", "margin", "entropy", "random", "left_to_right", "pc")
+
+
+@dataclass
+class PcOrder:
+    """PC-Sampler's (arXiv 2508.13021)."""
+
+    decay: float = setting("λ, how fast scores fall from the block's start, a position", min=0.0)
+    cap: float = setting("α, the most that a score can be before it decays", above=0.0)
+    frequencies: str | None = setting("a file that rws corpus wrote; null: frequencies.json of the model's checkpoint")
+
+
+# Schedules: what they do stands at the class of the same name in decoding/schedules.py.
+
+
+@dataclass
+class FixedSchedule:
+    kind: str
+
+
+@dataclass
+class ThresholdSchedule:
+    kind: str
+    threshold: float = setting("probability from which a token is committed", above=0.0, max=1.0)
+
+
+@dataclass
+class FactorSchedule:
+    kind: str
+    factor: float = setting("f: commit the n surest while (n + 1)(1 − c_n) < f", above=0.0)
+
+
+@dataclass
+class EntropyBoundSchedule:
+    kind: str
+    gamma: float = setting("γ, the bound on what committed tokens may say of each other, in nats", min=0.0)
+
+
+@dataclass
+class KlassSchedule:
+    kind: str
+    threshold: float = setting("probability from which a token counts as sure", above=0.0, max=1.0)
+    kl: float = setting(
+        "KL divergence between two steps below which a distribution counts as at rest, in nats", above=0.0
+    )
+    history: int = setting("steps that it must have been at rest", min=1)
+
+
+@dataclass
+class ProphetSchedule:
+    """Gaps between the two highest logits of the answer region, and where that is."""
+
+    kind: str
+    early: float = setting("mean gap of the two highest logits that ends decoding in the first third of steps", min=0.0)
+    middle: float = setting("the same in the second third", min=0.0)
+    late: float = setting("the same in the last third", min=0.0)
+    answer_start: int = setting("first position of the region whose gaps are averaged", 0, min=0)
+    answer_length: int | None = setting("its length in tokens; null: to the end", None, min=1)
+
+
+@dataclass
+class DreamSchedule:
+    kind: str
+    eps: float = setting("ε, the time at which decoding ends; it starts at 1", above=0.0, max=0.5)
+    origin: bool = setting("commit each position by chance at this rate, not so many of the highest scores")
+
+
+@dataclass
+class RemdmSchedule:
+    """With t_on, t_off and alpha_on tokens are masked again, and α holds, only between them; all three null: always, and α
+    never holds."""
+
+    kind: str
+    sigma: str = setting(
+        "how the probability of masking again is made of eta and its largest value", choices=("cap", "rescale", "conf")
+    )
+    eta: float = setting(
+        "η: the most that it may be (cap), or a share of its largest value (rescale)", min=0.0, max=1.0
+    )
+    t_on: float | None = setting(
+        "time, from 1 down to 0, at which tokens start to be masked again and α holds; null: always, α never holds",
+        above=0.0,
+        max=1.0,
+    )
+    t_off: float | None = setting("time at which that ends; null with t_on", above=0.0, max=1.0)
+    alpha_on: float | None = setting(
+        "α meanwhile, the share of committed tokens; null with t_on", None, above=0.0, max=1.0
+    )
+
+
+@dataclass
+class RefineSchedule:
+    kind: str
+    fill: float = setting("share of a block that is filled before tokens are masked again", above=0.0, max=1.0)
+    rounds: int = setting("steps of masking again and refilling", min=0)
+    remask: int = setting("tokens masked again in each of them", min=1)
+
+
+@dataclass
+class WinoSchedule:
+    kind: str
+    threshold: float = setting("probability above which a token is committed", above=0.0, max=1.0)
+    verify: float = setting("probability below which, to a shadow blind to it, it is masked again", min=0.0, max=1.0)
+    most: int | None = setting("tokens committed a step, at most; null: no limit", min=1)
+    share: float | None = setting(
+        "share of a block's masks that a step commits, at most; null: no such limit", None, above=0.0, max=1.0
+    )
+    least: int = setting("tokens that `share` allows, at least", 1, min=1)
+
+
+SCHEDULES = {
+    "fixed": FixedSchedule,
+    "threshold": ThresholdSchedule,
+    "factor": FactorSchedule,
+    "eb": EntropyBoundSchedule,
+    "klass": KlassSchedule,
+    "prophet": ProphetSchedule,
+    "dream": DreamSchedule,
+    "remdm": RemdmSchedule,
+    "refine": RefineSchedule,
+    "wino": WinoSchedule,
+}
+COUNTED = ("fixed", "prophet", "dream", "remdm", "refine")
+"""Schedules that read sampler.steps and tokens_per_step; the others take as many steps as they need."""
+REMASKING = ("remdm", "refine", "wino")
+
+
+@dataclass
+class NoReview:
+    kind: str
+
+
+@dataclass
+class R3Review:
+    """R3 (arXiv 2507.08018); see decoding/review.py."""
+
+    kind: str
+    threshold: float = setting("normalized reward below which a block is masked again in part", above=0.0, max=1.0)
+    rounds: int = setting("reviews of a block, at most", min=1)
+    window: int = setting("blocks reviewed each time, the newest included", min=1)
+    choose: str = setting("which tokens go: the least sure, or any", choices=("confidence", "random"))
+
+
+REVIEWS = {"none": NoReview, "r3": R3Review}
+
+
+# Searches: see decoding/search.py. particles: answers to one prompt that are decoded side by side.
+
+
+@dataclass
+class NoSearch:
+    kind: str
+
+
+@dataclass
+class BestOfN:
+    kind: str
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
+
+
+@dataclass
+class SelfRewardingSmc:
+    kind: str
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
+    ess: float = setting(
+        "resample at a block's end if the effective sample size is below this share of the particles", min=0.0, max=1.0
+    )
+    ending: str = setting("return the likeliest particle, or one drawn by weight", choices=("best", "draw"))
+
+
+@dataclass
+class FkSteering:
+    kind: str
+    particles: int = setting("answers to one prompt that are decoded side by side", min=1)
+    beta: float = setting("β of the target p(x)·exp(r(x)/β)", above=0.0)
+    potential: str = setting(
+        "what a particle is weighed by: the reward's rise since last, its highest, or its sum",
+        choices=("difference", "max", "sum"),
+    )
+    every: int = setting("steps between resamplings", min=1)
+    completions: int = setting("completions of each intermediate sequence that are scored", min=1)
+    fill: str = setting(
+        "what completes it: the likeliest tokens (one completion), or drawn ones", choices=("argmax", "sample")
+    )
+    ending: str = setting("return the particle of highest reward, or one drawn by weight", choices=("best", "draw"))
+
+
+@dataclass
+class ParticleGibbs(FkSteering):
+    sweeps: int = setting("how often all is decoded; from the second on the first particle is the last answer", min=1)
+
+
+SEARCHES = {
+    "none": NoSearch,
+    "best_of_n": BestOfN,
+    "smc": SelfRewardingSmc,
+    "fk": FkSteering,
+    "particle_gibbs": ParticleGibbs,
+}
+
+
+@dataclass
+class Sampler:
+    """How a response is decoded. One of steps and tokens_per_step counts; both null is one token a step."""
+
+    name: str
+    order: str = setting("which open positions come first", choices=ORDERS, role="order")
+    gen_length: int = setting("length of the answer, in tokens", min=1)
+    block_length: int = setting("tokens of a block; blocks are decoded from left to right", min=1)
+    steps: int | None = setting("steps over the whole answer; null: by tokens_per_step", min=1)
+    tokens_per_step: int | None = setting("tokens committed a step; null with steps null: one", min=1)
+    order_temperature: float = setting(
+        "0: the highest scores; above: positions drawn from softmax(score / this)", min=0.0
+    )
+    temperature: float = setting("of tokens; 0: the likeliest", min=0.0)
+    top_p: float = setting("tokens are drawn from the likeliest whose mass reaches this", above=0.0, max=1.0)
+    cfg_scale: float = setting("w of classifier-free guidance; 0: none, above: twice the passes", min=0.0)
+    confidence: str = setting(
+        "what orders read: the untempered softmax (raw), the one that tokens are drawn from (tempered), or the untempered "
+        "one in the model's dtype, ties and all (model_dtype)",
+        choices=("raw", "tempered", "model_dtype"),
+    )
+    eos: str = setting(
+        "suppress: end tokens last; stop: done once one has nothing masked before it; LLaDA's confidence_eos_eot_inf: end "
+        "tokens last, and in no confidence; LLaDA's logits_eos_inf: never the end of text",
+        choices=("none", "suppress", "stop", "confidence_eos_eot_inf", "logits_eos_inf"),
+    )
+    guidance: Any = setting("what changes logits before the order reads them; see rws list guidance")
+    schedule: Any = setting("how many positions a step commits")
+    review: Any = setting("what looks at finished blocks again")
+    search: Any = setting("how several answers to a prompt compete; see rws list search")
+    pc: PcOrder | None = setting("what order=pc needs; null for other orders")
+    ties: str = setting(
+        "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
+        "leftmost",
+        choices=("leftmost", "probability"),
+    )
+
+    @property
+    def particles(self) -> int:
+        return getattr(self.search, "particles", 1)
+
+    @property
+    def blocks(self) -> int:
+        return self.gen_length // self.block_length
+
+    @property
+    def steps_per_block(self) -> int:
+        if self.steps is not None:
+            return self.steps // self.blocks
+        return -(-self.block_length // (self.tokens_per_step or 1))
+
+
+# --- benchmark, runtime, the whole --------------------------------------------------------------------------------
+
+
+@dataclass
+class GeneratedBenchmark:
+    """Examples from a seeded generator."""
+
+    name: str
+    kind: str
+    limit: int = setting("how many examples", min=1, max=1_000_000)
+    answers: int = setting("how often each example is answered", min=1, max=10_000)
+    turns: int = setting("successive examples that make one conversation", min=1, max=1_000)
+    seed: int = setting("of the generator, not of decoding")
+    gen_length: int = setting("tokens that its answers need", min=1)
+
+
+@dataclass
+class DataBenchmark:
+    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields."""
+
+    name: str
+    kind: str
+    hub: str | None = setting("the data set's name on the Hugging Face hub")
+    subset: str | None = setting("its subset")
+    split: str = setting("its split")
+    revision: str | None = setting("its branch, tag or commit; null: the newest")
+    path: str | None = setting("a .jsonl, .json, .csv or .parquet file with the same fields, instead of the hub's")
+    limit: int | None = setting("the first so many rows; null: all", min=1)
+    answers: int = setting("how often each question is answered", min=1)
+    shots: int = setting("solved examples before each question", min=0)
+    shots_split: str = setting("the split whose first rows they are")
+    shots_path: str | None = setting("a file whose first rows they are, instead of the split")
+    template: str = setting("the prompt; {fields} in braces are the data set's, or the benchmark's own")
+    gen_length: int = setting("tokens that its answers need", min=1)
+
+
+@dataclass
+class CodeBenchmark(DataBenchmark):
+    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed."""
+
+    allow_code_execution: bool = setting("whether generated programs may be run, in a sandbox, to be marked")
+    seconds: float = setting("processor time that each program may use", above=0.0, max=3600.0)
+    memory_mb: int = setting("memory that each program may use, in MiB", min=64, max=1 << 20)
+
+
+@dataclass
+class PromptBenchmark:
+    """One prompt of the user's own, which nothing marks."""
+
+    name: str
+    kind: str
+    text: str = setting("the prompt")
+    answers: int = setting("how often it is answered", min=1, max=10_000)
+    gen_length: int = setting("tokens that its answer needs", min=1)
+
+
+BENCHMARKS = {
+    "sudoku": GeneratedBenchmark,
+    "arithmetic": GeneratedBenchmark,
+    "prompt": PromptBenchmark,
+    "gsm8k": DataBenchmark,
+    "math": DataBenchmark,
+    "countdown": DataBenchmark,
+    "sudoku4": DataBenchmark,
+    "keywords": DataBenchmark,
+    "mt_bench": DataBenchmark,
+    "instructions": DataBenchmark,
+    "humaneval": CodeBenchmark,
+    "mbpp": CodeBenchmark,
+}
+
+
+# --- judges of a sweep's runs -------------------------------------------------------------------------------------
+
+
+@dataclass
+class NoJudge:
+    name: str
+    kind: str
+
+
+@dataclass
+class RewardJudge:
+    """A reward; the answer with the higher score is better."""
+
+    name: str
+    kind: str
+    reward: Any = setting("what scores the answers; another: reward@judge.reward=…")
+    margin: float = setting("scores this close are a tie", min=0.0)
+
+
+@dataclass
+class CausalJudge:
+    """A causal language model on this machine; see judges/local.py."""
+
+    name: str
+    kind: str
+    path: str = setting("a folder, a name on the hub, or package:NAME")
+    file: str | None = setting("a GGUF file in it; null: safetensors")
+    revision: str | None = setting("branch, tag or commit on the hub; null: the newest")
+    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", choices=DTYPES)
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N")
+    batch_size: int = setting("questions asked together", min=1)
+    margin: float = setting("log-probabilities this close are a tie", min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+
+
+@dataclass
+class EndpointJudge:
+    """A model behind an OpenAI-compatible endpoint; see judges/endpoint.py."""
+
+    name: str
+    kind: str
+    model: str = setting("the model's name at the endpoint")
+    base_url: str | None = setting("the endpoint, e.g. http://localhost:8000/v1; null: OpenAI's")
+    key_env: str = setting("the environment variable that holds the key")
+    temperature: float = setting("of its replies", min=0.0)
+    max_tokens: int = setting("the longest reply", min=1)
+    parallel: int = setting("requests at a time", min=1)
+    requests_per_minute: float | None = setting(
+        "requests started in a minute, at most; null: no limit of ours", above=0.0
+    )
+    retries: int = setting("of each request, waiting longer each time", min=0)
+    timeout_seconds: float = setting("how long a reply may take", above=0.0)
+    cache: str | None = setting("a folder of replies; null: rws/judge in the user's cache")
+    dollars_per_million_in: float | None = setting("price of a million tokens asked; null: not known", min=0.0)
+    dollars_per_million_out: float | None = setting("price of a million tokens replied; null: not known", min=0.0)
+    max_dollars: float = setting("refuse what may cost more", min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+
+
+JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoint": EndpointJudge}
+
+
+@dataclass
+class Metric:
+    """A module of the library evaluate. One from the hub is Python from there, which needs trust_remote_code=true."""
+
+    module: str = setting("one of metrics/modules, a script's folder, or a name on the Hugging Face hub")
+    revision: str | None = setting("a full commit hash, which a module from the hub needs", default=None)
+    arguments: dict[str, Any] = setting("arguments of the module's compute, besides texts", default_factory=dict)
+
+
+@dataclass
+class Table:
+    """What rws table shows of a sweep."""
+
+    title: str = setting("its heading")
+    columns: list[str] = setting("measures, one a column")
+    note: str = setting("a sentence below it", default="")
+    published: dict[str, dict[str, Any]] = setting(
+        "label → column → what a paper says, as it says it", default_factory=dict
+    )
+
+
+@dataclass
+class Runtime:
+    """What may change without changing a token; but a cache is approximate, see models/cache.py."""
+
+    batch_size: int | None = setting(
+        "rows decoded together; null: by the size of their logits, halved when memory runs out", min=1
+    )
+    threads: int | None = setting("of the CPU; null: as torch chooses", min=1)
+    compile: bool = setting("compile the model (torch.compile): a minute at the start, then faster steps")
+    deterministic: bool = setting("decode each example alone, so that rounding cannot depend on its batch; slower")
+    cache: str = setting(
+        "keys and values kept between steps: approximate, faster where an answer has several blocks",
+        choices=("none", "prefix", "dual"),
+    )
+    cache_refresh: int | None = setting(
+        "a row's passes from one through its whole sequence to the next; null: one a block", min=1
+    )
+    backend: str = setting(
+        "who decodes: this process, several on this machine, several that share one model, or a Ray cluster",
+        choices=("here", "processes", "tensor_parallel", "ray"),
+    )
+    workers: int | None = setting(
+        "copies, or parts, of the model; null: one a GPU, without GPUs one a core, at most 4, and 2 parts", min=1
+    )
+    address: str | None = setting("of a Ray cluster, as ray.init takes it; null: one of its own on this machine")
+    tracker: str = setting(
+        "a library that runs are also logged with; where to is what its own environment variables say",
+        choices=("none", "wandb", "mlflow", "tensorboard"),
+    )
+
+
+@dataclass
+class Config:
+    """All settings of a run."""
+
+    seed: int = setting("of decoding; every random number comes from (seed, example, step)")
+    output: str = setting("the folder of runs: <output>/<benchmark>/<model>-<sampler>/vNNN")
+    label: str | None = setting("how tables call this run; null: by its sampler, and what else sets it apart")
+    table: Table | None = setting("what rws table shows of a sweep")
+    draw: str | None = setting("a picture of a sweep, at its end", choices=("pareto",))
+    trust_remote_code: bool = setting(
+        "let presets that need it run the Python of their checkpoint, at the commit in pins"
+    )
+    pins: dict[str, str | None] = setting("preset → the full commit hash whose Python you trust")
+    model: Model = setting("the masked diffusion model")
+    reward: Any = setting("what scores whole and partly decoded answers")
+    sampler: Sampler = setting("how a response is decoded")
+    benchmark: Any = setting("what is asked, and how answers are marked")
+    metric: dict[str, Metric] = setting("measures of texts, e.g. metric=[length,diversity]")
+    judge: Any = setting("who says which of two answers is better")
+    runtime: Runtime = setting("what may change without changing a token")
+    objective: str | None = setting(
+        "what a job returns to an optimizing sweeper: a number's key in metrics.json, such as accuracy", default=None
+    )  # runs of before have none
