@@ -15,7 +15,7 @@ from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.rewards.statistics import Statistics
-from rws_cli.schema import Config
+from rws_cli.config.schema import Config
 from rws_cli.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30

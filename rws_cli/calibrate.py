@@ -36,7 +36,7 @@ from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
-from rws_cli.schema import Config, Sampler
+from rws_cli.config.schema import Config, Sampler
 from rws_cli.search.none import NoSearch
 from rws_cli.task import load, prepare, sources
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks import load_benchmark
-from rws_cli.config import classifiers
+from rws_cli.config.check import classifiers
+from rws_cli.config.schema import Checkpoint, Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models import check_model
 from rws_cli.models.base import pick_device, pick_dtype
@@ -21,7 +22,6 @@ from rws_cli.models.checkpoint import locate, reason, stored_weights
 from rws_cli.models.sharded import rank_count
 from rws_cli.rewards.classifier import check_classifier
 from rws_cli.runs.manifest import versions
-from rws_cli.schema import Checkpoint, Config
 from rws_cli.task import prepare
 from rws_cli.workers.ranks import each
 

@@ -42,6 +42,12 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, without OmegaConf's name for where it came up."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])
+
+
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and line feed, line separators, changes of the writing direction, lone surrogates."""
 

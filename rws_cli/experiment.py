@@ -11,6 +11,7 @@ from typing import Any
 from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example, mark_answer
 from rws_cli.benchmarks.data import doubtful_references
+from rws_cli.config.schema import Config, Metric
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.metrics.measure import measure
 from rws_cli.metrics.summary import peak_memory, summarize
@@ -28,7 +29,6 @@ from rws_cli.runs.records import (
 )
 from rws_cli.runs.stopping import Stop, stoppable
 from rws_cli.runs.tracking import tracked
-from rws_cli.schema import Config, Metric
 from rws_cli.task import Task, prepare
 from rws_cli.workers import Workers, open_workers
 

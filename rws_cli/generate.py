@@ -14,7 +14,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.report.replay import Scene, outcome
 from rws_cli.report.story import tell
 from rws_cli.runs.manifest import versions
-from rws_cli.schema import Config
+from rws_cli.config.schema import Config
 from rws_cli.task import load, prepare, sources
 
 

@@ -27,7 +27,7 @@ from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import check_classifier
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.tracking import check_tracker
-from rws_cli.schema import Checkpoint, Config, Sampler
+from rws_cli.config.schema import Checkpoint, Config, Sampler
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ from torch import Tensor
 
 from rws_cli import answering, experiment
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
+from rws_cli.config.schema import Config
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.models import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
 from rws_cli.runs.stopping import Stop
-from rws_cli.schema import Config
 from rws_cli.task import Parts, Task
 from rws_cli.workers import Here
 

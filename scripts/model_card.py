@@ -16,7 +16,8 @@ import torch
 from scipy.stats import binomtest
 from train_reward import BENCHMARKS, own_decodings
 
-from rws_cli.config import ASSETS, compose
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
 from rws_cli.models import load_model
 
 SETTINGS = {"sudoku": (1, 4, 8), "arithmetic": (1, 2, 4)}

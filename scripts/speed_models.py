@@ -21,7 +21,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models import Denoiser, load_model
 from rws_cli.models.base import bidirectional_forward
 from rws_cli.rewards.classifier import Classifier

@@ -13,7 +13,8 @@ import random
 from collections import Counter
 
 from rws_cli.benchmarks import arithmetic, sudoku
-from rws_cli.config import ASSETS, compose
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
 from rws_cli.corpus import FILE, frequencies
 from rws_cli.models import prepare_model
 from rws_cli.runs.folder import write_json

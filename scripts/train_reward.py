@@ -37,7 +37,7 @@ from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.calibrate import statistics_of, unsteered, watch
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models import load_model
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from support import llada_config, llada_weights, make_settings, save_llada
 
+from rws_cli.config.schema import Model
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.models import load_model
 from rws_cli.models.base import Denoiser
 from rws_cli.models.cache import BlockCache
 from rws_cli.models.sharded import Rank, joined
-from rws_cli.schema import Model
 
 
 def llada_variants(folder: Path) -> dict[str, Model]:

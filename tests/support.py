@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli.config.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -307,7 +307,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     import random
     from dataclasses import asdict
 
-    from rws_cli.config import compose
+    from rws_cli.config.composing import compose
     from rws_cli.decoding.record import Cost, RowTrace
     from rws_cli.metrics.order import order_statistics
     from rws_cli.metrics.steering import steering

@@ -11,7 +11,8 @@ from support import make_sampler
 
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import ASSETS, compose
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
 from rws_cli.models import load_model

@@ -13,7 +13,7 @@ from support import LIMIT, save_reward
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.calibrations import facts_of, mismatches
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import content
 from rws_cli.rewards import load_reward
 

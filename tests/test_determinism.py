@@ -12,10 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import FakeDenoiser, make_sampler, samples_of
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.search import search
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     BestOfN,
     DreamSchedule,
     EntropyBoundSchedule,
@@ -30,6 +27,9 @@ from rws_cli.schema import (
     ThresholdSchedule,
     WinoSchedule,
 )
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.decoding.search import search
 
 GEN = 8
 RWS = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 2, 1e-3)

@@ -10,7 +10,7 @@ import torch
 from support import llada_config, llada_weights
 
 from rws_cli import doctor
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import stored_weights
 
 

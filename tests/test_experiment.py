@@ -12,7 +12,7 @@ from support import LIMIT, samples_of
 from rws_cli import answering, experiment
 from rws_cli.answering import automatic_batch
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.runs.records import read_trace
 
 

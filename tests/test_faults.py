@@ -20,7 +20,7 @@ import pytest
 import torch
 from support import samples_of, type_in
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.controls import Verifier
 from rws_cli.runs import folder as folders
@@ -242,7 +242,9 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
     settings = [*small, "benchmark.limit=100", "runtime.batch_size=2", "sampler.tokens_per_step=1"]
     assert rws("run", *settings, "output=whole").exit_code == 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support", "rws_cli.hydra_bridge", "rws_cli.experiment", "rws_cli.report.terminal"])
+    context.set_forkserver_preload(
+        ["support", "rws_cli.cli.launching", "rws_cli.experiment", "rws_cli.report.terminal"]
+    )
     run, draw, kills, done = tmp_path / "killed" / RUN, random.Random(0), 0, [0]
     while kills < 20:
         started = (run / "manifest.json").exists()

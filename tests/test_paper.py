@@ -10,8 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.config import CONF, check, choices
-from rws_cli.schema import Config, RewardGuidance
+from rws_cli.config.catalog import CONF, choices
+from rws_cli.config.check import check
+from rws_cli.config.schema import Config, RewardGuidance
 
 PAPER = [name for name in choices("experiment") if name.startswith("paper/")]
 SMALL = [name for name in choices("experiment") if name.startswith("small/")]

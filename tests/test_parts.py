@@ -16,7 +16,7 @@ import rws_cli.models
 import rws_cli.rewards
 from rws_cli import parts
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.rewards import load_reward
 
@@ -25,7 +25,7 @@ PACKAGES = {
 }
 SETTINGS = """
 from dataclasses import dataclass
-from rws_cli.schema import setting
+from rws_cli.config.schema import setting
 
 @dataclass
 class Settings:
@@ -152,7 +152,7 @@ from dataclasses import dataclass
 from typing import Any
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Candidate, Reward, Scores
-from rws_cli.schema import setting
+from rws_cli.config.schema import setting
 
 @dataclass
 class Settings:

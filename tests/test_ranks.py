@@ -20,7 +20,7 @@ from support import make_settings, samples_of, save_reward
 from test_workers import RUN, kill_a_worker, when_decoding
 
 from rws_cli.answering import Answerer, Outcome
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models import load_model
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among

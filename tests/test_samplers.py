@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support import samples_of
 
-from rws_cli.config import choices, compose
+from rws_cli.config.catalog import choices
+from rws_cli.config.composing import compose
 from rws_cli.plan import plan
 
 SAMPLERS = [name for name in choices("sampler") if name != "replay"]

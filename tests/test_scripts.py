@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models import load_model
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier

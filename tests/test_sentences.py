@@ -9,9 +9,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from support import write_run
 
-from rws_cli.config import compose, unknown_key
+from rws_cli.cli.launching import outcome
+from rws_cli.config.composing import compose
+from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable
-from rws_cli.hydra_bridge import outcome
 from rws_cli.report.progress import Progress
 from rws_cli.report.terminal import plain_console
 from rws_cli.runs.folder import find_runs

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import samples_of
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import RunError
 from rws_cli.workers.base import TRIES, Worker, placed
 from rws_cli.workers.processes import Processes, serve, share

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rws_cli.benchmarks.base import Benchmark, Generated
+from rws_cli.config.schema import BENCHMARKS, DataBenchmark, GeneratedBenchmark, PromptBenchmark
 from rws_cli.parts import says
-from rws_cli.schema import BENCHMARKS, DataBenchmark, GeneratedBenchmark, PromptBenchmark
 
 
 def load_benchmark(settings: GeneratedBenchmark | DataBenchmark | PromptBenchmark) -> Benchmark:

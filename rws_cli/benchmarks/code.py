@@ -17,7 +17,7 @@ from markdown_it.token import Token
 
 from rws_cli.benchmarks import sandbox
 from rws_cli.benchmarks.base import Mark, Row
-from rws_cli.schema import CodeBenchmark
+from rws_cli.config.schema import CodeBenchmark
 
 # Models put code right behind tags such as <answer>, where CommonMark would see HTML.
 MARKDOWN = MarkdownIt("commonmark").disable(["html_block", "inline"])

@@ -11,8 +11,8 @@ from typing import Any
 from rws_cli.benchmarks import code, countdown, fields, keywords, mathematics, sandbox, sudoku4
 from rws_cli.benchmarks.base import Benchmark, Example, Mark, Row
 from rws_cli.benchmarks.rows import FORMATS, Placed, file_rows, hub_rows
+from rws_cli.config.schema import CodeBenchmark, DataBenchmark
 from rws_cli.errors import UsageError
-from rws_cli.schema import CodeBenchmark, DataBenchmark
 
 REMOTE = "hf://"
 """A file on the Hugging Face hub, where no more than a file is there."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
+from rws_cli.config.schema import CausalJudge, EndpointJudge, RewardJudge
 from rws_cli.judges.base import Judge
-from rws_cli.schema import CausalJudge, EndpointJudge, RewardJudge
 
 
 def load_judge(settings: Any, benchmark: Benchmark) -> Judge:

@@ -19,7 +19,9 @@ from omegaconf import OmegaConf
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Example, answered
-from rws_cli.config import check, classifiers, differing_keys
+from rws_cli.config.check import check, classifiers
+from rws_cli.config.identity import differing_keys
+from rws_cli.config.schema import CausalJudge, RewardJudge
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, Judge
@@ -27,7 +29,6 @@ from rws_cli.models.checkpoint import fingerprint, locate
 from rws_cli.runs.folder import check_no_links, read_json, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.records import drop_broken_line, read_lines
-from rws_cli.schema import CausalJudge, RewardJudge
 
 FOLDER = "judgements"
 OPERATIONAL = (

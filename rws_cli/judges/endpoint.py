@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from rws_cli.config.schema import EndpointJudge as Settings
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges.base import Contest, Verdict, render
 from rws_cli.runs.folder import alone, write_json
-from rws_cli.schema import EndpointJudge as Settings
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4

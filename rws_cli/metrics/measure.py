@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import MODULES
+from rws_cli.config.catalog import MODULES
+from rws_cli.config.schema import Metric
 from rws_cli.errors import RunError, UsageError
-from rws_cli.schema import Metric
 
 Measures = dict[str, float | None]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rws_cli.config.schema import Model
 from rws_cli.models.base import Denoiser, Family, Prepared, check_loads, load, prepare
 from rws_cli.parts import says
-from rws_cli.schema import Model
 
 
 def family_of(kind: str) -> Family:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.benchmarks.base import messages
+from rws_cli.config.schema import Checkpoint, Model
 from rws_cli.errors import UsageError, out_of_memory
 from rws_cli.models.chat import render, try_out
 from rws_cli.models.checkpoint import (
@@ -25,7 +26,6 @@ from rws_cli.models.checkpoint import (
     weight_files,
 )
 from rws_cli.models.sharded import split_among
-from rws_cli.schema import Checkpoint, Model
 
 Forward = Callable[..., Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where

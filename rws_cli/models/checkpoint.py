@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rws_cli.config import ASSETS, BUNDLED
+from rws_cli.config.catalog import ASSETS, BUNDLED
 from rws_cli.errors import UsageError, nearest
 
 CONFIG = "config.json"

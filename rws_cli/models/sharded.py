@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
+from rws_cli.config.schema import Runtime
 from rws_cli.errors import UsageError
-from rws_cli.schema import Runtime
 
 RANKS_WITHOUT_GPU = 2
 

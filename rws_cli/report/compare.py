@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_cli.config import differing_keys, identity
+from rws_cli.config.identity import differing_keys, identity
 from rws_cli.errors import UsageError
 from rws_cli.metrics.order import DEFAULT_GOD
 from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm

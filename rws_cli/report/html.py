@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli import __version__
-from rws_cli.config import differing_keys, identity
+from rws_cli.config.identity import differing_keys, identity
 from rws_cli.metrics.statistics import mean_interval
 from rws_cli.metrics.summary import total_cost
 from rws_cli.report.colors import CONFIDENCES, STEPS

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rws_cli.config.schema import Config
 from rws_cli.errors import printable
 from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
-from rws_cli.schema import Config
 
 if TYPE_CHECKING:  # it imports torch, which tables do without
     from rws_cli.doctor import Finding

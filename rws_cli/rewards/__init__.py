@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.benchmarks.base import Benchmark
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.errors import RunError, UsageError
-from rws_cli.parts import says
-from rws_cli.rewards.base import Reward
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     ClassifierReward,
     CompositeReward,
     ConstantReward,
@@ -18,6 +14,10 @@ from rws_cli.schema import (
     ShuffledReward,
     VerifierReward,
 )
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.errors import RunError, UsageError
+from rws_cli.parts import says
+from rws_cli.rewards.base import Reward
 
 
 def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "reward") -> Reward | None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from rws_cli.config.schema import ClassifierReward
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import check_loads, check_vocabulary, load_tokenizer, load_weights, quiet
 from rws_cli.models.chat import SPOKEN, render, try_out
 from rws_cli.models.checkpoint import locate, native_config
 from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
 from rws_cli.rewards.prefix import PrefixCache, holds
-from rws_cli.schema import ClassifierReward
 
 
 def prepare_classifier(settings: ClassifierReward, at: str) -> tuple[str, Any, Any, str, dict[str, Any]]:

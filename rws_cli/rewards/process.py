@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from rws_cli.config.schema import ProcessReward
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
-from rws_cli.schema import ProcessReward
 
 
 class Process(Reward):

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli import __version__
-from rws_cli.config import PACKAGE, config_hash, differing_keys, identity, read_again, resolved
+from rws_cli.config.catalog import PACKAGE
+from rws_cli.config.check import read_again
+from rws_cli.config.identity import config_hash, differing_keys, identity, resolved
+from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json, write_json
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
-from rws_cli.schema import Config
 
 PACKAGES = (
     "torch",

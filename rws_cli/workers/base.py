@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from rws_cli.answering import Outcome
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import classifiers
+from rws_cli.config.check import classifiers
+from rws_cli.config.schema import Config
 from rws_cli.errors import RunError
 from rws_cli.report.progress import Progress
 from rws_cli.runs.stopping import SIGNALS
-from rws_cli.schema import Config
 
 TRIES = 3
 """Workers that a batch may take with it before the run gives up."""

@@ -11,7 +11,7 @@ import pytest
 from support import SHARED
 
 from rws_cli.benchmarks import code, jail, load_benchmark
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 DATA = SHARED / "data"

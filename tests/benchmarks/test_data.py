@@ -10,7 +10,7 @@ import pytest
 from support import SHARED
 
 from rws_cli.benchmarks import countdown, keywords, load_benchmark, mathematics, sudoku4
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 DATA = SHARED / "data"

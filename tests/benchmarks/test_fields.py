@@ -12,7 +12,7 @@ import pytest
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.data import FromData, Task, doubtful_references
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 ROWS: dict[str, dict[str, Any]] = {

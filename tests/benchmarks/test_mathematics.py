@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from rws_cli.benchmarks import mathematics
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 
 
 def gsm8k(reference: object, answer: str, few_shot: bool = False):

@@ -13,7 +13,7 @@ import pytest
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.rows import file_rows
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 

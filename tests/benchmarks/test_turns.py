@@ -10,7 +10,7 @@ from support import SHARED, samples_of
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Example, answered
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models import prepare_model
 from rws_cli.runs.records import read_samples
 

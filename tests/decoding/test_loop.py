@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from support import FakeDenoiser, make_sampler
 from torch import Tensor
 
+from rws_cli.config.schema import RewardGuidance, TemperatureGuidance
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance, TemperatureGuidance
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2], [9, 1, 1, 1], [3], [8, 7]]
 

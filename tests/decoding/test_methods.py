@@ -10,14 +10,7 @@ import pytest
 import torch
 from support import FakeDenoiser, make_sampler
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.loop import decode
-from rws_cli.decoding.noise import row_key, uniform
-from rws_cli.decoding.orders import PC
-from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
-from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     DreamSchedule,
     EntropyBoundSchedule,
     FactorSchedule,
@@ -31,6 +24,13 @@ from rws_cli.schema import (
     ThresholdSchedule,
     WinoSchedule,
 )
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.decoding.loop import decode
+from rws_cli.decoding.noise import row_key, uniform
+from rws_cli.decoding.orders import PC
+from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
+from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
 
 EXAMPLE, SEED = "example-3", 5
 KEY = torch.tensor([row_key(SEED, EXAMPLE)])

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from rws_cli.config.schema import RewardGuidance
 from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.orders import ORDERS
 from rws_cli.decoding.prediction import Prediction, likeliest, log_p_of, log_softmax, nucleus, propose, temper
 from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance
 
 
 def splitmix64(x: int) -> int:

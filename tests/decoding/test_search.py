@@ -9,12 +9,12 @@ import torch
 from support import FakeDenoiser, make_sampler
 from torch import Tensor
 
+from rws_cli.config.schema import BestOfN, FkSteering, ParticleGibbs, SelfRewardingSmc
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.search import Found, search
-from rws_cli.schema import BestOfN, FkSteering, ParticleGibbs, SelfRewardingSmc
 
 G, TOKENS = 3, 3
 ANSWERS = list(itertools.product(range(TOKENS), repeat=G))

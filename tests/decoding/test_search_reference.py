@@ -11,6 +11,7 @@ from support import REWARD_WORDS, FakeDenoiser, classifier_settings, make_sample
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import BestOfN, EntrgiGuidance, FkSteering, ParticleGibbs, SelfRewardingSmc
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
@@ -21,7 +22,6 @@ from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
 from rws_cli.errors import UsageError
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import ADAM, Mover, token_map
-from rws_cli.schema import BestOfN, EntrgiGuidance, FkSteering, ParticleGibbs, SelfRewardingSmc
 
 PROMPT, SEED, G = [1, 4, 2], 5, 6
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.cli import app
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, render

@@ -16,7 +16,8 @@ from support import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import choices, compose
+from rws_cli.config.catalog import choices
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.metrics import text
 from rws_cli.metrics.measure import load_metrics, measure

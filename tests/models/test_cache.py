@@ -12,13 +12,13 @@ from reference import rms_norm, rotate
 from support import llada_config, llada_weights, make_sampler, make_settings, save_llada
 from torch import Tensor
 
+from rws_cli.config.schema import RewardGuidance, Sampler, ThresholdSchedule
 from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
 from rws_cli.models import Denoiser, load_model
 from rws_cli.models.cache import BlockCache
-from rws_cli.schema import RewardGuidance, Sampler, ThresholdSchedule
 
 PROMPTS = [[8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [9, 8, 20, 21]]
 GEN, BLOCK = 12, 4

@@ -9,11 +9,11 @@ import torch
 from dream_files import save_dream
 from support import make_sampler, make_settings
 
+from rws_cli.config.schema import ThresholdSchedule, WinoSchedule
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
 from rws_cli.models import load_model
 from rws_cli.models.compiled import compiled
-from rws_cli.schema import ThresholdSchedule, WinoSchedule
 
 SHAPES: list[tuple[int, ...]] = []
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support import make_settings, samples_of
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.models import base, load_model
 from rws_cli.models.base import load_weights

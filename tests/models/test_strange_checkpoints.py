@@ -27,7 +27,7 @@ from support import (
 )
 from transformers import AutoConfig, BertConfig, BertForMaskedLM, LlamaConfig, LlamaForSequenceClassification
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.doctor import needs
 from rws_cli.errors import UsageError
 from rws_cli.models import chat, check_model, load_model, prepare_model

@@ -9,11 +9,7 @@ import pytest
 import torch
 from support import FakeDenoiser, make_sampler
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.search import search
-from rws_cli.report.story import END, Commit, tell, visible
-from rws_cli.schema import (
+from rws_cli.config.schema import (
     BestOfN,
     FixedSchedule,
     NoReview,
@@ -24,6 +20,10 @@ from rws_cli.schema import (
     ThresholdSchedule,
     WinoSchedule,
 )
+from rws_cli.decoding.canvas import new_canvas
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.decoding.search import search
+from rws_cli.report.story import END, Commit, tell, visible
 
 GUIDANCE = RewardGuidance("rws", 1.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
 R3 = R3Review("r3", 1.0, 2, 2, "confidence")

@@ -13,7 +13,7 @@ from support import classifier_settings as settings
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 

@@ -7,13 +7,13 @@ from support import make_sampler
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
+from rws_cli.config.schema import ProcessReward
 from rws_cli.models import load_model
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Candidate, Scores
 from rws_cli.rewards.process import Process, steps
 from rws_cli.rewards.scorer import renderer
-from rws_cli.schema import ProcessReward
 
 
 class Lengths:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from support import REWARD_WORDS, word_tokenizer
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError, UsageError
 from rws_cli.rewards import load_reward

@@ -93,7 +93,8 @@ def _version(wanted: bool) -> None:
 
 def _complete(incomplete: str) -> list[str]:
     """Shell completion of an override: settings up to the equals sign, choices of a group behind it."""
-    from rws_cli.config import GROUPS, choices, known_keys
+    from rws_cli.config.catalog import GROUPS, choices
+    from rws_cli.config.keys import known_keys
 
     key, equals, _ = incomplete.partition("=")
     if not equals:
@@ -154,9 +155,9 @@ def run(
     arguments = [*(["--multirun"] if multirun else []), *(["--resolve"] if resolve else [])]
     arguments += [f"{name}={value}" for name, value in flags.items() if value is not None]
     with one_sentence():
-        from rws_cli import hydra_bridge
+        from rws_cli.cli import launching
 
-        hydra_bridge.run([*arguments, *(overrides or [])], resume, dry_run)
+        launching.run([*arguments, *(overrides or [])], resume, dry_run)
 
 
 @app.command(cls=Command, rich_help_panel=DECODE)
@@ -167,9 +168,9 @@ def calibrate(
     """Measure the statistics that normalize a reward's scores, on decodings that nothing steers."""
     arguments = [*([f"--config-dir={config_dir}"] if config_dir is not None else []), *(overrides or [])]
     with one_sentence():
-        from rws_cli import hydra_bridge
+        from rws_cli.cli import launching
 
-        hydra_bridge.launch(hydra_bridge.calibrate_task, arguments)
+        launching.launch(launching.calibrate_task, arguments)
 
 
 @app.command(name="list", rich_help_panel=THERE)
@@ -183,7 +184,7 @@ def list_(
     ] = None,
 ) -> None:
     """What can be chosen, with a line on each; and all of one choice."""
-    from rws_cli.config import GROUPS, choices
+    from rws_cli.config.catalog import GROUPS, choices
     from rws_cli.errors import nearest
 
     with one_sentence():
@@ -192,7 +193,7 @@ def list_(
                 f"{group} is not a group: choose from {', '.join(GROUPS)}{nearest(group, list(GROUPS)) or '.'}"
             )
         if group is not None and name is not None:
-            from rws_cli.report.choices import print_choice
+            from rws_cli.cli.describe import print_choice
 
             print_choice(group, name)
             return
@@ -209,7 +210,7 @@ def list_(
 def doctor(overrides: Overrides = None) -> None:
     """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""
     with one_sentence():
-        from rws_cli.config import compose
+        from rws_cli.config.composing import compose
         from rws_cli.doctor import examine
         from rws_cli.report.terminal import print_findings
 
@@ -412,10 +413,10 @@ def judge(
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     with one_sentence():
-        from rws_cli.config import compose
+        from rws_cli.config.composing import compose
+        from rws_cli.config.schema import NoJudge
         from rws_cli.report.compare import judge_runs, print_comparisons
         from rws_cli.runs.folder import find_all
-        from rws_cli.schema import NoJudge
 
         overrides = [argument for argument in arguments if "=" in argument]
         folders = find_all(argument for argument in arguments if "=" not in argument)
@@ -445,7 +446,7 @@ def corpus(
 ) -> None:
     """Count a corpus' tokens for sampler=pc; keep what you evaluate on out of it."""
     with one_sentence():
-        from rws_cli.config import compose
+        from rws_cli.config.composing import compose
         from rws_cli.corpus import Corpus, count_corpus
         from rws_cli.report.terminal import shown
 

@@ -26,11 +26,12 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rws_cli.combinations import seed_matters
-from rws_cli.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras
-from rws_cli.config import check, check_consent, config_hash, first_line, unchecked
-from rws_cli.errors import RunError, UsageError, nearest
-from rws_cli.explain import LIBRARIES, NOT_COMPOSED, explain
-from rws_cli.schema import Config
+from rws_cli.config.check import check, check_consent
+from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
+from rws_cli.config.explain import LIBRARIES, NOT_COMPOSED, explain
+from rws_cli.config.identity import config_hash
+from rws_cli.config.schema import Config
+from rws_cli.errors import RunError, UsageError, first_line, nearest
 
 SWEEP_FILE = "sweep.json"
 """In a sweep's folder: the command that started it."""

@@ -18,11 +18,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from rws_cli import parts
-from rws_cli.config import CONF, PACKAGE, PART_REWARDS, choices, type_words, unchecked
+from rws_cli import parts, registry
+from rws_cli.config.catalog import CONF, PACKAGE, choices
+from rws_cli.config.check import PART_REWARDS
+from rws_cli.config.composing import unchecked
+from rws_cli.config.keys import PARTS
+from rws_cli.config.schema import BENCHMARKS, JUDGES, REWARDS, Config
+from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.terminal import wide_console
-from rws_cli.schema import BENCHMARKS, JUDGES, REWARDS, Config
 
 FREE = ("method", "experiment")
 """Groups whose choices set whatever they like; only that is shown of them."""
@@ -30,8 +34,7 @@ AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
 """Where a group's settings stand, if not under its own name."""
 KINDS: dict[str, tuple[dict[str, type], str | None]] = {
     "reward": (REWARDS, "reward"), "part": (PART_REWARDS, "reward"), "parts": (PART_REWARDS, "reward"),
-    "benchmark": (BENCHMARKS, "benchmark"), "schedule": (SCHEDULES, "schedule"), "judge": (JUDGES, None),
-    "guidance": (GUIDANCES, None), "review": (REVIEWS, None), "search": (SEARCHES, None),
+    "benchmark": (BENCHMARKS, "benchmark"), "judge": (JUDGES, None),
 }  # fmt: skip
 """Settings whose schema depends on their kind, with the role of kinds that have a file of their own; those of "parts" are
 rewards by names of the user's."""
@@ -41,14 +44,7 @@ NARROW = 100
 BOUNDS = {"min": "≥", "above": ">", "max": "≤"}
 UNSET, ABSENT = "must be set", object()
 
-ELSEWHERE = {
-    "sampler.guidance": {
-        "temperature": "decoding/guidance", "rws": "decoding/guidance", "replay": "decoding/replay",
-        "entrgi": "rewards/gradient",
-    },
-    "sampler.schedule": dict.fromkeys(SCHEDULES, "decoding/schedules"),
-    "sampler.review": {"r3": "decoding/review"},
-    "sampler.search": dict.fromkeys(SEARCHES, "decoding/search"),
+ELSEWHERE: dict[str, dict[str, str]] = {
     "reward": dict.fromkeys(("verifier", "shuffled", "constant"), "rewards/controls"),
     "benchmark": {
         "gsm8k": "benchmarks/mathematics", "math": "benchmarks/mathematics", "humaneval": "benchmarks/code",
@@ -219,6 +215,8 @@ def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: 
         kinds, role = KINDS.get("parts" if names[-2:-1] == ["parts"] else names[-1], ({}, None))
         kind = value.get("kind", "")
         own = parts.settings_of(role, kind) if role else None
+        if key in PARTS and kind in registry.find(PARTS[key]):
+            own = registry.load(PARTS[key], kind, key)
         known: list[Any] = [kinds.get(kind), own, *filter(is_dataclass, (hint, *get_args(hint)))]
         if get_origin(hint) is not dict and (cls := next(filter(None, known), None)):
             yield from _settings(cls, here, base, key, (*kinds, *(parts.own(role) if role else ())))
@@ -275,9 +273,11 @@ def _code(group: str, values: Any) -> list[str]:
     sampler = values["sampler"]
     asked = ("guidance", "schedule", "review", "search") if group == "sampler" else (group,)
     kinds = {f"sampler.{part}": sampler[part]["kind"] for part in asked}
-    found = [ELSEWHERE[at].get(kind, f"decoding/{kind}") for at, kind in kinds.items() if kind not in ("none", "fixed")]
-    order = "decoding/orders" if sampler["order"] in ORDERS else f"decoding/{sampler['order']}"
-    return _files(found if found and sampler["order"] == "confidence" else [order, *found])
+    roles = {f"sampler.{part}": PARTS[f"sampler.{part}"] for part in asked}
+    files = [registry.find(roles[at])[kind].file for at, kind in kinds.items() if kind not in ("none", "fixed")]
+    order = registry.find("order")[sampler["order"]].file
+    files = files if files and sampler["order"] == "confidence" else [order, *files]
+    return [f"rws_cli/{file.relative_to(PACKAGE).as_posix()}" for file in files]
 
 
 def _files(names: Iterable[str]) -> list[str]:

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from support import make_sampler
 
-from rws_cli.config import CONF, GROUPS, check, choices, config_hash, differing_keys, identity, known_keys
+from rws_cli.config.catalog import CONF, GROUPS, choices
+from rws_cli.config.check import check
+from rws_cli.config.identity import config_hash, differing_keys, identity
+from rws_cli.config.keys import known_keys
+from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
-from rws_cli.schema import Config
 
 
 def composed(*overrides: str):

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from rws_cli import schema
+from rws_cli.config import schema
 
 SCHEMAS = [value for value in vars(schema).values() if isinstance(value, type) and is_dataclass(value)]
 

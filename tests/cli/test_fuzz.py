@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rws_cli.cli import app
-from rws_cli.config import GROUPS, choices, known_keys
+from rws_cli.config.catalog import GROUPS, choices
+from rws_cli.config.keys import known_keys
 
 TEXT = st.characters(exclude_characters="\x00", exclude_categories=["Cs"])  # what a shell can hand over
 KEYS = st.sampled_from(

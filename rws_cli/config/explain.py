@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from rws_cli.config import GROUPS, choices, first_line, known_keys, unknown_key
-from rws_cli.errors import nearest
+from rws_cli.config.catalog import GROUPS, choices
+from rws_cli.config.keys import known_keys, unknown_key
+from rws_cli.errors import first_line, nearest
 
 LIBRARIES = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 NOT_COMPOSED = (

@@ -21,10 +21,16 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rws_cli import registry
-from rws_cli.config import CONF, PARTS, differing_keys
+from rws_cli.config.catalog import CONF
+from rws_cli.config.check import check
+from rws_cli.config.explain import NOT_COMPOSED, explain
+from rws_cli.config.identity import differing_keys
+from rws_cli.config.keys import PARTS
+from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 
 CORE, PLUGINS = "hydra._internal.core_plugins", "hydra_plugins"
@@ -124,6 +130,22 @@ def hydra_of(loader: Loader) -> Hydra:
     """Hydra, composing by that loader alone."""
     version.setbase("1.3")
     return Hydra(task_name="rws", config_loader=loader)
+
+
+def compose(*overrides: str) -> Config:
+    """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
+    return check(unchecked(*overrides))
+
+
+def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
+    """What Hydra composes of overrides, conf/ and a folder of configurations. Raises UsageError for what it refuses."""
+    try:
+        composed = hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
+    except NOT_COMPOSED as error:
+        raise UsageError(explain(error)) from error
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def check_plain(overrides: Iterable[str], where: object) -> None:

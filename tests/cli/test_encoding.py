@@ -17,7 +17,7 @@ from rws_cli.errors import UsageError
 from rws_cli.generate import decoded
 from rws_cli.runs.folder import read_json, write_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = ["sampler=confidence", "reward=none", "sampler.gen_length=4", "sampler.tokens_per_step=4"]
 
 

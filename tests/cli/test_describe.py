@@ -13,10 +13,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rws_cli.config import CONF, GROUPS, choices
-from rws_cli.config import compose as checked
+from rws_cli.cli.describe import describe
+from rws_cli.config.catalog import CONF, GROUPS, choices
+from rws_cli.config.composing import compose as checked
 from rws_cli.errors import UsageError
-from rws_cli.report.choices import describe
 
 ROOT = Path(__file__).parents[2]
 AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
@@ -154,5 +154,5 @@ def test_unknown_names_get_one_sentence(rws) -> None:
 
 
 def test_help_on_a_choice_needs_no_torch() -> None:
-    code = "import sys; from rws_cli.report.choices import describe; describe('reward', 'tiny'); print('torch' in sys.modules)"
+    code = "import sys; from rws_cli.cli.describe import describe; describe('reward', 'tiny'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
