@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.errors import RunError, out_of_memory
@@ -15,7 +16,6 @@ from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.rewards.statistics import Statistics
-from rws_cli.config.schema import Config
 from rws_cli.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
@@ -127,9 +127,7 @@ class Decoding:
         kept, cache = config.runtime, None
         if kept.cache != "none":
             cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, min(side_by_side, len(prompts)))
-        self.decoder = Decoder(
-            denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache
-        )
+        self.decoder = Decoder(denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache)
         self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
 
     @property

@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
-from rws_cli import __version__
+from rws_cli import __version__, registry
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
 from rws_cli.calibrations import facts_of, folder_of
+from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
 from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prediction import fill
 from rws_cli.errors import RunError, UsageError
-from rws_cli.guidance.rws import Rws
 from rws_cli.models.base import Denoiser
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
@@ -36,7 +35,6 @@ from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
-from rws_cli.config.schema import Config, Sampler
 from rws_cli.search.none import NoSearch
 from rws_cli.task import load, prepare, sources
 
@@ -62,7 +60,7 @@ class Recorder:
 def unsteered(sampler: Sampler) -> Sampler:
     """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
     fill = getattr(sampler.guidance, "fill", "argmax")
-    watching = Rws("rws", strength=0.0, normalize="none", fill=fill)
+    watching = registry.load("guidance", "rws", "guidance")("rws", strength=0.0, normalize="none", fill=fill)
     return replace(sampler, guidance=watching, review=NoRemasking("none"), search=NoSearch("none"))
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from rws_cli import parts
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import REWARDS, Checkpoint, Config
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import content, locate
 from rws_cli.rewards.base import Reward, as_statistics, read_statistics
 from rws_cli.rewards.composite import Composite
+from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.folder import VERSION
 
 OPERATIONAL = (

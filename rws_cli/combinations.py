@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rws_cli.config.schema import Config, Sampler
 from rws_cli.errors import UsageError
 from rws_cli.part import Part
-from rws_cli.config.schema import Config, Sampler
 
 
 def check_combinations(config: Config) -> None:

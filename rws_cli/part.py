@@ -42,7 +42,7 @@ class Part:
     kind: str = ""
 
     role: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[Any] = ()
     draws: ClassVar[Any] = False  # a property where it depends on settings
     masks_again: ClassVar[bool] = False
     caches: ClassVar[tuple[str, ...]] = ("prefix", "dual")

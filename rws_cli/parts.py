@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rws_cli.config.schema import COUNTED, REMASKING, SCHEDULES
 from rws_cli.errors import UsageError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.data import doubtful_references
-from rws_cli.models.checkpoint import stored_weights
 from rws_cli.config.schema import Config
+from rws_cli.models.checkpoint import stored_weights
 from rws_cli.task import check_loadable, prepare
 
 

@@ -262,5 +262,9 @@ def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, 
     for node in cls.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" in ast.unparse(node.annotation):
+        elif (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and "ClassVar" in ast.unparse(node.annotation)
+        ):
             yield node.target.id, _literal(node.value, constants) if node.value else MISSING

@@ -14,7 +14,8 @@ import torch
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
 from rws_cli.calibrations import facts_of, find_statistics
-from rws_cli.config import classifiers
+from rws_cli.config.check import classifiers
+from rws_cli.config.schema import Checkpoint, Config, Sampler
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models import Denoiser, Prepared, check_model, load_model, prepare_model
@@ -27,7 +28,6 @@ from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import check_classifier
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.tracking import check_tracker
-from rws_cli.config.schema import Checkpoint, Config, Sampler
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,15 @@ def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes: dict[str, Checkpoint] = {"model": config.model, **classifiers(config.reward)}
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
-    return weights | parts.sampler.order.source | parts.sampler.guidance.source | {
-        "statistics": asdict(parts.statistics) if parts.statistics else None,
-        "benchmark": benchmark_source(task.benchmark, task.examples),
-    }
+    return (
+        weights
+        | parts.sampler.order.source
+        | parts.sampler.guidance.source
+        | {
+            "statistics": asdict(parts.statistics) if parts.statistics else None,
+            "benchmark": benchmark_source(task.benchmark, task.examples),
+        }
+    )
 
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:

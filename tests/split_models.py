@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import llada_config, llada_weights, make_settings, save_llada
+from support import llada_config, llada_weights, make_settings, new_canvas, save_llada
 
 from rws_cli.config.schema import Model
-from rws_cli.decoding.canvas import new_canvas
 from rws_cli.models import load_model
 from rws_cli.models.base import Denoiser
 from rws_cli.models.cache import BlockCache

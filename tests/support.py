@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.config.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli import registry
+from rws_cli.config.schema import ClassifierReward, Model, Sampler
+from rws_cli.decoding.batch import Prompt, prompt_of
+from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.record import Cost, RowTrace
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -31,14 +36,89 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
         "confidence": "raw",
         "ties": "leftmost",
         "eos": "none",
-        "guidance": NoGuidance("none"),
+        "guidance": part("guidance", "none"),
         "order_temperature": 0.0,
-        "schedule": FixedSchedule("fixed"),
-        "review": NoReview("none"),
-        "search": NoSearch("none"),
-        "pc": None,
+        "schedule": part("schedule", "fixed"),
+        "review": part("remasking", "none"),
+        "search": part("search", "none"),
     }
-    return Sampler(**(values | settings))
+    values |= settings
+    if isinstance(values["order"], str):
+        values["order"] = part("order", values["order"])
+    return Sampler(**values)
+
+
+def part(role: str, kind: str, **settings: Any) -> Any:
+    """A part with its defaults; settings override."""
+    return registry.load(role, kind, role)(kind=kind, **settings)
+
+
+@dataclass
+class Canvas:
+    """Prompts to decode in one batch; response_BG is what came of it."""
+
+    prompts: list[Prompt]
+    gen_length: int
+    mask_id: int
+    response_BG: Tensor | None = None
+
+
+def new_canvas(
+    prompts: list[list[int]], example_ids: list[str], gen_length: int, mask_id: int, pad_id: int = 0, seed: int = 0
+) -> Canvas:
+    rows = [prompt_of(ids, seed, example) for ids, example in zip(prompts, example_ids, strict=True)]
+    return Canvas(rows, gen_length, mask_id)
+
+
+class Scored:
+    """A reward for tests: `score(rows, tokens, filled, step)` gives a score for each row; costs are not counted."""
+
+    def __init__(self, score: Any, statistics: Any, costs: list[Cost]) -> None:
+        self.score, self.statistics, self.costs = score, statistics, costs
+
+    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        if not asked:
+            return {}
+        rows, steps = list(asked), {step for _, _, step in asked.values()}
+        found: dict[int, float] = {}
+        for step in sorted(steps):
+            some = [row for row in rows if asked[row][2] == step]
+            tokens = torch.tensor([asked[row][0] for row in some])
+            found |= dict(zip(some, self.score(some, tokens, [asked[row][1] for row in some], step), strict=True))
+        return found
+
+    def final(self, answers: dict[int, list[int]]) -> list[float]:
+        return list(self({row: (ids, 1.0, -1) for row, ids in answers.items()}).values())
+
+
+def decode(
+    denoiser: Any,
+    canvas: Canvas,
+    sampler: Sampler,
+    scorer: Any = None,
+    costs: list[Cost] | None = None,
+    on_step: Any = None,
+    **options: Any,
+) -> list[RowTrace]:
+    """Decode all prompts of a canvas: a trace for each; adds to costs, and leaves the answers in the canvas."""
+    found = completions(denoiser, canvas, sampler, scorer, on_step=on_step, **options)
+    if costs is not None:
+        costs[:] = [one.cost for one in found]
+    canvas.response_BG = torch.tensor([one.tokens for one in found])
+    return [one.trace for one in found]
+
+
+def completions(
+    denoiser: Any, canvas: Canvas, sampler: Sampler, scorer: Any = None, on_step: Any = None, **options: Any
+) -> list[Completion]:
+    """What became of each question, in their order."""
+    decoder = Decoder(denoiser, canvas.prompts, sampler, **options)
+    if scorer is not None:
+        decoder.scorer = Scored(scorer, scorer.statistics, decoder.costs)
+    if on_step is not None:
+        decoder.on_step = on_step
+    found = [one for some in decoder.run() for one in some]
+    return sorted(found, key=lambda one: one.number)
 
 
 def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
@@ -89,21 +169,23 @@ class FakeDenoiser:
         return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
 
     def shadowed(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
         """A shadow is a mask at a position of the block that sees all but that position, and all shadows."""
         position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
         states = self.embedding[tokens_BL] + self.place[position]
         own = self.embedding[self.mask_id] + self.place[position]
+        block_BL = torch.zeros_like(attention_BL).scatter(1, place_BK, exists_BK)
         kernel = torch.exp(-0.2 * (position[:, :, None] - position[:, None, :]).abs().double())
         kernel = kernel * attention_BL[:, None, :]
-        blind = kernel * (1 - torch.eye(len(block_L), dtype=torch.float64))
-        shadows = kernel * block_L
+        blind = kernel * (1 - torch.eye(tokens_BL.shape[1], dtype=torch.float64))
+        shadows = kernel * block_BL[:, None, :]
         total = blind.sum(-1, keepdim=True) + shadows.sum(-1, keepdim=True)
         mixed = torch.tanh((blind @ states + shadows @ own) / total * 2)
         shadow = mixed @ self.head
         shadow[..., self.mask_id] = -40.0
-        return self.logits(tokens_BL, attention_BL, wanted_BL), shadow[:, block_L]
+        shadow_BKV = shadow.gather(1, place_BK[:, :, None].expand(-1, -1, shadow.shape[-1]))
+        return self.logits(tokens_BL, attention_BL, wanted_BL), shadow_BKV
 
 
 def word_tokenizer(words: list[str], **special: str) -> Any:

@@ -10,47 +10,44 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import FakeDenoiser, make_sampler, samples_of
-
-from rws_cli.config.schema import (
-    BestOfN,
-    DreamSchedule,
-    EntropyBoundSchedule,
-    FactorSchedule,
-    FkSteering,
-    KlassSchedule,
-    ProphetSchedule,
-    RefineSchedule,
-    RemdmSchedule,
-    RewardGuidance,
-    SelfRewardingSmc,
-    ThresholdSchedule,
-    WinoSchedule,
-)
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.search import search
+from support import FakeDenoiser, make_sampler, new_canvas, samples_of
+
+from rws_cli.guidance.rws import Rws
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.schedules.dream import Dream
+from rws_cli.schedules.eb import EntropyBound
+from rws_cli.schedules.factor import Factor
+from rws_cli.schedules.klass import Klass
+from rws_cli.schedules.prophet import Prophet
+from rws_cli.schedules.refine import Refine
+from rws_cli.schedules.remdm import Remdm
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import Fk
+from rws_cli.search.smc import SelfRewardingSmc
 
 GEN = 8
-RWS = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 2, 1e-3)
+RWS = Rws("rws", 2.0, "linear", "sigmoid", "argmax", "all", 2, 1e-3)
 SAMPLERS = {
     **{order: {"order": order} for order in ("confidence", "margin", "entropy", "random", "left_to_right")},
     "rws": {"guidance": RWS},
-    "rws sampled": {"guidance": RewardGuidance("rws", 2.0, "exponential", "zscore", "sample", "proposed", 1, 1e-3), "temperature": 0.8},
+    "rws sampled": {"guidance": Rws("rws", 2.0, "exponential", "zscore", "sample", "proposed", 1, 1e-3), "temperature": 0.8},
     "temperature": {"temperature": 1.3, "order_temperature": 0.5},
-    "threshold": {"schedule": ThresholdSchedule("threshold", 0.5)},
-    "factor": {"schedule": FactorSchedule("factor", 0.7), "guidance": RWS},
-    "eb": {"schedule": EntropyBoundSchedule("eb", 0.5)},
-    "klass": {"schedule": KlassSchedule("klass", 0.5, 0.1, 1), "block_length": 4},
-    "prophet": {"schedule": ProphetSchedule("prophet", 3.0, 2.0, 1.0), "block_length": 4, "guidance": RWS},
-    "dream": {"schedule": DreamSchedule("dream", 1e-3, False), "temperature": 0.5, "top_p": 0.7, "ties": "probability"},
-    "origin": {"schedule": DreamSchedule("dream", 1e-3, True)},
-    "remdm": {"schedule": RemdmSchedule("remdm", "conf", 0.3, None, None), "temperature": 1.0},
-    "refine": {"schedule": RefineSchedule("refine", 0.5, 2, 1)},
-    "wino": {"schedule": WinoSchedule("wino", 0.4, 0.5, 4, 0.7, 2)},
+    "threshold": {"schedule": Threshold("threshold", 0.5)},
+    "factor": {"schedule": Factor("factor", 0.7), "guidance": RWS},
+    "eb": {"schedule": EntropyBound("eb", 0.5)},
+    "klass": {"schedule": Klass("klass", 0.5, 0.1, 1), "block_length": 4},
+    "prophet": {"schedule": Prophet("prophet", 3.0, 2.0, 1.0), "block_length": 4, "guidance": RWS},
+    "dream": {"schedule": Dream("dream", 1e-3, False), "temperature": 0.5, "top_p": 0.7, "ties": "probability"},
+    "origin": {"schedule": Dream("dream", 1e-3, True)},
+    "remdm": {"schedule": Remdm("remdm", "conf", 0.3, None, None), "temperature": 1.0},
+    "refine": {"schedule": Refine("refine", 0.5, 2, 1)},
+    "wino": {"schedule": Wino("wino", 0.4, 0.5, 4, 0.7, 2)},
     "best_of_n": {"search": BestOfN("best_of_n", 2), "temperature": 1.0},
     "smc": {"search": SelfRewardingSmc("smc", 2, 0.9, "draw"), "temperature": 1.0, "block_length": 4},
-    "fk": {"search": FkSteering("fk", 2, 0.5, "max", 2, 1, "argmax", "draw"), "temperature": 1.0},
+    "fk": {"search": Fk("fk", 2, 0.5, "max", 2, 1, "argmax", "draw"), "temperature": 1.0},
 }  # fmt: skip
 PROMPTS = [[1 + (3 * n + k) % 9 for k in range(1 + n % 4)] for n in range(7)]
 

@@ -94,7 +94,7 @@ def check(composed: DictConfig) -> Config:
 
 def _has_own_settings(sampler: Any) -> bool:
     """Whether an order's settings stand beside its name, at sampler.NAME."""
-    order = registry.find("order").get(sampler.get("order")) if isinstance(sampler, dict) else None
+    order = registry.find("order").get(str(sampler.get("order"))) if isinstance(sampler, dict) else None
     return order is not None and bool(order.settings.keys() - {"kind"})
 
 

@@ -144,7 +144,10 @@ class Batch:
 
     def begin_block(self, rows_B: Tensor, block_B: Tensor, round_B: Tensor, first_B: Tensor, inside_BG: Tensor) -> None:
         """Let some rows (a mask) begin to decode the positions inside."""
-        self.block_B, self.round_B = torch.where(rows_B, block_B, self.block_B), torch.where(rows_B, round_B, self.round_B)
+        self.block_B, self.round_B = (
+            torch.where(rows_B, block_B, self.block_B),
+            torch.where(rows_B, round_B, self.round_B),
+        )
         self.first_B, self.index_B = torch.where(rows_B, first_B, self.first_B), self.index_B.masked_fill(rows_B, 0)
         self.inside_BG = torch.where(rows_B[:, None], inside_BG & self.free_BG, self.inside_BG)
         self.started_B = torch.where(rows_B, (self.masked_BG & self.inside_BG).sum(-1), self.started_B)

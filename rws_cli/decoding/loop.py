@@ -255,8 +255,9 @@ class Decoder:
             b.begin_block(redone_B, b.block_B, b.round_B + 1, number_B, inside_BG)
             ended_B = ended_B & ~redone_B
         if s.search.waits:
-            record["ancestor"] = s.search.block_ended(step, ended_B, b.block_B * per_block)
-            self.copy_rows(record["ancestor"])
+            ancestor_B = s.search.block_ended(step, ended_B, b.block_B * per_block)
+            record["ancestor"] = ancestor_B
+            self.copy_rows(ancestor_B)
         next_B = b.block_B + 1
         b.begin_block(ended_B, next_B, torch.zeros_like(next_B), next_B * per_block, b.block_BG == next_B[:, None])
         if self.cache:
@@ -341,7 +342,9 @@ class Decoder:
 
     def note(self, record: dict[str, Tensor | None], look: Look) -> None:
         """Bring what a step did to the host, all at once, and add it to the traces. Raises RunError."""
-        values = {name: value for name, value in record.items() if value is not None} | {"answers": self.batch.response_BG}
+        values = {name: value for name, value in record.items() if value is not None} | {
+            "answers": self.batch.response_BG
+        }
         flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
         ends = np.cumsum([value.numel() for value in values.values()])
         found = {

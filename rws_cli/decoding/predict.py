@@ -77,7 +77,9 @@ class Predictor:
         is_inside_RK = inside_RG.gather(1, place_RK)
         logits_NV, shadow_RKV = self.denoiser.shadowed(tokens_RL, seen_RL, wanted_RL, place_RK + first, is_inside_RK)
         token_RK = tokens_RL[:, first:].gather(1, place_RK)
-        log_p_RK = log_softmax(shadow_RKV.double().flatten(0, 1)).gather(-1, token_RK.reshape(-1, 1)).view(token_RK.shape)
+        log_p_RK = (
+            log_softmax(shadow_RKV.double().flatten(0, 1)).gather(-1, token_RK.reshape(-1, 1)).view(token_RK.shape)
+        )
         doubtful_RK = is_inside_RK & (token_RK != self.denoiser.mask_id)
         shadow_RG = torch.ones(inside_RG.shape, dtype=torch.float64, device=inside_RG.device)
         return logits_NV, shadow_RG.scatter(1, place_RK, torch.where(doubtful_RK, log_p_RK.exp(), 1.0))

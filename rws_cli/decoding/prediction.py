@@ -106,7 +106,7 @@ def propose(
     temperature: float,
     forbidden: int,
     key_N: Tensor,
-    number_N: Tensor,
+    number_N: Tensor | int,
     position_N: Tensor,
     purpose: int,
 ) -> Tensor:
@@ -121,7 +121,7 @@ def propose(
 
 
 def fill(
-    logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, number_N: Tensor, position_N: Tensor
+    logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, number_N: Tensor | int, position_N: Tensor
 ) -> Tensor:
     """Tokens (N,) to show in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").
 

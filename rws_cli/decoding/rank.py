@@ -204,4 +204,3 @@ def count_reversals(before_BG: Tensor, after_BG: Tensor) -> tuple[Tensor, Tensor
 def first_guess(logits_NV: Tensor, sampler: Any, mask_id: int) -> Tensor | None:
     """The likeliest tokens, where they are what is proposed."""
     return likeliest(logits_NV, mask_id) if greedy(sampler) else None
-

@@ -56,7 +56,15 @@ class RowTrace:
     recorded: dict[str, list[float]] = field(default_factory=dict)
 
     def commit(
-        self, *, step: int, position: int, token: int, confidence: float, near_tie: bool, guidance: dict[str, float], **compared: int
+        self,
+        *,
+        step: int,
+        position: int,
+        token: int,
+        confidence: float,
+        near_tie: bool,
+        guidance: dict[str, float],
+        **compared: int,
     ) -> None:
         """Add an entry."""
         self.step.append(step)

@@ -55,7 +55,11 @@ class Step:
         number_B = self.number_B if number_B is None else number_B
         columns = [x.double()[:, None] for x in (rows_B, filled_B, number_B)]
         table = torch.cat([answers_BG.double(), *columns], 1).tolist()  # one wait for the device
-        asked = {row: (list(map(int, ids)), filled, int(number)) for row, (*ids, wanted, filled, number) in enumerate(table) if wanted}
+        asked = {
+            row: (list(map(int, ids)), filled, int(number))
+            for row, (*ids, wanted, filled, number) in enumerate(table)
+            if wanted
+        }
         return self.reward(asked) if asked else {}
 
     def final_scores(self, rows: list[int]) -> list[float]:

@@ -29,7 +29,7 @@ class Guidance(Part):
     role = "guidance"
     target: str = "all"
     """Which logits are scaled: all, or only the highest."""
-    shows_masks: ClassVar[str] = "drop"
+    shows_masks: ClassVar[Any] = "drop"
     """Whether masks that are left show in the text that a reward reads ("keep")."""
 
     def load(self, task: Any, reward: Any) -> None:

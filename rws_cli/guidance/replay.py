@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rws_cli.config import differing_keys, read_again, resolved
+from rws_cli.config.check import read_again
+from rws_cli.config.identity import differing_keys, resolved
 from rws_cli.decoding.rank import Asked
 from rws_cli.decoding.step import Step
 from rws_cli.errors import UsageError
@@ -38,7 +40,7 @@ class Replay(Guidance):
     )
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
+    def draws(self) -> bool:
         return self.how == "shuffled"
 
     def conflicts(self, config: Any) -> Iterator[str]:
@@ -62,7 +64,7 @@ class Replay(Guidance):
         for row, example in rows.items():
             scales = self.scales[example]
             self.rows[row] = [scale_at(scales, step) for step in range(max(scales) + 1)]
-        self.table = None
+        self.table: Tensor | None = None
 
     def guide(self, asked: Asked, step: Step) -> Guided:
         if self.table is None:
@@ -92,7 +94,8 @@ def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]
     for scales in recorded.values():
         for step, r in scales.items():
             by_step.setdefault(0 if how == "constant" else step, []).append(r)
-    return dict.fromkeys(recorded, {step: sum(found) / len(found) for step, found in by_step.items()})
+    means = {step: sum(found) / len(found) for step, found in by_step.items()}
+    return dict.fromkeys(recorded, means)
 
 
 def read_scales(settings: Replay, task: Any) -> dict[str, Scales]:

@@ -55,15 +55,15 @@ class Rws(Guidance):
     floor: float = setting("the least scale", 0.001, above=0.0)
 
     @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+    def needs(self) -> tuple[str, ...]:
         return ("reward",) if self.normalize == "none" else ("reward", "statistics")
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
+    def draws(self) -> bool:
         return self.fill == "sample"
 
     @property
-    def shows_masks(self) -> str:  # type: ignore[override]
+    def shows_masks(self) -> str:
         return "keep" if self.fill == "keep" else "drop"
 
     def conflicts(self, config: Any) -> Iterator[str]:

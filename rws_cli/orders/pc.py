@@ -21,7 +21,9 @@ class Pc(Order):
 
     decay: float = setting("λ, how fast scores fall from the block's start, a position", 0.25, min=0.0)
     cap: float = setting("α, the most that a score can be before it decays", 10.0, above=0.0)
-    frequencies: str | None = setting("a file that rws corpus wrote; null: frequencies.json of the model's checkpoint", None)
+    frequencies: str | None = setting(
+        "a file that rws corpus wrote; null: frequencies.json of the model's checkpoint", None
+    )
 
     def load(self, task: Any) -> None:
         """Raises UsageError if there are no frequencies for the model's tokenizer."""

@@ -28,9 +28,7 @@ class R3(Remasking):
     Where r < threshold, round((1 − r)·length) of its tokens go: those that were least sure when they were committed
     (`confidence`), or any (`random`)."""
 
-    threshold: float = setting(
-        "normalized reward below which a block is masked again in part", 0.5, above=0.0, max=1.0
-    )
+    threshold: float = setting("normalized reward below which a block is masked again in part", 0.5, above=0.0, max=1.0)
     rounds: int = setting("reviews of a block, at most", 1, min=1)
     window: int = setting("blocks reviewed each time, the newest included", 1, min=1)
     choose: str = setting("which tokens go: the least sure, or any", "confidence", choices=("confidence", "random"))
@@ -40,7 +38,7 @@ class R3(Remasking):
     caches = ()
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
+    def draws(self) -> bool:
         return self.choose == "random"
 
     def conflicts(self, config: Any) -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli import registry
-from rws_cli.config import choices, differing_keys, identity
+from rws_cli.config.catalog import choices
+from rws_cli.config.identity import differing_keys, identity
 from rws_cli.errors import UsageError, nearest
 from rws_cli.metrics.statistics import bootstrap_interval, mean_interval
 from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run

@@ -14,10 +14,10 @@ from rws_cli.config.schema import (
     ShuffledReward,
     VerifierReward,
 )
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import RunError, UsageError
 from rws_cli.parts import says
 from rws_cli.rewards.base import Reward
+from rws_cli.rewards.statistics import Statistics
 
 
 def load_reward(settings: Any, benchmark: Benchmark, seed: int, at: str = "reward") -> Reward | None:

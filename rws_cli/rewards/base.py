@@ -10,8 +10,8 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import RunError, UsageError, out_of_memory
+from rws_cli.rewards.statistics import Statistics
 
 STATISTICS = ("mean", "std", "min", "max")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rws_cli.config.schema import CompositeReward
-from rws_cli.rewards.statistics import Statistics, normalize
 from rws_cli.errors import UsageError
 from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
+from rws_cli.rewards.statistics import Statistics, normalize
 
 
 class Composite(Reward):

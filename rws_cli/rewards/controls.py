@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 from rws_cli.benchmarks.base import Benchmark
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import locate
 from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_statistics
+from rws_cli.rewards.statistics import Statistics
 
 
 class Verifier(Reward):

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rws_cli.config.schema import ProcessReward
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
+from rws_cli.rewards.statistics import Statistics
 
 
 class Process(Reward):

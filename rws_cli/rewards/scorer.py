@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Sampler
 from rws_cli.decoding.record import Cost, charge
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward, ask
 from rws_cli.rewards.statistics import Statistics
-from rws_cli.config.schema import Sampler
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class RowScorer:
 
     def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
         """A score for each row that is asked about: tokens of the answer, share filled, number of the step."""
-        candidates = {
-            row: replace(self.render(self.examples[row], *what), slot=row) for row, what in asked.items()
-        }
+        candidates = {row: replace(self.render(self.examples[row], *what), slot=row) for row, what in asked.items()}
         known = {
             row: score
             for row, candidate in candidates.items()

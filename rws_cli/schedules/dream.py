@@ -1,5 +1,6 @@
 """Dream's: at t → s a share 1 − s/t of the tokens still masked, t falling from 1 to ε"""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class Dream(Schedule):
     origin: bool = setting("commit each position by chance at this rate, not so many of the highest scores", False)
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
+    def draws(self) -> bool:
         return self.origin
 
     @property
@@ -30,7 +31,7 @@ class Dream(Schedule):
     def prepare(self, sampler: Any) -> None:
         super().prepare(sampler)
         times = torch.linspace(1, self.eps, self.steps + 1, dtype=torch.float64).tolist()
-        shares = [1 - s / t for t, s in zip(times, times[1:], strict=False)]
+        shares = [1 - s / t for t, s in pairwise(times)]
         self.shares = torch.tensor([*shares[:-1], 1.0], dtype=torch.float64)
 
     def share(self, step: Step) -> Tensor:

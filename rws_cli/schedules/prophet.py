@@ -16,7 +16,9 @@ class Prophet(Schedule):
     """Until the mean gap between the two highest logits of the answer region, masked or not, reaches a threshold that
     falls with progress through the steps of all blocks; then every mask of the answer is filled."""
 
-    early: float = setting("mean gap of the two highest logits that ends decoding in the first third of steps", 7.5, min=0.0)
+    early: float = setting(
+        "mean gap of the two highest logits that ends decoding in the first third of steps", 7.5, min=0.0
+    )
     middle: float = setting("the same in the second third", 5.0, min=0.0)
     late: float = setting("the same in the last third", 2.5, min=0.0)
     answer_start: int = setting("first position of the region whose gaps are averaged", 0, min=0)

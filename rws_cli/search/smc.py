@@ -18,9 +18,7 @@ class SelfRewardingSmc(Search):
         min=0.0,
         max=1.0,
     )
-    ending: str = setting(
-        "return the likeliest particle, or one drawn by weight", "best", choices=("best", "draw")
-    )
+    ending: str = setting("return the likeliest particle, or one drawn by weight", "best", choices=("best", "draw"))
 
     waits = True
     weighs_text = True

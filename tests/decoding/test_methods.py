@@ -8,29 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
-
-from rws_cli.config.schema import (
-    DreamSchedule,
-    EntropyBoundSchedule,
-    FactorSchedule,
-    FixedSchedule,
-    KlassSchedule,
-    ProphetSchedule,
-    R3Review,
-    RefineSchedule,
-    RemdmSchedule,
-    RewardGuidance,
-    ThresholdSchedule,
-    WinoSchedule,
-)
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.loop import decode
-from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.orders import PC
-from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
 from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
+from support import FakeDenoiser, decode, make_sampler, new_canvas
+
+from rws_cli.decoding.noise import row_key, uniform
+from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
+from rws_cli.guidance.rws import Rws
+from rws_cli.remasking.r3 import R3
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.schedules.dream import Dream
+from rws_cli.schedules.eb import EntropyBound
+from rws_cli.schedules.factor import Factor
+from rws_cli.schedules.fixed import Fixed
+from rws_cli.schedules.klass import Klass
+from rws_cli.schedules.prophet import Prophet
+from rws_cli.schedules.refine import Refine
+from rws_cli.schedules.remdm import Remdm
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
 
 EXAMPLE, SEED = "example-3", 5
 KEY = torch.tensor([row_key(SEED, EXAMPLE)])
@@ -135,7 +131,7 @@ class TestParallel:
 
         slow = Slow(model, PROMPT, gen, temperature)
         expected = adaptive(slow, block, rule)
-        settings = {"block_length": block, "temperature": temperature, "schedule": ThresholdSchedule("threshold", 0.7)}
+        settings = {"block_length": block, "temperature": temperature, "schedule": Threshold("threshold", 0.7)}
         assert fast(model, PROMPT, gen, **settings)[0] == expected
         assert slow.passes < gen
 
@@ -148,7 +144,7 @@ class TestParallel:
             return ranked[: max(fits, default=1)]
 
         expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
-        settings = {"block_length": block, "temperature": temperature, "schedule": FactorSchedule("factor", 1.3)}
+        settings = {"block_length": block, "temperature": temperature, "schedule": Factor("factor", 1.3)}
         assert fast(model, PROMPT, gen, **settings)[0] == expected
 
     @pytest.mark.parametrize("proxy", ["entropy", "confidence", "margin"])
@@ -170,7 +166,7 @@ class TestParallel:
 
         expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
         settings = {"block_length": block, "temperature": temperature, "order": proxy}
-        assert fast(model, PROMPT, gen, schedule=EntropyBoundSchedule("eb", 0.8), **settings)[0] == expected
+        assert fast(model, PROMPT, gen, schedule=EntropyBound("eb", 0.8), **settings)[0] == expected
 
     def test_klass(self, gen: int, block: int, temperature: float, seed: int) -> None:
         """As in the authors' code: the history covers every mask of the answer, from block to block, and the first
@@ -196,7 +192,7 @@ class TestParallel:
                 seen = {i: one for i, one in everywhere.items() if i in where}
                 slow.commit(seen, ready or surest(seen)[:1])
                 index += 1
-        schedule = KlassSchedule("klass", 0.5, 0.5, length)
+        schedule = Klass("klass", 0.5, 0.5, length)
         found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(set(trace.step)) == slow.passes
@@ -223,7 +219,7 @@ class TestParallel:
                     slow.x[i] = -1
                 taken_back += len(bad)
                 index, last = index + 1, len(chosen)
-        schedule = WinoSchedule("wino", 0.4, 0.6, most=3, share=0.6, least=2)
+        schedule = Wino("wino", 0.4, 0.6, most=3, share=0.6, least=2)
         found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(trace.step) == gen + taken_back
@@ -244,7 +240,7 @@ class TestParallel:
 
 @pytest.mark.parametrize("masked", [1, 7, 8, 20, 29, 64])
 def test_winos_cap_is_the_published_one(masked: int) -> None:
-    schedule = SCHEDULES["wino"](make_sampler(64, schedule=WinoSchedule("wino", 0.6, 0.9, most=20, share=0.7, least=5)))
+    schedule = SCHEDULES["wino"](make_sampler(64, schedule=Wino("wino", 0.6, 0.9, most=20, share=0.7, least=5)))
     masked_BG = torch.arange(64)[None] < masked
     m = Moment(0, 0, masked_BG, ~masked_BG, masked_BG.sum(-1), torch.zeros(1, 64), KEY, {}, masked_BG)
     ranked = Ranked(masked_BG, masked_BG, torch.zeros(masked, 0), *[torch.zeros(masked, dtype=torch.float64)] * 2)
@@ -253,7 +249,7 @@ def test_winos_cap_is_the_published_one(masked: int) -> None:
 
 def test_the_factor_rule_counts_every_n() -> None:
     """The trap: [.99, .9, .1] with f = 1 gives 2; and a first failure does not end the search for a larger n."""
-    schedule = SCHEDULES["factor"](make_sampler(3, schedule=FactorSchedule("factor", 1.0)))
+    schedule = SCHEDULES["factor"](make_sampler(3, schedule=Factor("factor", 1.0)))
 
     def committed(*c: float, factor: float = 1.0) -> int:
         schedule.settings.factor = factor
@@ -311,6 +307,7 @@ def test_pc(gen: int, block: int, decay: float) -> None:
 
 def test_pc_takes_the_rarer_of_two_equally_sure_tokens() -> None:
     from rws_cli.decoding.orders import pc
+
     from rws_cli.decoding.prediction import Prediction
 
     log_p = torch.log(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=torch.float64))
@@ -344,7 +341,7 @@ def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
             break
         inside = {i: one for i, one in seen.items() if i in where}
         slow.commit(inside, surest(inside)[:1])
-    schedule = ProphetSchedule("prophet", 4.0, 3.2, 2.0, *region)
+    schedule = Prophet("prophet", 4.0, 3.2, 2.0, *region)
     found, trace = fast(model, PROMPT, 12, block_length=6, schedule=schedule)
     assert found == slow.x
     assert len(set(trace.step)) == slow.passes
@@ -354,11 +351,11 @@ def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
 def test_what_prophet_reads_of_committed_tokens_is_not_shown_to_a_reward() -> None:
     """Gaps that never suffice leave the base schedule, and the reward sees every committed token as it is."""
     model = FakeDenoiser(seed=2)
-    guidance = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
+    guidance = Rws("rws", 2.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
     settings = {"block_length": 4, "guidance": guidance, "scorer": SumReward(model.mask_id)}
-    prophet = ProphetSchedule("prophet", 1e6, 1e6, 1e6)
+    prophet = Prophet("prophet", 1e6, 1e6, 1e6)
     (found, watched), (expected, plain) = (
-        fast(model, PROMPT, 8, **settings, schedule=schedule) for schedule in (prophet, FixedSchedule("fixed"))
+        fast(model, PROMPT, 8, **settings, schedule=schedule) for schedule in (prophet, Fixed("fixed"))
     )
     assert (found, watched.position, watched.reward) == (expected, plain.position, plain.reward)
 
@@ -393,7 +390,7 @@ def test_dream_orders(order: str, alg_temp: float, steps: int) -> None:
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": order, "order_temperature": alg_temp, **DREAM}
-    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, False), **settings)[0] == expected
+    assert fast(model, PROMPT, 8, schedule=Dream("dream", 1e-3, False), **settings)[0] == expected
 
 
 @pytest.mark.parametrize("steps", [3, 8])
@@ -411,13 +408,13 @@ def test_dream_origin(steps: int) -> None:
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": "random", **DREAM}
-    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, True), **settings)[0] == expected
+    assert fast(model, PROMPT, 8, schedule=Dream("dream", 1e-3, True), **settings)[0] == expected
 
 
 def test_dreams_counts_are_each_rows_own() -> None:
     """The trap: a batch mean of masked counts would make a row's tokens depend on its neighbors'."""
     model = FakeDenoiser(seed=1)
-    sampler = make_sampler(8, steps=5, eos="stop", schedule=DreamSchedule("dream", 1e-3, False), **DREAM)
+    sampler = make_sampler(8, steps=5, eos="stop", schedule=Dream("dream", 1e-3, False), **DREAM)
     alone = []
     for n in range(6):
         canvas = new_canvas([PROMPT], [f"row-{n}"], 8, model.mask_id, 0, SEED)
@@ -497,13 +494,13 @@ def test_remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None, 
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": "random", "temperature": 1.0, "top_p": 0.9}
-    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    schedule = Remdm("remdm", sigma, eta, *(loop or (None, None, None)))
     found, trace = fast(model, PROMPT, 8, schedule=schedule, **settings)
     assert found == expected
     assert len(trace.step) == 8 + again
 
 
-def remdm_shares(schedule: RemdmSchedule, rows: int, length: int, steps: int) -> tuple[list[float], int]:
+def remdm_shares(schedule: Remdm, rows: int, length: int, steps: int) -> tuple[list[float], int]:
     """The share that is masked after each step, and how many tokens were masked again."""
     rule = SCHEDULES["remdm"](make_sampler(length, steps=steps, schedule=schedule))
     key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
@@ -528,7 +525,7 @@ def remdm_shares(schedule: RemdmSchedule, rows: int, length: int, steps: int) ->
 def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, loop: tuple[float, float, float] | None) -> None:
     """After the step from t to s a share 1 − α_s is masked, however often tokens are masked again."""
     rows, length, steps = 400, 60, 12
-    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    schedule = Remdm("remdm", sigma, eta, *(loop or (None, None, None)))
     shares, again = remdm_shares(schedule, rows, length, steps)
     for index, share in enumerate(shares):
         promised = 1 - alpha_of(1 - (index + 1) / steps, loop)
@@ -540,7 +537,7 @@ def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, loop: tup
 def test_remdm_conf_does_not_keep_them() -> None:
     """Three tokens in ten steps. After the first each stands with 0.1. The second masks one of those that stand again,
     for their rates add up to σ_max = 1, and fills a mask with 1/9: 0.8903 are masked, where 1 − α is 0.8."""
-    schedule = RemdmSchedule("remdm", "conf", 1.0, None, None, None)
+    schedule = Remdm("remdm", "conf", 1.0, None, None, None)
     shares, _ = remdm_shares(schedule, 6000, 3, 10)
     standing = (0.3 - (1 - 0.9**3) + 2.7 / 9) / 3
     assert 1 - standing == pytest.approx(0.8903, abs=1e-4)
@@ -574,7 +571,7 @@ def test_remdm_for_llada(seed: int) -> None:
         for _ in range(left):
             refill(slow, where, step, 1)
             step += 1
-    schedule = RefineSchedule("refine", 7 / 8, rounds, k)
+    schedule = Refine("refine", 7 / 8, rounds, k)
     found, trace = fast(model, PROMPT, 16, block_length=block, schedule=schedule)
     assert found == slow.x
     assert len(trace.step) == 16 + 2 * rounds * k
@@ -626,7 +623,7 @@ def test_r3(choose: str, window: int, seed: int) -> None:
             for i in gone:
                 slow.x[i] = -1
             fill(list(range(max(0, b + 1 - window) * block, (b + 1) * block)), step)
-    review = R3Review("r3", threshold, rounds, window, choose)
+    review = R3("r3", threshold, rounds, window, choose)
     found, trace = fast(model, PROMPT, 12, scorer=SumReward(model.mask_id), block_length=block, review=review)
     assert found == slow.x
     assert len(trace.step) == 12 + again

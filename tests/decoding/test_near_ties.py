@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.record import RowTrace
 from rws_cli.metrics.summary import near_ties

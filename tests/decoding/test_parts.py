@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rws_cli.decoding.orders import ORDERS
+from rws_cli.decoding.schedules import best, commits_per_step
 from scipy import stats
 
-from rws_cli.config.schema import RewardGuidance
-from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.noise import mix, row_key, uniform
-from rws_cli.decoding.orders import ORDERS
 from rws_cli.decoding.prediction import Prediction, likeliest, log_p_of, log_softmax, nucleus, propose, temper
-from rws_cli.decoding.schedules import best, commits_per_step
 from rws_cli.errors import RunError
+from rws_cli.guidance.rws import Rws
+from rws_cli.rewards.statistics import Statistics, apply, fill, normalize, scale
 
 
 def splitmix64(x: int) -> int:
@@ -152,8 +152,8 @@ def test_normalizations() -> None:
     assert normalize(6.0, "sigmoid", STATISTICS) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
-def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> RewardGuidance:
-    return RewardGuidance("rws", strength, form, normalize, "argmax", "all", 1, 1e-3)
+def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> Rws:
+    return Rws("rws", strength, form, normalize, "argmax", "all", 1, 1e-3)
 
 
 @pytest.mark.parametrize(

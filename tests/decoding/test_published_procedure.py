@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rws_cli.decoding.replay import REPLAYS, scale_at
 from support import samples_of
 
-from rws_cli.decoding.replay import REPLAYS, scale_at
 from rws_cli.runs.records import read_trace
 
 RECORDED = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0}, "c": {0: 5.0, 2: 4.0}}

@@ -9,12 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FakeDenoiser, make_sampler
-
-from rws_cli.config.schema import TemperatureGuidance
-from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import apply, count_reversals
-from rws_cli.decoding.loop import decode
+from support import FakeDenoiser, decode, make_sampler, new_canvas
+
+from rws_cli.guidance.temperature import Temperature
 from rws_cli.metrics.steering import mean_steering, steering
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
@@ -35,7 +33,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
     denoiser = FakeDenoiser(seed=3)
     canvas = new_canvas([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, seed=0)
     replay = canvas.tokens_BL.clone()
-    guidance = TemperatureGuidance("temperature", scale)
+    guidance = Temperature("temperature", scale)
     traces = decode(denoiser, canvas, make_sampler(12, tokens_per_step=3, guidance=guidance))
     some = False
     for row, trace in enumerate(traces):

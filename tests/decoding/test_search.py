@@ -6,15 +6,16 @@ import itertools
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from rws_cli.decoding.search import Found, search
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
-from rws_cli.config.schema import BestOfN, FkSteering, ParticleGibbs, SelfRewardingSmc
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
-from rws_cli.decoding.search import Found, search
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import Fk
+from rws_cli.search.particle_gibbs import ParticleGibbs
+from rws_cli.search.smc import SelfRewardingSmc
 
 G, TOKENS = 3, 3
 ANSWERS = list(itertools.product(range(TOKENS), repeat=G))
@@ -97,10 +98,7 @@ N = 2000
 @pytest.mark.parametrize(("fill", "completions"), [("argmax", 1), ("sample", 2)])
 def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completions: int) -> None:
     target = tilted(1.0)
-    found = [
-        distance(run(FkSteering("fk", k, 1.0, potential, 1, completions, fill, "draw"), N)[0], target)
-        for k in (1, 4, 32)
-    ]
+    found = [distance(run(Fk("fk", k, 1.0, potential, 1, completions, fill, "draw"), N)[0], target) for k in (1, 4, 32)]
     assert found[0] > 5 * noise(target, N)  # one particle draws from p
     assert found[0] > found[1] > found[2]
     assert found[2] < 2.5 * noise(target, N)
@@ -170,7 +168,7 @@ def test_best_of_n_has_its_closed_form(n: int) -> None:
 METHODS = [
     BestOfN("best_of_n", 3),
     SelfRewardingSmc("smc", 3, 0.9, "best"),
-    FkSteering("fk", 3, 0.3, "difference", 1, 1, "argmax", "best"),
+    Fk("fk", 3, 0.3, "difference", 1, 1, "argmax", "best"),
     ParticleGibbs("particle_gibbs", 3, 0.3, "max", 1, 2, "sample", "draw", 2),
 ]
 

@@ -7,21 +7,23 @@ import math
 
 import pytest
 import torch
-from support import REWARD_WORDS, FakeDenoiser, classifier_settings, make_sampler, save_reward
+from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
+from rws_cli.rewards.gradient import ADAM, Mover, token_map
+from support import REWARD_WORDS, FakeDenoiser, classifier_settings, decode, make_sampler, new_canvas, save_reward
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.schema import BestOfN, EntrgiGuidance, FkSteering, ParticleGibbs, SelfRewardingSmc
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import FILL, GUMBEL, PURPOSES
 from rws_cli.decoding.record import LAST, Cost
-from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
 from rws_cli.errors import UsageError
+from rws_cli.guidance.entrgi import Entrgi
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.gradient import ADAM, Mover, token_map
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import Fk
+from rws_cli.search.particle_gibbs import ParticleGibbs
+from rws_cli.search.smc import SelfRewardingSmc
 
 PROMPT, SEED, G = [1, 4, 2], 5, 6
 
@@ -120,7 +122,7 @@ class SlowSearch:
         particles = [Particle() for _ in range(self.k)]
         for step in range(G):
             inside = range(step // self.block * self.block, (step // self.block + 1) * self.block)
-            if isinstance(m, FkSteering) and step and step % m.every == 0:
+            if isinstance(m, Fk) and step and step % m.every == 0:
                 for one, key in zip(particles, self.keys, strict=True):
                     r = self.estimate(one, self.laws(one), key, step)
                     one.most, one.total = max(one.most, r), one.total + r
@@ -148,7 +150,7 @@ class SlowSearch:
                 if 1 / float((w**2).sum()) < m.ess * self.k:
                     particles = self.resample(particles, step - self.block + 1, followed)
         scores = [one.path if isinstance(m, SelfRewardingSmc) else worth(one.x) for one in particles]
-        if isinstance(m, FkSteering):
+        if isinstance(m, Fk):
             for one, score in zip(particles, scores, strict=True):
                 one.log_w += score / m.beta - one.spent
         best_ends = isinstance(m, BestOfN) or m.ending == "best"
@@ -168,7 +170,7 @@ METHODS = [
     SelfRewardingSmc("smc", 4, 0.99, "best"),
     SelfRewardingSmc("smc", 3, 0.5, "draw"),
     *(
-        FkSteering("fk", 4, 0.3, p, e, c, f, end)
+        Fk("fk", 4, 0.3, p, e, c, f, end)
         for p in ("difference", "max", "sum")
         for e, c, f, end in ((1, 1, "argmax", "best"), (2, 3, "sample", "draw"))
     ),
@@ -216,7 +218,7 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
 
 WORDS = [f"w{n}" for n in range(10)] + ["<end>", "[mask]"]
 """The denoiser's vocabulary: all but the mask are words of the reward model, with other ids there."""
-SETTINGS = EntrgiGuidance("entrgi", 3, 0.5, 0.7)
+SETTINGS = Entrgi("entrgi", 3, 0.5, 0.7)
 
 
 def nucleus(p: Tensor, top_p: float) -> Tensor:

@@ -9,16 +9,17 @@ import pytest
 import torch
 from dream_files import save_dream
 from reference import rms_norm, rotate
-from support import llada_config, llada_weights, make_sampler, make_settings, save_llada
+from rws_cli.decoding.canvas import Canvas, new_canvas
+from support import decode, llada_config, llada_weights, make_sampler, make_settings, save_llada
 from torch import Tensor
 
-from rws_cli.config.schema import RewardGuidance, Sampler, ThresholdSchedule
-from rws_cli.decoding.canvas import Canvas, new_canvas
-from rws_cli.rewards.statistics import Statistics
-from rws_cli.decoding.loop import decode
+from rws_cli.config.schema import Sampler
 from rws_cli.decoding.record import Cost
+from rws_cli.guidance.rws import Rws
 from rws_cli.models import Denoiser, load_model
 from rws_cli.models.cache import BlockCache
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.schedules.threshold import Threshold
 
 PROMPTS = [[8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [9, 8, 20, 21]]
 GEN, BLOCK = 12, 4
@@ -162,7 +163,7 @@ def test_what_is_kept_of_the_same_tokens_is_exact(denoisers: dict[str, Denoiser]
 
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 @pytest.mark.parametrize("family", ["llada", "dream"])
-@pytest.mark.parametrize("schedule", [{}, {"schedule": ThresholdSchedule("threshold", 0.3)}, {"order": "random"}])
+@pytest.mark.parametrize("schedule", [{}, {"schedule": Threshold("threshold", 0.3)}, {"order": "random"}])
 def test_rows_do_not_depend_on_their_batch_and_a_refresh_each_step_is_exact(
     denoisers: dict[str, Denoiser], family: str, kind: str, schedule: dict
 ) -> None:
@@ -193,7 +194,7 @@ def test_a_reward_is_shown_no_mask_though_the_cache_looks_at_a_window(
 ) -> None:
     """Behind the block, where a dual cache gives no logits, stands what was filled in when the block began."""
     denoiser, watcher = denoisers["llada"], Watcher()
-    guidance = RewardGuidance("rws", 1.0, "linear", "none", "argmax", "all", 1, 1e-3)
+    guidance = Rws("rws", 1.0, "linear", "none", "argmax", "all", 1, 1e-3)
     run(denoiser, PROMPTS, make_sampler(GEN, block_length=BLOCK, guidance=guidance), (kind, None), scorer=watcher)
     assert len(watcher.shown) == GEN
     assert not any(bool((shown == denoiser.mask_id).any()) for shown in watcher.shown)

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from dream_files import save_dream
-from support import make_sampler, make_settings
+from support import decode, make_sampler, make_settings, new_canvas
 
-from rws_cli.config.schema import ThresholdSchedule, WinoSchedule
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
 from rws_cli.models import load_model
 from rws_cli.models.compiled import compiled
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
 
 SHAPES: list[tuple[int, ...]] = []
 
@@ -24,7 +23,7 @@ def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
     return graph.forward
 
 
-THRESHOLD, WINO = ThresholdSchedule("threshold", 0.6), WinoSchedule("wino", 0.5, 0.4, None)
+THRESHOLD, WINO = Threshold("threshold", 0.6), Wino("wino", 0.5, 0.4, None)
 
 
 @pytest.mark.parametrize(("family", "schedule"), [("llada", THRESHOLD), ("llada", WINO), ("dream", THRESHOLD)])
@@ -42,6 +41,6 @@ def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family:
             decode(model, canvas, sampler)
             answers[-1] += canvas.response_BG.tolist()
     assert answers[0] == answers[1]
-    if not isinstance(schedule, WinoSchedule):  # whose passes with shadows are not compiled
+    if not isinstance(schedule, Wino):  # whose passes with shadows are not compiled
         assert SHAPES
         assert set(SHAPES) <= {(4, 64), (2, 64), (1, 64)}

@@ -7,34 +7,31 @@ from typing import Any
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
-
-from rws_cli.config.schema import (
-    BestOfN,
-    FixedSchedule,
-    NoReview,
-    R3Review,
-    RefineSchedule,
-    RemdmSchedule,
-    RewardGuidance,
-    ThresholdSchedule,
-    WinoSchedule,
-)
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.decoding.search import search
-from rws_cli.report.story import END, Commit, tell, visible
+from support import FakeDenoiser, make_sampler, new_canvas
 
-GUIDANCE = RewardGuidance("rws", 1.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
-R3 = R3Review("r3", 1.0, 2, 2, "confidence")
+from rws_cli.guidance.rws import Rws
+from rws_cli.remasking.none import NoRemasking
+from rws_cli.remasking.r3 import R3
+from rws_cli.report.story import END, Commit, tell, visible
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.schedules.fixed import Fixed
+from rws_cli.schedules.refine import Refine
+from rws_cli.schedules.remdm import Remdm
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
+from rws_cli.search.best_of_n import BestOfN
+
+GUIDANCE = Rws("rws", 1.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
+R3 = R3("r3", 1.0, 2, 2, "confidence")
 WAYS: dict[str, dict[str, Any]] = {
     "fixed": {},
     "blocks": {"block_length": 4, "tokens_per_step": 2},
-    "threshold": {"schedule": ThresholdSchedule("threshold", 0.5)},
-    "remdm": {"schedule": RemdmSchedule("remdm", "cap", 0.5, None, None), "steps": 12, "temperature": 1.0},
-    "refine": {"schedule": RefineSchedule("refine", 0.5, 4, 2)},
-    "wino": {"schedule": WinoSchedule("wino", 0.3, 0.9, None)},
-    "r3": {"schedule": FixedSchedule("fixed"), "review": R3, "block_length": 4},
+    "threshold": {"schedule": Threshold("threshold", 0.5)},
+    "remdm": {"schedule": Remdm("remdm", "cap", 0.5, None, None), "steps": 12, "temperature": 1.0},
+    "refine": {"schedule": Refine("refine", 0.5, 4, 2)},
+    "wino": {"schedule": Wino("wino", 0.3, 0.9, None)},
+    "r3": {"schedule": Fixed("fixed"), "review": R3, "block_length": 4},
     "best_of_n": {"search": BestOfN("best_of_n", 3), "temperature": 1.0},
 }
 
@@ -73,7 +70,7 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     assert again == len(trace.step) - 12
     if way in ("refine", "r3"):
         assert again > 0
-    if isinstance(sampler.review, NoReview) and way != "remdm":
+    if isinstance(sampler.review, NoRemasking) and way != "remdm":
         assert len(seen) == len(told.steps)
 
 
