@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Confi
 
 from rws_cli import registry
 from rws_cli.config.schema import ClassifierReward, Model, Sampler
-from rws_cli.decoding.batch import Prompt, prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.batch import Batch, Prompt, new_batch, prompt_of
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.record import Cost, RowTrace
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -55,19 +55,48 @@ def part(role: str, kind: str, **settings: Any) -> Any:
 
 @dataclass
 class Canvas:
-    """Prompts to decode in one batch; response_BG is what came of it."""
+    """Prompts to decode in one batch; response_BG is what came of all rows, batch where they stand in the end."""
 
     prompts: list[Prompt]
     gen_length: int
     mask_id: int
-    response_BG: Tensor | None = None
+    batch: Any = None
+
+    @property
+    def response_BG(self) -> Tensor:
+        return self.batch.response_BG
+
+
+@dataclass
+class Found:
+    """By question the row whose answer was chosen, its trace, and the final score of each particle."""
+
+    rows: list[int]
+    traces: list[RowTrace]
+    scores: list[list[float]]
 
 
 def new_canvas(
-    prompts: list[list[int]], example_ids: list[str], gen_length: int, mask_id: int, pad_id: int = 0, seed: int = 0
+    prompts: list[list[int]],
+    example_ids: list[str],
+    gen_length: int,
+    mask_id: int,
+    pad_id: int = 0,
+    seed: int = 0,
+    device: Any = "cpu",
 ) -> Canvas:
     rows = [prompt_of(ids, seed, example) for ids, example in zip(prompts, example_ids, strict=True)]
     return Canvas(rows, gen_length, mask_id)
+
+
+def new_rows(
+    prompts: list[list[int]], example_ids: list[str], gen_length: int, mask_id: int, pad_id: int, block_length: int
+) -> Batch:
+    """A batch with all answers masked, for tests of forward passes."""
+    batch = new_batch(len(prompts), max(map(len, prompts)), gen_length, mask_id, pad_id, "cpu")
+    rows = [prompt_of(ids, 0, example) for ids, example in zip(prompts, example_ids, strict=True)]
+    batch.enter(dict(enumerate(rows)), pad_id, block_length)
+    return batch
 
 
 class Scored:
@@ -75,6 +104,7 @@ class Scored:
 
     def __init__(self, score: Any, statistics: Any, costs: list[Cost]) -> None:
         self.score, self.statistics, self.costs = score, statistics, costs
+        self.examples = getattr(score, "examples", [])
 
     def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
         if not asked:
@@ -91,34 +121,32 @@ class Scored:
         return list(self({row: (ids, 1.0, -1) for row, ids in answers.items()}).values())
 
 
-def decode(
+def search(
     denoiser: Any,
     canvas: Canvas,
     sampler: Sampler,
     scorer: Any = None,
     costs: list[Cost] | None = None,
     on_step: Any = None,
+    on_enter: Any = None,
     **options: Any,
-) -> list[RowTrace]:
-    """Decode all prompts of a canvas: a trace for each; adds to costs, and leaves the answers in the canvas."""
-    found = completions(denoiser, canvas, sampler, scorer, on_step=on_step, **options)
-    if costs is not None:
-        costs[:] = [one.cost for one in found]
-    canvas.response_BG = torch.tensor([one.tokens for one in found])
-    return [one.trace for one in found]
-
-
-def completions(
-    denoiser: Any, canvas: Canvas, sampler: Sampler, scorer: Any = None, on_step: Any = None, **options: Any
-) -> list[Completion]:
-    """What became of each question, in their order."""
+) -> Found:
+    """Decode all prompts of a canvas, sampler.search.particles for each question; leaves the costs of all rows in `costs`."""
     decoder = Decoder(denoiser, canvas.prompts, sampler, **options)
     if scorer is not None:
         decoder.scorer = Scored(scorer, scorer.statistics, decoder.costs)
-    if on_step is not None:
-        decoder.on_step = on_step
-    found = [one for some in decoder.run() for one in some]
-    return sorted(found, key=lambda one: one.number)
+    decoder.on_step, decoder.on_enter = on_step or decoder.on_step, on_enter or decoder.on_enter
+    found = sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)
+    canvas.batch = decoder.batch
+    if costs is not None:
+        costs[:] = decoder.costs
+    rows = [one.number * decoder.particles + one.particle for one in found]
+    return Found(rows, [one.trace for one in found], [one.scores for one in found])
+
+
+def decode(*arguments: Any, **options: Any) -> list[RowTrace]:
+    """Decode all prompts of a canvas: a trace for each."""
+    return search(*arguments, **options).traces
 
 
 def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:

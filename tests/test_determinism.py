@@ -10,8 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rws_cli.decoding.search import search
-from support import FakeDenoiser, make_sampler, new_canvas, samples_of
+from support import FakeDenoiser, make_sampler, new_canvas, samples_of, search
 
 from rws_cli.guidance.rws import Rws
 from rws_cli.rewards.statistics import Statistics
@@ -65,7 +64,7 @@ def decoded(name: str, shard: list[int], seed: int) -> dict[int, list[int]]:
     """The answers to some of the prompts, decoded together."""
     sampler = make_sampler(GEN, **SAMPLERS[name])
     model = FakeDenoiser(seed=seed)
-    rows = [(i, n) for i in shard for n in range(sampler.particles)]
+    rows = [(i, n) for i in shard for n in range(sampler.search.particles)]
     names = [f"example-{i} particle {n}" if n else f"example-{i}" for i, n in rows]
     canvas = new_canvas([PROMPTS[i] for i, _ in rows], names, GEN, model.mask_id, 0, seed=3)
     found = search(model, canvas, sampler, Scorer())

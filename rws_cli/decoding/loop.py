@@ -37,14 +37,15 @@ OnEnter = Callable[[dict[int, int]], None]
 
 @dataclass
 class Completion:
-    """A finished answer. number: of its prompt; tokens: of the answer, (G,); cost: of all its particles; scores: a final
-    score of each particle, empty without a search."""
+    """A finished answer. number: of its question; particle: which of its rows was chosen; tokens: of the answer, (G,);
+    cost: of all its rows; scores: a final score of each, empty without a search."""
 
     number: int
     tokens: list[int]
     trace: RowTrace
     cost: Cost
     scores: list[float]
+    particle: int = 0
 
 
 @dataclass
@@ -335,7 +336,9 @@ class Decoder:
             tokens = [int(token) for token in self.answers[best]]
             for row in rows:
                 self.places[row] = Place()
-            completions.append(Completion(place.number // self.particles, tokens, self.traces[best], cost, scores))
+            completions.append(
+                Completion(place.number // self.particles, tokens, self.traces[best], cost, scores, best - first)
+            )
         return completions
 
     # --- records --------------------------------------------------------------------------------------------------

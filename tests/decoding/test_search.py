@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 import torch
-from rws_cli.decoding.search import Found, search
-from support import FakeDenoiser, decode, make_sampler, new_canvas
+from support import FakeDenoiser, Found, decode, make_sampler, new_canvas, search
 from torch import Tensor
 
 from rws_cli.decoding.record import Cost
@@ -202,7 +201,7 @@ def test_answers_that_end_early_and_are_copied_leave_no_mask(method) -> None:
     canvas = new_canvas([[1]] * len(ids), ids, 6, model.mask_id, 0, 0)
     settings = {"order": "left_to_right", "temperature": 1.0, "search": method, "eos": "stop", "block_length": 3}
     found = search(model, canvas, make_sampler(6, **settings), TokenSum())
-    assert not canvas.masked_BG.any()
+    assert not canvas.batch.masked_BG.any()
     lengths = {len(trace.step) for trace in found.traces}
     assert len(lengths) > 2  # some ended early
     for row, trace in zip(found.rows, found.traces, strict=True):

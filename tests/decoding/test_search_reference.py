@@ -7,21 +7,30 @@ import math
 
 import pytest
 import torch
-from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
-from rws_cli.rewards.gradient import ADAM, Mover, token_map
-from support import REWARD_WORDS, FakeDenoiser, classifier_settings, decode, make_sampler, new_canvas, save_reward
+from support import (
+    REWARD_WORDS,
+    FakeDenoiser,
+    classifier_settings,
+    decode,
+    make_sampler,
+    new_canvas,
+    save_reward,
+    search,
+)
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.decoding.loop import SWEEP
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import FILL, GUMBEL, PURPOSES
 from rws_cli.decoding.record import LAST, Cost
 from rws_cli.errors import UsageError
-from rws_cli.guidance.entrgi import Entrgi
+from rws_cli.guidance.entrgi import ADAM, Entrgi, token_map
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.statistics import Statistics
+from rws_cli.search.base import RESAMPLE
 from rws_cli.search.best_of_n import BestOfN
-from rws_cli.search.fk import Fk
+from rws_cli.search.fk import COMPLETION, Fk
 from rws_cli.search.particle_gibbs import ParticleGibbs
 from rws_cli.search.smc import SelfRewardingSmc
 
@@ -313,10 +322,12 @@ def test_entrgi_is_its_specification(reward: Classifier, temperature: float, top
     vocabulary = {word: v for v, word in enumerate(WORDS)}
     map_V = token_map(vocabulary, reward.tokenizer.get_vocab(), model.vocabulary)
     costs = [Cost(), Cost()]
-    examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
-    mover = Mover(SETTINGS, reward, map_V, model.eos_ids, examples, costs, top_p)
+    SETTINGS.top_p, SETTINGS.reward = top_p, reward
+    SETTINGS.use(map_V, model.eos_ids)
+    scorer = SumReward()
+    scorer.examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
     canvas = new_canvas([PROMPT, PROMPT], ["e", "f"], G, model.mask_id, 0, SEED)
-    decode(model, canvas, sampler, mover=mover, costs=costs)
+    decode(model, canvas, sampler, scorer, costs=costs)
     assert canvas.response_BG[0].tolist() == expected
     plain = new_canvas([PROMPT], ["e"], G, model.mask_id, 0, SEED)
     decode(model, plain, make_sampler(G, **settings))

@@ -9,8 +9,7 @@ import pytest
 import torch
 from dream_files import save_dream
 from reference import rms_norm, rotate
-from rws_cli.decoding.canvas import Canvas, new_canvas
-from support import decode, llada_config, llada_weights, make_sampler, make_settings, save_llada
+from support import decode, llada_config, llada_weights, make_sampler, make_settings, new_canvas, new_rows, save_llada
 from torch import Tensor
 
 from rws_cli.config.schema import Sampler
@@ -33,10 +32,6 @@ def denoisers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Denoiser]:
     return {kind: load_model(make_settings(kind, path)) for kind, path in (("llada", llada), ("dream", dream))}
 
 
-def canvas_of(denoiser: Denoiser, prompts: list[list[int]]) -> Canvas:
-    return new_canvas(prompts, [str(prompt) for prompt in prompts], GEN, denoiser.mask_id, denoiser.pad_id, seed=1)
-
-
 def run(
     denoiser: Denoiser,
     prompts: list[list[int]],
@@ -44,7 +39,8 @@ def run(
     cache: tuple[str, int | None] | None = None,
     **rest: Any,
 ) -> tuple[list[list[int]], list[Cost]]:
-    canvas, costs = canvas_of(denoiser, prompts), [Cost() for _ in prompts]
+    names, costs = [str(prompt) for prompt in prompts], [Cost() for _ in prompts]
+    canvas = new_canvas(prompts, names, GEN, denoiser.mask_id, denoiser.pad_id, seed=1)
     kept = BlockCache(denoiser, *cache, len(prompts)) if cache else None
     decode(denoiser, canvas, sampler, costs=costs, cache=kept, **rest)
     return canvas.response_BG.tolist(), costs
@@ -141,19 +137,19 @@ def test_same_tokens_as_a_slow_cache(
 def test_what_is_kept_of_the_same_tokens_is_exact(denoisers: dict[str, Denoiser], family: str, kind: str) -> None:
     """Without a token committed in between, a window's logits are those of a pass through everything."""
     denoiser = denoisers[family]
-    canvas = canvas_of(denoiser, PROMPTS)
-    canvas.response_BG[:, :BLOCK] = torch.tensor([8, 9, 10, 11])
-    inside_G = (torch.arange(GEN) >= BLOCK) & (torch.arange(GEN) < 2 * BLOCK)
-    wanted_BG = canvas.masked_BG & inside_G
-    cache, rows = BlockCache(denoiser, kind, None, len(PROMPTS)), torch.arange(len(PROMPTS))
-    wanted_BL = torch.zeros_like(canvas.attention_BL)
-    wanted_BL[:, canvas.start :] = wanted_BG
+    batch = new_rows(PROMPTS, list("abc"), GEN, denoiser.mask_id, denoiser.pad_id, BLOCK)
+    batch.response_BG[:, :BLOCK] = torch.tensor([8, 9, 10, 11])
+    batch.inside_BG = batch.block_BG == 1
+    wanted_BG = batch.masked_BG & batch.inside_BG
+    cache, rows = BlockCache(denoiser, kind, None, len(PROMPTS)), list(range(len(PROMPTS)))
+    wanted_BL = torch.zeros_like(batch.attention_BL)
+    wanted_BL[:, batch.start :] = wanted_BG
     with torch.inference_mode():
-        exact = denoiser.logits(canvas.tokens_BL, canvas.attention_BL, wanted_BL)
-        first, _ = cache.logits(canvas, rows, wanted_BG, inside_G)
-        again, tokens = cache.logits(canvas, rows, wanted_BG, inside_G)
-        some = torch.tensor([2, 0])
-        swapped, _ = cache.logits(canvas.rows(some), some, wanted_BG[some], inside_G)
+        exact = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
+        first, _ = cache.logits(batch, rows, wanted_BG)
+        again, tokens = cache.logits(batch, rows, wanted_BG)
+        some = [2, 0]
+        swapped, _ = cache.logits(batch, some, wanted_BG[some])
     torch.testing.assert_close(first, exact, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(again, exact, atol=1e-4, rtol=1e-4)
     assert tokens == [(GEN - BLOCK if kind == "prefix" else BLOCK) + (family == "dream")] * len(PROMPTS)

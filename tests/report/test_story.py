@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rws_cli.decoding.search import search
-from support import FakeDenoiser, make_sampler, new_canvas
+from support import FakeDenoiser, make_sampler, new_canvas, search
 
 from rws_cli.guidance.rws import Rws
 from rws_cli.remasking.none import NoRemasking
