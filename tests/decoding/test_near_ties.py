@@ -69,7 +69,7 @@ def test_near_ties_are_those_of_a_slow_reference(dtype: torch.dtype) -> None:
         for step, (logits, wanted_BL) in enumerate(model.seen):
             entries = [n for n, s in enumerate(trace.step) if s == step]
             chosen = [trace.position[n] for n in entries]
-            expected = slow(logits, wanted_BL[0].tolist(), chosen, canvas.start, model.mask_id, dtype)
+            expected = slow(logits, wanted_BL[0].tolist(), chosen, canvas.batch.start, model.mask_id, dtype)
             assert [trace.near_tie[n] for n in entries] == expected
         found += trace.near_tie
     assert any(found) == (dtype == torch.bfloat16)
