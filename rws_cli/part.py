@@ -39,7 +39,7 @@ class Part:
     caches: the kinds of runtime.cache that it works with.
     """
 
-    kind: str = ""
+    kind: str
 
     role: ClassVar[str]
     needs: ClassVar[Any] = ()
