@@ -13,11 +13,9 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
-from rws_cli.calibrations import facts_of, find_statistics
 from rws_cli.config.check import classifiers
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
-from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.orders import PC
 from rws_cli.decoding.replay import REPLAYS, Scales
@@ -32,6 +30,8 @@ from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import Classifier, check_classifier
 from rws_cli.rewards.gradient import token_map
+from rws_cli.runs.calibrations import facts_of, find_statistics
+from rws_cli.runs.corpus import FILE, read_frequencies
 from rws_cli.runs.folder import find_run, newest, read_json
 from rws_cli.runs.records import read_trace
 from rws_cli.runs.tracking import check_tracker

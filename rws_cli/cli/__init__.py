@@ -211,8 +211,8 @@ def doctor(overrides: Overrides = None) -> None:
     """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""
     with one_sentence():
         from rws_cli.config.composing import compose
-        from rws_cli.doctor import examine
         from rws_cli.report.terminal import print_findings
+        from rws_cli.runs.doctor import examine
 
         findings = examine(compose(*(overrides or [])))
         print_findings(findings)
@@ -294,7 +294,7 @@ def generate(
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """
     with one_sentence():
-        from rws_cli.generate import Generation, configured, decoded, watch
+        from rws_cli.runs.generate import Generation, configured, decoded, watch
 
         piped = prompt == "-"
         text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
@@ -317,8 +317,8 @@ def mark(
 ) -> None:
     """Mark a run's answers again, without decoding."""
     with one_sentence():
-        from rws_cli import remark
         from rws_cli.report.terminal import print_run
+        from rws_cli.runs import remark
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -338,8 +338,8 @@ def measure(
 ) -> None:
     """Measure a run's answers with more metrics, without decoding."""
     with one_sentence():
-        from rws_cli import remark
         from rws_cli.report.terminal import print_run
+        from rws_cli.runs import remark
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -447,8 +447,8 @@ def corpus(
     """Count a corpus' tokens for sampler=pc; keep what you evaluate on out of it."""
     with one_sentence():
         from rws_cli.config.composing import compose
-        from rws_cli.corpus import Corpus, count_corpus
         from rws_cli.report.terminal import shown
+        from rws_cli.runs.corpus import Corpus, count_corpus
 
         overrides = [argument for argument in arguments if "=" in argument]
         files = [argument for argument in arguments if "=" not in argument]

@@ -18,7 +18,7 @@ from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
 
 if TYPE_CHECKING:  # it imports torch, which tables do without
-    from rws_cli.doctor import Finding
+    from rws_cli.runs.doctor import Finding
 
 
 def number(value: float | int | None, form: str = ",.3f") -> str:

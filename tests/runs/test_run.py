@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 from support import LIMIT, samples_of
 
-from rws_cli import answering, experiment
+from rws_cli import answering
 from rws_cli.answering import automatic_batch
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
+from rws_cli.runs import run
 from rws_cli.runs.records import read_trace
 
 
@@ -95,7 +96,7 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
     assert flat == sorted(flat, reverse=True)
     assert len(set(flat)) > 1
     folder = tmp_path / "outputs/arithmetic/small-rws/v001"
-    ids = [example.id for example in experiment.prepare(compose(*settings)).examples]
+    ids = [example.id for example in run.prepare(compose(*settings)).examples]
     assert [sample["id"] for sample in samples_of(folder)] == ids
     assert [row["id"] for row in read_trace(folder)] == ids
 

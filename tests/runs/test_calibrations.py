@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from support import LIMIT, save_reward
 
 from rws_cli.benchmarks import load_benchmark
-from rws_cli.calibrations import facts_of, mismatches
 from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import content
 from rws_cli.rewards import load_reward
+from rws_cli.runs.calibrations import facts_of, mismatches
 
 
 def facts(*overrides: str) -> dict:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from support import llada_config, llada_weights
 
-from rws_cli import doctor
 from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import stored_weights
+from rws_cli.runs import doctor
 
 
 def test_what_models_need_is_read_off_their_files(rws, small: list[str], llada_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from dream_files import save_dream
 from split_models import llada_variants, logits, split
 from support import make_settings, samples_of, save_reward
-from test_workers import RUN, kill_a_worker, when_decoding
+from worker_support import RUN, kill_a_worker, when_decoding
 
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.config.composing import compose

@@ -213,7 +213,7 @@ def test_a_sitting_that_breaks_off_leaves_what_it_took(rws, small: list[str], tm
 
     run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
     with monkeypatch.context() as patch:
-        patch.setattr("rws_cli.experiment.write_failures", broken)  # after the first batch
+        patch.setattr("rws_cli.runs.run.write_failures", broken)  # after the first batch
         assert isinstance(rws("run", *small).exception, RuntimeError)
     taken = json.loads((run / "manifest.json").read_text())["spent"]["run_seconds"]
     seconds = sum(json.loads(line)["cost"]["seconds"] for line in (run / "samples.jsonl").read_text().splitlines())

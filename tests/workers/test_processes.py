@@ -5,65 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from support import samples_of
+from worker_support import RUN, kill_a_worker, same, when_decoding
 
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError
 from rws_cli.workers.base import TRIES, Worker, placed
 from rws_cli.workers.processes import Processes, serve, share
 
-RUN = Path("sudoku/small-rws/v001")
-
 
 @pytest.fixture
 def slow(small: list[str]) -> list[str]:
     return [*small, "benchmark.limit=16", "runtime.batch_size=2", "sampler.tokens_per_step=1", "sampler.temperature=1"]
-
-
-def when_decoding(run: Path, do: Callable[[], None]) -> threading.Thread:
-    """Do something in another thread once the first samples are there."""
-
-    def watch() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not ((run / "samples.jsonl").exists()):
-            time.sleep(0.01)
-        do()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
-
-
-def same(one: Path, other: Path) -> bool:
-    assert samples_of(one) == samples_of(other)
-    return pq.read_table(one / "trace.parquet") == pq.read_table(other / "trace.parquet")
-
-
-def command_line(process: psutil.Process) -> str:
-    """ "" of a process that has ended meanwhile."""
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
-
-
-def kill_a_worker(named: str) -> Callable[[], None]:
-    def kill() -> None:
-        children = psutil.Process().children(recursive=True)
-        workers = [child for child in children if named in command_line(child)]
-        assert workers
-        workers[0].send_signal(signal.SIGKILL)
-
-    return kill
 
 
 @pytest.mark.parametrize(("backend", "process"), [("devices", "spawn_main"), ("ray", "ray::Actor")])

@@ -23,7 +23,6 @@ from torch import Tensor
 from rws_cli import __version__
 from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
-from rws_cli.calibrations import facts_of, folder_of
 from rws_cli.config.schema import Config, NoReview, NoSearch, RewardGuidance, Sampler
 from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics, fill
@@ -33,6 +32,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
+from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.task import load, prepare, sources
