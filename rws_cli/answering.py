@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rws_cli.analysis.order import order_statistics
+from rws_cli.analysis.steering import steering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config, EntrgiGuidance
 from rws_cli.decoding.canvas import new_canvas
@@ -14,8 +16,6 @@ from rws_cli.decoding.loop import OnStep
 from rws_cli.decoding.record import Cost, RowTrace
 from rws_cli.decoding.search import search
 from rws_cli.errors import RunError, out_of_memory
-from rws_cli.metrics.order import order_statistics
-from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import Mover

@@ -247,7 +247,7 @@ def report(
 ) -> None:
     """Runs as one HTML file to look at: numbers, figures, and each example to replay; or figures for a paper."""
     with one_sentence():
-        from rws_cli.report.terminal import shown
+        from rws_cli.errors import shown
         from rws_cli.report.write import write_figures, write_reports
 
         formats = [form for form, wanted in (("png", png), ("pdf", pdf)) if wanted]
@@ -413,9 +413,10 @@ def judge(
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     with one_sentence():
+        from rws_cli.analysis.compare import judge_runs
         from rws_cli.config.composing import compose
         from rws_cli.config.schema import NoJudge
-        from rws_cli.report.compare import judge_runs, print_comparisons
+        from rws_cli.report.compare import print_comparisons
         from rws_cli.runs.folder import find_all
 
         overrides = [argument for argument in arguments if "=" in argument]
@@ -447,7 +448,7 @@ def corpus(
     """Count a corpus' tokens for sampler=pc; keep what you evaluate on out of it."""
     with one_sentence():
         from rws_cli.config.composing import compose
-        from rws_cli.report.terminal import shown
+        from rws_cli.errors import shown
         from rws_cli.runs.corpus import Corpus, count_corpus
 
         overrides = [argument for argument in arguments if "=" in argument]

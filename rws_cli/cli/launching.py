@@ -49,7 +49,8 @@ Task = Callable[[Config, DictConfig], Any]
 def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str | float:
     """One job: run it and print its table; returns its folder, or config.objective's number. command: what was typed;
     resume: a run to go on with."""
-    from rws_cli.report.terminal import print_run, shown
+    from rws_cli.errors import shown
+    from rws_cli.report.terminal import print_run
     from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request, resumable
     from rws_cli.runs.run import run

@@ -6,6 +6,7 @@ import locale
 from dataclasses import asdict
 from typing import Any
 
+from rws_cli.analysis.story import tell
 from rws_cli.answering import Answerer
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
@@ -13,7 +14,6 @@ from rws_cli.decoding.loop import OnStep
 from rws_cli.decoding.record import RowTrace
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.replay import Scene, outcome
-from rws_cli.report.story import tell
 from rws_cli.runs.manifest import versions
 from rws_cli.task import load, prepare, sources
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rws_cli.analysis.summary import peak_memory, summarize
 from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example, mark_answer
 from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.config.schema import Config, Metric
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.metrics.measure import measure
-from rws_cli.metrics.summary import peak_memory, summarize
-from rws_cli.report.progress import Progress
 from rws_cli.runs.folder import locked, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
+from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
     SAMPLES,
     append_samples,

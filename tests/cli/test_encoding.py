@@ -52,7 +52,7 @@ def test_every_text_file_is_opened_as_utf8() -> None:
 
 IN_THE_C_LOCALE = """
 from pathlib import Path
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import append_samples, read_samples
 from support import sample_of
 here = Path(".")

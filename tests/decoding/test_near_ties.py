@@ -10,11 +10,11 @@ import torch
 from support import FakeDenoiser, make_sampler
 from torch import Tensor
 
+from rws_cli.analysis.summary import near_ties
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.record import RowTrace
-from rws_cli.metrics.summary import near_ties
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

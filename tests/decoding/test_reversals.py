@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import FakeDenoiser, make_sampler
 
+from rws_cli.analysis.steering import mean_steering, steering
 from rws_cli.config.schema import TemperatureGuidance
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import apply, count_reversals
 from rws_cli.decoding.loop import decode
-from rws_cli.metrics.steering import mean_steering, steering
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from rws_cli.analysis.compare import compare_runs
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.errors import RunError, UsageError
-from rws_cli.report.compare import compare_runs
 from rws_cli.runs import remark
 from rws_cli.runs.folder import find_run
 

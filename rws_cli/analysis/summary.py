@@ -7,10 +7,10 @@ import resource
 import sys
 from typing import Any
 
+from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
+from rws_cli.analysis.statistics import bootstrap_interval, wilson
+from rws_cli.analysis.steering import mean_steering
 from rws_cli.decoding.record import Cost
-from rws_cli.metrics.order import DEFAULT_GOD, mean_statistics
-from rws_cli.metrics.statistics import bootstrap_interval, wilson
-from rws_cli.metrics.steering import mean_steering
 
 PASS_AT = (1, 2, 5, 10, 20, 50, 100)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rws_cli.analysis.statistics import wilson
+from rws_cli.analysis.summary import pass_at, summarize
 from rws_cli.decoding.record import Cost
-from rws_cli.metrics.statistics import wilson
-from rws_cli.metrics.summary import pass_at, summarize
 
 
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n), st.integers(0, n))))

@@ -11,8 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from rws_cli.metrics import statistics
-from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm, mcnemar, wilson
+from rws_cli.analysis import statistics
+from rws_cli.analysis.statistics import bootstrap_interval, difference_p, holm, mcnemar, wilson
 
 
 def test_wilsons_interval_is_statsmodels() -> None:

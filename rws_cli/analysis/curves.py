@@ -13,12 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_cli.analysis.compare import MEASURES, Run, by_settings, column, paired, read_run
+from rws_cli.analysis.statistics import bootstrap_interval, mean_interval
 from rws_cli.config.catalog import choices
 from rws_cli.config.identity import differing_keys, identity
 from rws_cli.errors import UsageError, nearest
-from rws_cli.metrics.statistics import bootstrap_interval, mean_interval
 from rws_cli.parts import masks_again, reads_steps
-from rws_cli.report.compare import MEASURES, Run, by_settings, column, paired, read_run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support import FakeDenoiser, make_sampler
 
+from rws_cli.analysis.story import END, Commit, tell, visible
 from rws_cli.config.schema import (
     BestOfN,
     FixedSchedule,
@@ -23,7 +24,6 @@ from rws_cli.config.schema import (
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.search import search
-from rws_cli.report.story import END, Commit, tell, visible
 
 GUIDANCE = RewardGuidance("rws", 1.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
 R3 = R3Review("r3", 1.0, 2, 2, "confidence")

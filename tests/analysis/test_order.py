@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from rws_cli.analysis.order import mean_statistics, order_statistics
+from rws_cli.analysis.steering import mean_steering, steering
 from rws_cli.decoding.record import RowTrace
-from rws_cli.metrics.order import mean_statistics, order_statistics
-from rws_cli.metrics.steering import mean_steering, steering
 
 
 def of(positions: list[int], steps: list[int] | None = None, block: int | None = None, keep=None) -> dict:

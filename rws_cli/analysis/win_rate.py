@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rws_cli.metrics.statistics import wilson
+from rws_cli.analysis.statistics import wilson
 
 QUINTILES = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from rws_cli.metrics.win_rate import outcome, win_rate
+from rws_cli.analysis.win_rate import outcome, win_rate
 
 
 @pytest.mark.parametrize(
