@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rws_cli.analysis.order import order_statistics
+from rws_cli.analysis.steering import steering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.errors import RunError, out_of_memory
-from rws_cli.metrics.order import order_statistics
-from rws_cli.metrics.steering import steering
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.rewards.statistics import Statistics

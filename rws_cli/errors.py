@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 
 class UsageError(Exception):
@@ -69,3 +70,11 @@ def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:
 
     by_lower = {name.lower(): name for name in allowed}
     return next((by_lower[name] for name in get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)), None)
+
+
+def shown(folder: Path) -> str:
+    """The path from where the user stands, if the folder lies below."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

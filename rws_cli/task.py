@@ -13,7 +13,6 @@ import torch
 
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.base import Benchmark, Example, answered
-from rws_cli.calibrations import facts_of, find_statistics
 from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Checkpoint, Config, Sampler
 from rws_cli.errors import UsageError
@@ -27,6 +26,7 @@ from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import check_classifier
 from rws_cli.rewards.statistics import Statistics
+from rws_cli.runs.calibrations import facts_of, find_statistics
 from rws_cli.runs.tracking import check_tracker
 
 

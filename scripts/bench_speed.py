@@ -33,14 +33,15 @@ import torch
 from speed_models import Shape, bandwidth, build, matmul_rate, synchronize
 from torch import Tensor
 
-from rws_cli import answering, experiment
+from rws_cli import answering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.models import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
+from rws_cli.rewards.statistics import Statistics
+from rws_cli.runs import run
 from rws_cli.runs.stopping import Stop
 from rws_cli.task import Parts, Task
 from rws_cli.workers import Here
@@ -179,9 +180,7 @@ class Bench:
         parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), {}, None)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
-        experiment.answer(
-            config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop()
-        )
+        run.answer(config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop())
         return samples
 
     def split(self, name: str) -> dict[str, Any]:
@@ -219,8 +218,8 @@ class Bench:
                 (self.reward, "score", timed("reward", self.reward.score)),
                 (self.reward, "tokenizer", Timed(tokenizer, timed)),
                 (Renderer, "__call__", timed("tokenization", Renderer.__call__)),
-                (experiment, "append_samples", timed("records", experiment.append_samples)),
-                (experiment, "write_trace_part", timed("records", experiment.write_trace_part)),
+                (run, "append_samples", timed("records", run.append_samples)),
+                (run, "write_trace_part", timed("records", run.write_trace_part)),
                 (answering, "_sample", timed("records", answering._sample)),
             ):
                 stack.enter_context(mock.patch.object(owner, attribute, replacement))

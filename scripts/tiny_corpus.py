@@ -15,8 +15,8 @@ from collections import Counter
 from rws_cli.benchmarks import arithmetic, sudoku
 from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
-from rws_cli.corpus import FILE, frequencies
 from rws_cli.models import prepare_model
+from rws_cli.runs.corpus import FILE, frequencies
 from rws_cli.runs.folder import write_json
 
 EXAMPLES = 2000

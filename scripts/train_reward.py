@@ -36,12 +36,12 @@ from transformers import LlamaForSequenceClassification
 from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.calibrate import statistics_of, unsteered, watch
 from rws_cli.config.composing import compose
 from rws_cli.models import load_model
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
+from rws_cli.runs.calibrate import statistics_of, unsteered, watch
 
 BENCHMARKS: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = ("fill", "spoil", "decode", "decode")

@@ -417,11 +417,11 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     import random
     from dataclasses import asdict
 
+    from rws_cli.analysis.order import order_statistics
+    from rws_cli.analysis.steering import steering
+    from rws_cli.analysis.summary import summarize
     from rws_cli.config.composing import compose
     from rws_cli.decoding.record import Cost, RowTrace
-    from rws_cli.metrics.order import order_statistics
-    from rws_cli.metrics.steering import steering
-    from rws_cli.metrics.summary import summarize
     from rws_cli.runs.records import join_trace, replace_samples, write_trace_part
 
     folder.mkdir(parents=True)

@@ -12,6 +12,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rws_cli.analysis.order import order_statistics
+from rws_cli.analysis.statistics import RESAMPLES
 from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.data import TASKS
@@ -20,8 +22,6 @@ from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config import schema
 from rws_cli.config.catalog import CONF, MODULES, choices
 from rws_cli.config.composing import compose as checked
-from rws_cli.metrics.order import order_statistics
-from rws_cli.metrics.statistics import RESAMPLES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "METHODS.md").read_text()

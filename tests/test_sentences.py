@@ -13,9 +13,9 @@ from rws_cli.cli.launching import outcome
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable
-from rws_cli.report.progress import Progress
 from rws_cli.report.terminal import plain_console
 from rws_cli.runs.folder import find_runs
+from rws_cli.runs.progress import Progress
 
 
 def refused(*overrides: str) -> str:
@@ -100,7 +100,7 @@ def test_jobs_of_a_sweep_may_be_called_anything(tmp_path: Path) -> None:
 
 
 def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rws_cli.report.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("rws_cli.runs.progress.SECONDS_BETWEEN_LINES", 0.0)
     with Progress(2, [], tmp_path / "run.log") as progress:
         progress.finished([{"mark": None}, {"mark": None}])
     assert (tmp_path / "run.log").read_text().count("2 of 2 examples") == 1

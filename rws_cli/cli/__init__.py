@@ -211,8 +211,8 @@ def doctor(overrides: Overrides = None) -> None:
     """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""
     with one_sentence():
         from rws_cli.config.composing import compose
-        from rws_cli.doctor import examine
         from rws_cli.report.terminal import print_findings
+        from rws_cli.runs.doctor import examine
 
         findings = examine(compose(*(overrides or [])))
         print_findings(findings)
@@ -247,7 +247,7 @@ def report(
 ) -> None:
     """Runs as one HTML file to look at: numbers, figures, and each example to replay; or figures for a paper."""
     with one_sentence():
-        from rws_cli.report.terminal import shown
+        from rws_cli.errors import shown
         from rws_cli.report.write import write_figures, write_reports
 
         formats = [form for form, wanted in (("png", png), ("pdf", pdf)) if wanted]
@@ -294,7 +294,7 @@ def generate(
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """
     with one_sentence():
-        from rws_cli.generate import Generation, configured, decoded, watch
+        from rws_cli.runs.generate import Generation, configured, decoded, watch
 
         piped = prompt == "-"
         text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
@@ -317,8 +317,8 @@ def mark(
 ) -> None:
     """Mark a run's answers again, without decoding."""
     with one_sentence():
-        from rws_cli import remark
         from rws_cli.report.terminal import print_run
+        from rws_cli.runs import remark
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -338,8 +338,8 @@ def measure(
 ) -> None:
     """Measure a run's answers with more metrics, without decoding."""
     with one_sentence():
-        from rws_cli import remark
         from rws_cli.report.terminal import print_run
+        from rws_cli.runs import remark
         from rws_cli.runs.folder import find_run
 
         folder = find_run(run)
@@ -367,7 +367,7 @@ def compare(
 ) -> None:
     """Runs side by side, paired by example, with intervals of the difference to the first."""
     with one_sentence():
-        from rws_cli.report.compare import print_comparisons
+        from rws_cli.analysis.compare import print_comparisons
         from rws_cli.runs.folder import find_all
 
         folders = find_all(runs)
@@ -413,9 +413,9 @@ def judge(
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     with one_sentence():
+        from rws_cli.analysis.compare import judge_runs, print_comparisons
         from rws_cli.config.composing import compose
         from rws_cli.config.schema import NoJudge
-        from rws_cli.report.compare import judge_runs, print_comparisons
         from rws_cli.runs.folder import find_all
 
         overrides = [argument for argument in arguments if "=" in argument]
@@ -447,8 +447,8 @@ def corpus(
     """Count a corpus' tokens for sampler=pc; keep what you evaluate on out of it."""
     with one_sentence():
         from rws_cli.config.composing import compose
-        from rws_cli.corpus import Corpus, count_corpus
-        from rws_cli.report.terminal import shown
+        from rws_cli.errors import shown
+        from rws_cli.runs.corpus import Corpus, count_corpus
 
         overrides = [argument for argument in arguments if "=" in argument]
         files = [argument for argument in arguments if "=" not in argument]

@@ -49,10 +49,11 @@ Task = Callable[[Config, DictConfig], Any]
 def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str | float:
     """One job: run it and print its table; returns its folder, or config.objective's number. command: what was typed;
     resume: a run to go on with."""
-    from rws_cli.experiment import run
-    from rws_cli.report.terminal import print_run, shown
+    from rws_cli.errors import shown
+    from rws_cli.report.terminal import print_run
     from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request, resumable
+    from rws_cli.runs.run import run
 
     job, folder = HydraConfig.get(), None
     if job.mode == RunMode.MULTIRUN:
@@ -94,16 +95,16 @@ def outcome(config: Config, folder: Path) -> str | float:
 
 def plan_task(config: Config, composed: DictConfig) -> None:
     """One job of a dry run: print what it would do."""
-    from rws_cli.plan import plan
     from rws_cli.report.terminal import print_plan
+    from rws_cli.runs.plan import plan
 
     print_plan(config, plan(config))
 
 
 def calibrate_task(config: Config, composed: DictConfig) -> None:
     """One calibration: measure, and say how to use what was found."""
-    from rws_cli.calibrate import calibrate
     from rws_cli.report.terminal import print_calibration
+    from rws_cli.runs.calibrate import calibrate
 
     print_calibration(calibrate(config, typed_overrides(HydraConfig.instance().cfg)))
 

@@ -51,6 +51,9 @@ class Memory:
                 value[row] = self.initial[name]
 
 
+Saved = dict[str, Tensor]
+"""Where rows stood, by the name of each tensor."""
+
 OF_THE_PROMPT = ("key_B", "tokens_BL", "attention_BL", "free_BG", "block_BG", "blocks_B", "follows_B")
 """What stays where it is when rows are copied over each other."""
 
@@ -130,10 +133,13 @@ class Batch:
         self.started_B[at] = (self.masked_BG & self.inside_BG)[at].sum(-1)
         self.memory.forget(rows)
 
-    def mask(self, again_BG: Tensor | None) -> None:
-        """Mask some positions again."""
-        if again_BG is not None:
-            self.response_BG.masked_fill_(again_BG & self.free_BG, self.mask_id)
+    def mask(self, again_BG: Tensor | None) -> Tensor | None:
+        """Mask some positions again; those of them that may be, and were not masked."""
+        if again_BG is None:
+            return None
+        again_BG = again_BG & self.free_BG & ~self.masked_BG
+        self.response_BG.masked_fill_(again_BG, self.mask_id)
+        return again_BG
 
     def stop_after_end(self, end_E: Tensor) -> None:
         """Where an end token stands with nothing masked before it, fill all that is masked behind it with end tokens."""
@@ -162,20 +168,19 @@ class Batch:
         self.tokens_BL = tokens_BL
         self.memory.values = {name: value[ancestor_B] for name, value in self.memory.values.items()}
 
-    def save(self) -> dict[str, dict[str, Tensor]]:
-        """A copy of where all rows stand, for `restore`."""
-        return {
-            "rows": {name: value.clone() for name, value in self._rows().items()},
-            "memory": {name: value.clone() for name, value in self.memory.values.items()},
-        }
+    def save(self, rows_B: Tensor, saved: Saved | None = None) -> Saved:
+        """A copy of where some rows (a mask) stand, for `restore`; the others stay as they were saved before."""
+        now = self._rows() | {f"memory.{name}": value for name, value in self.memory.values.items()}
+        return {name: _where_rows(rows_B, value, (saved or now).get(name, value)) for name, value in now.items()}
 
-    def restore(self, saved: dict[str, dict[str, Tensor]], rows_B: Tensor) -> None:
-        """Set some rows (a mask) back to where they stood."""
+    def restore(self, saved: Saved, rows_B: Tensor) -> None:
+        """Set some rows (a mask) back to where they stood. What a search keeps in memory stays."""
         for name, value in self._rows().items():
-            setattr(self, name, _where_rows(rows_B, saved["rows"][name], value))
+            setattr(self, name, _where_rows(rows_B, saved[name], value))
         for name, value in self.memory.values.items():
-            before = saved["memory"].get(name, torch.full_like(value, self.memory.initial[name]))
-            self.memory.values[name] = _where_rows(rows_B, before, value)
+            if not name.startswith("search."):
+                before = saved.get(f"memory.{name}", torch.full_like(value, self.memory.initial[name]))
+                self.memory.values[name] = _where_rows(rows_B, before, value)
 
 
 def _where_rows(rows_B: Tensor, a: Tensor, b: Tensor) -> Tensor:

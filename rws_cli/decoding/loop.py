@@ -103,6 +103,7 @@ class Decoder:
         self.places = [Place() for _ in range(count)]
         self.costs = [Cost() for _ in range(count)]
         self.traces = [RowTrace() for _ in range(count)]
+        self.saved, self.saved_traces = self.batch.save(self.batch.follows_B), list(self.traces)
         self.lengths = [0] * count
         """Of the rows' prompts."""
         self.done = [True] * count
@@ -134,10 +135,9 @@ class Decoder:
     def step(self) -> None:
         """One step of every row, as METHODS.md has it in pseudo-code."""
         b, s = self.batch, self.sampler
-        record: dict[str, Tensor | None] = {"before": s.schedule.before(step_of(b))}
-        b.mask(record["before"])
+        record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.before(step_of(b)))}
         step = step_of(b, self.scorer)
-        open_BG, shadow_BG = s.schedule.candidates(step), None
+        open_BG, shadow_BG = s.schedule.candidates(step) & step.free_BG, None
         chosen_BG = torch.zeros_like(open_BG)
         look, scale_N = self.look(step, open_BG), None
         with charge(self.costs, look.rows, "seconds"):
@@ -154,7 +154,7 @@ class Decoder:
                 asked, scale_N = self.read_only(asked, guided, look)
                 ranking = self.rank(asked, scale_N, open_BG, step)
                 s.schedule.observe(ranking, step)
-                chosen_BG = s.schedule.choose(ranking, step)
+                chosen_BG = s.schedule.choose(ranking, step) & ranking.read_BG & step.free_BG
                 record |= {f"guidance.{name}": value for name, value in guided.record.items()}
                 record |= self.commit(ranking, chosen_BG, asked)
                 s.search.committed(step, ranking.raw_BG.where(chosen_BG, 0.0).sum(-1))
@@ -163,9 +163,11 @@ class Decoder:
                     b.stop_after_end(self.end_E)
         if look.rows and scale_N is not None:  # to compare is not to decode: nobody is charged for it
             record |= self.reversals(asked, ranking, chosen_BG, step)
-        record["after"] = s.schedule.after(chosen_BG, shadow_BG, step)
-        b.mask(record["after"])
+        record["after"] = b.mask(s.schedule.after(chosen_BG, shadow_BG, step))
         record |= self.advance(step)
+        if s.search.rolls_back:
+            record |= self.roll_back()
+        record["done"] = b.block_B >= b.blocks_B
         self.note(record, look)
 
     def look(self, step: Step, open_BG: Tensor, wanted_BG: Tensor | None = None) -> Look:
@@ -204,7 +206,7 @@ class Decoder:
         starts = [sum(look.wanted[:row]) for row in range(len(parents))]
         index = [starts[a] + n for a in parents for n in range(look.wanted[a])]
         step = step_of(self.batch, self.scorer)
-        open_BG = self.sampler.schedule.candidates(step)
+        open_BG = self.sampler.schedule.candidates(step) & step.free_BG
         look = self.look(step, open_BG, look.wanted_BG[ancestor_B])
         return step, open_BG, look, self.asked(look, asked.logits_NV[torch.tensor(index).to(ancestor_B.device)])
 
@@ -230,9 +232,9 @@ class Decoder:
     def reversals(self, asked: Asked, ranking: Ranking, chosen_BG: Tensor, step: Step) -> dict[str, Tensor | None]:
         """How a scale of 1 would have ranked and chosen."""
         plain = self.rank(asked, None, ranking.open_BG, step)
-        other_B = (self.sampler.schedule.choose(plain, step) != chosen_BG).any(-1)
+        other_BG = self.sampler.schedule.choose(plain, step) & plain.read_BG & step.free_BG
         pairs_B, reversals_B = count_reversals(plain.score_BG, ranking.score_BG)
-        return {"pairs": pairs_B, "reversals": reversals_B, "other_set": other_B}
+        return {"pairs": pairs_B, "reversals": reversals_B, "other_set": (other_BG != chosen_BG).any(-1)}
 
     # --- from block to block, and from prompt to prompt -----------------------------------------------------------
 
@@ -247,11 +249,10 @@ class Decoder:
         per_block = (1 + s.review.rounds) * self.fill_steps
         record: dict[str, Tensor | None] = {}
         if s.review.rounds:
-            number_B = b.block_B * per_block + (b.round_B + 1) * self.fill_steps
+            number_B = (b.block_B * per_block + (b.round_B + 1) * self.fill_steps).maximum(b.step_B)
             again_BG = self.review(step, ended_B & (b.round_B < s.review.rounds), number_B)
-            record = {"review": again_BG, "review_step": number_B}
+            record = {"review": b.mask(again_BG), "review_step": number_B}
             redone_B = again_BG.any(-1)
-            b.mask(again_BG)
             inside_BG = (b.block_BG <= b.block_B[:, None]) & (b.block_BG > (b.block_B - s.review.window)[:, None])
             b.begin_block(redone_B, b.block_B, b.round_B + 1, number_B, inside_BG)
             ended_B = ended_B & ~redone_B
@@ -260,10 +261,23 @@ class Decoder:
             record["ancestor"] = ancestor_B
             self.copy_rows(ancestor_B)
         next_B = b.block_B + 1
-        b.begin_block(ended_B, next_B, torch.zeros_like(next_B), next_B * per_block, b.block_BG == next_B[:, None])
+        number_B = (next_B * per_block).maximum(b.step_B)  # a block that is wider than others may take longer
+        b.begin_block(ended_B, next_B, torch.zeros_like(next_B), number_B, b.block_BG == next_B[:, None])
         if self.cache:
             self.cache.begin(b.index_B == 0)
-        return record | {"done": b.block_B >= b.blocks_B}
+        return record
+
+    def roll_back(self) -> dict[str, Tensor | None]:
+        """Set rows back to where they stood when their search saved them last, or began; and save others."""
+        b, search = self.batch, self.sampler.search
+        used_B = torch.tensor([place.number >= 0 for place in self.places]).to(b.key_B.device)
+        back_B = search.rolled_back(step_of(b, self.scorer)) & used_B
+        b.restore(self.saved, back_B)
+        if self.cache:
+            self.cache.begin(back_B)
+        saved_B = search.saves(step_of(b, self.scorer)) & used_B
+        self.saved = b.save(saved_B, self.saved)
+        return {"back": back_B, "saved": saved_B}
 
     def review(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:
         """What a remasking method masks again of rows whose block is done, (B, G)."""
@@ -310,9 +324,12 @@ class Decoder:
             if place.sweep:
                 prompt = replace(prompt, key=int(mix(torch.tensor(prompt.key) + place.sweep * SWEEP)))
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
-            self.traces[row], self.done[row] = RowTrace(), False
+            self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
         self.batch.follows_B = torch.tensor([place.follows is not None for place in self.places]).to(self.end_E.device)
+        if self.sampler.search.rolls_back:
+            entered_B = torch.tensor([row in rows for row in range(len(self.places))]).to(self.end_E.device)
+            self.saved = self.batch.save(entered_B, self.saved)
         self.on_enter(rows)
 
     @torch.inference_mode()
@@ -367,6 +384,10 @@ class Decoder:
             self.note_masks(found["review"], found["review_step"].astype(int).tolist())
         if "ancestor" in found:
             self.copy_traces(found["ancestor"].astype(int).tolist())
+        for row in np.flatnonzero(found.get("back", [])):
+            self.traces[row] = self.saved_traces[row].until(LAST)
+        for row in np.flatnonzero(found.get("saved", [])):
+            self.saved_traces[row] = self.traces[row].until(LAST)
         self.done, self.answers = found["done"].astype(bool).tolist(), found["answers"]
         if look.rows:
             self.on_step(int(found["chosen"].sum()) if "chosen" in found else 0, self.traces)

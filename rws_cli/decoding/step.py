@@ -51,7 +51,7 @@ class Step:
     ) -> dict[int, float]:
         """The reward of the answers of some rows (a mask), row → score. filled_B: the share that is committed, this step's
         if not given; number_B: of the step."""
-        filled_B = 1 - self.all_masked_BG.double().mean(1) if filled_B is None else filled_B
+        filled_B = 1 - share(self.all_masked_BG, self.free_BG) if filled_B is None else filled_B
         number_B = self.number_B if number_B is None else number_B
         columns = [x.double()[:, None] for x in (rows_B, filled_B, number_B)]
         table = torch.cat([answers_BG.double(), *columns], 1).tolist()  # one wait for the device
@@ -66,6 +66,11 @@ class Step:
         """The reward of finished answers."""
         answers = self.tokens_BG.tolist()
         return self.reward.final({row: answers[row] for row in rows})
+
+
+def share(some_BG: Tensor, free_BG: Tensor) -> Tensor:
+    """The share of a row's free positions that are among some, (B,)."""
+    return (some_BG & free_BG).sum(1).double() / free_BG.sum(1).clamp(min=1)
 
 
 def step_of(batch: Batch, reward: Any = None) -> Step:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.corpus import FILE, read_frequencies
 from rws_cli.decoding.step import Prediction, Step
 from rws_cli.orders.base import Order
 from rws_cli.part import part, setting
+from rws_cli.runs.corpus import FILE, read_frequencies
 from rws_cli.runs.folder import newest
 
 

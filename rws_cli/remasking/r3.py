@@ -15,7 +15,7 @@ from torch import Tensor
 from rws_cli import registry
 from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, REMASK
-from rws_cli.decoding.step import Step
+from rws_cli.decoding.step import Step, share
 from rws_cli.part import part, setting
 from rws_cli.remasking.base import Remasking
 from rws_cli.rewards.statistics import normalize
@@ -58,12 +58,12 @@ class R3(Remasking):
             reviewed_B = step.block_B - back
             here_BG = (step.block_BG == reviewed_B[:, None]) & step.free_BG
             shown_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
-            filled_B = (step.block_BG <= reviewed_B[:, None]).sum(-1).double() / length
+            filled_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
             scores = step.score(shown_BG, rows_B & (reviewed_B >= 0), filled_B, number_B)
-            share = torch.zeros(len(rows_B), dtype=torch.float64)
+            masked_share = torch.zeros(len(rows_B), dtype=torch.float64)
             for row, score in scores.items():
                 r = normalize(score, "sigmoid", step.reward.statistics)
-                share[row] = 1 - r if r < self.threshold else 0.0
-            count_B = (share.to(rows_B.device) * here_BG.sum(-1)).round().long()
+                masked_share[row] = 1 - r if r < self.threshold else 0.0
+            count_B = (masked_share.to(rows_B.device) * here_BG.sum(-1)).round().long()
             again_BG |= best((-keep_BG).masked_fill(~here_BG, -torch.inf), count_B)
         return again_BG

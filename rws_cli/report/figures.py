@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.analysis.steering import mean_steering
+from rws_cli.analysis.story import Story
 from rws_cli.errors import UsageError, nearest
-from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.metrics.steering import mean_steering
 from rws_cli.report.colors import STEPS, ink, mixed
 from rws_cli.report.shown import Shown
-from rws_cli.report.story import Story
 
 if TYPE_CHECKING:
     import numpy as np

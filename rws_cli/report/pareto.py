@@ -1,4 +1,4 @@
-"""Accuracy and reward against cost, as Markdown, CSV and a picture: what report/curves.py reads from a sweep."""
+"""Accuracy and reward against cost, as Markdown, CSV and a picture: what analysis/curves.py reads from a sweep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rws_cli.report.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
+from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
 from rws_cli.report.escape import csv
 from rws_cli.report.table import bar
 from rws_cli.runs.folder import find_all, home, write_whole

@@ -17,9 +17,9 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
+from rws_cli.analysis.story import BREAK, Story, tell, visible
 from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
-from rws_cli.report.story import BREAK, Story, tell, visible
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_decodings
 

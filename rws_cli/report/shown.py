@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rws_cli.analysis.compare import Line, Run, compared, read_run
+from rws_cli.analysis.story import Story, tell
 from rws_cli.errors import RunError
 from rws_cli.report.colors import RUNS
-from rws_cli.report.compare import Line, Run, compared, read_run
-from rws_cli.report.story import Story, tell
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import read_decodings
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
+from rws_cli.analysis.compare import Line, by_task, compare_runs
+from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.errors import UsageError, printable
-from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.report.compare import Line, by_task, compare_runs
 from rws_cli.report.escape import csv, latex, markdown
 from rws_cli.report.sheets import Sheet, rich_table, told
 from rws_cli.report.terminal import signed_number, wide_console

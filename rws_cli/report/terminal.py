@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rws_cli.analysis.summary import summarize
 from rws_cli.config.schema import Config
-from rws_cli.errors import printable
-from rws_cli.metrics.summary import summarize
+from rws_cli.errors import printable, shown
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
 
 if TYPE_CHECKING:  # it imports torch, which tables do without
-    from rws_cli.doctor import Finding
+    from rws_cli.runs.doctor import Finding
 
 
 def number(value: float | int | None, form: str = ",.3f") -> str:
@@ -130,14 +130,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
         sign = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–")}[finding.well]
         table.add_row(sign, printable(finding.name), printable(finding.found))
     console.print(table)
-
-
-def shown(folder: Path) -> str:
-    """The path from where the user stands, if the folder lies below."""
-    try:
-        return str(folder.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
 
 
 def print_calibration(file: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rws_cli.analysis.compare import by_task
 from rws_cli.errors import RunError, UsageError
-from rws_cli.report.compare import by_task
 from rws_cli.report.figures import save
 from rws_cli.report.html import page
 from rws_cli.report.replay import place_of

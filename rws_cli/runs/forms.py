@@ -15,8 +15,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.errors import printable
-from rws_cli.metrics.order import DEFAULT_GOD
 
 SCHEMA = 1
 """The version of these forms. A run of a later one is refused."""

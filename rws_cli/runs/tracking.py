@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.config.identity import resolved
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError, without_secrets
-from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.report.progress import Progress
 from rws_cli.runs.folder import alone, write_json
+from rws_cli.runs.progress import Progress
 
 T = TypeVar("T")
 

@@ -46,7 +46,7 @@ class Prophet(Schedule):
         return region_BG
 
     def reads_at(self, step: Step, open_BG: Tensor) -> Tensor:
-        return (step.all_masked_BG | self.region(open_BG)) & open_BG.any(-1, keepdim=True)
+        return (step.all_masked_BG | self.region(open_BG) & step.free_BG) & open_BG.any(-1, keepdim=True)
 
     def read(self, log_p_nV: Tensor) -> Tensor:
         """The gap between the two likeliest tokens' logits."""

@@ -26,6 +26,8 @@ class Search(Part):
     """How often a prompt is decoded; from the second time on the last answer is among the particles."""
     waits: ClassVar[bool] = False
     """Whether the particles of a prompt begin a block together."""
+    rolls_back: ClassVar[bool] = False
+    """Whether it sets rows back to where they stood."""
     weighs_text: ClassVar[bool] = False
     """Whether it weighs what stands, which must then not be masked again."""
 
@@ -55,6 +57,14 @@ class Search(Part):
     def block_ended(self, step: Step, ended_B: Tensor, number_B: Tensor) -> Tensor:
         """Before the next block, in rows whose block has ended, if the search `waits`: each row's ancestor (B,).
         number_B: of the first step of the block."""
+        raise NotImplementedError
+
+    def saves(self, step: Step) -> Tensor:
+        """Rows (B,) to save as they stand after a step, if the search `rolls_back`; each is saved when it begins."""
+        return torch.zeros_like(step.live_B)
+
+    def rolled_back(self, step: Step) -> Tensor:
+        """Rows (B,) that go on from where they were last saved, with all but what step.memory has under "search.…"."""
         raise NotImplementedError
 
     def finish(self, step: Step, rows: list[int]) -> tuple[int, list[float]]:

@@ -13,7 +13,7 @@ from typing import Any
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.task import Task, load, sources
 from rws_cli.workers.base import Workers
 

@@ -15,7 +15,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.runs.stopping import SIGNALS
 
 TRIES = 3

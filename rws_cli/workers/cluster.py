@@ -13,7 +13,7 @@ from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.task import load, prepare, sources
 from rws_cli.workers.base import TRIES, placed
 

@@ -22,7 +22,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line
 from rws_cli.models.sharded import Rank, joined, rank_count
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.task import load, prepare, sources
 from rws_cli.workers.base import Worker, cause, count_try, ignore_signals, placed, started
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from rws_cli.cli import app, entry
 from rws_cli.errors import UsageError
-from rws_cli.generate import decoded
 from rws_cli.runs.folder import read_json, write_json
+from rws_cli.runs.generate import decoded
 
 ROOT = Path(__file__).parents[2]
 TINY = ["sampler=confidence", "reward=none", "sampler.gen_length=4", "sampler.tokens_per_step=4"]
@@ -52,7 +52,7 @@ def test_every_text_file_is_opened_as_utf8() -> None:
 
 IN_THE_C_LOCALE = """
 from pathlib import Path
-from rws_cli.report.progress import Progress
+from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import append_samples, read_samples
 from support import sample_of
 here = Path(".")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.record import RowTrace
-from rws_cli.metrics.summary import near_ties
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

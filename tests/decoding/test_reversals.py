@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, part
 
+from rws_cli.analysis.steering import mean_steering, steering
 from rws_cli.decoding.rank import count_reversals
 from rws_cli.guidance.temperature import Temperature
-from rws_cli.metrics.steering import mean_steering, steering
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
 

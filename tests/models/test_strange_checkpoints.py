@@ -28,12 +28,12 @@ from support import (
 from transformers import AutoConfig, BertConfig, BertForMaskedLM, LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.config.composing import compose
-from rws_cli.doctor import needs
 from rws_cli.errors import UsageError
 from rws_cli.models import chat, check_model, load_model, prepare_model
 from rws_cli.models.causal import load_causal
 from rws_cli.models.checkpoint import fingerprint
 from rws_cli.rewards.classifier import Classifier, check_classifier
+from rws_cli.runs.doctor import needs
 
 RUNS = "from pathlib import Path\nPath({ran!r}).mkdir()\nfrom transformers import PreTrainedModel as Own\n"
 

@@ -19,8 +19,8 @@ import pytest
 from support import small_run, write_big_run
 from typer.testing import CliRunner
 
+from rws_cli.analysis.story import tell
 from rws_cli.cli import app
-from rws_cli.report.story import tell
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 sync_api = pytest.importorskip("playwright.sync_api")

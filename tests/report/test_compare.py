@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from support import write_run
 
+from rws_cli.analysis.compare import compare_runs
+from rws_cli.analysis.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.errors import UsageError
-from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
-from rws_cli.report.compare import compare_runs
 from rws_cli.report.terminal import signed_number
 
 

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import manifest_of, sample_of
 
+from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, family, frontier, read_curves
 from rws_cli.cli.launching import sweeps
 from rws_cli.config.catalog import CONF, choices
 from rws_cli.config.check import check
 from rws_cli.errors import UsageError
-from rws_cli.report.curves import FAMILIES, Curve, Point, at_cost, family, frontier, read_curves
 
 
 def point(tokens: float, *right: float) -> Point:

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rws_cli.analysis.story import END
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
 from rws_cli.report.figures import FIGURES, by_step, heat, svg
 from rws_cli.report.shown import read_shown
-from rws_cli.report.story import END
 from rws_cli.report.terminal import number
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;"

@@ -12,9 +12,9 @@ import pytest
 from markdown_it import MarkdownIt
 from support import write_run
 
+from rws_cli.analysis.compare import print_comparisons
+from rws_cli.analysis.summary import summarize
 from rws_cli.errors import UsageError
-from rws_cli.metrics.summary import summarize
-from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import spreadsheet
 from rws_cli.report.sheets import Strong
 from rws_cli.report.table import Cell, Grid, as_sheet, print_tables, read_grids, write_tables

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import manifest_of, sample_of, write_run
 
+from rws_cli.analysis.summary import summarize
 from rws_cli.errors import RunError, UsageError, printable
-from rws_cli.metrics.summary import summarize
 from rws_cli.runs.folder import (
     alone,
     claim_version,
