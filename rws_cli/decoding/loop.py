@@ -20,7 +20,7 @@ from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import Asked, Ranker, count_reversals, first_guess
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge
+from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, note_commits, note_masks
 from rws_cli.decoding.step import Ranking, Step, positions, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -373,44 +373,24 @@ class Decoder:
         }
         if not found.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
-        self.note_masks(found.get("before"), look.numbers)
+        note_masks(self.traces, found.get("before"), look.numbers)
         if "chosen" in found:
-            self.note_commits(found, look.numbers)
+            note_commits(self.traces, found, look.numbers)
             for row in look.rows:
                 if (followed := self.places[row].follows) is not None:
                     self.traces[row] = followed.until(look.numbers[row])
-        self.note_masks(found.get("after"), [number + 1 for number in look.numbers])
+        note_masks(self.traces, found.get("after"), [number + 1 for number in look.numbers])
         if "review" in found:
-            self.note_masks(found["review"], found["review_step"].astype(int).tolist())
+            note_masks(self.traces, found["review"], found["review_step"].astype(int).tolist())
         if "ancestor" in found:
             self.copy_traces(found["ancestor"].astype(int).tolist())
-        for row in np.flatnonzero(found.get("back", [])):
+        for row in np.flatnonzero(found.get("back", [])).tolist():
             self.traces[row] = self.saved_traces[row].until(LAST)
-        for row in np.flatnonzero(found.get("saved", [])):
+        for row in np.flatnonzero(found.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
         self.done, self.answers = found["done"].astype(bool).tolist(), found["answers"]
         if look.rows:
             self.on_step(int(found["chosen"].sum()) if "chosen" in found else 0, self.traces)
-
-    def note_commits(self, found: dict[str, Any], numbers: list[int]) -> None:
-        guided = {name.removeprefix("guidance."): x for name, x in found.items() if name.startswith("guidance.")}
-        compared = [name for name in ("pairs", "reversals", "other_set") if name in found]
-        for row, position in zip(*np.nonzero(found["chosen"]), strict=True):
-            at = (row, position)
-            self.traces[row].commit(
-                step=numbers[row],
-                position=int(position),
-                token=int(found["token"][at]),
-                confidence=float(found["confidence"][at]),
-                near_tie=bool(found["near_tie"][at]),
-                guidance={name: float(x[at] if x.ndim > 1 else x[row]) for name, x in guided.items()},
-                **{name: int(found[name][row]) for name in compared},
-            )
-
-    def note_masks(self, again_BG: Any, numbers: list[int]) -> None:
-        if again_BG is not None:
-            for row, position in zip(*np.nonzero(again_BG), strict=True):
-                self.traces[row].mask(int(position), numbers[row])
 
     def copy_traces(self, parents: list[int]) -> None:
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]
