@@ -98,6 +98,11 @@ class Batch:
         return (self.response_BG == self.mask_id) & self.free_BG
 
     @property
+    def live_B(self) -> Tensor:
+        """Rows that are not finished."""
+        return self.block_B < self.blocks_B
+
+    @property
     def step_B(self) -> Tensor:
         """The number of each row's step within its whole decoding, for random numbers and the trace."""
         return self.first_B + self.index_B
@@ -137,7 +142,7 @@ class Batch:
         """Mask some positions again; those of them that may be, and were not masked."""
         if again_BG is None:
             return None
-        again_BG = again_BG & self.free_BG & ~self.masked_BG
+        again_BG = again_BG & self.free_BG & ~self.masked_BG & self.live_B[:, None]
         self.response_BG.masked_fill_(again_BG, self.mask_id)
         return again_BG
 

@@ -137,7 +137,7 @@ class Decoder:
         b, s = self.batch, self.sampler
         record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.before(step_of(b)))}
         step = step_of(b, self.scorer)
-        open_BG, shadow_BG = s.schedule.candidates(step) & step.free_BG, None
+        open_BG, shadow_BG = self.candidates(step), None
         chosen_BG = torch.zeros_like(open_BG)
         look, scale_N = self.look(step, open_BG), None
         with charge(self.costs, look.rows, "seconds"):
@@ -167,8 +167,11 @@ class Decoder:
         record |= self.advance(step)
         if s.search.rolls_back:
             record |= self.roll_back()
-        record["done"] = b.block_B >= b.blocks_B
+        record["done"] = ~b.live_B
         self.note(record, look)
+
+    def candidates(self, step: Step) -> Tensor:
+        return self.sampler.schedule.candidates(step) & step.free_BG & step.live_B[:, None]
 
     def look(self, step: Step, open_BG: Tensor, wanted_BG: Tensor | None = None) -> Look:
         """What a step asks about: the open positions, and what guidance, search and schedule read besides."""
@@ -206,7 +209,7 @@ class Decoder:
         starts = [sum(look.wanted[:row]) for row in range(len(parents))]
         index = [starts[a] + n for a in parents for n in range(look.wanted[a])]
         step = step_of(self.batch, self.scorer)
-        open_BG = self.sampler.schedule.candidates(step) & step.free_BG
+        open_BG = self.candidates(step)
         look = self.look(step, open_BG, look.wanted_BG[ancestor_B])
         return step, open_BG, look, self.asked(look, asked.logits_NV[torch.tensor(index).to(ancestor_B.device)])
 
@@ -243,7 +246,7 @@ class Decoder:
         b, s = self.batch, self.sampler
         b.index_B = b.index_B + 1
         step = step_of(b, self.scorer)
-        ended_B = s.schedule.ended(step) & (b.block_B < b.blocks_B)
+        ended_B = s.schedule.ended(step) & b.live_B
         if s.search.waits:
             ended_B = ended_B.view(-1, self.particles).all(-1).repeat_interleave(self.particles)
         per_block = (1 + s.review.rounds) * self.fill_steps
