@@ -67,6 +67,7 @@ class Batch:
     position, from 0; blocks_B: how many. Where a row stands: block_B; round_B, how often the block was taken up again; index_B, the step
     within it; first_B, the number of the step at index 0; inside_BG, the positions that are being decoded; started_B,
     how many of them were masked at index 0. p_BG: each token's probability when it was committed.
+    widest: how many positions the largest block so far has.
     follows_B: whether the row follows the answer of an earlier sweep (see search/particle_gibbs.py).
     """
 
@@ -87,6 +88,7 @@ class Batch:
     p_BG: Tensor
     follows_B: Tensor
     memory: Memory
+    widest: int = 0
 
     @property
     def response_BG(self) -> Tensor:
@@ -120,6 +122,7 @@ class Batch:
             pad, behind = self.start - len(prompt.ids), gen_length - end
             ends = prompt.block_ends or range(block_length, gen_length + block_length, block_length)
             block = [sum(n >= e for e in ends) for n in range(gen_length)]
+            self.widest = max(self.widest, *(block[:end].count(n) for n in block[:end]))
             table.append(
                 [pad_id] * pad + prompt.ids + [prompt.given.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
                 + [0] * pad + [1] * (len(prompt.ids) + end) + [0] * behind

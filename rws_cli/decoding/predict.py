@@ -47,7 +47,7 @@ class Predictor:
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left)
                     else:
                         inside_RG = batch.inside_BG[at]
-                        logits_NV, shadow_BG[at] = self.shadowed(tokens_RL, seen_RL, wanted_RL, inside_RG)
+                        logits_NV, shadow_BG[at] = self.shadowed(tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest)
                         tokens = [count + self.sampler.block_length for count in tokens]
             found.append(logits_NV)
             for row, count in zip(some, tokens, strict=True):
@@ -69,10 +69,11 @@ class Predictor:
         return (without_NV + (self.sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)
 
     def shadowed(
-        self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor
+        self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and the shadow's probability of each committed token inside (1 elsewhere)."""
-        count, first = self.sampler.block_length, tokens_RL.shape[1] - inside_RG.shape[1]
+        """Logits, and the shadow's probability of each committed token inside (1 elsewhere); count: positions inside, at
+        most."""
+        first = tokens_RL.shape[1] - inside_RG.shape[1]
         place_RK = inside_RG.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :count]
         is_inside_RK = inside_RG.gather(1, place_RK)
         logits_NV, shadow_RKV = self.denoiser.shadowed(tokens_RL, seen_RL, wanted_RL, place_RK + first, is_inside_RK)

@@ -10,6 +10,7 @@ import torch
 from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
+from rws_cli.analysis.summary import near_ties
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.record import RowTrace
 
