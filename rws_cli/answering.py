@@ -129,10 +129,12 @@ class Decoding:
             cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, min(side_by_side, len(prompts)))
         self.decoder = Decoder(denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache)
         self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
+        self.finishing: list[Example] = []
 
     @property
     def in_hand(self) -> list[Example]:
-        return [self.examples[number] for number in self.decoder.in_hand]
+        """The examples that an error may be due to."""
+        return self.finishing or [self.examples[number] for number in self.decoder.in_hand]
 
     def enter(self, rows: dict[int, int]) -> None:
         """Examples take rows of the batch."""
@@ -146,7 +148,9 @@ class Decoding:
     def outcomes(self) -> Iterator[Outcome]:
         """What became of the examples that were finished at the same step. Raises RunError if one of those in hand fails."""
         for completions in self.decoder.run():
+            self.finishing = [self.examples[completion.number] for completion in completions]
             yield self.outcome(completions)
+            self.finishing = []
 
     def outcome(self, completions: list[Completion]) -> Outcome:
         rewards: list[float | None] = [None] * len(completions)

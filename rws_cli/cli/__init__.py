@@ -367,7 +367,7 @@ def compare(
 ) -> None:
     """Runs side by side, paired by example, with intervals of the difference to the first."""
     with one_sentence():
-        from rws_cli.analysis.compare import print_comparisons
+        from rws_cli.report.compare import print_comparisons
         from rws_cli.runs.folder import find_all
 
         folders = find_all(runs)
@@ -413,9 +413,10 @@ def judge(
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     with one_sentence():
-        from rws_cli.analysis.compare import judge_runs, print_comparisons
+        from rws_cli.analysis.compare import judge_runs
         from rws_cli.config.composing import compose
         from rws_cli.config.schema import NoJudge
+        from rws_cli.report.compare import print_comparisons
         from rws_cli.runs.folder import find_all
 
         overrides = [argument for argument in arguments if "=" in argument]

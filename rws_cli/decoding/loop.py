@@ -338,27 +338,26 @@ class Decoder:
     @torch.inference_mode()
     def finished(self) -> list[Completion]:
         """The questions all of whose rows are done; their rows are free then, or begin another sweep."""
-        completions = []
-        for first in range(0, len(self.places), self.particles):
-            rows = list(range(first, first + self.particles))
-            place = self.places[first]
-            if place.number < 0 or not all(self.done[row] for row in rows):
-                continue
-            with charge(self.costs, rows, "seconds"):
-                best, scores = self.sampler.search.finish(step_of(self.batch, self.scorer), rows)
+        k, firsts = self.particles, range(0, len(self.places), self.particles)
+        over = [n for n in firsts if self.places[n].number >= 0 and all(self.done[n : n + k])]
+        rows = [row for first in over for row in range(first, first + k)]
+        if not rows:
+            return []
+        with charge(self.costs, rows, "seconds"):
+            chosen, scores = self.sampler.search.finish(step_of(self.batch, self.scorer), rows)
+        completions, again = [], {}
+        for first, best, few in zip(over, chosen, scores, strict=True):
+            place, trace = self.places[first], self.traces[best]
             if place.sweep + 1 < self.sampler.search.sweeps:
-                again = {row: self.places[row].number for row in rows}
-                for row in rows:
-                    self.places[row] = Place(again[row], place.sweep + 1, self.traces[best] if row == first else None)
-                self.start(again)
+                for row in range(first, first + k):
+                    again[row] = self.places[row].number
+                    self.places[row] = Place(again[row], place.sweep + 1, trace if row == first else None)
                 continue
-            cost = sum((self.costs[row] for row in rows), Cost())
-            tokens = [int(token) for token in self.answers[best]]
-            for row in rows:
-                self.places[row] = Place()
-            completions.append(
-                Completion(place.number // self.particles, tokens, self.traces[best], cost, scores, best - first)
-            )
+            cost, tokens = sum(self.costs[first : first + k], Cost()), list(map(int, self.answers[best]))
+            completions.append(Completion(place.number // k, tokens, trace, cost, few, best - first))
+            self.places[first : first + k] = [Place() for _ in range(k)]
+        if again:
+            self.start(again)
         return completions
 
     # --- records --------------------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ class Step:
 
     def final_scores(self, rows: list[int]) -> list[float]:
         """The reward of finished answers."""
-        answers = self.tokens_BG.tolist()
-        return self.reward.final({row: answers[row] for row in rows})
+        answers = self.tokens_BG[torch.tensor(rows).to(self.tokens_BG.device)].tolist()
+        return self.reward.final(dict(zip(rows, answers, strict=True)))
 
 
 def share(some_BG: Tensor, free_BG: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli import __version__
-from rws_cli.analysis.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of
+from rws_cli.analysis.compare import MEASURES, Line, measures_of
 from rws_cli.analysis.statistics import mean_interval
 from rws_cli.analysis.story import Story
 from rws_cli.analysis.summary import total_cost
 from rws_cli.config.identity import differing_keys, identity
 from rws_cli.errors import shown as shown_path
 from rws_cli.report.colors import CONFIDENCES, STEPS
+from rws_cli.report.compare import HOW_COMPARED, comparison_sheets
 from rws_cli.report.figures import drawable, svg
 from rws_cli.report.sheets import Sheet, Strong
 from rws_cli.report.shown import Shown, common

@@ -67,9 +67,9 @@ class Search(Part):
         """Rows (B,) that go on from where they were last saved, with all but what step.memory has under "search.…"."""
         raise NotImplementedError
 
-    def finish(self, step: Step, rows: list[int]) -> tuple[int, list[float]]:
-        """Of the finished rows of one prompt the one to return, and a final score of each."""
-        return rows[0], []
+    def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
+        """Of the finished rows, `particles` neighbors for each prompt, those to return, and a final score of each row."""
+        return rows, [[] for _ in rows]
 
     def calls(self, steps: int) -> int:
         """Reward calls in so many steps, at most."""
@@ -96,6 +96,13 @@ class Search(Part):
         u = uniform(key, number, torch.zeros_like(key), count)
         return torch.searchsorted(cumulative, u).clamp(max=self.particles - 1)
 
-    def drawn(self, step: Step, rows: list[int]) -> int:
-        """One of a prompt's rows, drawn by weight."""
-        return rows[0] + int(self.draw(1, step, LAST)[rows[0] // self.particles, 0])
+    def chosen(
+        self, scores: list[float], step: Step, rows: list[int], ending: str = "best"
+    ) -> tuple[list[int], list[list[float]]]:
+        """Of each prompt's rows the one of highest score, or one drawn by weight; and the scores by prompt."""
+        k, firsts = self.particles, rows[:: self.particles]
+        grouped = [scores[n : n + k] for n in range(0, len(rows), k)]
+        if ending == "draw":
+            drawn = self.draw(1, step, LAST)[:, 0].tolist()
+            return [first + drawn[first // k] for first in firsts], grouped
+        return [first + max(range(k), key=few.__getitem__) for first, few in zip(firsts, grouped, strict=True)], grouped

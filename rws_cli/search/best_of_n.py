@@ -11,9 +11,8 @@ class BestOfN(Search):
 
     needs = ("reward",)
 
-    def finish(self, step: Step, rows: list[int]) -> tuple[int, list[float]]:
-        scores = step.final_scores(rows)
-        return rows[max(range(len(rows)), key=lambda n: scores[n])], scores
+    def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
+        return self.chosen(step.final_scores(rows), step, rows)
 
     def calls(self, steps: int) -> int:
         return 1

@@ -92,17 +92,14 @@ class Fk(Search):
             filled_N = fill(asked.logits_NV, self.fill, step.mask_id, key_N, step.number_B[at[0]], asked.position_N)
             shown_BG[at] = torch.where(step.all_masked_BG[at], filled_N, shown_BG[at])
             found.append(step.score(shown_BG, busy_B))
-        reward_B = torch.zeros(len(busy_B), dtype=torch.float64)
-        for row in found[0]:
-            rewards = torch.tensor([scores[row] for scores in found], dtype=torch.float64)
-            reward_B[row] = rewards.div(self.beta).logsumexp(0) - math.log(self.completions)
+        rows, reward_B = list(found[0]), torch.zeros(len(busy_B), dtype=torch.float64)
+        rewards = torch.tensor([[scores[row] for row in rows] for scores in found], dtype=torch.float64)
+        reward_B[rows] = rewards.div(self.beta).logsumexp(0) - math.log(self.completions)
         return reward_B.to(busy_B.device)
 
-    def finish(self, step: Step, rows: list[int]) -> tuple[int, list[float]]:
+    def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
         scores = step.final_scores(rows)
         log_w_B = self.log_w(step)
         final = torch.tensor(scores, dtype=torch.float64).to(log_w_B.device)
         log_w_B[rows] += final / self.beta - step.memory.get("search.spent", 0.0)[rows]
-        if self.ending == "draw":
-            return self.drawn(step, rows), scores
-        return rows[max(range(len(rows)), key=lambda n: scores[n])], scores
+        return self.chosen(scores, step, rows, self.ending)

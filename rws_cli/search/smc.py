@@ -36,8 +36,5 @@ class SelfRewardingSmc(Search):
         few = 1 / (weights**2).sum(-1) < self.ess * self.particles
         return self.resample(few.repeat_interleave(self.particles) & ended_B, step, number_B)
 
-    def finish(self, step: Step, rows: list[int]) -> tuple[int, list[float]]:
-        path_n = self.path(step)[rows]
-        if self.ending == "draw":
-            return self.drawn(step, rows), path_n.tolist()
-        return rows[int(path_n.argmax())], path_n.tolist()
+    def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
+        return self.chosen(self.path(step)[rows].tolist(), step, rows, self.ending)
