@@ -93,6 +93,7 @@ def tilted(beta: float) -> Tensor:
 N = 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("potential", ["difference", "max", "sum"])
 @pytest.mark.parametrize(("fill", "completions"), [("argmax", 1), ("sample", 2)])
 def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completions: int) -> None:
@@ -103,6 +104,7 @@ def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completi
     assert found[2] < 2.5 * noise(target, N)
 
 
+@pytest.mark.slow
 def test_particle_gibbs_comes_to_the_tilted_law_as_sweeps_grow() -> None:
     """With two particles only, so that it is the sweeps that do it."""
     target = tilted(1.0)
@@ -129,6 +131,7 @@ def test_particle_gibbs_that_ends_with_the_best_never_falls_back() -> None:
     assert (scores[2] > scores[0]).any()
 
 
+@pytest.mark.slow
 def test_smc_comes_to_the_square_of_the_law() -> None:
     """Draws from p, weighted by p: the weights are Σ log p of what was committed, since the last resampling."""
     squared = law() ** 2
