@@ -33,7 +33,6 @@ ROLES = {
     "order": Role("decoding", ("score",)),
     "schedule": Role("decoding", ("Settings", "make"), ("kind",)),
     "reward": Role("rewards", ("Settings", "make"), ("name", "kind")),
-    "benchmark": Role("benchmarks", ("Settings", "make"), ("name", "kind", "answers", "gen_length")),
     "model": Role("models", ("FAMILY",)),
 }
 

@@ -91,12 +91,8 @@ class Source:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """The constants of the class: what the part declares about itself. Computed ones are not among them."""
-        return {
-            name: value
-            for cls, file in self._classes()
-            for name, value in _facts(cls, _constants(file))
-            if value is not MISSING
-        }
+        found = {name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file))}
+        return {name: value for name, value in found.items() if value is not MISSING}
 
     def _classes(self) -> list[tuple[ast.ClassDef, Path]]:
         """The part's class and those it is derived from, the most general one first, with their files."""
@@ -243,6 +239,8 @@ def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]
     for node in cls.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
+        if _is_fact(node):
+            continue
         call = node.value
         if call is None:
             yield Setting(node.target.id, ast.unparse(node.annotation), "", MISSING, {})
@@ -260,3 +258,12 @@ def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, 
     for node in cls.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and _is_fact(node):
+            yield node.target.id, _literal(node.value, constants)
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name, MISSING
+
+
+def _is_fact(node: ast.AnnAssign) -> bool:
+    """Whether an annotated name is a constant of its class, and no setting."""
+    return ast.unparse(node.annotation).startswith("ClassVar")

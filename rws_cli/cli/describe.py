@@ -18,11 +18,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from rws_cli import parts
+from rws_cli import parts, registry
 from rws_cli.config.catalog import CONF, PACKAGE, choices
 from rws_cli.config.check import PART_REWARDS
 from rws_cli.config.composing import unchecked
-from rws_cli.config.schema import BENCHMARKS, GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
+from rws_cli.config.keys import PARTS
+from rws_cli.config.schema import GUIDANCES, JUDGES, ORDERS, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
 from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, nearest
 from rws_cli.report.terminal import wide_console
@@ -33,7 +34,7 @@ AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
 """Where a group's settings stand, if not under its own name."""
 KINDS: dict[str, tuple[dict[str, type], str | None]] = {
     "reward": (REWARDS, "reward"), "part": (PART_REWARDS, "reward"), "parts": (PART_REWARDS, "reward"),
-    "benchmark": (BENCHMARKS, "benchmark"), "schedule": (SCHEDULES, "schedule"), "judge": (JUDGES, None),
+    "schedule": (SCHEDULES, "schedule"), "judge": (JUDGES, None),
     "guidance": (GUIDANCES, None), "review": (REVIEWS, None), "search": (SEARCHES, None),
 }  # fmt: skip
 """Settings whose schema depends on their kind, with the role of kinds that have a file of their own; those of "parts" are
@@ -53,10 +54,6 @@ ELSEWHERE = {
     "sampler.review": {"r3": "decoding/review"},
     "sampler.search": dict.fromkeys(SEARCHES, "decoding/search"),
     "reward": dict.fromkeys(("verifier", "shuffled", "constant"), "rewards/controls"),
-    "benchmark": {
-        "gsm8k": "benchmarks/mathematics", "math": "benchmarks/mathematics", "humaneval": "benchmarks/code",
-        "mbpp": "benchmarks/code", "mt_bench": "benchmarks/data", "instructions": "benchmarks/data",
-    },
     "judge": {"reward": "judges/scored", "causal": "judges/local"},
 }  # fmt: skip
 """The file that implements a kind, from rws_cli/, where it has none of its own name in its folder."""
@@ -214,6 +211,15 @@ def _settings(cls: type, here: _Composed, base: Any, at: str = "", kinds: tuple[
             yield Row(f"+{key}", _written(default), _may_be(hints[f.name], about), about["meaning"], False)
 
 
+def _part(role: str, source: registry.Source, here: _Composed, base: Any, at: str) -> Iterator[Row]:
+    """A row for each setting of a part, as its source has them."""
+    kind: dict[str, Any] = {"meaning": MEANINGS["kind"], "choices": tuple(registry.find(role))}
+    yield from _setting(f"{at}.kind", "str", kind, here, base)
+    for setting in source.settings.values():
+        about = {"meaning": setting.meaning} | setting.allowed
+        yield from _setting(f"{at}.{setting.name}", setting.type, about, here, base)
+
+
 def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: Any) -> Iterator[Row]:
     """A row for the setting at a key; or for each below it, if it is a group of settings."""
     value, raw = _at(here.values, key), _at(here.raw, key)
@@ -221,6 +227,10 @@ def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: 
         names = key.split(".")
         kinds, role = KINDS.get("parts" if names[-2:-1] == ["parts"] else names[-1], ({}, None))
         kind = value.get("kind", "")
+        part_role = "metric" if names[:-1] == ["metric"] else PARTS.get(key)
+        if part_role and (source := registry.find(part_role).get(kind)):
+            yield from _part(part_role, source, here, base, key)
+            return
         own = parts.settings_of(role, kind) if role else None
         known: list[Any] = [kinds.get(kind), own, *filter(is_dataclass, (hint, *get_args(hint)))]
         if get_origin(hint) is not dict and (cls := next(filter(None, known), None)):
@@ -268,8 +278,7 @@ def _may_be(hint: Any, about: dict[str, Any]) -> str:
 def _code(group: str, values: Any) -> list[str]:
     """The Python files in which a choice is implemented."""
     if group == "metric":
-        modules = [metric["module"] for metric in values["metric"].values()]
-        return _files(f"metrics/modules/{module}/{module}" for module in modules)
+        return _files(f"metrics/{metric['kind']}" for metric in values["metric"].values())
     if group == "runtime":
         return _files([BACKENDS.get(values["runtime"]["backend"], "workers/__init__")])
     if group in FOLDERS:
@@ -321,7 +330,7 @@ def _example(group: str, name: str, file: Path, values: Any) -> str:
         words.append("sampler.temperature=1")
     if values["reward"].get("needs_remote_code"):
         words.append(f"trust_remote_code=true pins.{values['reward']['name']}=…")
-    if group == "benchmark" and "allow_code_execution" in values["benchmark"]:
+    if group == "benchmark" and registry.find(group)[values[group]["kind"]].facts["runs_programs"]:
         words.append("benchmark.allow_code_execution=true")
     if group == "benchmark" and values["benchmark"].get("hub", "") is None and values["benchmark"]["path"] is None:
         words.append("benchmark.path=…")

@@ -7,7 +7,6 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 ASSETS = PACKAGE / "assets"
-MODULES = PACKAGE / "metrics" / "modules"
 GROUPS = (
     "model",
     "reward",

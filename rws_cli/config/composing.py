@@ -52,6 +52,8 @@ NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging
 OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
 SWEEP_DIR = "${output}/multirun"
 """hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
+METRIC_THEN = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
+"""Keys that each metric had before metrics were parts (see config.check)."""
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
 """Settings of Hydra's own that a configuration folder may change."""
 
@@ -81,7 +83,8 @@ class Loader(ConfigLoaderImpl):
         for override in overrides:
             if found := NAMES_OBJECTS.search(override):
                 raise UsageError(OBJECTS.format(found[0].strip("+~.{:,= ")))
-        return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        now = [METRIC_THEN.sub(r"++\1", override) for override in overrides]
+        return super()._parse_overrides_and_create_caching_repo(config_name, now)
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
         """A search path may be a package, which Hydra would import before it has composed anything."""
@@ -95,6 +98,8 @@ class Loader(ConfigLoaderImpl):
         composed = super()._compose_config_from_defaults_list(defaults, repo)
         for at, role in PARTS.items():
             _fill(OmegaConf.select(composed, at), role)
+        for node in (OmegaConf.select(composed, "metric") or {}).values():
+            _fill(node, "metric")
         sampler = OmegaConf.select(composed, "sampler")
         order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
         if order and order.settings.keys() - {"kind"}:

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from typing import get_type_hints
 
 from rws_cli import registry
-from rws_cli.config.schema import BENCHMARKS, GUIDANCES, JUDGES, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
+from rws_cli.config.schema import GUIDANCES, JUDGES, REVIEWS, REWARDS, SCHEDULES, SEARCHES, Config
 from rws_cli.errors import closest
 
 PARTS = {
@@ -36,11 +36,9 @@ def known_keys() -> list[str]:
 
     keys = walk(Config, "")
     for at, role in PARTS.items():
-        keys += [f"{at}.{name}" for source in registry.find(role).values() for name in source.settings]
+        keys += [f"{at}.{name}" for source in registry.find(role).values() for name in ("kind", *source.settings)]
     for source in registry.find("order").values():
         keys += [f"sampler.{source.name}.{name}" for name in source.settings if name != "kind"]
-    for cls in BENCHMARKS.values():
-        keys += walk(cls, "benchmark.")
     for cls in REWARDS.values():
         keys += walk(cls, "reward.")
     for name in ("guidance", "schedule", "review", "search"):

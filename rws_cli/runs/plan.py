@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rws_cli.answering import rows_at_once
-from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.config.schema import BestOfN, Config, EntrgiGuidance, FixedSchedule, FkSteering, R3Review, RewardGuidance
 from rws_cli.decoding.schedules import schedule_of
 from rws_cli.models.checkpoint import stored_weights
@@ -20,7 +19,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     """
     task = prepare(config)
     check_loadable(config)
-    warning = doubtful_references(task.benchmark)
+    warning = task.benchmark.doubtful_references(task.examples)
     sampler = config.sampler
     reviews = 1 + (sampler.review.rounds if isinstance(sampler.review, R3Review) else 0)
     steps = sampler.blocks * reviews * schedule_of(sampler).steps

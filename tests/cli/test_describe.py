@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rws_cli.cli.describe import describe
 from rws_cli.config.catalog import CONF, GROUPS, choices
 from rws_cli.config.composing import compose as checked
+from rws_cli.config.composing import unchecked
 from rws_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +32,10 @@ def leaves(node: Any, at: str) -> dict[str, Any]:
 
 
 def settable(group: str, name: str) -> dict[str, Any]:
-    """By Hydra alone: each setting of the choice's node and its value; of a method or an experiment those of its file."""
+    """As it is composed: each setting of the choice's node and its value; of a method or an experiment those of its file."""
     override = {"metric": f"metric=[{name}]", "method": f"+method={name}", "experiment": f"+experiment={name}"}
     first = ["sampler=confidence"] if group == "guidance" else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=[*first, override.get(group, f"{group}={name}")])
+    composed = unchecked(*first, override.get(group, f"{group}={name}"))
     values = OmegaConf.to_container(composed, resolve=True)
     if group not in ("method", "experiment"):
         at = AT.get(group, group)
