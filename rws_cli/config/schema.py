@@ -469,7 +469,7 @@ class RewardJudge:
 
     name: str
     kind: str
-    reward: Any = setting("what scores the answers; another: reward@judge.reward=…")
+    reward: Any = setting("what scores the answers; another: reward@judge.reward=…", role="reward")
     margin: float = setting("scores this close are a tie", min=0.0)
 
 
@@ -576,7 +576,7 @@ class Config:
     reward: Any = setting("what scores whole and partly decoded answers")
     sampler: Sampler = setting("how a response is decoded")
     benchmark: Any = setting("what is asked, and how answers are marked")
-    metric: dict[str, Any] = setting("measures of texts, e.g. metric=[length,diversity]")
+    metric: dict[str, Any] = setting("measures of texts, e.g. metric=[length,diversity]", role="metric")
     judge: Any = setting("who says which of two answers is better")
     runtime: Runtime = setting("what may change without changing a token")
     objective: str | None = setting(
