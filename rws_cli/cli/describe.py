@@ -191,7 +191,9 @@ def _rows(setting: Setting, key: str, here: _Composed, base: Any) -> Iterator[Ro
     default = _written(value)
     if isinstance(raw, str) and "${" in raw:
         default += f" ({re.sub(r'[${}]', '', raw)})"
-    own = setting.default not in (MISSING, raw) if base is None else _at(base, key) != raw
+    own = setting.name not in MEANINGS and setting.default not in (MISSING, raw)
+    if base is not None:
+        own = _at(base, key) != raw
     yield Row(key, default, _may_be(setting), meaning, own)
 
 
