@@ -30,7 +30,6 @@ class Role:
 
 ROLES = {
     "reward": Role("rewards", ("Settings", "make"), ("name", "kind")),
-    "benchmark": Role("benchmarks", ("Settings", "make"), ("name", "kind", "answers", "gen_length")),
     "model": Role("models", ("FAMILY",)),
 }
 

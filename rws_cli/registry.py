@@ -11,7 +11,7 @@ import ast
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -91,12 +91,8 @@ class Source:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """The constants of the class: what the part declares about itself. Computed ones are not among them."""
-        return {
-            name: value
-            for cls, file in self._classes()
-            for name, value in _facts(cls, _constants(file))
-            if value is not MISSING
-        }
+        found = {name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file))}
+        return {name: value for name, value in found.items() if value is not MISSING}
 
     def _classes(self) -> list[tuple[ast.ClassDef, Path]]:
         """The part's class and those it is derived from, the most general one first, with their files."""
@@ -106,28 +102,42 @@ class Source:
 _folders: list[Root] = []
 
 
-def add_folder(folder: str) -> None:
-    """Look for parts in a folder of the user's too. Raises UsageError if it is not one."""
-    path = Path(os.path.expanduser(folder)).absolute()
-    if not path.is_dir():
-        raise UsageError(f"--parts={folder} is not a folder.")
-    if any(root.path == path for root in _folders):
-        return
-    package = ModuleType(f"rws_parts_{len(_folders)}")
-    package.__path__ = [str(path)]
-    sys.modules[package.__name__] = package
-    _folders.append(Root(f"--parts {folder}", path, package.__name__))
+def set_folders(given: Iterable[str]) -> None:
+    """Look for parts in these folders of the user's too, and in no others. Raises UsageError if one is not a folder."""
+    _folders.clear()
     find.cache_clear()
+    for folder in given:
+        path = Path(os.path.expanduser(folder)).absolute()
+        if not path.is_dir():
+            raise UsageError(f"--parts={folder} is not a folder.")
+        name = f"rws_parts_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"  # the same in every process
+        add_folders([Root(f"--parts {folder}", path, name)])
 
 
-def folders() -> list[str]:
-    """The folders that were added, for a process that is to find the same parts."""
-    return [str(root.path) for root in _folders]
+def add_folders(given: Iterable[Root]) -> None:
+    """Look for parts in these folders too; they were found by set_folders, maybe in another process."""
+    for root in given:
+        if all(root.path != other.path for other in _folders):
+            package = sys.modules.setdefault(root.package, ModuleType(root.package))
+            package.__path__ = [str(root.path)]
+            _folders.append(root)
+            find.cache_clear()
+
+
+def folders() -> list[Root]:
+    """The folders of the user's, for a process that is to find the same parts."""
+    return list(_folders)
 
 
 def roots() -> list[Root]:
     """Where parts are looked for. Nothing is imported."""
-    found = [Root("rws", PACKAGE, "rws_cli"), *_folders]
+    return [Root("rws", PACKAGE, "rws_cli"), *_folders, *_packages()]
+
+
+@lru_cache
+def _packages() -> list[Root]:
+    """Installed packages with an entry point in the group rws.parts."""
+    found = []
     for entry in entry_points(group="rws.parts"):
         top, *rest = entry.value.split(".")
         spec = find_spec(top)
@@ -243,7 +253,7 @@ def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]
     for node in cls.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        if "ClassVar" in ast.unparse(node.annotation):
+        if _is_fact(node):
             continue
         call = node.value
         if call is None:
@@ -262,9 +272,12 @@ def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, 
     for node in cls.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
-        elif (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and "ClassVar" in ast.unparse(node.annotation)
-        ):
-            yield node.target.id, _literal(node.value, constants) if node.value else MISSING
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and _is_fact(node):
+            yield node.target.id, _literal(node.value, constants)
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name, MISSING
+
+
+def _is_fact(node: ast.AnnAssign) -> bool:
+    """Whether an annotated name is a constant of its class, and no setting."""
+    return ast.unparse(node.annotation).startswith("ClassVar")

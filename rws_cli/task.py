@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Benchmark, Example, answered
+from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Checkpoint, Config, Sampler
 from rws_cli.errors import UsageError
@@ -72,9 +71,8 @@ def prepare(config: Config) -> Task:
     for at, node in classifiers(config.reward).items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
-    benchmark = load_benchmark(config.benchmark)
     load_metrics(config.metric)
-    examples = answered(benchmark.examples(), config.benchmark.answers)
+    examples = config.benchmark.asked()
     prompts: dict[str, list[int]] = {}
     asked: dict[str, tuple[tuple[str, str], ...]] = {}
     for example in examples:
@@ -91,7 +89,7 @@ def prepare(config: Config) -> Task:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
         )
-    return Task(config, prepared, benchmark, examples, prompts, turn)
+    return Task(config, prepared, config.benchmark, examples, prompts, turn)
 
 
 def check_loadable(config: Config) -> None:

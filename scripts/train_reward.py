@@ -245,7 +245,7 @@ def calibrate(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str
     """Statistics of scores over whole decodings of training problems, confidence and random order."""
     seen: list[Candidate] = []
     for task, kind in BENCHMARKS.items():
-        examples = kind(limit=problems, seed=3, split="train").examples()
+        examples = kind(limit=problems, seed=3).examples("train")
         for order in ("confidence", "random"):
             seen += own_decodings(denoiser, task, examples, order, 1, 5, watched=True)[1]
     source = (

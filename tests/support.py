@@ -455,3 +455,12 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     (folder / "manifest.json").write_text(json.dumps(manifest_of(config)))
     (folder / "metrics.json").write_text(json.dumps(summarize(samples) | {"measures": {}}))
     return folder
+
+
+def mark_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
+    """The mark of an answer to a row, whose fields are read as from a file."""
+    from rws_cli.benchmarks.base import Example
+
+    kinds = {n: kind for names, kind in (benchmark.needed | benchmark.optional).items() for n in names.split("|")}
+    read = {name: kinds.get(name, lambda v: v)(value) for name, value in row.items()}
+    return benchmark.mark(Example("q", "p", "", read), answer)

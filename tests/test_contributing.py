@@ -21,10 +21,10 @@ from support import WORDS, samples_of, word_tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from typer.testing import Result
 
-import rws_cli.benchmarks
 import rws_cli.decoding
 import rws_cli.models
 import rws_cli.rewards
+from rws_cli import registry
 from rws_cli.runs.records import read_trace
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ ROWS = [block for language, block in BLOCKS if language == "markdown"]
 """Tables of METHODS.md, each as its header and the row that a part adds."""
 COMMANDS = {line.split()[2]: line for language, block in BLOCKS if language == "sh" for line in block.splitlines()}
 """By the choice that each makes first."""
-PACKAGES = (rws_cli.benchmarks, rws_cli.decoding, rws_cli.models, rws_cli.rewards)
+PACKAGES = (rws_cli.decoding, rws_cli.models, rws_cli.rewards)
 
 Type = Callable[..., Result]
 
@@ -52,6 +52,7 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
     for name, content in FILES.items():
         (added / name).parent.mkdir(parents=True, exist_ok=True)
         (added / name).write_text(content)
+    registry.add_folder(str(added / "rws_cli"))
     for package in PACKAGES:
         package.__path__.append(str(added / package.__name__.replace(".", "/")))
 
@@ -62,6 +63,8 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
         return result
 
     yield type_
+    registry._folders.pop()
+    registry.find.cache_clear()
     for package in PACKAGES:
         package.__path__.pop()
     for name in set(sys.modules) - before:
@@ -214,8 +217,7 @@ def test_a_model_family(run, tmp_path: Path) -> None:
         assert trace["confidence"][n] == pytest.approx(float(p[trace["position"][n], trace["token"][n]]), abs=1e-5)
 
 
-def test_a_metric(run, tmp_path: Path) -> None:
-    folder = tmp_path / "added" / "rws_cli" / "metrics" / "modules" / "digits"
-    samples = samples_of(run("metric=[digits]", f"metric.digits.module={folder}"))
+def test_a_metric(run) -> None:
+    samples = samples_of(run("metric=[digits]"))
     assert [s["measures"]["digits.digits"] for s in samples] == [sum(map(str.isdigit, s["answer"])) for s in samples]
     assert sum(s["measures"]["digits.digits"] for s in samples) > 0

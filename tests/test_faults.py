@@ -179,7 +179,7 @@ def test_examples_whose_trace_is_broken_are_done_again(
 ) -> None:
     assert rws("run", *small, "output=whole").exit_code == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rws_cli.runs.run.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("rws_cli.experiment.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert rws("run", *small, "output=hurt").exit_code == 130
     run = tmp_path / "hurt" / RUN
     parts = sorted((run / "trace").glob("*.parquet"))
@@ -242,7 +242,7 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
     settings = [*small, "benchmark.limit=100", "runtime.batch_size=2", "sampler.tokens_per_step=1"]
     assert rws("run", *settings, "output=whole").exit_code == 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support", "rws_cli.cli.launching", "rws_cli.runs.run", "rws_cli.report.terminal"])
+    context.set_forkserver_preload(["support", "rws_cli.cli.jobs", "rws_cli.runs.run", "rws_cli.report.terminal"])
     run, draw, kills, done = tmp_path / "killed" / RUN, random.Random(0), 0, [0]
     while kills < 20:
         started = (run / "manifest.json").exists()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import rws_cli.benchmarks
 import rws_cli.decoding
 import rws_cli.models
 import rws_cli.rewards
@@ -20,9 +19,7 @@ from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.rewards import load_reward
 
-PACKAGES = {
-    p.__name__.split(".")[1]: p for p in (rws_cli.benchmarks, rws_cli.decoding, rws_cli.models, rws_cli.rewards)
-}
+PACKAGES = {p.__name__.split(".")[1]: p for p in (rws_cli.decoding, rws_cli.models, rws_cli.rewards)}
 SETTINGS = """
 from dataclasses import dataclass
 from rws_cli.config.schema import setting
@@ -62,7 +59,6 @@ def refused(*overrides: str) -> str:
 
 
 MODULES = {
-    "benchmarks": "arithmetic base code countdown data jail keywords mathematics prompt sandbox sudoku sudoku4",
     "decoding": "canvas guidance loop noise orders prediction protocols record replay review schedules search",
     "models": "base cache causal checkpoint compiled dream llada masked_lm sharded",
     "rewards": "base classifier composite controls gradient prefix process scorer",

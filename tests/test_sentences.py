@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from support import write_run
 
-from rws_cli.cli.launching import outcome
+from rws_cli.cli.jobs import outcome
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable

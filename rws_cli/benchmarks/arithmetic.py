@@ -13,6 +13,7 @@ import random
 import re
 
 from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
+from rws_cli.part import part
 
 PEOPLE = ["tom", "sam", "ann", "eva", "ben", "mia", "leo", "zoe"]
 THINGS = ["apples", "coins", "cards", "books", "eggs", "pens", "shells", "stamps"]
@@ -76,18 +77,18 @@ def results(answer: str) -> list[str]:
     return re.findall(r"(?:=|####) (\d+)", answer)
 
 
+@part
 class Arithmetic(Generated):
-    name = "arithmetic"
-    version = 1
-    make = staticmethod(make_example)
+    """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
 
-    @staticmethod
-    def keywords(prompt: str) -> tuple[str, ...]:
+    def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
+        return make_example(rng, split)
+
+    def keywords(self, prompt: str) -> tuple[str, ...]:
         """The quantities that the problem tells."""
         return tuple(dict.fromkeys(re.findall(r"\d+", prompt)))
 
     def mark(self, example: Example, answer: str) -> Mark:
-        """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
         expected, found = results(example.reference), results(answer)
         marked = re.search(r"#### (\d+)", answer)
         extracted = marked.group(1) if marked else ""

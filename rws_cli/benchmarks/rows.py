@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,16 @@ BLANK = re.compile(r"\s*")
 
 class BrokenError(ValueError):
     """Where a file is broken, and how."""
+
+
+def local_file(path: str, key: str) -> Path:
+    """A data file on this machine. Raises UsageError if there is none, or none of a known format."""
+    file = Path(os.path.expanduser(path))  # unlike pathlib's it leaves the home of nobody as it is
+    if file.suffix not in FORMATS:
+        raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
+    if not file.is_file():
+        raise UsageError(f"{key}={path} does not exist.")
+    return file
 
 
 def file_rows(path: Path, named: str) -> Iterator[Placed]:

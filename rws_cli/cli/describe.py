@@ -1,65 +1,47 @@
 """What a choice of a group is, and what can be set of it: `rws list GROUP NAME`.
 
-All of it is read where it acts: descriptions and defaults in conf/, as Hydra composes them; types, ranges and meanings
-in schema.py. So help cannot say what is not so.
+All of it is read where it acts: descriptions and values in conf/, as Hydra composes them; types, ranges and meanings in
+the schema and in the source of parts, none of which is imported. So help cannot say what is not so.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from rws_cli import parts, registry
-from rws_cli.config.catalog import CONF, PACKAGE, choices
-from rws_cli.config.check import PART_REWARDS
+from rws_cli import registry
+from rws_cli.config.catalog import PACKAGE, choices, files
 from rws_cli.config.composing import unchecked
-from rws_cli.config.keys import PARTS
-from rws_cli.config.schema import BENCHMARKS, JUDGES, REWARDS, Config
+from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
+from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, nearest
+from rws_cli.registry import Setting
 from rws_cli.report.terminal import wide_console
 
 FREE = ("method", "experiment")
 """Groups whose choices set whatever they like; only that is shown of them."""
 AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
 """Where a group's settings stand, if not under its own name."""
-KINDS: dict[str, tuple[dict[str, type], str | None]] = {
-    "reward": (REWARDS, "reward"), "part": (PART_REWARDS, "reward"), "parts": (PART_REWARDS, "reward"),
-    "benchmark": (BENCHMARKS, "benchmark"), "judge": (JUDGES, None),
-}  # fmt: skip
-"""Settings whose schema depends on their kind, with the role of kinds that have a file of their own; those of "parts" are
-rewards by names of the user's."""
 MEANINGS = {"name": "what tables and run folders call it", "kind": "what it is, which decides what else can be set"}
 NARROW = 100
 """A terminal of fewer columns shows a setting in two lines."""
 BOUNDS = {"min": "≥", "above": ">", "max": "≤"}
 UNSET, ABSENT = "must be set", object()
 
-ELSEWHERE: dict[str, dict[str, str]] = {
-    "reward": dict.fromkeys(("verifier", "shuffled", "constant"), "rewards/controls"),
-    "benchmark": {
-        "gsm8k": "benchmarks/mathematics", "math": "benchmarks/mathematics", "humaneval": "benchmarks/code",
-        "mbpp": "benchmarks/code", "mt_bench": "benchmarks/data", "instructions": "benchmarks/data",
-    },
-    "judge": {"reward": "judges/scored", "causal": "judges/local"},
-}  # fmt: skip
-"""The file that implements a kind, from rws_cli/, where it has none of its own name in its folder."""
-FOLDERS = {"model": "models", "reward": "rewards", "benchmark": "benchmarks", "judge": "judges"}
-BACKENDS = {"processes": "workers/processes", "ray": "workers/cluster", "tensor_parallel": "workers/ranks"}
-
 
 @dataclass(frozen=True)
 class Row:
-    """A setting. key: as it is typed; own: whether the choice sets it otherwise than the base of its group."""
+    """A setting. key: as it is typed; own: whether the choice sets it otherwise than its base, or than the default."""
 
     key: str
     default: str
@@ -70,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """facts: label and text, e.g. its files and papers. base: the file that its rows are compared with, if any."""
+    """facts: label and text, e.g. its files and papers. base: the file that its rows are compared with; None: with defaults."""
 
     description: str
     facts: list[tuple[str, str]]
@@ -91,8 +73,9 @@ def print_choice(group: str, name: str) -> None:
     console.print(about)
     if choice.rows:
         console.print("", _table(choice.rows, narrow=console.width < NARROW))
-    if choice.base:
-        console.print(f"\n* not in {choice.base}, or another value there", style="dim")
+    if any(row.own for row in choice.rows):
+        compared = f"not in {choice.base}, or another value there" if choice.base else "not the default"
+        console.print(f"\n* {compared}", style="dim")
     console.print(f"\n{choice.example}", soft_wrap=True)
 
 
@@ -116,21 +99,21 @@ def describe(group: str, name: str) -> Choice:
     found = choices(group)
     if name not in found:
         raise UsageError(f"{name} is no {group}: choose from {', '.join(found)}{nearest(name, list(found)) or '.'}")
-    file = CONF / group / f"{name}.yaml"
+    file, source = files(group)[name]
     here, base = _composed(_overrides(group, name)), _base(file)
     facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
-    facts.append(("conf", file.relative_to(CONF).as_posix()))
+    facts.append(("conf", f"{group}/{name}.yaml" if source == "rws" else str(file)))
     if group in FREE:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        set_here = {key for key in content if key in {f.name for f in fields(Config)}}
-        keys = [key for top in set_here for key in _leaves(content[top], top)]
-        rows = [row for row in _settings(Config, here, None) if row.key in keys]
+        tops = [setting for setting in settings_of(Config) if setting.name in content]
+        keys = {key for setting in tops for key in _leaves(content[setting.name], setting.name)}
+        rows = [row for top in tops for row in _rows(top, top.name, here, here.raw) if row.key in keys]
         facts += _chosen(content)
     else:
-        facts += [("code", code) for code in _code(group, here.values)]
-        compared = _raw(_overrides(group, base))[1] if base else None
         at = AT.get(group, group)
-        rows = list(_setting(at, get_type_hints(Config).get(group, Any), {}, here, compared))
+        (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
+        facts += [("code", code) for code in _code(top, at, here)]
+        rows = list(_rows(top, at, here, _raw(_overrides(group, base))[1] if base else None))
     example = _example(group, name, file, here.values)
     unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
     return Choice(found[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
@@ -190,46 +173,48 @@ def _leaves(node: Any, at: str) -> list[str]:
     return [leaf for key, value in node.items() for leaf in _leaves(value, f"{at}.{key}")]
 
 
-# --- rows, by the schema ------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def _settings(cls: type, here: _Composed, base: Any, at: str = "", kinds: tuple[str, ...] = ()) -> Iterator[Row]:
-    """A row for each setting of a schema at a key and of those below it; kinds: what its own kind may be."""
-    hints = get_type_hints(cls)
-    for f in fields(cls):
-        about = {"meaning": MEANINGS.get(f.name, "")} | f.metadata
-        if f.name == "kind" and "choices" not in about:
-            about["choices"] = kinds
-        if _at(here.values, key := f"{at}.{f.name}".lstrip(".")) is not ABSENT:
-            yield from _setting(key, hints[f.name], about, here, base)
-        elif f.default is not MISSING or f.default_factory is not MISSING:
-            default = f.default if f.default_factory is MISSING else f.default_factory()
-            yield Row(f"+{key}", _written(default), _may_be(hints[f.name], about), about["meaning"], False)
-
-
-def _setting(key: str, hint: Any, about: dict[str, Any], here: _Composed, base: Any) -> Iterator[Row]:
+def _rows(setting: Setting, key: str, here: _Composed, base: Any) -> Iterator[Row]:
     """A row for the setting at a key; or for each below it, if it is a group of settings."""
     value, raw = _at(here.values, key), _at(here.raw, key)
-    if isinstance(value, dict):
-        names = key.split(".")
-        kinds, role = KINDS.get("parts" if names[-2:-1] == ["parts"] else names[-1], ({}, None))
-        kind = value.get("kind", "")
-        own = parts.settings_of(role, kind) if role else None
-        if key in PARTS and kind in registry.find(PARTS[key]):
-            own = registry.load(PARTS[key], kind, key)
-        known: list[Any] = [kinds.get(kind), own, *filter(is_dataclass, (hint, *get_args(hint)))]
-        if get_origin(hint) is not dict and (cls := next(filter(None, known), None)):
-            yield from _settings(cls, here, base, key, (*kinds, *(parts.own(role) if role else ())))
-            return
-        if value and get_origin(hint) is dict and get_origin(get_args(hint)[1]) is not dict:
-            for name in value:
-                yield from _setting(f"{key}.{name}", get_args(hint)[1], about, here, base)
-            return
+    meaning = setting.meaning or MEANINGS.get(setting.name, "")
+    if value is ABSENT:
+        if setting.default is not MISSING:
+            yield Row(f"+{key}", _written(setting.default), _may_be(setting), meaning, False)
+        return
+    if isinstance(value, dict) and (inner := _inside(setting, key, value)) is not None:
+        for each in inner:
+            yield from _rows(each, f"{key}.{each.name}", here, base)
+        return
     default = _written(value)
     if isinstance(raw, str) and "${" in raw:
         default += f" ({re.sub(r'[${}]', '', raw)})"
-    differs = base is not None and _at(base, key) != raw
-    yield Row(key, default, _may_be(hint, about), about["meaning"], differs)
+    own = setting.name not in MEANINGS and setting.default not in (MISSING, raw)
+    if base is not None:
+        own = _at(base, key) != raw
+    yield Row(key, default, _may_be(setting), meaning, own)
+
+
+def _inside(setting: Setting, key: str, value: dict[str, Any]) -> list[Setting] | None:
+    """The settings of the one at a key, if it is a group of them: a part, several parts by name, or one of the schema."""
+    if (role := _role(setting, key)) and (kinds := kinds_of(role)):
+        kind = value.get("kind", setting.name)
+        if kind not in kinds:
+            return [replace(setting, name=name) for name in value]
+        named = {"choices": tuple(kinds)}
+        return [replace(s, allowed=s.allowed | named) if s.name == "kind" else s for s in kinds[kind]]
+    if inner := group_of(setting):
+        order = str(value.get("order"))  # of a sampler; its settings stand beside its name
+        known = isinstance(value.get(order), dict) and order in registry.find("order")
+        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if known else inner
+    of_each = re.fullmatch(r"dict\[str, (?!dict)(.*)\]", setting.type)
+    return [Setting(name, of_each[1], setting.meaning, MISSING, {}) for name in value] if of_each and value else None
+
+
+def _role(setting: Setting, key: str) -> str | None:
+    return setting.allowed.get("role") or PARTS.get(key)
 
 
 def _written(value: Any) -> str:
@@ -241,47 +226,35 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _may_be(hint: Any, about: dict[str, Any]) -> str:
+def _may_be(setting: Setting) -> str:
     """Type, choices and range, in words."""
-    words = "anything" if hint is Any else type_words(hint)
-    if get_origin(hint) is dict:
-        words = "settings"
-    elif any(map(is_dataclass, get_args(hint))):
-        words = "settings or null"
-    elif get_origin(hint) is list:
-        words = "a list"
+    about, kind = setting.allowed, re.match(r"\w+", setting.type)
+    words = {"Any": "anything", "dict": "settings", "list": "a list"}.get(kind[0] if kind else "", "")
+    if not words:
+        words = type_words(setting.type) if group_of(setting) is None else "settings or null"
     null = " or null" if words.endswith(" or null") else ""
     bounds = [f"{sign} {about[name]:g}" for name, sign in BOUNDS.items() if name in about]
-    own = parts.own(about["role"]) if "role" in about else []
-    what = " · ".join([*about["choices"], *own]) if about.get("choices") else words.removesuffix(null)
-    return what + " " * bool(bounds) + ", ".join(bounds) + null
+    names = dict.fromkeys([*about.get("choices", ()), *(kinds_of(about["role"]) if "role" in about else ())])
+    return (" · ".join(names) or words.removesuffix(null)) + " " * bool(bounds) + ", ".join(bounds) + null
 
 
 # --- what else is said of a choice --------------------------------------------------------------------------------
 
 
-def _code(group: str, values: Any) -> list[str]:
-    """The Python files in which a choice is implemented."""
-    if group == "metric":
-        modules = [metric["module"] for metric in values["metric"].values()]
-        return _files(f"metrics/modules/{module}/{module}" for module in modules)
-    if group == "runtime":
-        return _files([BACKENDS.get(values["runtime"]["backend"], "workers/__init__")])
-    if group in FOLDERS:
-        kind = values[group]["kind"]
-        return _files([ELSEWHERE.get(group, {}).get(kind, f"{FOLDERS[group]}/{kind}")])
-    sampler = values["sampler"]
-    asked = ("guidance", "schedule", "review", "search") if group == "sampler" else (group,)
-    kinds = {f"sampler.{part}": sampler[part]["kind"] for part in asked}
-    roles = {f"sampler.{part}": PARTS[f"sampler.{part}"] for part in asked}
-    files = [registry.find(roles[at])[kind].file for at, kind in kinds.items() if kind not in ("none", "fixed")]
-    order = registry.find("order")[sampler["order"]].file
-    files = files if files and sampler["order"] == "confidence" else [order, *files]
-    return [f"rws_cli/{file.relative_to(PACKAGE).as_posix()}" for file in files]
-
-
-def _files(names: Iterable[str]) -> list[str]:
-    return [f"rws_cli/{name}.py" for name in dict.fromkeys(names) if (PACKAGE / f"{name}.py").is_file()]
+def _code(top: Setting, at: str, here: _Composed) -> list[str]:
+    """The Python files of the parts that a choice names, and where those come from that are none of rws's."""
+    value = _at(here.values, at)
+    settings = [(top, at), *((inner, f"{at}.{inner.name}") for inner in _inside(top, at, value) or ())]
+    found = []
+    for setting, key in settings:
+        named, role = _at(here.values, key), _role(setting, key)
+        kind = named.get("kind") if isinstance(named, dict) else named
+        source = registry.find(role).get(str(kind)) if role and kind != "none" else None
+        if source and source.root.path == PACKAGE:
+            found.append(f"rws_cli/{source.file.relative_to(PACKAGE).as_posix()}")
+        elif source:
+            found.append(f"{source.file} (from {source.root.source})")
+    return list(dict.fromkeys(found))
 
 
 def _chosen(content: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ def __getattr__(name: str) -> Any:
     """Until all helpers have landed: names of the old module config.py."""
     from importlib import import_module
 
-    for module in MOVED if not name.startswith("__") and name not in MOVED else ():
+    for module in MOVED if name not in (*MOVED, "schema", "typed", "explain", "__path__") else ():
         found = import_module(f"rws_cli.config.{module}")
         if name in vars(found):
             return getattr(found, name)

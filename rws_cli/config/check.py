@@ -17,17 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli import parts, registry
 from rws_cli.combinations import check_combinations
-from rws_cli.config.catalog import MODULES
 from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import (
-    BENCHMARKS,
     JUDGES,
     REWARDS,
     ClassifierReward,
     CompositeReward,
     Config,
-    Metric,
     Model,
     NoReward,
     RewardJudge,
@@ -68,7 +65,7 @@ def check(composed: DictConfig) -> Config:
     order_settings = sampler.pop(sampler["order"], None) if _has_own_settings(sampler) else None
     config: Config = typed(Config, values, "")
     config.reward = _reward(config.reward, "reward")
-    config.benchmark = _by_kind(BENCHMARKS, config.benchmark, "benchmark", "benchmark")
+    config.benchmark = _by_kind({}, config.benchmark, "benchmark")
     sampler = config.sampler
     order = registry.load("order", sampler.order, "sampler.order")
     sampler.order = typed(order, {"kind": sampler.order} | (order_settings or {}), f"sampler.{sampler.order}")
@@ -87,8 +84,12 @@ def check(composed: DictConfig) -> Config:
             raise UsageError("judge.reward=none scores nothing: choose a reward with reward@judge.reward=….")
     for at, classifier in nodes.items():
         _check_remote_code(classifier, at)
-    for name, metric in config.metric.items():
-        _check_metric(name, metric, config.trust_remote_code)
+    config.metric = {
+        name: _by_kind({}, _metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()
+    }
+    for metric in config.metric.values():
+        for sentence in metric.conflicts(config):
+            raise UsageError(sentence)
     return config
 
 
@@ -128,11 +129,12 @@ def check_consent(config: Config, typed: Sequence[str]) -> None:
         if name == "base_url" and value and not any(typed_name == name and value in text for typed_name, text in given):
             raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
     for name, metric in config.metric.items():
-        named = any(word.lstrip("+").startswith("metric") and metric.module in word for word in typed)
-        if Path(os.path.expanduser(metric.module)).exists() and not trusted and not named:
+        module = getattr(metric, "module", None)  # of the library evaluate
+        named = any(word.lstrip("+").startswith("metric") and str(module) in word for word in typed)
+        if module and Path(os.path.expanduser(module)).exists() and not trusted and not named:
             raise UsageError(
-                f"metric.{name}.module={metric.module} is Python that runs only if the command line names it: type "
-                f"metric.{name}.module={metric.module}."
+                f"metric.{name}.module={module} is Python that runs only if the command line names it: type "
+                f"metric.{name}.module={module}."
             )
 
 
@@ -177,14 +179,15 @@ def _by_kind(schemas: dict[str, type], values: Any, at: str, role: str | None = 
     """`values` as the part of their kind."""
     kind = values.get("kind") if isinstance(values, dict) else None
     role = PARTS.get(at, role or "reward")
-    if kind in registry.find(role):
+    found = registry.find(role)
+    if kind in found:
         return typed(registry.load(role, kind, f"{at}.kind"), values, at)
     if not schemas:
         registry.get(role, kind, f"{at}.kind")
     role = role if role in parts.ROLES else None
     schema = schemas.get(str(kind)) or (parts.settings_of(role, kind) if role else None)
     if schema is None:
-        allowed = [*schemas, *(parts.own(role) if role else ())]
+        allowed = [*schemas, *found, *(parts.own(role) if role else ())]
         raise UsageError(
             f"{at}.kind={kind} is not known: choose from {', '.join(allowed)}{nearest(str(kind), allowed) or '.'}"
         )
@@ -209,13 +212,13 @@ def _check_name(at: str, name: str) -> None:
         raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
 
 
-def _check_metric(name: str, metric: Metric, trust_remote_code: bool) -> None:
-    ours = sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file())
-    if metric.module in ours or Path(os.path.expanduser(metric.module)).exists():
-        return
-    if not trust_remote_code or not re.fullmatch(r"[0-9a-f]{40}", metric.revision or ""):
-        raise UsageError(
-            f"metric.{name}.module={metric.module} is none of ours ({', '.join(ours)}) and no folder here. From the Hugging "
-            f"Face hub it is Python that runs only if you say so: set trust_remote_code=true and +metric.{name}.revision=<the "
-            "full 40-digit commit hash that you trust>."
-        )
+def _metric(values: Any) -> Any:
+    """A metric's settings, also where they are in the form of earlier runs: module, revision and arguments."""
+    if not isinstance(values, dict) or values.get("kind") == "evaluate":
+        return values
+    module, arguments = values.get("module"), values.get("arguments") or {}
+    if module is None:
+        return {key: value for key, value in values.items() if key != "arguments"} | arguments
+    if module in registry.find("metric"):
+        return {"kind": module} | arguments
+    return {"kind": "evaluate", "module": module, "revision": values.get("revision"), "arguments": arguments}

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rws_cli import registry
-from rws_cli.config.catalog import CONF
+from rws_cli.config.catalog import CONF, added
 from rws_cli.config.check import check
 from rws_cli.config.explain import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
@@ -52,25 +52,37 @@ NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging
 OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
 SWEEP_DIR = "${output}/multirun"
 """hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
+METRIC_THEN = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
+"""Keys that each metric had before metrics were parts (see config.check)."""
+STRANGERS = ("command-line", "parts")
+"""Hydra's names for folders whose files may not change how Hydra runs."""
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
 """Settings of Hydra's own that a configuration folder may change."""
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes conf/, and before it a folder of the user's, if one is given. Raises UsageError if there is no such folder."""
+    """Composes conf/ and the configurations that come with parts from outside, and before them a folder of the user's, if
+    one is given. Raises UsageError if there is no such folder.
+
+    It can be sent to another process, which then looks for parts in the same folders.
+    """
 
     def __init__(self, config_dir: str | None = None) -> None:
         path = create_config_search_path(str(CONF))
+        for folder in added().values():
+            path.prepend(STRANGERS[1], f"file://{folder}", SearchPathQuery(provider="schema"))
+        self.parts = registry.folders()
         if config_dir is not None:
             folder = Path(os.path.expanduser(config_dir)).absolute()
             if not folder.is_dir():
                 raise UsageError(f"--config-dir={config_dir} is not a folder.")
-            path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+            path.prepend(STRANGERS[0], f"file://{folder}", SearchPathQuery(provider="schema"))
         super().__init__(path)
         self.sweep_dir: str | None = None  # of all that is composed from here on, once a sweep has begun
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Raises UsageError for a configuration that names Python to run."""
+        registry.add_folders(self.parts)
         composed = super().load_configuration(*args, **kwargs)
         _check_objects(composed)
         if self.sweep_dir is not None:
@@ -81,7 +93,8 @@ class Loader(ConfigLoaderImpl):
         for override in overrides:
             if found := NAMES_OBJECTS.search(override):
                 raise UsageError(OBJECTS.format(found[0].strip("+~.{:,= ")))
-        return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        now = [METRIC_THEN.sub(r"++\1", override) for override in overrides]
+        return super()._parse_overrides_and_create_caching_repo(config_name, now)
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
         """A search path may be a package, which Hydra would import before it has composed anything."""
@@ -95,6 +108,8 @@ class Loader(ConfigLoaderImpl):
         composed = super()._compose_config_from_defaults_list(defaults, repo)
         for at, role in PARTS.items():
             _fill(OmegaConf.select(composed, at), role)
+        for node in (OmegaConf.select(composed, "metric") or {}).values():
+            _fill(node, "metric")
         sampler = OmegaConf.select(composed, "sampler")
         order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
         if order and order.settings.keys() - {"kind"}:
@@ -104,7 +119,7 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         loaded = super()._load_single_config(default, repo)
-        if loaded.provider == "command-line":
+        if loaded.provider in STRANGERS:
             _check_folder(loaded.config, default.config_path)
         return loaded
 

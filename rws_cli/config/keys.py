@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import is_dataclass
-from typing import get_type_hints
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 
 from rws_cli import registry
-from rws_cli.config.schema import BENCHMARKS, JUDGES, REWARDS, Config
+from rws_cli.config import schema
 from rws_cli.errors import closest
+from rws_cli.registry import Setting
 
 PARTS = {
     "model": "model",
@@ -21,31 +21,53 @@ PARTS = {
     "judge": "judge",
 }
 """Where a configuration names a part, key → role; and sampler.order, a name whose settings stand at sampler.NAME."""
+OLD = {
+    "reward": "REWARDS", "guidance": "GUIDANCES", "schedule": "SCHEDULES", "remasking": "REVIEWS", "search": "SEARCHES",
+    "judge": "JUDGES",
+}  # fmt: skip
+"""Until all helpers have landed: role → the dictionary of its kinds in schema.py."""
+
+
+def settings_of(cls: type) -> list[Setting]:
+    """The settings of a dataclass."""
+    found = []
+    for f in fields(cls):
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        found.append(Setting(f.name, str(f.type), f.metadata.get("meaning", ""), default, dict(f.metadata)))
+    return found
+
+
+def kinds_of(role: str) -> dict[str, list[Setting]]:
+    """The kinds of a role: name → its settings."""
+    old: dict[str, type] = getattr(schema, OLD.get(role, ""), {})
+    found = {name: settings_of(cls) for name, cls in old.items()}
+    kind = {"kind": Setting("kind", "str", "", MISSING, {})}
+    return found | {name: list((kind | source.settings).values()) for name, source in registry.find(role).items()}
+
+
+def group_of(setting: Setting) -> list[Setting] | None:
+    """The settings of a setting that is a group of them, always the same ones: sampler, runtime, table."""
+    cls = getattr(schema, setting.type.removesuffix(" | None"), None)
+    return settings_of(cls) if is_dataclass(cls) and isinstance(cls, type) else None
 
 
 def known_keys() -> list[str]:
-    """Every dotted key of the schema, guidance and reward settings of all kinds included."""
+    """Every dotted key of the schema, with the settings of all kinds of parts."""
 
-    def walk(cls: type, at: str) -> list[str]:
-        keys = []
-        for name, hint in get_type_hints(cls).items():
-            keys.append(at + name)
-            if is_dataclass(hint):
-                keys += walk(hint, f"{at}{name}.")  # type: ignore[arg-type]
-        return keys
+    def walk(settings: Iterable[Setting], at: str, above: tuple[str, ...]) -> Iterator[str]:
+        for setting in settings:
+            key = at + setting.name
+            yield key
+            role = setting.allowed.get("role") or PARTS.get(key)
+            if role == "order":
+                for source in registry.find("order").values():
+                    yield from (f"{at}{source.name}.{name}" for name in source.settings if name != "kind")
+            elif role and role not in above and not setting.type.startswith("dict"):
+                for inner in kinds_of(role).values():
+                    yield from walk(inner, f"{key}.", (*above, role))
+            yield from walk(group_of(setting) or (), f"{key}.", above)
 
-    keys = walk(Config, "")
-    for at, role in PARTS.items():
-        keys += [f"{at}.{name}" for source in registry.find(role).values() for name in source.settings]
-    for source in registry.find("order").values():
-        keys += [f"sampler.{source.name}.{name}" for name in source.settings if name != "kind"]
-    for cls in BENCHMARKS.values():
-        keys += walk(cls, "benchmark.")
-    for cls in REWARDS.values():
-        keys += walk(cls, "reward.")
-    for cls in JUDGES.values():
-        keys += walk(cls, "judge.")
-    return list(dict.fromkeys(keys))
+    return list(dict.fromkeys(walk(settings_of(schema.Config), "", ())))
 
 
 def unknown_key(key: str, more: Sequence[str] = ()) -> str:

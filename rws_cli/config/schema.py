@@ -202,78 +202,6 @@ class Sampler:
         return -(-self.block_length // (self.tokens_per_step or 1))
 
 
-# --- benchmark, runtime, the whole --------------------------------------------------------------------------------
-
-
-@dataclass
-class GeneratedBenchmark:
-    """Examples from a seeded generator."""
-
-    name: str
-    kind: str
-    limit: int = setting("how many examples", min=1, max=1_000_000)
-    answers: int = setting("how often each example is answered", min=1, max=10_000)
-    turns: int = setting("successive examples that make one conversation", min=1, max=1_000)
-    seed: int = setting("of the generator, not of decoding")
-    gen_length: int = setting("tokens that its answers need", min=1)
-
-
-@dataclass
-class DataBenchmark:
-    """Rows of a data set on the Hugging Face hub, or of a local file with the same fields."""
-
-    name: str
-    kind: str
-    hub: str | None = setting("the data set's name on the Hugging Face hub")
-    subset: str | None = setting("its subset")
-    split: str = setting("its split")
-    revision: str | None = setting("its branch, tag or commit; null: the newest")
-    path: str | None = setting("a .jsonl, .json, .csv or .parquet file with the same fields, instead of the hub's")
-    limit: int | None = setting("the first so many rows; null: all", min=1)
-    answers: int = setting("how often each question is answered", min=1)
-    shots: int = setting("solved examples before each question", min=0)
-    shots_split: str = setting("the split whose first rows they are")
-    shots_path: str | None = setting("a file whose first rows they are, instead of the split")
-    template: str = setting("the prompt; {fields} in braces are the data set's, or the benchmark's own")
-    gen_length: int = setting("tokens that its answers need", min=1)
-
-
-@dataclass
-class CodeBenchmark(DataBenchmark):
-    """Programs to write. They are run to be marked, in a sandbox (see benchmarks/sandbox.py) and only if allowed."""
-
-    allow_code_execution: bool = setting("whether generated programs may be run, in a sandbox, to be marked")
-    seconds: float = setting("processor time that each program may use", above=0.0, max=3600.0)
-    memory_mb: int = setting("memory that each program may use, in MiB", min=64, max=1 << 20)
-
-
-@dataclass
-class PromptBenchmark:
-    """One prompt of the user's own, which nothing marks."""
-
-    name: str
-    kind: str
-    text: str = setting("the prompt")
-    answers: int = setting("how often it is answered", min=1, max=10_000)
-    gen_length: int = setting("tokens that its answer needs", min=1)
-
-
-BENCHMARKS = {
-    "sudoku": GeneratedBenchmark,
-    "arithmetic": GeneratedBenchmark,
-    "prompt": PromptBenchmark,
-    "gsm8k": DataBenchmark,
-    "math": DataBenchmark,
-    "countdown": DataBenchmark,
-    "sudoku4": DataBenchmark,
-    "keywords": DataBenchmark,
-    "mt_bench": DataBenchmark,
-    "instructions": DataBenchmark,
-    "humaneval": CodeBenchmark,
-    "mbpp": CodeBenchmark,
-}
-
-
 # --- judges of a sweep's runs -------------------------------------------------------------------------------------
 
 
@@ -289,7 +217,7 @@ class RewardJudge:
 
     name: str
     kind: str
-    reward: Any = setting("what scores the answers; another: reward@judge.reward=…")
+    reward: Any = setting("what scores the answers; another: reward@judge.reward=…", role="reward")
     margin: float = setting("scores this close are a tie", min=0.0)
 
 
@@ -334,15 +262,6 @@ class EndpointJudge:
 
 
 JUDGES = {"none": NoJudge, "reward": RewardJudge, "causal": CausalJudge, "endpoint": EndpointJudge}
-
-
-@dataclass
-class Metric:
-    """A module of the library evaluate. One from the hub is Python from there, which needs trust_remote_code=true."""
-
-    module: str = setting("one of metrics/modules, a script's folder, or a name on the Hugging Face hub")
-    revision: str | None = setting("a full commit hash, which a module from the hub needs", default=None)
-    arguments: dict[str, Any] = setting("arguments of the module's compute, besides texts", default_factory=dict)
 
 
 @dataclass
@@ -405,7 +324,7 @@ class Config:
     reward: Any = setting("what scores whole and partly decoded answers")
     sampler: Sampler = setting("how a response is decoded")
     benchmark: Any = setting("what is asked, and how answers are marked")
-    metric: dict[str, Metric] = setting("measures of texts, e.g. metric=[length,diversity]")
+    metric: dict[str, Any] = setting("measures of texts, e.g. metric=[length,diversity]", role="metric")
     judge: Any = setting("who says which of two answers is better")
     runtime: Runtime = setting("what may change without changing a token")
     objective: str | None = setting(

@@ -17,8 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Example, answered
+from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check, classifiers
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import CausalJudge, RewardJudge
@@ -49,8 +48,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     up; its verdicts until then are kept.
     """
     config = check(OmegaConf.create(read_json(run / "manifest.json")["config"]))
-    benchmark = load_benchmark(config.benchmark)
-    examples = {e.id: e for e in answered(benchmark.examples(), config.benchmark.answers)}
+    examples = {e.id: e for e in config.benchmark.asked()}
     contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
     folder = run / FOLDER / f"{settings.name}-{_key(settings, weights, baseline)}"
@@ -66,7 +64,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     ]
     if not todo:
         return
-    judge = load_judge(settings, benchmark)
+    judge = load_judge(settings, config.benchmark)
     about = {
         "judge": asdict(settings),
         "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},

@@ -12,7 +12,6 @@ from threading import Thread
 from typing import Any
 
 from rws_cli.answering import rows_at_once
-from rws_cli.benchmarks import load_benchmark
 from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Checkpoint, Config
 from rws_cli.errors import RunError, UsageError
@@ -182,7 +181,7 @@ def needs(config: Config, online: bool = False) -> list[Finding]:
             for device in map(str, devices):
                 together[device] = together.get(device, 0.0) + part
     with line(findings, f"benchmark={config.benchmark.name}") as found:
-        found.append(f"{len(load_benchmark(config.benchmark).examples()):,} examples")
+        found.append(f"{len(config.benchmark.examples()):,} examples")
     if not all(finding.well for finding in findings):
         return findings
     with line(findings, "a step") as found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rws_cli.answering import rows_at_once
-from rws_cli.benchmarks.data import doubtful_references
 from rws_cli.config.schema import Config
 from rws_cli.models.checkpoint import stored_weights
 from rws_cli.task import check_loadable, prepare
@@ -17,7 +16,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     """
     task = prepare(config)
     check_loadable(config)
-    warning = doubtful_references(task.benchmark)
+    warning = task.benchmark.doubtful_references(task.examples)
     sampler, search = config.sampler, config.sampler.search
     sampler.schedule.prepare(sampler)
     reviews, shadow = 1 + sampler.review.rounds, sampler.schedule.shadow

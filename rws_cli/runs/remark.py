@@ -10,8 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rws_cli import __version__
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Benchmark, Example, answered, mark_answer
+from rws_cli.benchmarks.base import Benchmark, Example, mark_answer
 from rws_cli.config.check import check
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
@@ -90,8 +89,7 @@ def _finished(run: Path) -> dict[str, Any]:
 
 
 def _examples(config: Config) -> tuple[Benchmark, dict[str, Example]]:
-    benchmark = load_benchmark(config.benchmark)
-    return benchmark, {e.id: e for e in answered(benchmark.examples(), config.benchmark.answers)}
+    return config.benchmark, {e.id: e for e in config.benchmark.asked()}
 
 
 def _check_same(run: Path, samples: Iterable[dict[str, Any]], examples: dict[str, Example], same_version: bool) -> None:

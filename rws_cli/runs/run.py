@@ -11,9 +11,9 @@ from typing import Any
 from rws_cli.analysis.summary import peak_memory, summarize
 from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example, mark_answer
-from rws_cli.benchmarks.data import doubtful_references
-from rws_cli.config.schema import Config, Metric
+from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError
+from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import measure
 from rws_cli.runs.folder import locked, write_json
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
@@ -43,7 +43,7 @@ def run(config: Config, request: Request) -> Path:
     started = time.perf_counter()
     stopped = resumable(request.resume, config) if request.resume else None
     task = prepare(config)
-    warning = doubtful_references(task.benchmark)
+    warning = task.benchmark.doubtful_references(task.examples)
     with locked(request.resume), open_workers(config, task) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
         spent = Spent(manifest, started)

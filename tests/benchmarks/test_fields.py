@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.data import FromData, Task, doubtful_references
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.benchmarks.gsm8k import Gsm8k
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
@@ -33,17 +33,19 @@ def settings_of(name: str) -> Any:
     return compose(f"benchmark={name}").benchmark
 
 
-def load(folder: Path, name: str, rows: list[dict], **settings: Any) -> FromData:
+def load(folder: Path, name: str, rows: list[dict], **settings: Any) -> DataBenchmark:
     path = folder / "d.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return load_file(name, path, **settings)
 
 
-def load_file(name: str, path: Path, **settings: Any) -> FromData:
+def load_file(name: str, path: Path, **settings: Any) -> DataBenchmark:
     allowed = {"allow_code_execution": True} if name in ("humaneval", "mbpp") else {}
-    found = load_benchmark(replace(settings_of(name), path=str(path), **allowed, **settings))
-    assert isinstance(found, FromData)
-    return found
+    return replace(settings_of(name), path=str(path), **allowed, **settings)
+
+
+def doubtful_references(benchmark: DataBenchmark) -> str | None:
+    return benchmark.doubtful_references(benchmark.examples())
 
 
 @pytest.fixture(autouse=True)
@@ -133,12 +135,16 @@ def test_the_place_of_a_row_is_its_line_too(tmp_path: Path) -> None:
 def test_shots_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "shots.jsonl").write_text('{"question": "s"}\n')
     with pytest.raises(UsageError, match=r"benchmark\.shots_path=.*shots\.jsonl, row 1 has no field answer"):
-        load(tmp_path, "gsm8k", [ROWS["gsm8k"]], shots=1, shots_path=str(tmp_path / "shots.jsonl"))
+        load(tmp_path, "gsm8k", [ROWS["gsm8k"]], shots=1, shots_path=str(tmp_path / "shots.jsonl")).examples()
 
 
 def test_a_task_of_ones_own_that_misses_a_field_names_the_row(tmp_path: Path) -> None:
-    settings = load(tmp_path, "gsm8k", [{"question": "q"}]).settings
-    own = FromData(settings, Task(lambda row: {"question": row["question"]}, lambda row: row["sum"], None))
+    class Own(DataBenchmark):
+        def names(self, row: dict) -> dict:
+            return {"question": row["question"], "sum": row["sum"]}
+
+    (tmp_path / "d.jsonl").write_text('{"question": "q"}\n')
+    own = Own(name="own", path=str(tmp_path / "d.jsonl"), template="{question}")
     with pytest.raises(UsageError, match=r"row 1 cannot be used: KeyError: 'sum'"):
         own.examples()
 
@@ -146,7 +152,7 @@ def test_a_task_of_ones_own_that_misses_a_field_names_the_row(tmp_path: Path) ->
 def test_no_rows_are_said(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("question,answer\n")
     with pytest.raises(UsageError, match=r"d\.csv has no rows"):
-        load_file("gsm8k", tmp_path / "d.csv")
+        load_file("gsm8k", tmp_path / "d.csv").examples()
 
 
 PARIS = {"question": "capital of france?", "answer": "Paris"}
@@ -174,7 +180,7 @@ def test_some_references_that_cannot_be_right_are_one_warning(tmp_path: Path) ->
 
 
 def test_a_marker_that_raises_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rws_cli.benchmarks.mathematics.mark_gsm8k", lambda row, answer: 1 / 0)
+    monkeypatch.setattr(Gsm8k, "mark", lambda self, example, answer: 1 / 0)
     with pytest.raises(UsageError, match="marks every reference"):
         doubtful_references(load(tmp_path, "gsm8k", [ROWS["gsm8k"]]))
 

@@ -14,7 +14,7 @@ import pytest
 from support import LIMIT, SHARED, llada_config, llada_weights, samples_of, save_llada, save_reward
 
 import rws_cli
-from rws_cli.cli import _complete
+from rws_cli.cli.base import complete
 
 
 def test_version_help_and_lists(rws) -> None:
@@ -197,9 +197,9 @@ def test_resume_refuses_another_configuration(rws, small: list[str], tmp_path: P
 
 
 def test_overrides_complete_in_the_shell() -> None:
-    assert "sampler.temperature=" in _complete("sampler.te")
-    assert _complete("sampler=rw") == ["sampler=rws"]
-    assert _complete("seed=") == []
+    assert "sampler.temperature=" in complete("sampler.te")
+    assert complete("sampler=rw") == ["sampler=rws"]
+    assert complete("seed=") == []
 
 
 def test_a_sweep_of_which_every_job_fails_says_why(rws, small: list[str]) -> None:

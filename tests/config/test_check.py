@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -11,20 +10,15 @@ from support import make_sampler
 
 from rws_cli.config.catalog import CONF, GROUPS, choices
 from rws_cli.config.check import check
+from rws_cli.config.composing import unchecked
 from rws_cli.config.identity import config_hash, differing_keys, identity
 from rws_cli.config.keys import known_keys
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 
 
-def composed(*overrides: str):
-    OmegaConf.register_new_resolver("rws_sweep", lambda output: output, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
-
 def checked(*overrides: str) -> Config:
-    return check(composed(*overrides))
+    return check(unchecked(*overrides))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -67,7 +61,7 @@ def test_every_method_metric_and_judge_composes_and_checks() -> None:
 def test_the_schema_and_conf_hold_the_same_keys() -> None:
     """No default outside conf/, no key in conf/ that nothing reads."""
     known = set(known_keys())
-    container = OmegaConf.to_container(composed(), resolve=False)
+    container = OmegaConf.to_container(unchecked(), resolve=False)
     assert isinstance(container, dict)
     missing = {key for key in differing_keys(container, {}) if key not in known}
     assert not missing
@@ -169,12 +163,14 @@ def test_steps_and_blocks_always_add_up(blocks: int, block_length: int, steps_pe
 
 
 def test_identity_leaves_out_what_changes_no_token() -> None:
-    a = OmegaConf.to_container(composed("runtime.batch_size=3", "output=elsewhere"), resolve=True)
-    b = OmegaConf.to_container(composed("label=x", "+table.title=y", "metric=[length]", "judge=verifier"), resolve=True)
-    c = OmegaConf.to_container(composed("sampler.temperature=0.5"), resolve=True)
+    a = OmegaConf.to_container(unchecked("runtime.batch_size=3", "output=elsewhere"), resolve=True)
+    b = OmegaConf.to_container(
+        unchecked("label=x", "+table.title=y", "metric=[length]", "judge=verifier"), resolve=True
+    )
+    c = OmegaConf.to_container(unchecked("sampler.temperature=0.5"), resolve=True)
     assert isinstance(a, dict) and isinstance(b, dict) and isinstance(c, dict)  # noqa: PT018
     assert config_hash(a) == config_hash(b) != config_hash(c)
     assert differing_keys(identity(b), identity(c)) == {"sampler.temperature": (0.0, 0.5)}
-    cached = OmegaConf.to_container(composed("runtime.cache=dual", "runtime.threads=1"), resolve=True)
+    cached = OmegaConf.to_container(unchecked("runtime.cache=dual", "runtime.threads=1"), resolve=True)
     assert isinstance(cached, dict)
     assert differing_keys(identity(a), identity(cached)) == {"runtime.cache": (None, "dual")}

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import LIMIT, save_reward
 
-from rws_cli.benchmarks import load_benchmark
 from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import content
 from rws_cli.rewards import load_reward
@@ -20,7 +19,7 @@ from rws_cli.runs.calibrations import facts_of, mismatches
 
 def facts(*overrides: str) -> dict:
     config = compose(*overrides)
-    benchmark = load_benchmark(config.benchmark)
+    benchmark = config.benchmark
     reward = load_reward(config.reward, benchmark, 0)
     assert reward
     return json.loads(json.dumps(facts_of(config, benchmark, benchmark.examples(), reward)))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support import llada_config, llada_weights
 
+from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import stored_weights
 from rws_cli.runs import doctor
@@ -136,7 +137,7 @@ def test_a_failure_of_any_kind_is_a_line(small: list[str], monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(doctor, "load_benchmark", broken)
+    monkeypatch.setattr(Sudoku, "examples", broken)
     findings = {finding.name: finding for finding in doctor.needs(compose(*small))}
     assert findings["model=small"].well
     assert findings["benchmark=sudoku"] == doctor.Finding("benchmark=sudoku", "ZeroDivisionError: by zero", False)

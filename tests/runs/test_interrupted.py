@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from support import samples_of
 
-from rws_cli.benchmarks import code, jail
+from rws_cli.benchmarks import jail
+from rws_cli.benchmarks.humaneval import HumanEval
 from rws_cli.runs.stopping import SIGNALS, stoppable
 
 
@@ -135,7 +136,7 @@ def test_a_signal_while_a_program_runs_ends_the_command_and_loses_no_answer(
         for n, test in enumerate(["pass", endless, "assert False"])
     ]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: row["test"])
+    monkeypatch.setattr(HumanEval, "program", lambda self, row, answer: row["test"])
     options = [*small, "reward=none", "benchmark=humaneval", "benchmark.path=tasks.jsonl", "benchmark.seconds=60",
                "benchmark.allow_code_execution=true", "benchmark.gen_length=6", "benchmark.limit=3"]  # fmt: skip
     watcher, at = when_a_program_runs(stop)
@@ -149,14 +150,14 @@ def test_a_signal_while_a_program_runs_ends_the_command_and_loses_no_answer(
     kept = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert [sample["mark"] and sample["mark"]["correct"] for sample in kept] == [True, None, None]
 
-    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: row["test"].replace(endless, "pass"))
+    monkeypatch.setattr(HumanEval, "program", lambda self, row, answer: row["test"].replace(endless, "pass"))
     assert rws("run", "--resume", str(run)).exit_code == 0
     whole = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert [sample.pop("mark")["correct"] for sample in whole] == [True, True, False]
     assert whole == [{key: value for key, value in sample.items() if key != "mark"} for sample in kept]  # seconds too
 
     before = {file: file.read_bytes() for file in run.iterdir()}
-    monkeypatch.setattr(code, "humaneval_program", lambda row, answer: endless)
+    monkeypatch.setattr(HumanEval, "program", lambda self, row, answer: endless)
     watcher, at = when_a_program_runs(stop)
     stopped = rws("mark", str(run))
     watcher.join()
