@@ -33,7 +33,7 @@ def _needs(config: Config) -> Iterator[str]:
         named = f"{at}.kind={part.kind}"
         if "reward" in part.needs and config.reward.kind == "none":
             yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
-        if "gradients" in part.needs and not config.reward.gradients:
+        if "gradients" in part.needs and not getattr(config.reward, "gradients", False):
             yield (
                 f"{named} follows the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
                 "reward=classifier or a preset of a reward model."

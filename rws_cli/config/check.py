@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -99,17 +100,22 @@ def _has_own_settings(sampler: Any) -> bool:
     return order is not None and bool(order.settings.keys() - {"kind"})
 
 
-def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A recorded configuration with the settings that came later, as it would be recorded now; as it is where it is no
-    configuration any more."""
-    from copy import deepcopy
+def check_recorded(recorded: dict[str, Any]) -> Config:
+    """The typed configuration of a recorded one, with the settings that came later at their defaults.
 
+    Raises UsageError as `check` does.
+    """
     values = deepcopy(recorded)
     if isinstance(sampler := values.get("sampler"), dict):
         known = {f.name for f in fields(Sampler)}
         values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
+    return check(OmegaConf.create(values))
+
+
+def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded configuration as it would be recorded now; as it is where it is no configuration any more."""
     try:
-        return resolved(check(OmegaConf.create(values)))
+        return resolved(check_recorded(recorded))
     except UsageError:
         return recorded
 

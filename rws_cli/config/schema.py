@@ -79,6 +79,8 @@ class ClassifierReward(Checkpoint):
     )
     max_length: int | None = setting("longer texts are an error, in tokens; null: the model's own limit", min=1)
 
+    gradients = True
+
 
 @dataclass
 class VerifierReward:

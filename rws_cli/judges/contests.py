@@ -15,10 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import check, classifiers
+from rws_cli.config.check import check_recorded, classifiers
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import CausalJudge, RewardJudge
 from rws_cli.errors import RunError, UsageError
@@ -47,7 +45,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     Raises UsageError if the judge cannot be had or the examples are no longer those of the run, RunError if it gives
     up; its verdicts until then are kept.
     """
-    config = check(OmegaConf.create(read_json(run / "manifest.json")["config"]))
+    config = check_recorded(read_json(run / "manifest.json")["config"])
     examples = {e.id: e for e in config.benchmark.asked()}
     contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from rws_cli.analysis.compare import by_task, judge_runs
-from rws_cli.config.check import check, check_consent
+from rws_cli.config.check import check_consent, check_recorded
 from rws_cli.config.schema import NoJudge
 from rws_cli.errors import RunError, UsageError, printable, shown
 from rws_cli.report.compare import print_comparisons
@@ -45,7 +43,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         rows.append(row)
     write_whole(folder / "sweep.csv", csv(rows))
     console = wide_console()
-    config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
+    config = check_recorded(read_json(runs[0] / "manifest.json")["config"])
     if len(runs) > 1 and config.draw == "pareto":
         from rws_cli.report.pareto import write_pareto
 
