@@ -102,31 +102,31 @@ class Source:
 _folders: list[Root] = []
 
 
+def add_folder(folder: str) -> None:
+    """Look for parts in a folder of the user's too. Raises UsageError if it is not one."""
+    path = Path(os.path.expanduser(folder)).absolute()
+    if not path.is_dir():
+        raise UsageError(f"--parts={folder} is not a folder.")
+    if any(root.path == path for root in _folders):
+        return
+    name = f"rws_parts_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"  # the same in every process
+    package = sys.modules.setdefault(name, ModuleType(name))
+    package.__path__ = [str(path)]
+    _folders.append(Root(f"--parts {folder}", path, name))
+    find.cache_clear()
+
+
 def set_folders(given: Iterable[str]) -> None:
-    """Look for parts in these folders of the user's too, and in no others. Raises UsageError if one is not a folder."""
+    """Look for parts in these folders of the user's, and in no others. Raises UsageError if one is not a folder."""
     _folders.clear()
     find.cache_clear()
     for folder in given:
-        path = Path(os.path.expanduser(folder)).absolute()
-        if not path.is_dir():
-            raise UsageError(f"--parts={folder} is not a folder.")
-        name = f"rws_parts_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"  # the same in every process
-        add_folders([Root(f"--parts {folder}", path, name)])
+        add_folder(folder)
 
 
-def add_folders(given: Iterable[Root]) -> None:
-    """Look for parts in these folders too; they were found by set_folders, maybe in another process."""
-    for root in given:
-        if all(root.path != other.path for other in _folders):
-            package = sys.modules.setdefault(root.package, ModuleType(root.package))
-            package.__path__ = [str(root.path)]
-            _folders.append(root)
-            find.cache_clear()
-
-
-def folders() -> list[Root]:
+def folders() -> list[str]:
     """The folders of the user's, for a process that is to find the same parts."""
-    return list(_folders)
+    return [str(root.path) for root in _folders]
 
 
 def roots() -> list[Root]:

@@ -12,7 +12,8 @@ import hashlib
 import random
 from collections import Counter
 
-from rws_cli.benchmarks import arithmetic, sudoku
+from rws_cli.benchmarks.arithmetic import Arithmetic
+from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
 from rws_cli.models import prepare_model
@@ -26,7 +27,7 @@ def main() -> None:
     tokenizer = prepare_model(compose().model).tokenizer
     counts: Counter[int] = Counter()
     digest = hashlib.sha256()
-    for name, make in (("sudoku", sudoku.make_example), ("arithmetic", arithmetic.make_example)):
+    for name, make in (("sudoku", Sudoku().make), ("arithmetic", Arithmetic().make)):
         for n in range(EXAMPLES):
             _, answer = make(random.Random(f"corpus {name} {n}"), "train")
             digest.update(answer.encode() + b"\0")

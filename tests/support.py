@@ -460,7 +460,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
 def mark_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
     """The mark of an answer to a row, whose fields are read as from a file."""
     from rws_cli.benchmarks.base import Example
+    from rws_cli.benchmarks.fields import read_fields
 
-    kinds = {n: kind for names, kind in (benchmark.needed | benchmark.optional).items() for n in names.split("|")}
-    read = {name: kinds.get(name, lambda v: v)(value) for name, value in row.items()}
-    return benchmark.mark(Example("q", "p", "", read), answer)
+    kinds = {names: kind for names, kind in benchmark.needed.items() if set(names.split("|")) & row.keys()}
+    return benchmark.mark(Example("q", "p", "", read_fields(row, kinds, benchmark.optional)), answer)

@@ -74,7 +74,8 @@ class Benchmark(Part):
     """Examples and a marker.
 
     version: of examples and marks, for the manifest; raise it where either changes. open_ended: whether no answer is
-    right or wrong, so that none is marked. runs_programs: whether marking runs what a model wrote.
+    right or wrong, so that none is marked. runs_programs: whether marking runs what a model wrote. A setting with
+    asks=False leaves the first question of a conversation as it is.
     """
 
     role: ClassVar[str] = "benchmark"
@@ -82,9 +83,9 @@ class Benchmark(Part):
     open_ended = False
     runs_programs = False
 
-    name: str = setting("what tables and run folders call it", "???")
-    answers: int = setting("how often each question is answered", 1, min=1, max=10_000)
-    gen_length: int = setting("tokens that its answers need", "???", min=1)
+    name: str = setting("what tables and run folders call it", "???", asks=False)
+    answers: int = setting("how often each question is answered", 1, min=1, max=10_000, asks=False)
+    gen_length: int = setting("tokens that its answers need", "???", min=1, asks=False)
 
     def examples(self) -> list[Example]:
         """All examples, in order. Raises UsageError if the data cannot be read or the answers not be marked."""
@@ -115,8 +116,8 @@ class Generated(Benchmark):
     """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
     ones. With `turns`, so many successive examples are one conversation. A part adds `make` and `mark`."""
 
-    limit: int = setting("how many examples", 100, min=1, max=1_000_000)
-    turns: int = setting("successive examples that make one conversation", 1, min=1, max=1_000)
+    limit: int = setting("how many examples", 100, min=1, max=1_000_000, asks=False)
+    turns: int = setting("successive examples that make one conversation", 1, min=1, max=1_000, asks=False)
     seed: int = setting("of the generator, not of decoding", 0)
 
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:

@@ -42,9 +42,11 @@ class CodeBenchmark(DataBenchmark):
     runs_programs = True
     version = 2
 
-    allow_code_execution: bool = setting("whether generated programs may be run, in a sandbox, to be marked", False)
-    seconds: float = setting("processor time that each program may use", 5.0, above=0.0, max=3600.0)
-    memory_mb: int = setting("memory that each program may use, in MiB", 1024, min=64, max=1048576)
+    allow_code_execution: bool = setting(
+        "whether generated programs may be run, in a sandbox, to be marked", False, asks=False
+    )
+    seconds: float = setting("processor time that each program may use", 5.0, above=0.0, max=3600.0, asks=False)
+    memory_mb: int = setting("memory that each program may use, in MiB", 1024, min=64, max=1048576, asks=False)
 
     def program(self, row: Row, answer: str) -> str:
         """The code that an answer gives, and tests behind it that raise where it is wrong."""

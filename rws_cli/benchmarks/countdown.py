@@ -125,9 +125,9 @@ def _equations(steps: list[list[str]], numbers: list[int], target: int) -> tuple
 
 
 def final_answer(answer: str) -> str:
-    r"""What the answer calls so, by <answer>, \boxed or "Answer:", if there is arithmetic in it; else all of it."""
+    r"""What the answer calls so, by <answer>, \boxed, "Answer:" or "answer is", if arithmetic is in it; else all."""
     tagged = re.findall(r"<answer>(.*?)(?:</answer>|\Z)", answer, re.DOTALL | re.IGNORECASE)
-    labeled = re.split(r"\banswer\b\W*?(?:is\b\W*?)?:", answer, flags=re.IGNORECASE)[1:]
+    labeled = re.split(r"\banswer\b\W*?(?:is\b|:)", answer, flags=re.IGNORECASE)[1:]
     for found in (*tagged[-1:], last_box(answer) or "", *labeled[-1:]):
         if any(map(statements, found.splitlines())):
             return found

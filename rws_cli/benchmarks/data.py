@@ -35,15 +35,15 @@ class DataBenchmark(Benchmark):
     path: str | None = setting(
         "a .jsonl, .json, .csv or .parquet file with the same fields, instead of the hub's", None
     )
-    limit: int | None = setting("the first so many rows; null: all", None, min=1)
+    limit: int | None = setting("the first so many rows; null: all", None, min=1, asks=False)
     shots: int = setting("solved examples before each question", 0, min=0)
     shots_split: str = setting("the split whose first rows they are", "train")
     shots_path: str | None = setting("a file whose first rows they are, instead of the split", None)
     template: str = setting("the prompt; {fields} in braces are the data set's, or the benchmark's own", "???")
 
     def names(self, row: Row) -> dict[str, Any]:
-        """What the template may name."""
-        raise NotImplementedError
+        """What the template may name: the row's fields, if the part does not say otherwise."""
+        return row
 
     def reference(self, row: Row) -> str:
         """A right answer, as the model would write it; shots show it. "" where the row has none."""

@@ -15,7 +15,7 @@ from rws_cli.benchmarks.base import Row
 from rws_cli.benchmarks.text import as_written
 
 Kinds = dict[str, Callable[[Any], Any]]
-"""Field → kind. "turns|prompt" is the first of the two that a row has."""
+"""Field → kind. "turns|prompt" is the first of the two that a row has, and becomes `turns`."""
 
 
 def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
@@ -28,7 +28,7 @@ def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
             raise ValueError(f"has no field {names.replace('|', ' or ')} ({there})")
         if name is not None:
             try:
-                found[name] = kind(found[name])
+                found[names.partition("|")[0]] = kind(found[name])
             except ValueError as error:
                 raise ValueError(f"cannot be used: its field {name} {error}") from error
     return found

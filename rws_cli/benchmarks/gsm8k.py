@@ -35,9 +35,6 @@ class Gsm8k(DataBenchmark):
     version = 2
     needed = {"question": fields.text, "answer": worked_answer}
 
-    def names(self, row: Row) -> dict[str, Any]:
-        return {"question": row["question"]}
-
     def reference(self, row: Row) -> str:
         return row["answer"]
 

@@ -25,9 +25,6 @@ class HumanEval(CodeBenchmark):
         "test": fields.text,
     }
 
-    def names(self, row: Row) -> dict[str, Any]:
-        return {"prompt": row["prompt"], "entry_point": row["entry_point"]}
-
     def reference(self, row: Row) -> str:
         return row["prompt"] + row["canonical_solution"]
 

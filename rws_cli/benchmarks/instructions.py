@@ -16,4 +16,4 @@ class Instructions(DataBenchmark):
     needed = {"instruction|prompt": fields.text}
 
     def names(self, row: Row) -> dict[str, Any]:
-        return {"prompt": row["instruction"] if "instruction" in row else row["prompt"]}
+        return {"prompt": row["instruction"]}

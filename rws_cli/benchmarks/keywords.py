@@ -29,13 +29,10 @@ STARTERS = set(
 """Words that start a sentence even behind an abbreviation: "at 5 a.m. The dog", but "at 5 a.m. Tom"."""
 
 
-def word_list(value: Any) -> Any:
+def word_list(value: Any) -> dict[str, Any]:
     """A list of words, or an object that holds it as `words`, beside a sentence as `example`."""
     given = value if isinstance(value, dict) else {"words": value}
-    fields.some_texts(given.get("words"))
-    if given.get("example") is not None:
-        fields.text(given["example"])
-    return value
+    return {"words": fields.some_texts(given.get("words")), "example": fields.text(given.get("example") or "")}
 
 
 @part
@@ -52,11 +49,10 @@ class Keywords(DataBenchmark):
 
     def reference(self, row: Row) -> str:
         """A human's sentence, where the data have one."""
-        answer = row.get("answer")
-        return str(answer.get("example") or "") if isinstance(answer, dict) else ""
+        return row["words"]["example"]
 
     def keywords(self, row: Row) -> list[str]:
-        return row["words"] if "words" in row else row["answer"]["words"]
+        return row["words"]["words"]
 
     def mark(self, example: Example, answer: str) -> Mark:
         wanted = self.keywords(example.row)

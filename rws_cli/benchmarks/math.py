@@ -6,7 +6,6 @@ import logging
 import re
 import threading
 import warnings
-from typing import Any
 
 from rws_cli.benchmarks import fields
 from rws_cli.benchmarks.base import Example, Mark, Row
@@ -30,9 +29,6 @@ class Math(DataBenchmark):
     version = 2
     needed = {"problem": fields.text, "answer": fields.answer}
     optional = {"solution": fields.text}
-
-    def names(self, row: Row) -> dict[str, Any]:
-        return {"problem": row["problem"]}
 
     def reference(self, row: Row) -> str:
         return row.get("solution", f"\\boxed{{{row['answer']}}}")

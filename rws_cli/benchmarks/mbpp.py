@@ -16,16 +16,12 @@ class Mbpp(CodeBenchmark):
     optional = {"test_setup_code": fields.text, "test_imports": fields.statements}
 
     def names(self, row: Row) -> dict[str, Any]:
-        return {"task": row["text"] if "text" in row else row["prompt"], "tests": "\n".join(_tests(row))}
+        return {"task": row["text"], "tests": "\n".join(row["test_list"])}
 
     def reference(self, row: Row) -> str:
         return row["code"]
 
     def program(self, row: Row, answer: str) -> str:
         """The answer's code, and the tests behind it with what they need."""
-        tests = [*row.get("test_imports", []), row.get("test_setup_code") or "", *_tests(row)]
+        tests = [*row.get("test_imports", []), row.get("test_setup_code") or "", *row["test_list"]]
         return join([extract(answer, Names("\n".join(tests)).needed), *tests, ""])
-
-
-def _tests(row: Row) -> list[str]:
-    return row["test_list"] if "test_list" in row else row["test"]

@@ -13,15 +13,10 @@ from rws_cli.part import part
 @part
 class MtBench(DataBenchmark):
     open_ended = True
-    needed = {"turns|prompt": fields.some_texts}
+    needed = {"turns|prompt": fields.some_texts}  # FastChat's field, or that of the set on the hub
 
     def names(self, row: Row) -> dict[str, Any]:
-        return {"prompt": _turns(row)[0]}
+        return {"prompt": row["turns"][0]}
 
     def later_turns(self, row: Row) -> list[str]:
-        return _turns(row)[1:]
-
-
-def _turns(row: Row) -> list[str]:
-    """FastChat's field, or the one of the set on the hub."""
-    return row["turns"] if "turns" in row else row["prompt"]
+        return row["turns"][1:]

@@ -117,12 +117,6 @@ def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (12, 
     return _text(grid), solution
 
 
-def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
-    """A prompt and its answer."""
-    puzzle, solution = make_puzzle(rng, split)
-    return prompt(puzzle), solution
-
-
 def _text(grid: list[int]) -> str:
     return "".join(str(digit.bit_length()) if digit else BLANK for digit in grid)
 
@@ -136,7 +130,8 @@ class Sudoku(Generated):
     """Right if every cell is; `partial` is the share of the 36 cells that are."""
 
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
-        return make_example(rng, split)
+        puzzle, solution = make_puzzle(rng, split)
+        return prompt(puzzle), solution
 
     def mark(self, example: Example, answer: str) -> Mark:
         grid = answer.strip()[:CELLS]

@@ -38,26 +38,18 @@ class Sudoku4(DataBenchmark):
     needed = {"Puzzle|input": grid, "Solution|output": grid}
 
     def names(self, row: Row) -> dict[str, Any]:
-        return {"puzzle": _lines(_puzzle(row))}
+        return {"puzzle": _lines(row["Puzzle"])}
 
     def reference(self, row: Row) -> str:
-        return _lines(_solution(row))
+        return _lines(row["Solution"])
 
     def mark(self, example: Example, answer: str) -> Mark:
-        puzzle, grid = _puzzle(example.row), read_grid(answer)
+        puzzle, grid = example.row["Puzzle"], read_grid(answer)
         keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
         if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
             return Mark(True, 1.0, grid, "grid")
-        hits = sum(a == b for a, b in zip(grid, _solution(example.row), strict=False))
+        hits = sum(a == b for a, b in zip(grid, example.row["Solution"], strict=False))
         return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
-
-
-def _puzzle(row: Row) -> str:
-    return row["Puzzle"] if "Puzzle" in row else row["input"]
-
-
-def _solution(row: Row) -> str:
-    return row["Solution"] if "Solution" in row else row["output"]
 
 
 def _lines(grid: str) -> str:

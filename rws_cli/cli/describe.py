@@ -113,6 +113,7 @@ def describe(group: str, name: str) -> Choice:
         at = AT.get(group, group)
         (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
         facts += [("code", code) for code in _code(top, at, here)]
+        facts += _measures(here.values) if group == "metric" else []
         rows = list(_rows(top, at, here, _raw(_overrides(group, base))[1] if base else None))
     example = _example(group, name, file, here.values)
     unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
@@ -255,6 +256,15 @@ def _code(top: Setting, at: str, here: _Composed) -> list[str]:
         elif source:
             found.append(f"{source.file} (from {source.root.source})")
     return list(dict.fromkeys(found))
+
+
+def _measures(values: Any) -> list[tuple[str, str]]:
+    """What metrics measure, by the key that records have it under."""
+    return [
+        ("measures", f"{name}.{key}: {meaning}")
+        for name, metric in values["metric"].items()
+        for key, meaning in registry.find("metric")[metric["kind"]].facts["measures"].items()
+    ]
 
 
 def _chosen(content: dict[str, Any]) -> list[tuple[str, str]]:

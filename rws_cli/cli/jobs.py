@@ -23,7 +23,8 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     Raises as `launch` and `recorded` do.
     """
     from rws_cli.report.sweep import write_sweep
-    from rws_cli.runs.folder import find_run, newest
+    from rws_cli.runs.folder import find_run, newest, read_json
+    from rws_cli.runs.manifest import check_parts
 
     typed = sort_flags(arguments)
     before: list[str] = []
@@ -36,6 +37,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
             raise UsageError("--resume goes on with one run and does not go together with --multirun.")
         stopped = find_run(resume)
         before = recorded(stopped / "manifest.json", typed)
+        check_parts(stopped, read_json(stopped / "manifest.json"))
     whole = sort_flags([*before, *typed])
     command = shlex.join(["rws", "run", *whole])
     if dry_run:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rws_cli import registry
 from rws_cli.cli.base import DECODE, ConfigDir, Overrides, command, takes_parts
 
 
@@ -40,5 +41,6 @@ def run(
 
     flags = {"--config-dir": config_dir, "--config-name": config_name, "--cfg": cfg}
     arguments = [*(["--multirun"] if multirun else []), *(["--resolve"] if resolve else [])]
+    arguments += [f"--parts={folder}" for folder in registry.folders()]
     arguments += [f"{name}={value}" for name, value in flags.items() if value is not None]
     jobs.run([*arguments, *(overrides or [])], resume, dry_run)

@@ -82,7 +82,8 @@ class Loader(ConfigLoaderImpl):
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Raises UsageError for a configuration that names Python to run."""
-        registry.add_folders(self.parts)
+        for folder in self.parts:
+            registry.add_folder(folder)
         composed = super().load_configuration(*args, **kwargs)
         _check_objects(composed)
         if self.sweep_dir is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
+from rws_cli import registry
 from rws_cli.config.schema import Config
+from rws_cli.part import Part
 
 NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw", "objective")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
@@ -22,6 +24,21 @@ def resolved(config: Config) -> dict[str, Any]:
         if order:
             sampler[sampler["order"]] = order
     return values
+
+
+def parts_used(node: Any, at: str = "") -> dict[str, dict[str, str]]:
+    """The parts of a checked configuration by their keys: role, name, where each is from, and the hash of its file."""
+    settings = [(name, value, "") for name, value in node.items()] if isinstance(node, dict) else []
+    if is_dataclass(node):
+        settings = [(f.name, getattr(node, f.name), f.metadata.get("role", "")) for f in fields(node)]
+    found = {}
+    for name, value, role in settings:
+        role, kind = (value.role, value.kind) if isinstance(value, Part) else (role, value)
+        if role and isinstance(kind, str) and (part := registry.find(role).get(kind)):
+            source = {"role": role, "name": kind, "source": part.root.source, "sha256": part.sha256}
+            found[at + name] = source
+        found |= parts_used(value, f"{at}{name}.")
+    return found
 
 
 def identity(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,6 @@ OPERATIONAL = (
     "max_length",
 )
 """Settings of a checkpoint that change no score, but for rounding."""
-AMOUNTS = ("name", "limit", "answers", "turns", "gen_length", "allow_code_execution", "seconds", "memory_mb")
-"""Settings of a benchmark that leave a first turn's question as it is."""
 PLACES = ("path", "revision", "shots_path")
 """Where content is; what counts is the content."""
 FIRST = 1000
@@ -54,7 +52,7 @@ def facts_of(config: Config, benchmark: Any, examples: list[Any], reward: Reward
     if isinstance(reward, Composite):  # a sum is one of z-scores, by the statistics of its parts
         reward_facts["statistics"] = [asdict(part.statistics) for _, part in reward.weighted if part.statistics]
     asked = {e.question or e.id: [e.prompt, e.reference] for e in examples if not e.follows}
-    settings = {key: value for key, value in asdict(config.benchmark).items() if key not in AMOUNTS}
+    settings = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.metadata.get("asks", True)}
     return {
         "reward": reward_facts,
         "model": _facts(config.model, "model"),

@@ -209,8 +209,17 @@ class BenchmarkSource(TypedDict):
 
 
 @strict
+class PartSource(TypedDict):
+    role: str
+    name: Text
+    source: Text
+    sha256: str
+
+
+@strict
 class Sources(TypedDict):
     benchmark: BenchmarkSource
+    parts: NotRequired[dict[str, PartSource]]
 
 
 @strict

@@ -17,7 +17,7 @@ from rws_cli.config.keys import unknown_key
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.runs.folder import as_json, locked, read_json, replace_together
-from rws_cli.runs.manifest import marker_version, now
+from rws_cli.runs.manifest import check_parts, marker_version, now
 from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.run import measured
 from rws_cli.runs.stopping import stoppable
@@ -85,6 +85,7 @@ def _finished(run: Path) -> dict[str, Any]:
     manifest = read_json(run / "manifest.json")
     if manifest["status"] != "finished":
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run} first.")
+    check_parts(run, manifest)
     return manifest
 
 

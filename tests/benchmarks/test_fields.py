@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from rws_cli import registry
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.benchmarks.gsm8k import Gsm8k
+from rws_cli.benchmarks.sandbox import Outcome
+from rws_cli.config.catalog import choices
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
@@ -153,6 +156,29 @@ def test_no_rows_are_said(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("question,answer\n")
     with pytest.raises(UsageError, match=r"d\.csv has no rows"):
         load_file("gsm8k", tmp_path / "d.csv").examples()
+
+
+RIGHT = {"countdown": "30-(100-93)", "keywords": "A dog ran through the park."}
+
+
+@pytest.mark.parametrize("name", choices("benchmark"))
+def test_every_benchmark_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Ids are unique, a smaller limit sees the same first examples, and only an open-ended one marks nothing."""
+    monkeypatch.setattr("rws_cli.benchmarks.sandbox.run", lambda *_: Outcome(True, ""))
+    if name in ROWS:
+        few, all_ = (load(tmp_path, name, [ROWS[name]] * 3, limit=limit) for limit in (2, None))
+    elif name == "prompt":
+        few = all_ = compose("benchmark=prompt", "benchmark.text=hello").benchmark
+    else:
+        few, all_ = (compose(f"benchmark={name}", f"benchmark.limit={limit}").benchmark for limit in (2, 3))
+    facts, examples = registry.find("benchmark")[all_.kind].facts, all_.examples()
+    assert (facts["version"], facts["open_ended"]) == (all_.version, all_.open_ended)
+    assert len({example.id for example in examples}) == len(examples)
+    assert few.examples() == examples[: len(few.examples())]
+    for example in examples:
+        mark = all_.mark(example, example.reference or RIGHT.get(name, ""))
+        assert mark is None if all_.open_ended else mark.correct and mark.partial == 1.0
+        assert all_.open_ended or facts["runs_programs"] or not all_.mark(example, "").correct
 
 
 PARIS = {"question": "capital of france?", "answer": "Paris"}

@@ -8,6 +8,7 @@ import pytest
 from support import SHARED, mark_of
 
 from rws_cli.benchmarks import keywords
+from rws_cli.benchmarks.fields import read_fields
 
 KEYWORDS = keywords.Keywords()
 
@@ -95,13 +96,14 @@ def test_published_words(level: str) -> None:
         pytest.skip(f"{file.name} is not at hand")
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        listed = ", ".join(KEYWORDS.keywords(row))
+        read = read_fields(row, KEYWORDS.needed, {})
+        listed = ", ".join(KEYWORDS.keywords(read))
         assert not mark_of(KEYWORDS, row, f"{listed}.").correct
         assert mark_of(KEYWORDS, row, f"Dr. Smith wrote of {listed} in one letter.").correct
         assert not mark_of(KEYWORDS, row, f"He wrote of {listed}. She read it.").correct
-        assert not KEYWORDS.reference(row) or mark_of(KEYWORDS, row, KEYWORDS.reference(row)).correct
+        assert not KEYWORDS.reference(read) or mark_of(KEYWORDS, row, KEYWORDS.reference(read)).correct
 
 
 def test_data_without_a_sentence_have_no_reference() -> None:
-    assert KEYWORDS.reference({"answer": {"words": ["dog"], "example": "A dog ran."}}) == "A dog ran."
-    assert KEYWORDS.reference(ROW) == ""
+    for row, reference in (({"answer": {"words": ["dog"], "example": "A dog ran."}}, "A dog ran."), (ROW, "")):
+        assert KEYWORDS.reference(read_fields(row, KEYWORDS.needed, {})) == reference

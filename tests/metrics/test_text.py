@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rws_cli import registry
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.catalog import choices
 from rws_cli.config.check import check
@@ -221,3 +222,18 @@ def test_metrics_are_read_as_they_were_recorded_and_typed_before() -> None:
     typed = compose("metric=[perplexity]", "metric.perplexity.arguments.batch_size=4").metric
     assert typed == compose("metric=[perplexity]", "metric.perplexity.batch_size=4").metric
     assert resolved(compose("metric=[length]", "metric.length.module=/"))["metric"]["length"]["kind"] == "evaluate"
+
+
+@pytest.mark.parametrize("name", registry.find("metric"))
+def test_every_metric_measures_what_it_says(name: str, causal_folder: Path) -> None:
+    source = registry.find("metric")[name]
+    settings = {"path": str(causal_folder)} if "path" in source.settings else {}
+    if "module" in source.settings:
+        pytest.skip("what a module of evaluate measures is its own")
+    metric = registry.load("metric", name, "metric")(**settings).load("metric.mine")
+    assert set(metric.inputs) <= {"predictions", "references", "prompts", "questions", "keywords"}
+    texts = {key: ["a b", "", "c d a b"] for key in metric.inputs} | {"keywords": [["a"], [], ["b", "x"]]}
+    for count in (3, 1):
+        found = metric.compute(**{key: texts[key][:count] for key in metric.inputs})
+        assert found.keys() == source.facts["measures"].keys()
+        assert all(len(value) == count for value in found.values() if isinstance(value, list))
