@@ -20,7 +20,8 @@ def parts_of(config: Config) -> dict[str, Part]:
     """The parts of a configuration, by the key that each stands at."""
     nodes = {f"sampler.{name}": part for name, part in config.sampler.parts.items()}
     nodes |= {name: getattr(config, name) for name in ("model", "reward", "benchmark")}
-    return {at: node for at, node in nodes.items() if isinstance(node, Part)}
+    nodes |= {f"metric.{name}": metric for name, metric in config.metric.items()}
+    return nodes
 
 
 def seed_matters(config: Config) -> bool:
@@ -31,9 +32,9 @@ def seed_matters(config: Config) -> bool:
 def _needs(config: Config) -> Iterator[str]:
     for at, part in parts_of(config).items():
         named = f"{at}.kind={part.kind}"
-        if "reward" in part.needs and config.reward.kind == "none":
+        if "reward" in part.needs and not config.reward.scores:
             yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
-        if "gradients" in part.needs and not getattr(config.reward, "gradients", False):
+        if "gradients" in part.needs and not config.reward.gradients:
             yield (
                 f"{named} follows the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
                 "reward=classifier or a preset of a reward model."

@@ -37,7 +37,7 @@ from rws_cli import answering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
-from rws_cli.models import Denoiser
+from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
 from rws_cli.rewards.statistics import Statistics
@@ -173,11 +173,10 @@ class Bench:
         """As rws run would, from the first batch to the records on disk."""
         ids = [example.id for example in self.examples]
         benchmark: Any = SimpleNamespace(mark=lambda example, answer: None)
-        task = Task(
-            self.denoiser, benchmark, self.examples, dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
-        )
+        prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
+        task = Task(config, self.denoiser, benchmark, self.examples, prompts, turns)
         reward = self.reward if config.sampler.guidance.kind == "rws" else None
-        parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), {}, None)
+        parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
         run.answer(config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop())

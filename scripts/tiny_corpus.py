@@ -16,7 +16,6 @@ from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
-from rws_cli.models import prepare_model
 from rws_cli.runs.corpus import FILE, frequencies
 from rws_cli.runs.folder import write_json
 
@@ -24,7 +23,7 @@ EXAMPLES = 2000
 
 
 def main() -> None:
-    tokenizer = prepare_model(compose().model).tokenizer
+    tokenizer = compose().model.prepare().tokenizer
     counts: Counter[int] = Counter()
     digest = hashlib.sha256()
     for name, make in (("sudoku", Sudoku().make), ("arithmetic", Arithmetic().make)):

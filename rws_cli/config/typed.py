@@ -10,7 +10,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from rws_cli import parts
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest
 
@@ -60,9 +59,8 @@ def _check_limits(node: Any, where: str) -> None:
         if is_dataclass(value):
             _check_limits(value, f"{key}.")
         elif value is not None:
-            allowed, role = f.metadata.get("choices"), f.metadata.get("role")
-            if allowed and value not in allowed and not (role and parts.known(role, value)):
-                allowed = [*allowed, *(parts.own(role) if role else ())]
+            allowed = f.metadata.get("choices")
+            if allowed and value not in allowed:
                 raise UsageError(
                     f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"
                 )

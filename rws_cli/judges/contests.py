@@ -10,19 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import check_recorded, classifiers
+from rws_cli.config.check import check_recorded
 from rws_cli.config.identity import differing_keys
-from rws_cli.config.schema import CausalJudge, RewardJudge
 from rws_cli.errors import RunError, UsageError
-from rws_cli.judges import load_judge
-from rws_cli.judges.base import Contest, Judge
-from rws_cli.models.checkpoint import fingerprint, locate
+from rws_cli.judges.base import Contest
+from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
 from rws_cli.runs.folder import check_no_links, read_json, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.records import drop_broken_line, read_lines
@@ -62,7 +60,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     ]
     if not todo:
         return
-    judge = load_judge(settings, config.benchmark)
+    judge = settings.loaded(config.benchmark)
     about = {
         "judge": asdict(settings),
         "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},
@@ -86,7 +84,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
                 file.flush()
                 os.fsync(file.fileno())
     finally:
-        write_json(folder / "judge.json", about | _spent(judge))
+        write_json(folder / "judge.json", about | judge.spent())
 
 
 def read_verdicts(
@@ -169,28 +167,12 @@ def _decisive(node: Any) -> Any:
     return {key: _decisive(value) for key, value in node.items() if key not in OPERATIONAL}
 
 
-def _checkpoints(settings: Any) -> dict[str, Any]:
-    """The settings of a judge's checkpoints, by key."""
-    if isinstance(settings, RewardJudge):
-        return dict(classifiers(settings.reward, "judge.reward"))
-    return {"judge": settings} if isinstance(settings, CausalJudge) else {}
-
-
 def _weights(settings: Any) -> dict[str, Any]:
     """What pins the weights in local folders, which may change under their path."""
-    folders = {at: Path(os.path.expanduser(node.path)) for at, node in _checkpoints(settings).items()}
+    folders = {at: Path(os.path.expanduser(node.path)) for at, node in checkpoints(settings, "judge").items()}
     return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
 
 
 def _sources(settings: Any) -> dict[str, Any]:
-    nodes = classifiers(settings.reward, "judge.reward") if isinstance(settings, RewardJudge) else {}
+    nodes = {at: node for at, node in checkpoints(settings, "judge").items() if isinstance(node, Checkpoint)}
     return {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
-
-
-def _spent(judge: Judge) -> dict[str, Any]:
-    """Tokens and dollars that an endpoint has cost in this sitting."""
-    tokens: dict[str, int] | None = getattr(judge, "tokens", None)
-    dollars: Callable[[int, int], float | None] | None = getattr(judge, "dollars", None)
-    if tokens is None or dollars is None:
-        return {}
-    return {"spent": {"tokens": tokens, "dollars": dollars(tokens["in"], tokens["out"])}}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rws_cli.analysis.compare import by_task, judge_runs
 from rws_cli.config.check import check_consent, check_recorded
-from rws_cli.config.schema import NoJudge
 from rws_cli.errors import RunError, UsageError, printable, shown
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import csv
@@ -50,7 +49,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         console.print(printable(write_pareto([folder])), soft_wrap=True)
     elif len(runs) > 1:
         try:
-            if not isinstance(config.judge, NoJudge):
+            if config.judge.judges:
                 check_consent(config, typed)
                 for group in by_task(runs):
                     judge_runs(group, config.judge)

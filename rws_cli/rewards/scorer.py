@@ -46,7 +46,7 @@ class RowScorer:
     def enter(self, examples: dict[int, Example]) -> None:
         """Rows take these examples."""
         self.examples |= examples
-        self.reward.forget()
+        self.reward.forget(list(examples))
         for row in examples:
             self.last.pop(row, None)
 
@@ -56,7 +56,7 @@ class RowScorer:
         known = {
             row: score
             for row, candidate in candidates.items()
-            if getattr(self.reward, "stateless", True) and (score := self.remembered(row, candidate.text)) is not None
+            if self.reward.stateless and (score := self.remembered(row, candidate.text)) is not None
         }
         for row in known:
             self.costs[row].reward_hits += 1

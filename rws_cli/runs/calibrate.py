@@ -60,8 +60,8 @@ class Recorder:
 def unsteered(sampler: Sampler) -> Sampler:
     """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
     fill = getattr(sampler.guidance, "fill", "argmax")
-    watching = registry.load("guidance", "rws", "guidance")("rws", strength=0.0, normalize="none", fill=fill)
-    return replace(sampler, guidance=watching, review=NoRemasking("none"), search=NoSearch("none"))
+    watching = registry.load("guidance", "rws", "guidance")(kind="rws", strength=0.0, normalize="none", fill=fill)
+    return replace(sampler, guidance=watching, review=NoRemasking(kind="none"), search=NoSearch(kind="none"))
 
 
 def watch(

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from rws_cli.answering import Outcome
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError
+from rws_cli.models.checkpoint import checkpoints
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.stopping import SIGNALS
 
@@ -38,7 +38,7 @@ class Workers(Protocol):
 def placed(config: Config, device: str, threads: int) -> Config:
     """The configuration of a worker: model and rewards on its device, unless the user placed them elsewhere."""
     config = deepcopy(config)
-    for node in (config.model, *classifiers(config.reward).values()):
+    for node in (config.model, *checkpoints(config.reward, "reward").values()):
         if node.device == "auto":
             node.device = device
     config.runtime.threads = config.runtime.threads or threads

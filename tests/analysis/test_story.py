@@ -21,17 +21,30 @@ from rws_cli.schedules.threshold import Threshold
 from rws_cli.schedules.wino import Wino
 from rws_cli.search.best_of_n import BestOfN
 
-GUIDANCE = Rws("rws", 1.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
-R3 = R3("r3", 1.0, 2, 2, "confidence")
+GUIDANCE = Rws(
+    kind="rws",
+    strength=1.0,
+    form="linear",
+    normalize="sigmoid",
+    fill="argmax",
+    target="all",
+    reward_every=1,
+    floor=1e-3,
+)
+R3 = R3(kind="r3", threshold=1.0, rounds=2, window=2, choose="confidence")
 WAYS: dict[str, dict[str, Any]] = {
     "fixed": {},
     "blocks": {"block_length": 4, "tokens_per_step": 2},
-    "threshold": {"schedule": Threshold("threshold", 0.5)},
-    "remdm": {"schedule": Remdm("remdm", "cap", 0.5, None, None), "steps": 12, "temperature": 1.0},
-    "refine": {"schedule": Refine("refine", 0.5, 4, 2)},
-    "wino": {"schedule": Wino("wino", 0.3, 0.9, None)},
-    "r3": {"schedule": Fixed("fixed"), "review": R3, "block_length": 4},
-    "best_of_n": {"search": BestOfN("best_of_n", 3), "temperature": 1.0},
+    "threshold": {"schedule": Threshold(kind="threshold", threshold=0.5)},
+    "remdm": {
+        "schedule": Remdm(kind="remdm", sigma="cap", eta=0.5, t_on=None, t_off=None),
+        "steps": 12,
+        "temperature": 1.0,
+    },
+    "refine": {"schedule": Refine(kind="refine", fill=0.5, rounds=4, remask=2)},
+    "wino": {"schedule": Wino(kind="wino", threshold=0.3, verify=0.9, most=None)},
+    "r3": {"schedule": Fixed(kind="fixed"), "review": R3, "block_length": 4},
+    "best_of_n": {"search": BestOfN(kind="best_of_n", particles=3), "temperature": 1.0},
 }
 
 

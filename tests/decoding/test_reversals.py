@@ -35,7 +35,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
     denoiser = FakeDenoiser(seed=3)
     canvas = new_canvas([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, seed=0)
     replay = new_rows([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, 12)
-    guidance = Temperature("temperature", scale)
+    guidance = Temperature(kind="temperature", scale=scale)
     traces = decode(denoiser, canvas, make_sampler(12, tokens_per_step=3, guidance=guidance))
     some = False
     for row, trace in enumerate(traces):

@@ -98,7 +98,25 @@ N = 2000
 @pytest.mark.parametrize(("fill", "completions"), [("argmax", 1), ("sample", 2)])
 def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completions: int) -> None:
     target = tilted(1.0)
-    found = [distance(run(Fk("fk", k, 1.0, potential, 1, completions, fill, "draw"), N)[0], target) for k in (1, 4, 32)]
+    found = [
+        distance(
+            run(
+                Fk(
+                    kind="fk",
+                    particles=k,
+                    beta=1.0,
+                    potential=potential,
+                    every=1,
+                    completions=completions,
+                    fill=fill,
+                    ending="draw",
+                ),
+                N,
+            )[0],
+            target,
+        )
+        for k in (1, 4, 32)
+    ]
     assert found[0] > 5 * noise(target, N)  # one particle draws from p
     assert found[0] > found[1] > found[2]
     assert found[2] < 2.5 * noise(target, N)
@@ -110,7 +128,17 @@ def test_particle_gibbs_comes_to_the_tilted_law_as_sweeps_grow() -> None:
     target = tilted(1.0)
 
     def after(sweeps: int) -> float:
-        method = ParticleGibbs("particle_gibbs", 2, 1.0, "difference", 1, 1, "argmax", "draw", sweeps)
+        method = ParticleGibbs(
+            kind="particle_gibbs",
+            particles=2,
+            beta=1.0,
+            potential="difference",
+            every=1,
+            completions=1,
+            fill="argmax",
+            ending="draw",
+            sweeps=sweeps,
+        )
         return distance(run(method, N)[0], target)
 
     one, three, many = after(1), after(3), after(10)
@@ -121,7 +149,17 @@ def test_particle_gibbs_comes_to_the_tilted_law_as_sweeps_grow() -> None:
 def test_particle_gibbs_that_ends_with_the_best_never_falls_back() -> None:
     scores = []
     for sweeps in (1, 2, 4):
-        method = ParticleGibbs("particle_gibbs", 3, 0.4, "difference", 1, 1, "argmax", "best", sweeps)
+        method = ParticleGibbs(
+            kind="particle_gibbs",
+            particles=3,
+            beta=0.4,
+            potential="difference",
+            every=1,
+            completions=1,
+            fill="argmax",
+            ending="best",
+            sweeps=sweeps,
+        )
         answers, found, _ = run(method, 200)
         best = torch.tensor(found.scores).max(-1).values
         assert torch.equal(torch.tensor(TableReward()([], answers, [], -1)), best)
@@ -138,7 +176,7 @@ def test_smc_comes_to_the_square_of_the_law() -> None:
     target = squared / squared.sum()
     found = []
     for k in (1, 4, 32):
-        method = SelfRewardingSmc("smc", k, 1.0, "draw")
+        method = SelfRewardingSmc(kind="smc", particles=k, ess=1.0, ending="draw")
         found.append(distance(run(method, N, block_length=1)[0], target))
     assert found[0] > 5 * noise(target, N)
     assert found[0] > found[1] > found[2]
@@ -146,8 +184,8 @@ def test_smc_comes_to_the_square_of_the_law() -> None:
 
 
 def test_smc_resamples_only_where_the_weights_are_uneven_and_returns_the_likeliest() -> None:
-    never = run(SelfRewardingSmc("smc", 4, 0.0, "best"), 50, block_length=1)
-    plain = run(BestOfN("best_of_n", 4), 50, block_length=1)
+    never = run(SelfRewardingSmc(kind="smc", particles=4, ess=0.0, ending="best"), 50, block_length=1)
+    plain = run(BestOfN(kind="best_of_n", particles=4), 50, block_length=1)
     assert [len(s) for s in never[1].scores] == [4] * 50
     p = law().log()
     for answer, scores in zip(never[0].tolist(), never[1].scores, strict=True):
@@ -164,14 +202,24 @@ def test_best_of_n_has_its_closed_form(n: int) -> None:
     below = torch.cat([torch.zeros(1, dtype=torch.float64), upto[:-1]])
     target = torch.empty_like(p)
     target[order] = upto**n - below**n
-    assert distance(run(BestOfN("best_of_n", n), N)[0], target) < 2 * noise(target, N)
+    assert distance(run(BestOfN(kind="best_of_n", particles=n), N)[0], target) < 2 * noise(target, N)
 
 
 METHODS = [
-    BestOfN("best_of_n", 3),
-    SelfRewardingSmc("smc", 3, 0.9, "best"),
-    Fk("fk", 3, 0.3, "difference", 1, 1, "argmax", "best"),
-    ParticleGibbs("particle_gibbs", 3, 0.3, "max", 1, 2, "sample", "draw", 2),
+    BestOfN(kind="best_of_n", particles=3),
+    SelfRewardingSmc(kind="smc", particles=3, ess=0.9, ending="best"),
+    Fk(kind="fk", particles=3, beta=0.3, potential="difference", every=1, completions=1, fill="argmax", ending="best"),
+    ParticleGibbs(
+        kind="particle_gibbs",
+        particles=3,
+        beta=0.3,
+        potential="max",
+        every=1,
+        completions=2,
+        fill="sample",
+        ending="draw",
+        sweeps=2,
+    ),
 ]
 
 
@@ -188,7 +236,7 @@ def test_a_prompts_answer_depends_on_no_other_prompt_and_on_no_memory_budget(met
 
 
 def test_one_particle_is_a_plain_run() -> None:
-    answers, _, _ = run(BestOfN("best_of_n", 1), 8)
+    answers, _, _ = run(BestOfN(kind="best_of_n", particles=1), 8)
     model = toy()
     canvas = new_canvas([[1]] * 8, [str(n) for n in range(8)], G, model.mask_id, 0, 0)
     decode(model, canvas, make_sampler(G, order="left_to_right", temperature=1.0))

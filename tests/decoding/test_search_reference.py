@@ -7,16 +7,7 @@ import math
 
 import pytest
 import torch
-from support import (
-    REWARD_WORDS,
-    FakeDenoiser,
-    classifier_settings,
-    decode,
-    make_sampler,
-    new_canvas,
-    save_reward,
-    search,
-)
+from support import REWARD_WORDS, FakeDenoiser, decode, load_classifier, make_sampler, new_canvas, save_reward, search
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
@@ -175,15 +166,28 @@ class SlowSearch:
 
 
 METHODS = [
-    BestOfN("best_of_n", 4),
-    SelfRewardingSmc("smc", 4, 0.99, "best"),
-    SelfRewardingSmc("smc", 3, 0.5, "draw"),
+    BestOfN(kind="best_of_n", particles=4),
+    SelfRewardingSmc(kind="smc", particles=4, ess=0.99, ending="best"),
+    SelfRewardingSmc(kind="smc", particles=3, ess=0.5, ending="draw"),
     *(
-        Fk("fk", 4, 0.3, p, e, c, f, end)
+        Fk(kind="fk", particles=4, beta=0.3, potential=p, every=e, completions=c, fill=f, ending=end)
         for p in ("difference", "max", "sum")
         for e, c, f, end in ((1, 1, "argmax", "best"), (2, 3, "sample", "draw"))
     ),
-    *(ParticleGibbs("particle_gibbs", 3, 0.3, "difference", 2, 1, "argmax", end, 3) for end in ("best", "draw")),
+    *(
+        ParticleGibbs(
+            kind="particle_gibbs",
+            particles=3,
+            beta=0.3,
+            potential="difference",
+            every=2,
+            completions=1,
+            fill="argmax",
+            ending=end,
+            sweeps=3,
+        )
+        for end in ("best", "draw")
+    ),
 ]
 
 
@@ -208,7 +212,7 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
     model.head *= 0.4
     resampled = 0
     for n in range(8):
-        slow = SlowSearch(model, SelfRewardingSmc("smc", 4, 1.0, "best"), 3)
+        slow = SlowSearch(model, SelfRewardingSmc(kind="smc", particles=4, ess=1.0, ending="best"), 3)
         slow.own = [row_key(n, "e" if j == 0 else f"e particle {j}") for j in range(4)]
         answer, _, history = slow.run()
         ids = ["e", *(f"e particle {j}" for j in range(1, 4))]
@@ -227,7 +231,7 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
 
 WORDS = [f"w{n}" for n in range(10)] + ["<end>", "[mask]"]
 """The denoiser's vocabulary: all but the mask are words of the reward model, with other ids there."""
-SETTINGS = Entrgi("entrgi", 3, 0.5, 0.7)
+SETTINGS = Entrgi(kind="entrgi", steps=3, rate=0.5, temperature=0.7)
 
 
 def nucleus(p: Tensor, top_p: float) -> Tensor:
@@ -306,7 +310,7 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float, top
 def reward(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
     folder = save_reward(tmp_path_factory.mktemp("reward"))
-    found = Classifier(classifier_settings(folder, batch_size=8))
+    found = load_classifier(folder, batch_size=8)
     found.model.score.weight.data *= 20  # gradients that are worth following
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from rws_cli.config.schema import Sampler
 from rws_cli.decoding.record import Cost
 from rws_cli.guidance.rws import Rws
-from rws_cli.models import Denoiser, load_model
+from rws_cli.models.base import Denoiser
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.schedules.threshold import Threshold
@@ -29,7 +29,7 @@ def denoisers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Denoiser]:
     config = llada_config()
     llada = save_llada(tmp_path_factory.mktemp("llada"), config, llada_weights(config, seed=5))
     dream = save_dream(tmp_path_factory.mktemp("dream"))
-    return {kind: load_model(make_settings(kind, path)) for kind, path in (("llada", llada), ("dream", dream))}
+    return {kind: make_settings(kind, path).load() for kind, path in (("llada", llada), ("dream", dream))}
 
 
 def run(
@@ -159,7 +159,9 @@ def test_what_is_kept_of_the_same_tokens_is_exact(denoisers: dict[str, Denoiser]
 
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 @pytest.mark.parametrize("family", ["llada", "dream"])
-@pytest.mark.parametrize("schedule", [{}, {"schedule": Threshold("threshold", 0.3)}, {"order": "random"}])
+@pytest.mark.parametrize(
+    "schedule", [{}, {"schedule": Threshold(kind="threshold", threshold=0.3)}, {"order": "random"}]
+)
 def test_rows_do_not_depend_on_their_batch_and_a_refresh_each_step_is_exact(
     denoisers: dict[str, Denoiser], family: str, kind: str, schedule: dict
 ) -> None:
@@ -190,7 +192,16 @@ def test_a_reward_is_shown_no_mask_though_the_cache_looks_at_a_window(
 ) -> None:
     """Behind the block, where a dual cache gives no logits, stands what was filled in when the block began."""
     denoiser, watcher = denoisers["llada"], Watcher()
-    guidance = Rws("rws", 1.0, "linear", "none", "argmax", "all", 1, 1e-3)
+    guidance = Rws(
+        kind="rws",
+        strength=1.0,
+        form="linear",
+        normalize="none",
+        fill="argmax",
+        target="all",
+        reward_every=1,
+        floor=1e-3,
+    )
     run(denoiser, PROMPTS, make_sampler(GEN, block_length=BLOCK, guidance=guidance), (kind, None), scorer=watcher)
     assert len(watcher.shown) == GEN
     assert not any(bool((shown == denoiser.mask_id).any()) for shown in watcher.shown)
