@@ -27,7 +27,7 @@ class Guided:
 
 class Guidance(Part):
     role = "guidance"
-    target: str = "all"
+    target = "all"
     """Which logits are scaled: all, or only the highest."""
     shows_masks: ClassVar[Any] = "drop"
     """Whether masks that are left show in the text that a reward reads ("keep")."""

@@ -10,9 +10,9 @@ from rws_cli.part import Part
 
 class Remasking(Part):
     role = "remasking"
-    rounds: int = 0
+    rounds = 0
     """How often a block is taken up again, at most."""
-    window: int = 1
+    window = 1
     """Blocks that are taken up together, the newest included."""
 
     def again(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ RESAMPLE = 1 << 41
 
 class Search(Part):
     role = "search"
-    particles: int = 1
+    particles = 1
     """Answers to one prompt that are decoded side by side."""
-    sweeps: int = 1
+    sweeps = 1
     """How often a prompt is decoded; from the second time on the last answer is among the particles."""
     waits: ClassVar[bool] = False
     """Whether the particles of a prompt begin a block together."""
