@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
+from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, curves_of, frontier
 from rws_cli.report.escape import csv
 from rws_cli.report.table import bar
 from rws_cli.runs.folder import find_all, home, write_whole
+from rws_cli.runs.reading import read_run
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")
 
@@ -19,7 +20,7 @@ def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str
 
     Raises UsageError if runs of one task cannot be paired, or `against` names no curve.
     """
-    curves, target = read_curves(find_all(paths), against), home(paths[0])
+    curves, target = curves_of([read_run(folder) for folder in find_all(paths)], against), home(paths[0])
     markdown = as_markdown(curves, against)
     write_whole(target / "pareto.md", markdown + "\n")
     write_whole(target / "pareto.csv", as_csv(curves, against))
