@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.analysis.run import Measure, Run, measures_of
-from rws_cli.analysis.statistics import bootstrap_interval, difference_p, holm
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference_p, holm
 from rws_cli.analysis.verdicts import judge_labels, verdicts_against
 from rws_cli.analysis.win_rate import WinRate, win_rate
 from rws_cli.config.identity import differing_keys, identity
@@ -25,7 +25,7 @@ class Cell:
 
     value: float | None = None
     difference: float | None = None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     published: Any = None
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
 from rws_cli.analysis.statistics import bootstrap_interval, mean, wilson
 from rws_cli.analysis.steering import mean_steering
-from rws_cli.decoding.record import Cost
 
 PASS_AT = (1, 2, 5, 10, 20, 50, 100)
 
@@ -46,7 +45,7 @@ def near_ties(samples: list[dict[str, Any]]) -> float | None:
 
 def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums of what samples cost, and the tokens committed in a second of decoding."""
-    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in vars(Cost())}
+    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
     committed = sum(sample["committed"] for sample in samples)
     return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rws_cli.analysis.compare import Cell, Line
+from rws_cli.analysis.compare import Line
 from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.analysis.run import MEASURES
-from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.terminal import number, signed_number, wide_console
+from rws_cli.report.sheets import Sheet, rich_table, signed
+from rws_cli.report.terminal import number, wide_console
 from rws_cli.runs.reading import by_task, compare_runs
 
 
@@ -47,7 +47,7 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
             line.label,
             ",".join(map(str, line.seeds)),
             number(v["accuracy"], ".1%"),
-            _signed(line.cells["accuracy"], 100, ".1f"),
+            signed(line.cells["accuracy"], 100, ".1f"),
             number(line.p, ".3f"),
             number(v["partial"], ".1%"),
             number(v["reward"], ".3f"),
@@ -55,7 +55,7 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
         process.add(
             line.label,
             number(v["god"], ".2f"),
-            _signed(line.cells["god"], 1, ".2f"),
+            signed(line.cells["god"], 1, ".2f"),
             number(v["mdm_passes"], ".1f"),
             number(v["reward_calls"], ".1f"),
             number(v["seconds"], ".3f"),
@@ -64,7 +64,7 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
     for name in [name for name in lines[0].cells if name not in MEASURES]:
         sheet = Sheet(["sampler", name, "difference"])
         for line in lines:
-            sheet.add(line.label, number(line.cells[name].value), _signed(line.cells[name], 1, ".3f"))
+            sheet.add(line.label, number(line.cells[name].value), signed(line.cells[name], 1, ".3f"))
         sheets.append(sheet)
     return [*sheets, *(sheet for sheet in _win_sheets(lines) if sheet.rows)]
 
@@ -83,11 +83,3 @@ def _win_sheets(lines: list[Line]) -> list[Sheet]:
             if w.by_god:
                 fifths.add(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
     return [wins, fifths]
-
-
-def _signed(cell: Cell, factor: float, form: str) -> str:
-    """A difference with its interval."""
-    if cell.difference is None:
-        return "–"
-    difference, *interval = (signed_number(factor * n, form) for n in (cell.difference, *(cell.interval or ())))
-    return told(f"{difference} [{', '.join(interval)}]", cell.interval) if interval else difference

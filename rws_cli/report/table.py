@@ -12,9 +12,9 @@ from rich.text import Text
 from rws_cli.analysis.compare import Cell
 from rws_cli.analysis.table import Grid, grid_of
 from rws_cli.errors import UsageError, printable
-from rws_cli.report.escape import csv, latex, markdown
-from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.terminal import signed_number, wide_console
+from rws_cli.report.escape import bounds, csv, latex, markdown
+from rws_cli.report.sheets import Sheet, rich_table, signed, strong
+from rws_cli.report.terminal import wide_console
 from rws_cli.runs.folder import home, write_whole
 from rws_cli.runs.reading import by_task, compare_runs
 
@@ -71,13 +71,11 @@ def _shown(column: str, cell: Cell) -> str:
     if cell.value is None:
         return "–"
     factor, form = (100, ",.1f") if column.startswith(PERCENT) else (1, ",.2f")
-    value, within = format(factor * cell.value, form), ""
-    if cell.interval:
-        written = format if cell.difference is None else signed_number
-        within = "[" + ", ".join(written(factor * bound, form) for bound in cell.interval) + "]"
-    if cell.difference is None:
-        return f"{value} {within}".strip()
-    return f"{value} ({signed_number(factor * cell.difference, form)} {within})".replace(" )", ")")
+    value = format(factor * cell.value, form)
+    if cell.difference is not None:
+        return strong(f"{value} ({signed(cell, factor, form)})", cell.interval)
+    within = ", ".join(format(factor * bound, form) for bound in cell.interval or ())
+    return f"{value} [{within}]" if within else value
 
 
 def as_sheet(grid: Grid) -> Sheet:
@@ -89,7 +87,7 @@ def as_sheet(grid: Grid) -> Sheet:
     for label, cells in grid.rows:
         row = [label]
         for column, cell, has in zip(grid.columns, cells, published, strict=True):
-            row.append(told(_shown(column, cell), None if cell.difference is None else cell.interval))
+            row.append(_shown(column, cell))
             row += ["–" if cell.published is None else str(cell.published)] if has else []
         sheet.add(*row)
     return sheet
@@ -113,10 +111,9 @@ def as_csv(grids: list[Grid]) -> str:
         for label, cells in grid.rows:
             row: dict[str, Any] = ({"task": grid.task} if len(grids) > 1 else {}) | {"label": label}
             for column, cell in zip(grid.columns, cells, strict=True):
-                low, high = cell.interval or (None, None)
                 of = f"{column}_difference" if cell.difference is not None else column
-                row |= {column: cell.value, f"{column}_difference": cell.difference}
-                row |= {f"{of}_low": low, f"{of}_high": high, f"{column}_published": cell.published}
+                row |= {column: cell.value, f"{column}_difference": cell.difference} | bounds(of, cell.interval)
+                row |= {f"{column}_published": cell.published}
             rows.append(row)
     return csv(rows, drop_empty=True)
 
