@@ -99,15 +99,16 @@ def draw_map(shown: list[Shown], example: str) -> Figure:
 
 def draw_course(shown: list[Shown], example: str) -> Figure:
     """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
-    import numpy as np
-
     curves = {name: [by_step(run.run, name) for run in shown] for name in ("confidence", "reward")}
     names = [name for name, found in curves.items() if any(found)]
     figure = _figure(1.5 * len(names) + (0.3 if len(shown) > 1 else 0.1))
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(panels, names, strict=True):
         for n, (run, found) in enumerate(zip(shown, curves[name], strict=True)):
-            steps, means, low, high = found or [np.empty(0)] * 4
+            if found is None:
+                panel.plot([], [], color=run.color, linestyle=DASHES[n % 4], label=run.label)
+                continue
+            steps, means, low, high = found
             panel.fill_between(steps + 1, low, high, color=run.color, alpha=0.15, linewidth=0)
             panel.plot(steps + 1, means, color=run.color, linestyle=DASHES[n % 4], label=run.label)
         if name == "confidence":  # differences in the fifth digit are none to be seen
