@@ -31,9 +31,6 @@ ORDER = [
 ]
 """From top to bottom; what stands in one line may import each other."""
 EXCEPTIONS = {
-    "analysis → decoding",
-    "analysis → judges",
-    "analysis → runs",
     "judges → runs",
     "models → benchmarks",
     "models → decoding",
