@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rws_cli import parts
+from rws_cli import parts, registry
 from rws_cli.config.schema import (
     BestOfN,
     ClassifierReward,
@@ -73,8 +73,10 @@ def check_sampler(config: Config) -> None:
 def _check_runtime(config: Config) -> None:
     """What does not go together with a compiled model, or with keys and values that are kept."""
     s, kind = config.sampler, config.runtime.cache
-    if config.runtime.backend == "tensor_parallel":
-        _check_tensor_parallel(config)
+    for role, name in (("worker", "backend"), ("tracker", "tracker")):
+        part = registry.make(role, getattr(config.runtime, name), f"runtime.{name}")
+        if sentence := next(part.conflicts(config), None):
+            raise UsageError(sentence)
     if config.runtime.compile and config.model.kind not in NATIVE:
         raise UsageError(
             f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={config.model.kind}'s."
@@ -101,20 +103,6 @@ def _check_runtime(config: Config) -> None:
     if found := next((part for part, here in cannot.items() if here), None):
         prefix = " or runtime.cache=prefix" if found.startswith(("sampler.search", "sampler.guidance")) else ""
         raise UsageError(f"runtime.cache={kind} does not work with {found}: set runtime.cache=none{prefix}.")
-
-
-def _check_tensor_parallel(config: Config) -> None:
-    """What does not go together with a model that several processes share."""
-    m = config.model
-    cannot = {
-        f"model.kind={m.kind}, for which there is no plan": m.kind not in NATIVE,
-        f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
-        f"model.device_map={m.device_map}": m.device_map is not None,
-        f"model.quantization={m.quantization}": m.quantization != "none",
-        "runtime.compile=true": config.runtime.compile,
-    }
-    if found := next((part for part, here in cannot.items() if here), None):
-        raise UsageError(f"runtime.backend=tensor_parallel does not work with {found}.")
 
 
 def _draws(sampler: Sampler) -> bool:

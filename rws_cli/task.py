@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rws_cli import registry
 from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.check import classifiers
 from rws_cli.config.identity import differing_keys
@@ -24,7 +25,6 @@ from rws_cli.models import Denoiser, Prepared, check_model, load_model, prepare_
 from rws_cli.models.base import pick_device
 from rws_cli.models.checkpoint import fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
-from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards import load_reward
 from rws_cli.rewards.base import Reward
 from rws_cli.rewards.classifier import Classifier, check_classifier
@@ -33,7 +33,6 @@ from rws_cli.runs.calibrations import facts_of, find_statistics
 from rws_cli.runs.corpus import FILE, read_frequencies
 from rws_cli.runs.folder import find_run, newest, read_json
 from rws_cli.runs.records import read_trace
-from rws_cli.runs.tracking import check_tracker
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,9 @@ class Parts:
 
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
-    check_tracker(config.runtime.tracker)
+    registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
     prepared = prepare_model(config.model)
-    if config.runtime.backend == "tensor_parallel":
-        check_divides(prepared.arguments["config"], rank_count(config.runtime))
+    registry.make("worker", config.runtime.backend, "runtime.backend").check(config, prepared)
     for at, node in classifiers(config.reward).items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from rws_cli import parts
+from rws_cli import parts, registry
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest
 
@@ -61,6 +61,8 @@ def _check_limits(node: Any, where: str) -> None:
             _check_limits(value, f"{key}.")
         elif value is not None:
             allowed, role = f.metadata.get("choices"), f.metadata.get("role")
+            if role and isinstance(value, str) and not allowed:
+                registry.get(role, value, key)
             if allowed and value not in allowed and not (role and parts.known(role, value)):
                 allowed = [*allowed, *(parts.own(role) if role else ())]
                 raise UsageError(

@@ -23,10 +23,11 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check, classifiers
 from rws_cli.config.schema import CausalJudge, RewardJudge
 from rws_cli.errors import UsageError
+from rws_cli.files import write_json
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, Judge
 from rws_cli.models.checkpoint import fingerprint, locate
-from rws_cli.runs.folder import check_no_links, read_json, write_json
+from rws_cli.runs.folder import check_no_links, read_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.reading import JUDGEMENTS, read_run
 from rws_cli.runs.records import drop_broken_line, read_lines

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from rws_cli.config.schema import EndpointJudge as Settings
 from rws_cli.errors import RunError, UsageError
+from rws_cli.files import alone, write_json
 from rws_cli.judges.base import Contest, Verdict, render
-from rws_cli.runs.folder import alone, write_json
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4

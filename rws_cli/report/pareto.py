@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, curves_of, frontier
+from rws_cli.files import write_whole
 from rws_cli.report.escape import bounds, csv
 from rws_cli.report.table import bar
-from rws_cli.runs.folder import find_all, home, write_whole
+from rws_cli.runs.folder import find_all, home
 from rws_cli.runs.reading import read_run
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")

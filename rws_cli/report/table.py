@@ -12,10 +12,11 @@ from rich.text import Text
 from rws_cli.analysis.compare import Cell
 from rws_cli.analysis.table import Grid, grid_of
 from rws_cli.errors import UsageError, printable
+from rws_cli.files import write_whole
 from rws_cli.report.escape import bounds, csv, latex, markdown
 from rws_cli.report.sheets import Sheet, rich_table, signed, strong
 from rws_cli.report.terminal import wide_console
-from rws_cli.runs.folder import home, write_whole
+from rws_cli.runs.folder import home
 from rws_cli.runs.reading import by_task, compare_runs
 
 PERCENT = (

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rws_cli.analysis.compare import common
 from rws_cli.errors import RunError, UsageError
+from rws_cli.files import write_whole
 from rws_cli.report.figures import save
 from rws_cli.report.html import page
 from rws_cli.report.replay import place_of
 from rws_cli.report.shown import read_shown
-from rws_cli.runs.folder import home, write_whole
+from rws_cli.runs.folder import home
 from rws_cli.runs.reading import by_task
 
 

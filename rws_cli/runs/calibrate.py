@@ -29,11 +29,12 @@ from rws_cli.decoding.guidance import Statistics, fill
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.orders import PC
 from rws_cli.errors import RunError, UsageError
+from rws_cli.files import write_json
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
 from rws_cli.runs.calibrations import facts_of, folder_of
-from rws_cli.runs.folder import claim_version, point_latest, write_json
+from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
 from rws_cli.task import load, prepare, sources
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.runs.folder import open_regular, read_json, replacing, unreadable, whole, write_whole
+from rws_cli.files import open_regular, replacing, whole, write_whole
+from rws_cli.runs.folder import read_json, unreadable
 from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
