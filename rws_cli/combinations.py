@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rws_cli import registry
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.errors import UsageError
 from rws_cli.part import Part
@@ -20,6 +21,10 @@ def parts_of(config: Config) -> dict[str, Part]:
     """The parts of a configuration, by the key that each stands at."""
     nodes = {f"sampler.{name}": part for name, part in config.sampler.parts.items()}
     nodes |= {name: getattr(config, name) for name in ("model", "reward", "benchmark")}
+    nodes |= {
+        f"runtime.{name}": registry.make(role, getattr(config.runtime, name), f"runtime.{name}")
+        for role, name in (("worker", "backend"), ("tracker", "tracker"))
+    }
     nodes |= {f"metric.{name}": metric for name, metric in config.metric.items()}
     return nodes
 

@@ -2,7 +2,11 @@
 
 import os
 import re
+import signal
 from pathlib import Path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a run to stop."""
 
 
 class UsageError(Exception):

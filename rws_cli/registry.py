@@ -186,6 +186,11 @@ def load(role: str, name: Any, at: str) -> type:
     return marked[0]
 
 
+def make(role: str, name: Any, at: str) -> Any:
+    """A part that has no settings of its own, by name. Raises UsageError as load does."""
+    return load(role, name, at)(kind=name)
+
+
 # --- reading source -----------------------------------------------------------------------------------------------
 
 

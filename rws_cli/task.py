@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rws_cli import registry
 from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.errors import UsageError
@@ -19,11 +20,9 @@ from rws_cli.models.base import Denoiser, Prepared
 from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
-from rws_cli.models.sharded import check_divides, rank_count
 from rws_cli.rewards.base import Reward
 from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.calibrations import facts_of, find_statistics
-from rws_cli.runs.tracking import check_tracker
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,9 @@ class Parts:
 
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
-    check_tracker(config.runtime.tracker)
+    registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
     prepared = config.model.prepare()
-    if config.runtime.backend == "tensor_parallel":
-        check_divides(prepared.arguments["config"], rank_count(config.runtime))
+    registry.make("worker", config.runtime.backend, "runtime.backend").check(config, prepared)
     for at, node in checkpoints(config.reward, "reward").items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")

@@ -44,7 +44,7 @@ from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs import run
 from rws_cli.runs.stopping import Stop
 from rws_cli.task import Parts, Task
-from rws_cli.workers import Here
+from rws_cli.workers.here import Here
 
 RWS = ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"]
 VARIANTS = {
@@ -179,7 +179,9 @@ class Bench:
         parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
-        run.answer(config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop())
+        here = Here(kind="here")
+        here.answerer = answering.Answerer(config, task, parts)
+        run.answer(config, task, here, folder, samples, progress, Stop())
         return samples
 
     def split(self, name: str) -> dict[str, Any]:

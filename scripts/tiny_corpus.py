@@ -16,8 +16,8 @@ from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
+from rws_cli.files import write_json
 from rws_cli.runs.corpus import FILE, frequencies
-from rws_cli.runs.folder import write_json
 
 EXAMPLES = 2000
 

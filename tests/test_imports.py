@@ -20,20 +20,17 @@ ORDER = [
     ("cli",),
     ("report",),
     ("runs", "workers"),
-    ("judges",),
+    ("judges", "trackers"),
     ("benchmarks", "rewards", "metrics"),
     ("decoding",),
     ("orders", "schedules", "guidance", "remasking", "search"),
     ("models",),
     ("analysis",),
     ("config",),
-    ("part", "registry", "parts", "errors"),
+    ("part", "registry", "parts", "errors", "files"),
 ]
 """From top to bottom; what stands in one line may import each other."""
 EXCEPTIONS = {
-    "analysis → decoding",
-    "analysis → judges",
-    "analysis → runs",
     "judges → runs",
     "models → benchmarks",
     "models → decoding",

@@ -9,26 +9,21 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli import registry
-from rws_cli.analysis.compare import MEASURES, Run, by_settings, column, paired, read_run
-from rws_cli.analysis.statistics import bootstrap_interval, mean_interval
+from rws_cli.analysis.compare import apart, by_settings, column, paired
+from rws_cli.analysis.run import MEASURES, Run
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, mean_interval
 from rws_cli.config.catalog import choices
-from rws_cli.config.identity import differing_keys, identity
 from rws_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
-COST = {
-    "tokens": lambda s: float(s["cost"]["mdm_tokens"] + s["cost"]["reward_tokens"]),
-    "mdm_passes": MEASURES["mdm_passes"],
-    "reward_calls": MEASURES["reward_calls"],
-    "seconds": MEASURES["seconds"],
-}
+COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
 VALUES = {"accuracy": 100, "reward": 1}
 """What is drawn, and the factor that it is shown with."""
 FAMILIES = ("orders", "Dream's", "as many as are sure", "masking again", "search")
@@ -42,10 +37,16 @@ class Point:
     settings: str
     cost: dict[str, float]
     by_question: dict[str, np.ndarray]
-    value: dict[str, float]
-    interval: dict[str, tuple[float, float] | None]
     difference: float | None = None
-    difference_interval: tuple[float, float] | None = None
+    difference_interval: Interval | None = None
+
+    @cached_property
+    def value(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in self.by_question.items()}
+
+    @cached_property
+    def interval(self) -> dict[str, Interval | None]:
+        return {name: mean_interval(values) for name, values in self.by_question.items()}
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Curve:
     points: list[Point]
 
 
-def read_curves(folders: list[Path], against: str) -> list[Curve]:
+def curves_of(runs: list[Run], against: str) -> list[Curve]:
     """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
     tasks: dict[str, list[Run]] = {}
-    for run in map(read_run, folders):
-        tasks.setdefault(f"{run.config['benchmark']['name']}, {run.config['model']['name']}", []).append(run)
+    for run in runs:
+        tasks.setdefault(run.task, []).append(run)
     curves: list[Curve] = []
-    for task, runs in tasks.items():
-        found = _curves_of(task, runs)
+    for task, members in tasks.items():
+        found = _curves_of(task, members)
         labels = [curve.label for curve in found]
         if against not in labels and against != "best_of_n":
             raise UsageError(
@@ -81,14 +82,14 @@ def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
     ids = paired(runs)
     by_label: dict[str, list[list[Run]]] = {}
     for members in by_settings(runs):
-        config = members[0].config
-        by_label.setdefault(config.get("label") or config["sampler"]["name"], []).append(members)
+        by_label.setdefault(members[0].name, []).append(members)
     curves = []
     for label, groups in by_label.items():
-        configs = [members[0].config for members in groups]
-        points = [_point(members, ids, _settings(configs, members[0].config)) for members in groups]
+        firsts = [members[0] for members in groups]
+        points = [_point(members, ids, apart(members[0], firsts)) for members in groups]
         points.sort(key=lambda point: point.cost["tokens"])
-        curves.append(Curve(task, label, family(configs[0]["sampler"]), _paper(configs[0]["sampler"]["name"]), points))
+        sampler = firsts[0].config["sampler"]
+        curves.append(Curve(task, label, family(sampler), _paper(sampler["name"]), points))
     return curves
 
 
@@ -111,23 +112,14 @@ def _paper(sampler: str) -> str:
     return found.group(1) if found else ""
 
 
-def _settings(configs: list[dict[str, Any]], config: dict[str, Any]) -> str:
-    """What sets a configuration apart from the others of its curve."""
-    own: dict[str, Any] = {}
-    for other in configs:
-        own |= {key: a for key, (a, _) in differing_keys(identity(config), identity(other)).items() if key != "seed"}
-    return ", ".join(f"{key.removeprefix('sampler.')}={value}" for key, value in own.items())
-
-
-def _point(members: list[Run], ids: list[str], settings: str) -> Point:
-    by_question: dict[str, np.ndarray] = {}
-    for name in VALUES:
-        values = column(members, ids, MEASURES[name])
-        if values is not None:
-            by_question[name] = values
-    cost = {name: float(values.mean()) for name, m in COST.items() if (values := column(members, ids, m)) is not None}
-    means = {name: float(values.mean()) for name, values in by_question.items()}
-    return Point(settings, cost, by_question, means, {name: mean_interval(v) for name, v in by_question.items()})
+def _point(members: list[Run], ids: list[str], settings: dict[str, Any]) -> Point:
+    columns = {name: column(members, ids, MEASURES[name]) for name in (*VALUES, *COST)}
+    defined = {name: values for name, values in columns.items() if values is not None}
+    return Point(
+        ", ".join(f"{key.removeprefix('sampler.')}={value}" for key, value in settings.items()),
+        {name: float(defined[name].mean()) for name in COST if name in defined},
+        {name: defined[name] for name in VALUES if name in defined},
+    )
 
 
 def _against(curve: Curve, reference: Curve) -> Curve:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rws_cli.analysis.statistics import mean
+
 DEFAULT_GOD = "god_tokens"
 AR_NESS_K = (1, 2, 4)
 
@@ -67,11 +69,7 @@ def order_statistics(
 
 def mean_statistics(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
     """The mean of each statistic over the responses for which it is defined; None where it is for none."""
-    means: dict[str, float | None] = {}
-    for name in rows[0] if rows else ():
-        defined = [value for row in rows if (value := row.get(name)) is not None]
-        means[name] = sum(defined) / len(defined) if defined else None
-    return means
+    return {name: mean(row.get(name) for row in rows) for name in (rows[0] if rows else ())}
 
 
 def _midranks(values: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
+Interval = tuple[float, float]
 RESAMPLES = 10_000
 AT_ONCE = 1 << 20
 """Resampled numbers in memory at a time. How many there are changes no result: they come from one stream."""
 
 
-def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are defined; None of none."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> Interval | None:
     """95 % percentile interval of the mean of paired differences (n,), resampling examples; None of one. Seeded."""
     import numpy as np
     from scipy.stats import bootstrap
@@ -36,7 +43,7 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, f
     return float(found.low), float(found.high)
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+def mean_interval(values: np.ndarray) -> Interval | None:
     """95 % interval of the mean of values (n,): Wilson's where each is 0 or 1, for the bootstrap of a row of ones would be
     sure; else the bootstrap's. None of one that is no share."""
     import numpy as np
@@ -82,7 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> Interval:
     """Wilson's 95 % interval of a share; a tie may count as half a success."""
     share, z = successes / n, NormalDist().inv_cdf(0.975)
     center = share + z**2 / (2 * n)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rws_cli.decoding.record import RowTrace
+if TYPE_CHECKING:
+    from rws_cli.decoding.record import RowTrace
 
 
 def steering(trace: RowTrace) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+from rws_cli.analysis.statistics import mean
+
 END = "∎"
 """Stands for an end token and all that comes behind it."""
 BREAK = "⏎"
@@ -36,8 +38,7 @@ class Step:
     @property
     def confidence(self) -> float | None:
         """Mean over the tokens that it committed."""
-        known = [commit.confidence for commit in self.committed if commit.confidence is not None]
-        return sum(known) / len(known) if known else None
+        return mean(commit.confidence for commit in self.committed)
 
 
 Place = tuple[int, Commit] | None

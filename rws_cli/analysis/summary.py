@@ -8,9 +8,8 @@ import sys
 from typing import Any
 
 from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
-from rws_cli.analysis.statistics import bootstrap_interval, wilson
+from rws_cli.analysis.statistics import bootstrap_interval, mean, wilson
 from rws_cli.analysis.steering import mean_steering
-from rws_cli.decoding.record import Cost
 
 PASS_AT = (1, 2, 5, 10, 20, 50, 100)
 
@@ -22,12 +21,10 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
     pass_at: for those, the chance that one of k answers is right, by k: the mean over the questions that have so many
     answers, for failures may have left some with fewer.
     """
-    n = len(samples)
-    rewards = [sample["reward"] for sample in samples if sample["reward"] is not None]
     return {
-        "examples": n,
+        "examples": len(samples),
         **_marks(samples),
-        "reward": sum(rewards) / len(rewards) if rewards else None,
+        "reward": mean(sample["reward"] for sample in samples),
         "god": DEFAULT_GOD,
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
@@ -48,7 +45,7 @@ def near_ties(samples: list[dict[str, Any]]) -> float | None:
 
 def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums of what samples cost, and the tokens committed in a second of decoding."""
-    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in vars(Cost())}
+    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
     committed = sum(sample["committed"] for sample in samples)
     return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
 

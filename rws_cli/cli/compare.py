@@ -62,8 +62,8 @@ def judge(
     ],
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
-    from rws_cli.analysis.compare import judge_runs
     from rws_cli.config.composing import compose
+    from rws_cli.judges.contests import judge_runs
     from rws_cli.report.compare import print_comparisons
     from rws_cli.runs.folder import find_all
 

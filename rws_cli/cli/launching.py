@@ -59,7 +59,7 @@ def launch(
     the folder of a sweep that was begun before. Raises UsageError for whatever is wrong with the arguments, and what the
     task raises.
     """
-    from rws_cli.runs.folder import warn
+    from rws_cli.files import warn
 
     arguments = sort_flags(arguments)
     said = list(arguments if typed is None else typed)
@@ -159,7 +159,8 @@ def typed_overrides(composed: Any) -> list[str]:
 
 def _begin_sweep(composed: DictConfig, command: str) -> Path:
     """A sweep's folder: hydra.sweep.dir where the user set it, else a new one below the output folder."""
-    from rws_cli.runs.folder import claim_version, point_latest, write_json
+    from rws_cli.files import write_json
+    from rws_cli.runs.folder import claim_version, point_latest
 
     folder = Path(composed.hydra.sweep.dir).absolute()
     if OmegaConf.to_container(composed.hydra.sweep)["dir"] == SWEEP_DIR:  # type: ignore[index, call-overload]

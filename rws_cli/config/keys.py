@@ -59,7 +59,7 @@ def known_keys() -> list[str]:
             if role == "order":
                 for source in registry.find("order").values():
                     yield from (f"{at}{source.name}.{name}" for name in source.settings if name != "kind")
-            elif role and role not in above and not setting.type.startswith("dict"):
+            elif role and role not in above and not setting.type.startswith(("dict", "str")):
                 for inner in kinds_of(role).values():
                     yield from walk(inner, f"{key}.", (*above, role))
             yield from walk(group_of(setting) or (), f"{key}.", above)

@@ -98,16 +98,14 @@ class Runtime:
         "a row's passes from one through its whole sequence to the next; null: one a block", min=1
     )
     backend: str = setting(
-        "who decodes: this process, several on this machine, several that share one model, or a Ray cluster",
-        choices=("here", "processes", "tensor_parallel", "ray"),
+        "who decodes: this process, several on this machine, several that share one model, or a cluster", role="worker"
     )
     workers: int | None = setting(
         "copies, or parts, of the model; null: one a GPU, without GPUs one a core, at most 4, and 2 parts", min=1
     )
     address: str | None = setting("of a Ray cluster, as ray.init takes it; null: one of its own on this machine")
     tracker: str = setting(
-        "a library that runs are also logged with; where to is what its own environment variables say",
-        choices=("none", "wandb", "mlflow", "tensorboard"),
+        "a library that runs are also logged with; where to is what its own environment variables say", role="tracker"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from rws_cli import registry
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest
 
@@ -59,7 +60,9 @@ def _check_limits(node: Any, where: str) -> None:
         if is_dataclass(value):
             _check_limits(value, f"{key}.")
         elif value is not None:
-            allowed = f.metadata.get("choices")
+            allowed, role = f.metadata.get("choices"), f.metadata.get("role")
+            if role and isinstance(value, str):
+                registry.get(role, value, key)
             if allowed and value not in allowed:
                 raise UsageError(
                     f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"

@@ -1,8 +1,7 @@
 """Whole runs before a judge: every example's two answers, in both orders, and the verdicts kept as they come.
 
 Verdicts lie with the run that is judged, in judgements/<judge>-<hash>/: verdicts.jsonl, and judge.json with what judged
-it against what. Judging again asks only what has no verdict yet, or other answers than it had. Two judges are the same
-if all that decides a verdict is the same, settings and weights, whatever they are called.
+it against what. Judging again asks only what has no verdict yet, or other answers than it had.
 """
 
 from __future__ import annotations
@@ -10,31 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rws_cli.analysis.compare import by_settings, opponent, paired
+from rws_cli.analysis.run import Sample
+from rws_cli.analysis.verdicts import answers_hash, decisive
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check_recorded
-from rws_cli.config.identity import differing_keys
-from rws_cli.errors import RunError, UsageError
+from rws_cli.errors import UsageError
+from rws_cli.files import write_json
 from rws_cli.judges.base import Contest
 from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
-from rws_cli.runs.folder import check_no_links, read_json, write_json
+from rws_cli.runs.folder import check_no_links, read_json
 from rws_cli.runs.manifest import now
+from rws_cli.runs.reading import JUDGEMENTS, read_run
 from rws_cli.runs.records import drop_broken_line, read_lines
 
-FOLDER = "judgements"
-OPERATIONAL = (
-    "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
-    "dollars_per_million_in", "dollars_per_million_out",
-)  # fmt: skip
-"""Settings that change no verdict."""
 
-Sample = dict[str, Any]
-Verdicts = dict[str, tuple[float | None, float | None]]
-"""Example → how much the judged run's answer was preferred (1, 0.5, 0; None: unreadable), shown second and first."""
+def judge_runs(folders: list[Path], settings: Any) -> None:
+    """Put each line's runs to a judge, against the run of the first line with the same seed (the first of it, if none).
+
+    Raises what compared and judge_run do.
+    """
+    runs = [read_run(folder) for folder in folders]
+    paired(runs)
+    first, *others = by_settings(runs)
+    for run in (run for members in others for run in members):
+        base = opponent(run, first)
+        judge_run(settings, run.folder, base.folder, run.samples, base.samples)
 
 
 def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sample], base: dict[str, Sample]) -> None:
@@ -47,7 +51,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     examples = {e.id: e for e in config.benchmark.asked()}
     contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
-    folder = run / FOLDER / f"{settings.name}-{_key(settings, weights, baseline)}"
+    folder = run / JUDGEMENTS / f"{settings.name}-{_key(settings, weights, baseline)}"
     folder.mkdir(parents=True, exist_ok=True)
     check_no_links(folder)
     drop_broken_line(folder / "verdicts.jsonl")
@@ -87,65 +91,6 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
         write_json(folder / "judge.json", about | judge.spent())
 
 
-def read_verdicts(
-    run: Path, base_hash: str, samples: dict[str, Sample], base: dict[str, Sample]
-) -> dict[str, Verdicts]:
-    """By judge (see `identity_of`), the examples of a run that were judged in both orders against a run with that
-    configuration hash. Raises RunError for a file that rws judge did not write."""
-    sides: dict[str, dict[str, dict[int, float | None]]] = {}
-    for about in sorted((run / FOLDER).glob("*/judge.json")):
-        stored = read_json(about)
-        try:
-            if stored["against"]["config_hash"] != base_hash:
-                continue
-            judged = sides.setdefault(identity_of(stored["judge"], stored.get("weights") or {}), {})
-            for line in read_lines(about.parent / "verdicts.jsonl"):
-                i, order, first = line["id"], line["order"], line["first"]
-                if i in samples and i in base and line["answers"] == answers_hash(base[i], samples[i]):
-                    judged.setdefault(i, {})[order] = first if order or first is None else 1 - first
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{about.parent} does not hold what rws judge writes: remove it, or judge again.") from error
-    return {
-        judge: {i: (by[0], by[1]) for i, by in judged.items() if 0 in by and 1 in by} for judge, judged in sides.items()
-    }
-
-
-def identity_of(judge: dict[str, Any], weights: dict[str, Any]) -> str:
-    """All that decides a judge's verdicts: its settings and weights, as JSON."""
-    return json.dumps(_decisive(judge) | ({"weights": weights} if weights else {}), sort_keys=True)
-
-
-def judge_labels(identities: Sequence[str]) -> dict[str, str]:
-    """A label for each judge: its name, and where others have the same name the settings in which it differs from them.
-    Long values, a template or weights, are shown as a hash."""
-    judges = {identity: json.loads(identity) for identity in identities}
-    labels = {}
-    for identity, judge in judges.items():
-        namesakes = [other for other in judges.values() if other is not judge and other["name"] == judge["name"]]
-        differing = {key for other in namesakes for key in differing_keys(judge, other)}
-        keys = sorted({"weights" if key.startswith("weights") else key for key in differing})
-        details = ", ".join(f"{key}={_short(_at(judge, key))}" for key in keys)
-        labels[identity] = f"{judge['name']} ({details})" if details else judge["name"]
-    return labels
-
-
-def _at(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= 40 else f"#{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def answers_hash(base: Sample, sample: Sample) -> str:
-    """What pins the two answers, and the turns before them, that a verdict is about."""
-    shown = [[s["history"], s["prompt"], s["answer"]] for s in (base, sample)]
-    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
 def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Contest:
     example = examples.get(sample["id"])
     if example is None or example.prompt != sample["prompt"]:
@@ -156,15 +101,8 @@ def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Samp
 
 def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
     against = read_json(baseline / "manifest.json")["config_hash"]
-    decisive = [_decisive(asdict(settings)), against, *([weights] if weights else [])]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _decisive(node: Any) -> Any:
-    """Settings without those that change no verdict."""
-    if not isinstance(node, dict):
-        return node
-    return {key: _decisive(value) for key, value in node.items() if key not in OPERATIONAL}
+    pinned = [decisive(asdict(settings)), against, *([weights] if weights else [])]
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _weights(settings: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typing import Any
 from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
+from rws_cli.files import alone, write_json
 from rws_cli.judges.base import Contest, Judge, Verdict, render
 from rws_cli.part import part, setting
-from rws_cli.runs.folder import alone, write_json
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4

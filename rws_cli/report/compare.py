@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rws_cli.analysis.compare import MEASURES, Line, by_task, compare_runs
+from rws_cli.analysis.compare import Line
 from rws_cli.analysis.order import DEFAULT_GOD
-from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.terminal import number, signed_number, wide_console
-from rws_cli.runs.folder import read_json
+from rws_cli.analysis.run import MEASURES
+from rws_cli.report.sheets import Sheet, rich_table, signed
+from rws_cli.report.terminal import number, wide_console
+from rws_cli.runs.reading import by_task, compare_runs
 
 
 def print_comparisons(folders: list[Path]) -> None:
@@ -21,8 +22,7 @@ def print_comparisons(folders: list[Path]) -> None:
     for group in several:
         lines = compare_runs(group)
         if len(several) > 1:
-            config = read_json(group[0] / "manifest.json")["config"]
-            console.print(f"{config['benchmark']['name']}, {config['model']['name']}:", markup=False)
+            console.print(f"{lines[0].runs[0].task}:", markup=False)
         console.print(HOW_COMPARED.format(lines[0].examples))
         for sheet in comparison_sheets(lines):
             console.print(rich_table(sheet))
@@ -42,12 +42,12 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
         ["sampler", "GOD", "difference", "passes", "calls", "seconds"], title="Order and cost of an example"
     )
     for line in lines:
-        v = line.values
+        v = {name: cell.value for name, cell in line.cells.items()}
         quality.add(
             line.label,
             ",".join(map(str, line.seeds)),
             number(v["accuracy"], ".1%"),
-            _signed(line, "accuracy", 100, ".1f"),
+            signed(line.cells["accuracy"], 100, ".1f"),
             number(line.p, ".3f"),
             number(v["partial"], ".1%"),
             number(v["reward"], ".3f"),
@@ -55,16 +55,16 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
         process.add(
             line.label,
             number(v["god"], ".2f"),
-            _signed(line, "god", 1, ".2f"),
+            signed(line.cells["god"], 1, ".2f"),
             number(v["mdm_passes"], ".1f"),
             number(v["reward_calls"], ".1f"),
             number(v["seconds"], ".3f"),
         )
     sheets = [quality, process]
-    for name in [name for name in lines[0].values if name not in MEASURES]:
+    for name in [name for name in lines[0].cells if name not in MEASURES]:
         sheet = Sheet(["sampler", name, "difference"])
         for line in lines:
-            sheet.add(line.label, number(line.values[name]), _signed(line, name, 1, ".3f"))
+            sheet.add(line.label, number(line.cells[name].value), signed(line.cells[name], 1, ".3f"))
         sheets.append(sheet)
     return [*sheets, *(sheet for sheet in _win_sheets(lines) if sheet.rows)]
 
@@ -83,15 +83,3 @@ def _win_sheets(lines: list[Line]) -> list[Sheet]:
             if w.by_god:
                 fifths.add(line.label, judge, *(f"{part.rate:.1%}" for part in w.by_god))
     return [wins, fifths]
-
-
-def _signed(line: Line, name: str, factor: float, form: str) -> str:
-    """A difference with its interval."""
-    interval, difference = line.interval[name], line.difference[name]
-    if difference is None:
-        return "–"
-    signed = signed_number(factor * difference, form)
-    if interval is None:
-        return signed
-    low, high = (signed_number(factor * bound, form) for bound in interval)
-    return told(f"{signed} [{low}, {high}]", interval)

@@ -15,7 +15,8 @@ from typing import Any
 from rws_cli import __version__
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
-from rws_cli.runs.folder import claim_version, point_latest, write_json
+from rws_cli.files import write_json
+from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
 
 FILE = "frequencies.json"

@@ -11,15 +11,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from rws_cli import registry
 from rws_cli.answering import rows_at_once
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.checkpoint import checkpoints, locate, reason, stored_weights
 from rws_cli.models.loading import pick_device, pick_dtype
-from rws_cli.models.sharded import rank_count
 from rws_cli.runs.manifest import versions
 from rws_cli.task import prepare
-from rws_cli.workers.ranks import each
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes a weight, where quantized."""
@@ -148,10 +147,10 @@ def needs(config: Config, online: bool = False) -> list[Finding]:
     is free. Ranks have a part of the model and all of the rewards each. online: what is not here can be downloaded."""
     findings: list[Finding] = []
     together: dict[str, float] = {}
-    shared, ranks = config.runtime.backend == "tensor_parallel", [config]
-    if shared:
+    workers, ranks = registry.make("worker", config.runtime.backend, "runtime.backend"), [config]
+    if workers.shares_model:
         with line(findings, "runtime") as found:
-            ranks = each(config, rank_count(config.runtime))
+            ranks = workers.ranks(config)
             found.append(f"{len(ranks)} ranks")
     for at, node in all_checkpoints(config).items():
         with line(findings, f"{at}={node.name}") as found:
@@ -170,7 +169,7 @@ def needs(config: Config, online: bool = False) -> list[Finding]:
             width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
             part = count * width / (len(ranks) if at == "model" else 1)
             places = ", ".join(dict.fromkeys(map(str, devices)))
-            each_rank = f" for each of {len(ranks)} ranks" if shared else ""
+            each_rank = f" for each of {len(ranks)} ranks" if workers.shares_model else ""
             found.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
             for device in map(str, devices):
                 together[device] = together.get(device, 0.0) + part

@@ -20,7 +20,8 @@ from rws_cli.config.check import read_again
 from rws_cli.config.identity import config_hash, differing_keys, identity, parts_used, resolved
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
-from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json, write_json
+from rws_cli.files import write_json
+from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError, without_secrets
+from rws_cli.files import replacing, write_whole
 from rws_cli.report.escape import markdown
 from rws_cli.report.terminal import rows_of
-from rws_cli.runs.folder import read_json, replacing, write_whole
+from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)

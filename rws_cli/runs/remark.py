@@ -16,7 +16,8 @@ from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
-from rws_cli.runs.folder import as_json, locked, read_json, replace_together
+from rws_cli.files import as_json
+from rws_cli.runs.folder import locked, read_json, replace_together
 from rws_cli.runs.manifest import check_parts, marker_version, now
 from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.run import measured

@@ -13,9 +13,10 @@ from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example, mark_answer
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError
+from rws_cli.files import write_json
 from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import measure
-from rws_cli.runs.folder import locked, write_json
+from rws_cli.runs.folder import locked
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
@@ -30,7 +31,8 @@ from rws_cli.runs.records import (
 from rws_cli.runs.stopping import Stop, stoppable
 from rws_cli.runs.tracking import tracked
 from rws_cli.task import Task, prepare
-from rws_cli.workers import Workers, open_workers
+from rws_cli.workers import open_workers
+from rws_cli.workers.base import Workers
 
 
 def run(config: Config, request: Request) -> Path:
@@ -118,7 +120,7 @@ def answer(
     The longest prompts come first: little is padded, and what does not fit into memory shows early. Raises RunError if
     nothing of the first batch can be decoded, and Interrupted when the user stops the run.
     """
-    workers.listen(progress)
+    workers.listen(progress.step, progress.say)
     unmarked = [sample for sample in samples if sample["mark"] is None]
     failures = mark(task, unmarked, stop)
     samples[:] = [sample for sample in samples if sample["id"] not in failures]

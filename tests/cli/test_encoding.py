@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from rws_cli.cli import app, entry
 from rws_cli.errors import UsageError
-from rws_cli.runs.folder import read_json, write_json
+from rws_cli.files import write_json
+from rws_cli.runs.folder import read_json
 from rws_cli.runs.generate import decoded
 
 ROOT = Path(__file__).parents[2]

@@ -18,13 +18,13 @@ from support import save_reward, small_run, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from rws_cli.analysis.verdicts import identity_of, judge_labels
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.cli import app
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges.base import Contest, render
-from rws_cli.judges.contests import identity_of, judge_labels
 from rws_cli.judges.endpoint import EndpointJudge, read_verdict
 from rws_cli.judges.reward import RewardJudge
 from rws_cli.rewards.base import Candidate, Reward, Scores

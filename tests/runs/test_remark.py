@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rws_cli.analysis.compare import compare_runs
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.errors import RunError, UsageError
 from rws_cli.runs import remark
 from rws_cli.runs.folder import find_run
+from rws_cli.runs.reading import compare_runs
 
 TINY = ["sampler=confidence", "reward=none", "benchmark=arithmetic", "benchmark.limit=3", "sampler.gen_length=8",
         "sampler.tokens_per_step=8"]  # fmt: skip

@@ -15,6 +15,7 @@ from worker_support import RUN, kill_a_worker, same, when_decoding
 
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError
+from rws_cli.workers import processes
 from rws_cli.workers.base import TRIES, Worker, placed
 from rws_cli.workers.processes import Processes, serve, share
 
@@ -70,24 +71,24 @@ def test_what_a_worker_cannot_load_is_one_sentence(
     assert "Traceback" not in result.output
 
 
-def test_a_batch_that_takes_workers_with_it_ends_the_run() -> None:
+def test_a_batch_that_takes_workers_with_it_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     class Dead:
         exitcode = -signal.SIGKILL
 
         def join(self, seconds: float) -> None: ...
 
     example: Any = type("E", (), {"id": "e-7"})
-    processes = Processes.__new__(Processes)
-    processes.tries, processes.progress = {}, None
-    processes.start = lambda config: Worker(config, Dead(), None)  # type: ignore[method-assign,arg-type]
-    processes.ready = lambda worker: {}  # type: ignore[method-assign]
+    workers = Processes(kind="processes")
+    workers.tries = {}
+    monkeypatch.setattr(processes, "started", lambda config, serve: Worker(config, Dead(), None))  # type: ignore[arg-type]
+    monkeypatch.setattr(processes, "ready", lambda worker: {})
     worker: Any = Worker(compose(), Dead(), None, [example])  # type: ignore[arg-type]
     for _ in range(TRIES - 1):
-        assert processes.replaced(worker).batch is None
+        assert not workers.replaced(worker).batch
     with pytest.raises(
         RunError, match=f"{TRIES} workers ended over the batch that begins with example e-7, the last by SIGKILL"
     ):
-        processes.replaced(worker)
+        workers.replaced(worker)
 
 
 def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +120,6 @@ def test_a_worker_whose_run_is_gone_ends_in_silence(monkeypatch: pytest.MonkeyPa
         def recv(self) -> object:
             raise gone
 
-    for name in ("ignore_signals", "prepare", "load", "Answerer", "sources"):
+    for name in ("prepare", "load", "Answerer", "sources"):
         monkeypatch.setattr(f"rws_cli.workers.processes.{name}", lambda *_, **__: None)
     serve(compose(), Line())  # type: ignore[arg-type]

@@ -23,9 +23,8 @@ from rws_cli.answering import Answerer, Outcome
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
-from rws_cli.workers import ranks
 from rws_cli.workers.base import TRIES, Worker
-from rws_cli.workers.ranks import InStep, Ranks, ShortOfMemoryError, agreed, each
+from rws_cli.workers.tensor_parallel import InStep, ShortOfMemoryError, TensorParallel, agreed
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
 def test_a_rank_that_is_stuck_ends_the_run(
     rws, shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "HANG_SECONDS", 5.0)
+    monkeypatch.setattr(TensorParallel, "seconds", 5.0)
     run = tmp_path / "outputs" / RUN
     killer = when_decoding(run, lambda: children()[1].send_signal(signal.SIGSTOP))
     result = rws("run", *shared, "runtime=tensor_parallel")
@@ -122,11 +121,12 @@ def test_a_rank_that_is_stuck_ends_the_run(
     assert not children()
 
 
-class Group(Ranks):
+class Group(TensorParallel):
     """A group whose ranks are lines that the test writes on; beginning anew is only counted."""
 
     def __init__(self, *said: list[tuple[str, Any]]) -> None:
-        self.config, self.seconds, self.progress, self.tries = compose("runtime.batch_size=9"), 0.1, None, {}
+        super().__init__(kind="tensor_parallel")
+        self.config, self.seconds, self.tries = compose("runtime.batch_size=9"), 0.1, {}
         self.begun, self.said = 0, said
         self.begin()
 
@@ -166,7 +166,7 @@ def test_what_goes_wrong_in_a_rank_is_one_sentence() -> None:
     with pytest.raises(RunError, match="begins with example e-7: no such thing"):
         list(Group([("broken", "no such thing")], []).answers([BATCH]))
     with pytest.raises(UsageError, match="cannot be loaded"):
-        Group([("failed", UsageError("cannot be loaded"))], []).told(None)
+        Group([("failed", UsageError("cannot be loaded"))], []).hear([])
 
 
 def test_a_batch_that_takes_ranks_with_it_ends_the_run() -> None:
@@ -226,13 +226,14 @@ def test_sizes_must_divide(rws, small: list[str]) -> None:
 
 
 def test_each_rank_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = TensorParallel(kind="tensor_parallel")
     assert rank_count(compose("runtime=tensor_parallel").runtime) == 2
-    assert [one.model.device for one in each(compose("runtime=tensor_parallel"), 2)] == ["cpu", "cpu"]
+    assert [one.model.device for one in workers.ranks(compose("runtime=tensor_parallel"))] == ["cpu", "cpu"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert rank_count(compose("runtime=tensor_parallel").runtime) == 4
-    spread = each(compose("runtime=tensor_parallel", "reward.device=cpu"), 2)
-    assert [(one.model.device, one.reward.device) for one in spread] == [("cuda:0", "cpu"), ("cuda:1", "cpu")]
+    spread = workers.ranks(compose("runtime=tensor_parallel", "reward.device=cpu"))
+    assert [(one.model.device, one.reward.device) for one in spread] == [(f"cuda:{n}", "cpu") for n in range(4)]
     with pytest.raises(UsageError, match="runtime.workers=8 ranks need a GPU each, and this machine has 4"):
         rank_count(compose("runtime=tensor_parallel", "runtime.workers=8").runtime)
 

@@ -6,17 +6,20 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import pytest
 from support import LIMIT, samples_of
 
+from rws_cli import registry
 from rws_cli.errors import Interrupted
-from rws_cli.runs import tracking
 from rws_cli.runs.tracking import numbers
+from rws_cli.trackers import base
+from rws_cli.trackers.mlflow import allowed
 
 RUNNING = {"examples", "accuracy", "reward", "god", "tokens_per_second"}
+PARTS = ["--parts", "parts"]
 SECRET = "0123456789abcdef0123456789abcdefSECRET00"
 
 
@@ -93,7 +96,7 @@ def test_mlflow_and_a_resumed_run(rws, small: list[str], tmp_path: Path) -> None
     assert logged.data.params["sampler/guidance/kind"] == "rws"
     metrics, found = read(run, "metrics.json"), logged.data.metrics
     check_running({key: value for key, value in found.items() if key.startswith("running/")}, metrics)
-    flat = {tracking.mlflow_name(key): value for key, value in numbers(metrics).items()}
+    flat = {allowed(key): value for key, value in numbers(metrics).items()}
     assert {key.removeprefix("metrics/"): v for key, v in found.items() if key.startswith("metrics/")} == flat
     assert [m.step for m in client.get_metric_history(logged.info.run_id, "running/god")] == [4, 6]
 
@@ -198,10 +201,8 @@ def test_a_server_that_is_down_costs_one_line_without_its_password(
 def test_a_missing_library_is_named(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from importlib import util
-
-    found = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda wanted, *more: None if wanted == name else found(wanted, *more))
+    found = base.find_spec
+    monkeypatch.setattr(base, "find_spec", lambda wanted: None if wanted == name else found(wanted))
     for more in ([], ["--dry-run"]):
         result = rws("run", *more, *small, f"runtime.tracker={name}")
         assert result.exit_code == 2, result.output
@@ -209,30 +210,45 @@ def test_a_missing_library_is_named(
     assert not list(tmp_path.iterdir())
 
 
-class Recorder:
-    """A tracker that writes down what is done with it, and fails at what it is told to."""
+RECORDER = """
+'A tracker that writes down what is done with it, and fails at what it is told to.'
+from rws_cli.part import part
+from rws_cli.trackers.base import Tracker
 
-    environment: ClassVar[dict[str, str]] = {}
-    calls: ClassVar[list[Any]] = []
-    fails: ClassVar[str] = ""
-    id, note = "7", None
 
-    def __init__(self, run: tracking.Run) -> None:
+@part
+class Recorder(Tracker):
+    fails, calls = "", []
+
+    def open(self, run):
+        self.id = "7"
         self.call("open", run.id)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, step, values):
         self.call("log", step)
 
-    def finish(self, step: int, metrics: dict[str, float]) -> None:
+    def finish(self, step, metrics):
         self.call("finish", step)
 
-    def close(self, status: str) -> None:
+    def close(self, status):
         self.call("close", status)
 
-    def call(self, name: str, what: Any) -> None:
+    def call(self, name, what):
         self.calls.append((name, what))
         if name == self.fails:
-            raise OSError(f"no [/{name}]\nand more")
+            raise OSError(f"no [/{name}]\\nand more")
+"""
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Any]:
+    """A tracker in a file of the user's."""
+    file = tmp_path / "parts" / "trackers" / "recorder.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(RECORDER)
+    registry.set_folders([str(tmp_path / "parts")])
+    yield registry.load("tracker", "recorder", "runtime.tracker")
+    registry.set_folders([])
 
 
 @pytest.mark.parametrize(
@@ -246,15 +262,12 @@ class Recorder:
     ],
 )
 def test_no_fault_of_a_tracker_reaches_the_run(
-    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, expected: list[Any]
+    rws, small: list[str], tmp_path: Path, recorder: Any, fails: str, expected: list[Any]
 ) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(Recorder, "calls", calls)
-    monkeypatch.setattr(Recorder, "fails", fails)
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", Recorder)
-    result = rws("run", *small, "runtime.tracker=tensorboard")
+    recorder.fails = fails
+    result = rws("run", *small, *PARTS, "runtime.tracker=recorder")
     assert result.exit_code == 0, result.output
-    assert calls == expected
+    assert recorder.calls == expected
     assert result.output.count("does not log this run") == bool(fails)
     assert f"any further: no [/{fails}]; the run goes on" in result.output or not fails
     assert read(folder(tmp_path), "manifest.json")["status"] == "finished"
@@ -262,11 +275,9 @@ def test_no_fault_of_a_tracker_reaches_the_run(
 
 
 def test_a_tracker_is_told_how_the_run_ended(
-    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorder: Any
 ) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(Recorder, "calls", calls)
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", Recorder)
+    calls = recorder.calls
 
     def stop(_: Any, folder: Path | str = "") -> None:
         if list(Path(folder or ".").glob("samples.jsonl")):
@@ -274,13 +285,13 @@ def test_a_tracker_is_told_how_the_run_ended(
 
     with monkeypatch.context() as patched:
         patched.setattr("rws_cli.runs.stopping.Stop.check", stop)
-        assert rws("run", *small, "runtime.tracker=tensorboard").exit_code == 130
+        assert rws("run", *small, *PARTS, "runtime.tracker=recorder").exit_code == 130
     assert calls == [("open", None), ("log", 4), ("close", "interrupted")]
     calls.clear()
-    assert rws("run", "--resume", str(folder(tmp_path))).exit_code == 0
+    assert rws("run", "--resume", str(folder(tmp_path)), *PARTS).exit_code == 0
     assert calls == [("open", "7"), ("log", 6), ("finish", 6), ("close", "finished")]
     calls.clear()
-    failing = rws("run", *small, "runtime.tracker=tensorboard", "sampler.guidance.normalize=none",
+    failing = rws("run", *small, *PARTS, "runtime.tracker=recorder", "sampler.guidance.normalize=none",
                   "sampler.guidance.form=identity", "output=failing")  # fmt: skip
     assert failing.exit_code == 1
     assert calls[-1] == ("close", "failed")

@@ -1,7 +1,7 @@
-"""One copy of the model, split among several processes of this machine, the ranks (see models/sharded.py).
+"""One copy of the model, split among several processes of this machine, the ranks.
 
-Every rank decodes every batch, in step with the others; the first one's answers count, and the others must be the same.
-One that dies takes the others with it, for they would wait for it: all are replaced.
+models/sharded.py says how. Every rank decodes every batch, in step with the others; the first one's answers count, and
+the others must be the same. If one dies, the others would wait for it, so all are replaced.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line
-from rws_cli.models.sharded import Rank, joined, rank_count
-from rws_cli.runs.progress import Progress
-from rws_cli.task import load, prepare, sources
-from rws_cli.workers.base import Worker, cause, count_try, ignore_signals, placed, started
+from rws_cli.models.base import Prepared
+from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
+from rws_cli.part import part
+from rws_cli.task import Task, load, prepare, sources
+from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
 
-HANG_SECONDS = 1800.0
-"""Without a step of any rank, or between the first and the last to be ready. Long, for a step of a large model on a CPU
-takes its time, and a rank that died is seen at once."""
 DEATH_SECONDS = 1.0
 """In which a death shows, after what came of it in another rank did."""
 END_SECONDS = 10.0
@@ -56,8 +54,8 @@ class InStep(Answerer):
 
 
 def serve(config: Config, connection: Connection, rank: Rank) -> None:
-    """A rank's process, as processes.serve; what it cannot decide without the others it leaves to the run's process."""
-    ignore_signals()
+    """A rank's process: load, then answer batches until there are no more. It sends pairs of a word and a value, and leaves
+    to the run's process what it cannot decide without the others."""
     silence(rank)
     try:
         task = prepare(config)
@@ -92,23 +90,43 @@ def silence(rank: Rank) -> None:
     logging.disable_progress_bar()
 
 
-class Ranks:
-    """A group of ranks. seconds: of silence, after which it counts as stuck."""
+@part
+class TensorParallel(Workers):
+    """A group of ranks. seconds: without a step of any rank, or between the first and the last to be ready, after which it
+    counts as stuck. They are many, for a step of a large model on a CPU takes its time."""
 
-    count = 1
+    shares_model = True
+    seconds = 1800.0
 
-    def __init__(self, config: Config, seconds: float | None = None) -> None:
-        self.config, self.seconds = deepcopy(config), seconds or HANG_SECONDS
-        self.progress: Progress | None = None
+    def conflicts(self, config: Config) -> Iterator[str]:
+        m = config.model
+        cannot = {
+            f"model.kind={m.kind}, for which there is no plan": not m.native,
+            f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
+            f"model.device_map={m.device_map}": m.device_map is not None,
+            f"model.quantization={m.quantization}": m.quantization != "none",
+            "runtime.compile=true": config.runtime.compile,
+        }
+        for found in (setting for setting, here in cannot.items() if here):
+            yield f"runtime.backend={self.kind} does not work with {found}."
+
+    def ranks(self, config: Config) -> list[Config]:
+        import torch
+
+        count = rank_count(config.runtime)
+        threads = max(1, (os.cpu_count() or 1) // count)
+        return [placed(config, f"cuda:{n}" if torch.cuda.is_available() else "cpu", threads) for n in range(count)]
+
+    def check(self, config: Config, prepared: Prepared) -> None:
+        check_divides(prepared.arguments["config"], rank_count(config.runtime))
+
+    def open(self, config: Config, task: Task) -> None:
+        self.config = deepcopy(config)
         self.members: list[Worker] = []
         self.tries: dict[str, int] = {}
         self.folder = tempfile.TemporaryDirectory(prefix="rws-ranks-")
         self.begun, self.busy = 0, True
-        try:
-            self.begin()
-        except BaseException:
-            self.close()
-            raise
+        self.begin()
 
     def begin(self) -> None:
         """Start all ranks, in place of those that there are, and wait until they have loaded. Raises what loading raised,
@@ -116,17 +134,14 @@ class Ranks:
         self.end()
         self.begun, self.busy = self.begun + 1, True
         meeting = str(Path(self.folder.name) / str(self.begun))
-        count = rank_count(self.config.runtime)
-        for number, config in enumerate(each(self.config, count)):
-            self.members.append(started(config, serve, Rank(number, count, meeting, self.seconds)))
+        configs = self.ranks(self.config)
+        for number, config in enumerate(configs):
+            self.members.append(started(config, serve, Rank(number, len(configs), meeting, self.seconds)))
         try:
-            self.sources, *_ = self.told(None)
+            self.sources, *_ = self.hear([])
             self.busy = False
         except LostError as lost:
             raise RunError(f"A rank ended while it loaded the model ({lost}).") from lost
-
-    def listen(self, progress: Progress) -> None:
-        self.progress = progress
 
     def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         waiting = deque(batches)
@@ -135,7 +150,7 @@ class Ranks:
             try:
                 for member in self.members:
                     member.connection.send(waiting[0])
-                outcomes = self.told(waiting[0])
+                outcomes = self.hear(waiting[0])
             except (LostError, ConnectionError) as error:
                 why = str(error) if isinstance(error, LostError) else self.death() or "itself"
                 count_try(self.tries, waiting[0], why)
@@ -143,50 +158,45 @@ class Ranks:
                 self.begin()
                 continue
             except ShortOfMemoryError as error:
-                self.config.runtime.batch_size = error.rows // 2
-                self.say(
-                    f"out of memory with {error.rows} rows in a forward pass: ranks start anew with {error.rows // 2}"
-                )
+                half = self.config.runtime.batch_size = error.rows // 2
+                self.say(f"out of memory with {error.rows} rows in a forward pass: ranks start anew with {half}")
                 self.begin()
                 continue
             self.busy = False
             waiting.popleft()
             yield agreed(outcomes)
 
-    def told(self, batch: list[Example] | None) -> list[Any]:
-        """What each rank has to say of a batch; None: of loading, which may take any time until the first is ready.
+    def hear(self, batch: list[Example]) -> list[Any]:
+        """What each rank answers to a batch; to none, its sources once it has loaded, which may take any time until the
+        first is ready.
 
-        Raises LostError, ShortOfMemoryError, what loading raised, and RunError where the ranks do not get on.
+        Raises LostError, ShortOfMemoryError, what loading raised, and RunError if the ranks do not get on.
         """
-        at = (
-            f"The ranks did not get on with the batch that begins with example {batch[0].id}"
-            if batch
-            else "Loading failed"
-        )
-        said: dict[int, Any] = {}
-        while len(said) < len(self.members):
-            silent = {member.connection: n for n, member in enumerate(self.members) if n not in said}
-            heard = wait(list(silent), self.seconds if batch or said else None)
-            if not heard:
+        at = "Loading failed"
+        if batch:
+            at = f"The ranks did not get on with the batch that begins with example {batch[0].id}"
+        heard: dict[int, Any] = {}
+        while len(heard) < len(self.members):
+            silent: dict[Any, int] = {m.connection: n for n, m in enumerate(self.members) if n not in heard}
+            speaking = wait(list(silent), self.seconds if batch or heard else None)
+            if not speaking:
                 raise RunError(f"{at}: rank {min(silent.values())} was silent for {self.seconds:g} seconds.")
-            for connection in heard:
-                number = silent[connection]  # type: ignore[index]
+            for number in (silent[connection] for connection in speaking):
                 try:
                     word, value = self.members[number].connection.recv()
                 except (EOFError, OSError) as error:
                     raise LostError(cause(self.members[number])) from error
                 if word == "step":
-                    if self.progress:
-                        self.progress.step(value)
-                    continue
-                if word == "memory":
+                    self.step(value)
+                elif word == "memory":
                     raise ShortOfMemoryError(value)
-                if word in ("failed", "broken"):
+                elif word in ("failed", "broken"):
                     if why := self.death():
                         raise LostError(why)
                     raise value if word == "failed" else RunError(f"{at}: {value}")
-                said[number] = value
-        return [said[n] for n in range(len(self.members))]
+                else:
+                    heard[number] = value
+        return [heard[n] for n in range(len(self.members))]
 
     def death(self) -> str | None:
         """How a rank died of itself; None if none did."""
@@ -197,12 +207,8 @@ class Ranks:
             time.sleep(0.02)
         return None
 
-    def say(self, line: str) -> None:
-        if self.progress:
-            self.progress.say(line)
-
     def end(self) -> None:
-        """Let the ranks go, who must not have anything in hand if it is to be in peace."""
+        """End the ranks: in peace, unless they have something in hand."""
         if not self.busy:
             for member in self.members:
                 with suppress(OSError):
@@ -218,16 +224,9 @@ class Ranks:
         self.members = []
 
     def close(self) -> None:
-        self.end()
-        self.folder.cleanup()
-
-
-def each(config: Config, count: int) -> list[Config]:
-    """A configuration for each rank, with a device of its own."""
-    import torch
-
-    threads = max(1, (os.cpu_count() or 1) // count)
-    return [placed(config, f"cuda:{n}" if torch.cuda.is_available() else "cpu", threads) for n in range(count)]
+        if hasattr(self, "folder"):
+            self.end()
+            self.folder.cleanup()
 
 
 def agreed(outcomes: list[Outcome]) -> Outcome:
