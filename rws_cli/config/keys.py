@@ -21,8 +21,6 @@ PARTS = {
     "judge": "judge",
 }
 """Where a configuration names a part, key → role; and sampler.order, a name whose settings stand at sampler.NAME."""
-OLD = {"guidance": "GUIDANCES", "schedule": "SCHEDULES", "remasking": "REVIEWS", "search": "SEARCHES"}
-"""Until all helpers have landed: role → the dictionary of its kinds in schema.py."""
 
 
 def settings_of(cls: type) -> list[Setting]:
@@ -36,10 +34,8 @@ def settings_of(cls: type) -> list[Setting]:
 
 def kinds_of(role: str) -> dict[str, list[Setting]]:
     """The kinds of a role: name → its settings."""
-    old: dict[str, type] = getattr(schema, OLD.get(role, ""), {})
-    found = {name: settings_of(cls) for name, cls in old.items()}
     kind = {"kind": Setting("kind", "str", "", MISSING, {})}
-    return found | {name: list((kind | source.settings).values()) for name, source in registry.find(role).items()}
+    return {name: list((kind | source.settings).values()) for name, source in registry.find(role).items()}
 
 
 def group_of(setting: Setting) -> list[Setting] | None:
