@@ -12,10 +12,10 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.scorer import RowScorer, renderer
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30

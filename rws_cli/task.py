@@ -14,6 +14,7 @@ import torch
 from rws_cli import registry
 from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.schema import Config, Sampler
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models.base import Denoiser, Prepared
@@ -21,7 +22,6 @@ from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_con
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
 from rws_cli.rewards.base import Reward
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.calibrations import facts_of, find_statistics
 
 

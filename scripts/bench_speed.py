@@ -37,10 +37,10 @@ from rws_cli import answering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs import run
 from rws_cli.runs.stopping import Stop
 from rws_cli.task import Parts, Task

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import FakeDenoiser, make_sampler, new_canvas, samples_of, search
 
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.guidance.rws import Rws
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.schedules.dream import Dream
 from rws_cli.schedules.eb import EntropyBound
 from rws_cli.schedules.factor import Factor

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from rws_cli.decoding.prediction import fill
 from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.statistics import Statistics, normalize
 from rws_cli.decoding.step import Step
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guidance, Guided, scaled
 from rws_cli.part import part, setting
-from rws_cli.rewards.statistics import Statistics, normalize
 
 LARGEST_SCALE = 1e4
 """Logits of a few tens times this stay finite in float32 and are an argmax in effect."""

@@ -15,10 +15,10 @@ from torch import Tensor
 from rws_cli import registry
 from rws_cli.decoding.noise import everywhere
 from rws_cli.decoding.prediction import ORDER, PURPOSES, REMASK
+from rws_cli.decoding.statistics import normalize
 from rws_cli.decoding.step import Step, share
 from rws_cli.part import part, setting
 from rws_cli.remasking.base import Remasking
-from rws_cli.rewards.statistics import normalize
 from rws_cli.schedules.base import best
 
 

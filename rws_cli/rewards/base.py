@@ -11,9 +11,9 @@ from textwrap import shorten
 from typing import Any, ClassVar, Self
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError, out_of_memory
 from rws_cli.part import Part, loaded, setting, settings
-from rws_cli.rewards.statistics import Statistics
 
 STATISTICS = ("mean", "std", "min", "max")
 

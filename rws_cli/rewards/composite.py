@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rws_cli.decoding.statistics import normalize
 from rws_cli.errors import UsageError
 from rws_cli.part import part, setting
 from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics, ask, statistics_at
-from rws_cli.rewards.statistics import normalize
 
 
 @part

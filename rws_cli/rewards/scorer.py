@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Sampler
 from rws_cli.decoding.record import Cost, charge
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward, ask
-from rws_cli.rewards.statistics import Statistics
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
 from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prediction import fill
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import write_json
 from rws_cli.models.base import Denoiser
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now

@@ -10,10 +10,10 @@ import torch
 from support import FakeDenoiser, make_sampler, new_canvas, search
 
 from rws_cli.analysis.story import END, Commit, tell, visible
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.guidance.rws import Rws
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.remasking.r3 import R3
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.schedules.fixed import Fixed
 from rws_cli.schedules.refine import Refine
 from rws_cli.schedules.remdm import Remdm

@@ -13,8 +13,8 @@ from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, pa
 from rws_cli.decoding.batch import Batch
 from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Prediction, Ranking, step_of
-from rws_cli.rewards.statistics import Statistics
 
 EXAMPLE, SEED = "example-3", 5
 KEY = torch.tensor([row_key(SEED, EXAMPLE)])

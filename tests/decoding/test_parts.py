@@ -14,10 +14,10 @@ from torch import Tensor
 
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import fill, likeliest, log_p_of, log_softmax, nucleus, propose, temper
+from rws_cli.decoding.statistics import Statistics, normalize
 from rws_cli.decoding.step import Prediction, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.rws import Rws
-from rws_cli.rewards.statistics import Statistics, normalize
 from rws_cli.schedules.base import best
 
 

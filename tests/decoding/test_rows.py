@@ -15,10 +15,10 @@ from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import Prompt, prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.record import RowTrace
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Ranking, Step
 from rws_cli.models import load_model
 from rws_cli.part import part as marked
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.schedules.base import Adaptive, Schedule, best
 from rws_cli.search.base import Search
 

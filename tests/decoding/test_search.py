@@ -10,7 +10,7 @@ from support import FakeDenoiser, Found, decode, make_sampler, new_canvas, searc
 from torch import Tensor
 
 from rws_cli.decoding.record import Cost
-from rws_cli.rewards.statistics import Statistics
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.search.best_of_n import BestOfN
 from rws_cli.search.fk import Fk
 from rws_cli.search.particle_gibbs import ParticleGibbs

@@ -15,10 +15,10 @@ from rws_cli.decoding.loop import SWEEP
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import FILL, GUMBEL, PURPOSES
 from rws_cli.decoding.record import LAST, Cost
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.guidance.entrgi import ADAM, Entrgi, token_map
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.statistics import Statistics
 from rws_cli.search.base import RESAMPLE
 from rws_cli.search.best_of_n import BestOfN
 from rws_cli.search.fk import COMPLETION, Fk
