@@ -21,7 +21,6 @@ from support import WORDS, samples_of, word_tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from typer.testing import Result
 
-import rws_cli.decoding
 from rws_cli import registry
 from rws_cli.runs.records import read_trace
 
@@ -38,7 +37,6 @@ ROWS = [block for language, block in BLOCKS if language == "markdown"]
 """Tables of METHODS.md, each as its header and the row that a part adds."""
 COMMANDS = {line.split()[2]: line for language, block in BLOCKS if language == "sh" for line in block.splitlines()}
 """By the choice that each makes first."""
-PACKAGES = (rws_cli.decoding,)
 
 Type = Callable[..., Result]
 
@@ -50,24 +48,15 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
     for name, content in FILES.items():
         (added / name).parent.mkdir(parents=True, exist_ok=True)
         (added / name).write_text(content)
-    registry.add_folder(str(added / "rws_cli"))
-    for package in PACKAGES:
-        package.__path__.append(str(added / package.__name__.replace(".", "/")))
-    registry.add_folder(str(added / "rws_cli"))
 
     def type_(command: str, *arguments: str) -> Result:
         assert command == "run"
-        result = rws("run", "--config-dir", str(added / "conf"), *arguments)
+        result = rws("run", "--parts", str(added / "rws_cli"), "--config-dir", str(added / "conf"), *arguments)
         assert result.exit_code == 0, result.output
         return result
 
     yield type_
-    registry._folders.pop()
-    registry.find.cache_clear()
-    for package in PACKAGES:
-        package.__path__.pop()
-    registry._folders.clear()
-    registry.find.cache_clear()
+    registry.set_folders([])
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
@@ -218,6 +207,11 @@ def test_a_model_family(run, tmp_path: Path) -> None:
         p = model(input_ids=tokens, attention_mask=everybody).logits[0, len(prompt) :].softmax(-1)
     for n in range(6):
         assert trace["confidence"][n] == pytest.approx(float(p[trace["position"][n], trace["token"][n]]), abs=1e-5)
+
+
+def test_a_guidance(run) -> None:
+    for row in read_trace(run("guidance=fading")):
+        assert row["scale"] == pytest.approx([1 + 1 / (1 + position) for position in row["position"]])
 
 
 def test_a_metric(run) -> None:

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 from rws_cli import registry
 from rws_cli.analysis.order import order_statistics
 from rws_cli.analysis.statistics import RESAMPLES
-from rws_cli.config import schema
 from rws_cli.config.catalog import CONF, choices
 from rws_cli.config.composing import unchecked
 
@@ -129,12 +128,13 @@ def test_every_sampler_has_its_rule_and_test() -> None:
 
 
 def test_every_option_of_guidance_is_named() -> None:
-    fields = schema.RewardGuidance.__dataclass_fields__
+    found = registry.find("guidance")
+    settings = {name: setting for name, setting in found["rws"].settings.items() if name != "kind"}
     rows = {quoted(option)[0]: quoted(values) for option, _, values, _ in table("option", "default", "values", "why")}
-    assert set(rows) == set(fields) - {"kind"}
+    assert set(rows) == set(settings)
     for name, values in rows.items():
-        assert set(fields[name].metadata.get("choices", ())) <= set(values), name
-    assert set(schema.ReplayGuidance.__dataclass_fields__["how"].metadata["choices"]) <= set(CODE)
+        assert set(settings[name].allowed.get("choices", ())) <= set(values), name
+    assert set(found["replay"].settings["how"].allowed["choices"]) <= set(CODE)
 
 
 def test_every_measure_is_named() -> None:
