@@ -5,13 +5,10 @@ from __future__ import annotations
 from rws_cli import parts, registry
 from rws_cli.config.schema import (
     BestOfN,
-    ClassifierReward,
     Config,
-    ConstantReward,
     EntrgiGuidance,
     FkSteering,
     NoReview,
-    NoReward,
     NoSearch,
     ProphetSchedule,
     RemdmSchedule,
@@ -20,9 +17,6 @@ from rws_cli.config.schema import (
     Sampler,
 )
 from rws_cli.errors import UsageError
-
-NATIVE = ("llada", "dream")
-"""Families of which models/base.py makes the forward pass, with all that it can do."""
 
 
 def check_sampler(config: Config) -> None:
@@ -59,15 +53,8 @@ def check_sampler(config: Config) -> None:
             f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
             f"it must be at most sampler.block_length={s.block_length}."
         )
-    if isinstance(s.guidance, RewardGuidance):
-        if isinstance(config.reward, NoReward):
-            raise UsageError(
-                "sampler.guidance.kind=rws needs a reward: choose reward=tiny or another, not reward=none."
-            )
-        if s.guidance.normalize == "none" and isinstance(config.reward, ConstantReward) and config.reward.value <= 0:
-            raise UsageError(
-                f"reward.value={config.reward.value} cannot scale logits with sampler.guidance.normalize=none: it must be greater than 0."
-            )
+    if isinstance(s.guidance, RewardGuidance) and not config.reward.scores:
+        raise UsageError("sampler.guidance.kind=rws needs a reward: choose reward=tiny or another, not reward=none.")
 
 
 def _check_runtime(config: Config) -> None:
@@ -77,7 +64,7 @@ def _check_runtime(config: Config) -> None:
         part = registry.make(role, getattr(config.runtime, name), f"runtime.{name}")
         if sentence := next(part.conflicts(config), None):
             raise UsageError(sentence)
-    if config.runtime.compile and config.model.kind not in NATIVE:
+    if config.runtime.compile and not config.model.native:
         raise UsageError(
             f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={config.model.kind}'s."
         )
@@ -88,7 +75,7 @@ def _check_runtime(config: Config) -> None:
             )
         return
     cannot = {
-        f"model.kind={config.model.kind}": config.model.kind not in NATIVE,
+        f"model.kind={config.model.kind}": not config.model.native,
         "model.attention=flash_attention_2": config.model.attention == "flash_attention_2",
         "runtime.compile=true": config.runtime.compile,
         f"sampler.cfg_scale={s.cfg_scale}": s.cfg_scale > 0,
@@ -129,16 +116,16 @@ def _check_methods(config: Config) -> None:
         "sampler.review.kind=r3": not isinstance(s.review, NoReview),
     }
     for part, needs in needs_reward.items():
-        if needs and isinstance(config.reward, NoReward):
+        if needs and not config.reward.scores:
             raise UsageError(f"{part} needs a reward: choose reward=tiny or another, not reward=none.")
-    if isinstance(s.guidance, EntrgiGuidance) and not isinstance(config.reward, ClassifierReward):
+    if isinstance(s.guidance, EntrgiGuidance) and getattr(config.reward, "needs_remote_code", False):
+        raise UsageError(
+            f"sampler.guidance.kind=entrgi reads embeddings, which reward={config.reward.name}'s own Python does not take."
+        )
+    if isinstance(s.guidance, EntrgiGuidance) and not config.reward.gradients:
         raise UsageError(
             f"sampler.guidance.kind=entrgi follows the reward's gradient, and reward={config.reward.name} has none: "
             "choose reward=tiny, reward=classifier or a preset of a reward model."
-        )
-    if isinstance(s.guidance, EntrgiGuidance) and config.reward.needs_remote_code:
-        raise UsageError(
-            f"sampler.guidance.kind=entrgi reads embeddings, which reward={config.reward.name}'s own Python does not take."
         )
     if counted and not parts.reads_steps(kind):
         raise UsageError(
@@ -167,8 +154,7 @@ def _check_methods(config: Config) -> None:
             f"sampler.schedule.remask={schedule.remask} is more than the share {schedule.fill} of a block of "
             f"{s.block_length} that stands by then."
         )
-    if kind == "wino" and config.model.kind != "llada":
-        why = "logits are read one place early" if config.model.kind == "dream" else "forward pass knows no shadows"
+    if kind == "wino" and (why := config.model.without_shadows):
         raise UsageError(f"sampler.schedule.kind=wino does not fit model.kind={config.model.kind}, whose {why}.")
     if kind == "wino" and (s.cfg_scale > 0 or config.model.attention == "flash_attention_2"):
         raise UsageError(

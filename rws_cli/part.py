@@ -6,9 +6,12 @@ of a configuration read before any weights load.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+from rws_cli.errors import RunError, UsageError, out_of_memory
 
 
 def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING, **allowed: Any) -> Any:
@@ -23,14 +26,22 @@ def setting(meaning: str, default: Any = MISSING, default_factory: Any = MISSING
 Class = TypeVar("Class", bound=type)
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(setting,))
+def settings(cls: Class) -> Class:
+    """A class of settings that several parts share. They are given by name, so that one without a default may come last."""
+    made: Any = dataclass(kw_only=True)(cls)
+    return made
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(setting,))
 def part(cls: Class) -> Class:
     """Mark the class of a file that is a part."""
-    made: Any = dataclass(cls)
+    made: Any = settings(cls)
     made.marked = cls.__module__
     return made
 
 
-@dataclass
+@settings
 class Part:
     """What all parts have. kind: the name of the part's file.
 
@@ -50,3 +61,28 @@ class Part:
     def conflicts(self, config: Any) -> Iterator[str]:
         """A sentence for each setting of the whole configuration that this part does not go with."""
         return iter(())
+
+    def mistakes(self, at: str) -> Iterator[str]:
+        """A sentence for each mistake in its own settings; at: the key that they stand at."""
+        return iter(())
+
+
+Loadable = TypeVar("Loadable", bound=Part)
+
+
+def loaded(part: Loadable, at: str, *given: Any) -> Loadable:
+    """A copy of a part whose method `load` was called; settings stay as they are, what is loaded are plain attributes.
+
+    at: the key of its settings. Raises UsageError or RunError if the part says so, or fails in any other way but for lack
+    of memory.
+    """
+    made: Any = copy.copy(part)
+    try:
+        made.load(*given)
+    except (UsageError, RunError):
+        raise
+    except Exception as error:  # whatever a file that is being written can do
+        if out_of_memory(error):
+            raise
+        raise UsageError(f"{at}.kind={part.kind} cannot be made: {type(error).__name__}: {error}.") from error
+    return made

@@ -1,6 +1,6 @@
 """Parts that are one file: a kind which is none of the built-in ones is a module in the folder of its role.
 
-`reward.kind=length` is looked for as rws_cli/rewards/length.py, `sampler.order=middle` as rws_cli/decoding/middle.py.
+`benchmark.kind=copying` is looked for as rws_cli/benchmarks/copying.py, `sampler.order=middle` as rws_cli/decoding/middle.py.
 Such a module is known by the names that it defines, which are read off its source before any of it runs: a word in a
 configuration never runs a module of another purpose, nor one outside these folders.
 """
@@ -32,8 +32,6 @@ class Role:
 ROLES = {
     "order": Role("decoding", ("score",)),
     "schedule": Role("decoding", ("Settings", "make"), ("kind",)),
-    "reward": Role("rewards", ("Settings", "make"), ("name", "kind")),
-    "model": Role("models", ("FAMILY",)),
 }
 
 

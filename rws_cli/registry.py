@@ -256,14 +256,13 @@ def _literal(node: ast.expr, constants: dict[str, Any]) -> Any:
 
 def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]:
     for node in cls.body:
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-            continue
-        if _is_fact(node):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)) or _is_constant(node):
             continue
         call = node.value
-        if call is None:
-            yield Setting(node.target.id, ast.unparse(node.annotation), "", MISSING, {})
-        elif isinstance(call, ast.Call):
+        if not isinstance(call, ast.Call):
+            default = _literal(call, constants) if call else MISSING
+            yield Setting(node.target.id, ast.unparse(node.annotation), "", default, {})
+        else:
             positional = [_literal(argument, constants) for argument in call.args]
             named = {k.arg: _literal(k.value, constants) for k in call.keywords if k.arg}
             meaning = positional[0] if positional else named.pop("meaning", "")
@@ -275,14 +274,13 @@ def _settings(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[Setting]
 
 def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for node in cls.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        if isinstance(node, ast.AnnAssign) and _is_constant(node) and node.value:
+            yield ast.unparse(node.target), _literal(node.value, constants)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and _is_fact(node):
-            yield node.target.id, _literal(node.value, constants)
         elif isinstance(node, ast.FunctionDef):
-            yield node.name, MISSING
+            yield node.name, MISSING  # in place of a constant of a base class
 
 
-def _is_fact(node: ast.AnnAssign) -> bool:
-    """Whether an annotated name is a constant of its class, and no setting."""
+def _is_constant(node: ast.AnnAssign) -> bool:
     return ast.unparse(node.annotation).startswith("ClassVar")

@@ -13,21 +13,19 @@ import torch
 
 from rws_cli import registry
 from rws_cli.benchmarks.base import Benchmark, Example
-from rws_cli.config.check import classifiers
 from rws_cli.config.identity import differing_keys
-from rws_cli.config.schema import Checkpoint, Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
+from rws_cli.config.schema import Config, EntrgiGuidance, R3Review, ReplayGuidance, RewardGuidance
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.orders import PC
 from rws_cli.decoding.replay import REPLAYS, Scales
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
-from rws_cli.models import Denoiser, Prepared, check_model, load_model, prepare_model
-from rws_cli.models.base import pick_device
-from rws_cli.models.checkpoint import fingerprint, locate, read_config
+from rws_cli.models.base import Denoiser, Prepared
+from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
-from rws_cli.rewards import load_reward
+from rws_cli.models.loading import pick_device
 from rws_cli.rewards.base import Reward
-from rws_cli.rewards.classifier import Classifier, check_classifier
+from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.gradient import token_map
 from rws_cli.runs.calibrations import facts_of, find_statistics
 from rws_cli.runs.corpus import FILE, read_frequencies
@@ -75,9 +73,9 @@ class Parts:
 def prepare(config: Config) -> Task:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
-    prepared = prepare_model(config.model)
+    prepared = config.model.prepare()
     registry.make("worker", config.runtime.backend, "runtime.backend").check(config, prepared)
-    for at, node in classifiers(config.reward).items():
+    for at, node in checkpoints(config.reward, "reward").items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
     load_metrics(config.metric)
@@ -104,9 +102,9 @@ def prepare(config: Config) -> Task:
 def check_loadable(config: Config) -> None:
     """What `prepare` leaves to loading, found without reading a weight: whether the weights of model and rewards fit their
     classes, and whether rewards have a tokenizer and a chat template. Raises UsageError if not."""
-    check_model(config.model)
-    for at, node in classifiers(config.reward).items():
-        check_classifier(node, at)
+    config.model.check()
+    for at, node in checkpoints(config.reward, "reward").items():
+        node.check(at)
 
 
 def load(config: Config, task: Task, ranks: int = 1) -> Parts:
@@ -117,10 +115,10 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
     if config.runtime.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        for classifier in classifiers(config.reward).values():
+        for classifier in checkpoints(config.reward, "reward").values():
             classifier.batch_size = 1
-    reward = load_reward(config.reward, task.benchmark, config.seed)
-    statistics = reward.statistics if reward else None
+    reward = config.reward.loaded(task.benchmark, config.seed) if config.reward.scores else None
+    statistics = reward.normalization if reward else None
     guidance, review = config.sampler.guidance, config.sampler.review
     normalizes = None
     if isinstance(guidance, RewardGuidance) and guidance.normalize != "none":
@@ -143,7 +141,7 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
         assert isinstance(reward, Classifier)
         ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
         map_V = token_map(ours, theirs, task.prepared.vocabulary).to(reward.model.device)
-    denoiser = load_model(config.model, task.prepared, ranks)
+    denoiser = config.model.load(task.prepared, ranks)
     if config.runtime.compile:
         denoiser = compiled(denoiser)
     return Parts(denoiser, reward, statistics, replayed, pc, map_V)
@@ -187,7 +185,7 @@ def read_replay(config: Config, task: Task) -> dict[str, Scales]:
 
 def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
-    nodes: dict[str, Checkpoint] = {"model": config.model, **classifiers(config.reward)}
+    nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
     scales = hashlib.sha256(json.dumps(parts.replayed, sort_keys=True).encode()).hexdigest() if parts.replayed else None
     return weights | {

@@ -38,7 +38,7 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
 from rws_cli.decoding.guidance import Statistics
-from rws_cli.models import Denoiser
+from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
 from rws_cli.runs import run

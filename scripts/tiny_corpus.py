@@ -17,14 +17,13 @@ from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
 from rws_cli.files import write_json
-from rws_cli.models import prepare_model
 from rws_cli.runs.corpus import FILE, frequencies
 
 EXAMPLES = 2000
 
 
 def main() -> None:
-    tokenizer = prepare_model(compose().model).tokenizer
+    tokenizer = compose().model.prepare().tokenizer
     counts: Counter[int] = Counter()
     digest = hashlib.sha256()
     for name, make in (("sudoku", Sudoku().make), ("arithmetic", Arithmetic().make)):

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from support import llada_config, llada_weights, make_settings, save_llada
 
-from rws_cli.config.schema import Model
 from rws_cli.decoding.canvas import new_canvas
-from rws_cli.models import load_model
-from rws_cli.models.base import Denoiser
+from rws_cli.models.base import Denoiser, Model
 from rws_cli.models.cache import BlockCache
 from rws_cli.models.sharded import Rank, joined
 
@@ -60,7 +58,7 @@ def split(settings: dict[str, Model], rank: Rank, connection: Connection) -> Non
     found: dict[str, Any] = {}
     with joined(rank):
         for name, one in settings.items():
-            denoiser = load_model(one, None, rank.count)
+            denoiser = one.load(None, rank.count)
             held = sum(
                 p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in denoiser.model.parameters()
             )

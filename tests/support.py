@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.config.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli import registry
+from rws_cli.config.schema import FixedSchedule, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli.models.base import Model
+from rws_cli.rewards.classifier import Classifier
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -42,21 +45,8 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
 
 
 def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
-    values: dict[str, Any] = {
-        "name": "test",
-        "kind": kind,
-        "path": str(path),
-        "revision": None,
-        "dtype": "float32",
-        "device": "cpu",
-        "device_map": None,
-        "attention": "sdpa",
-        "mask_token_id": None,
-        "chat_template": True,
-        "trust_remote_code": False,
-        "quantization": "none",
-    }
-    return Model(**(values | settings))
+    values = {"name": "test", "kind": kind, "path": str(path), "dtype": "float32", "device": "cpu"}
+    return registry.load("model", kind, "model.kind")(**(values | settings))
 
 
 class FakeDenoiser:
@@ -215,14 +205,20 @@ def save_reward(folder: Path, family: str = "llama", pad: bool = True, seed: int
     return folder
 
 
-def classifier_settings(path: Path, **options: Any) -> ClassifierReward:
-    values: dict[str, Any] = {
-        "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
-        "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
-        "trust_remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
-        "score_from": "logits", "template": None, "quantization": "none",
-    }  # fmt: skip
-    return ClassifierReward(**(values | options))
+def classifier_settings(path: Path, **options: Any) -> Classifier:
+    values = {
+        "name": "t",
+        "kind": "classifier",
+        "path": str(path),
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_size": 2,
+    }
+    return Classifier(**(values | options))
+
+
+def load_classifier(path: Path, **options: Any) -> Classifier:
+    return classifier_settings(path, **options).loaded(None, 0)
 
 
 LIMIT = 6

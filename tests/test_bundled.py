@@ -15,7 +15,6 @@ from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
-from rws_cli.models import load_model
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
@@ -24,12 +23,12 @@ BENCHMARKS = {"sudoku": (Sudoku, 36), "arithmetic": (Arithmetic, 20)}
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return load_model(compose().model)
+    return compose().model.load()
 
 
 @pytest.fixture(scope="module")
 def reward() -> Classifier:
-    return Classifier(compose().reward)
+    return compose().reward.loaded(None, 0)
 
 
 def answers(denoiser, task: str, count: int, size: int = 20, **options) -> list[str]:

@@ -22,7 +22,7 @@ from support import samples_of, type_in
 
 from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
-from rws_cli.rewards.controls import Verifier
+from rws_cli.rewards.verifier import Verifier
 from rws_cli.runs import folder as folders
 from rws_cli.runs import manifest as manifests
 from rws_cli.task import prepare

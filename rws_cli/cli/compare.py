@@ -63,7 +63,6 @@ def judge(
 ) -> None:
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     from rws_cli.config.composing import compose
-    from rws_cli.config.schema import NoJudge
     from rws_cli.judges.contests import judge_runs
     from rws_cli.report.compare import print_comparisons
     from rws_cli.runs.folder import find_all
@@ -75,7 +74,7 @@ def judge(
     if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
         raise UsageError(f"{stray[0]} cannot be set when judging: write judge=… or judge.key=value.")
     settings = compose(*overrides).judge
-    if isinstance(settings, NoJudge):
+    if not settings.judges:
         raise UsageError("No judge is named: write judge=reward, local or openai; rws list judge shows all.")
     judge_runs(folders, settings)
     print_comparisons(folders)

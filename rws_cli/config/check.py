@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,10 @@ from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import (
     GUIDANCES,
-    JUDGES,
     REVIEWS,
-    REWARDS,
     SCHEDULES,
     SEARCHES,
-    ClassifierReward,
-    CompositeReward,
     Config,
-    Model,
-    NoReward,
-    RewardJudge,
     Sampler,
 )
 from rws_cli.config.typed import typed
@@ -68,35 +61,24 @@ def check(composed: DictConfig) -> Config:
     sampler: Any = values.get("sampler")
     order_settings = sampler.pop(sampler["order"], None) if _has_own_settings(sampler) else None
     config: Config = typed(Config, values, "")
-    config.reward = _reward(config.reward, "reward")
-    config.benchmark = _by_kind({}, config.benchmark, "benchmark")
+    config.model, config.reward = _part(config.model, "model", "model"), _part(config.reward, "reward", "reward")
+    config.benchmark = _part(config.benchmark, "benchmark", "benchmark")
     sampler = config.sampler
     if sampler.order in registry.find("order"):
         at = f"sampler.{sampler.order}"
         order = registry.load("order", sampler.order, "sampler.order")
         sampler.order = typed(order, {"kind": sampler.order} | (order_settings or {}), at)
     sampler.guidance = _by_kind(GUIDANCES, sampler.guidance, "sampler.guidance")
-    sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule", "schedule")
+    sampler.schedule = _by_kind(SCHEDULES, sampler.schedule, "sampler.schedule")
     sampler.review = _by_kind(REVIEWS, sampler.review, "sampler.review")
     sampler.search = _by_kind(SEARCHES, sampler.search, "sampler.search")
     for at in ("model", "reward", "sampler", "benchmark"):
         _check_name(f"{at}.name", getattr(config, at).name)
     check_sampler(config)
-    _check_remote_code(config.model, "model")
-    config.judge = _by_kind(JUDGES, config.judge, "judge")
-    nodes = classifiers(config.reward)
-    if isinstance(config.judge, RewardJudge):
-        config.judge.reward = _reward(config.judge.reward, "judge.reward")
-        nodes |= classifiers(config.judge.reward, "judge.reward")
-        if isinstance(config.judge.reward, NoReward):
-            raise UsageError("judge.reward=none scores nothing: choose a reward with reward@judge.reward=….")
-    for at, classifier in nodes.items():
-        _check_remote_code(classifier, at)
-    config.metric = {
-        name: _by_kind({}, _metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()
-    }
-    for metric in config.metric.values():
-        for sentence in metric.conflicts(config):
+    config.judge = _part(config.judge, "judge", "judge")
+    config.metric = {name: _part(_metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()}
+    for part in (config.model, config.reward, *config.metric.values()):
+        for sentence in part.conflicts(config):
             raise UsageError(sentence)
     return config
 
@@ -149,70 +131,43 @@ def check_consent(config: Config, typed: Sequence[str]) -> None:
             )
 
 
-def classifiers(reward: Any, at: str = "reward") -> dict[str, ClassifierReward]:
-    """The reward models that a reward set at a key needs, by the key of each: itself, or some of its parts and theirs."""
-    if isinstance(reward, ClassifierReward):
-        return {at: reward}
-    settings = reward if isinstance(reward, dict) else vars(reward) if is_dataclass(reward) else {}
-    return {key: node for name, part in settings.items() for key, node in classifiers(part, f"{at}.{name}").items()}
+def _part(values: Any, at: str, role: str, within: str = "") -> Any:
+    """The part that stands at a key, and those that it is made of. within: the role of the part that it is in.
 
-
-PART_REWARDS = {kind: schema for kind, schema in REWARDS.items() if kind not in ("none", "composite", "process")}
-"""What may be a part of another reward."""
-
-
-def _reward(values: Any, at: str, schemas: dict[str, type] = REWARDS) -> Any:
-    """The reward that stands at a key, its parts typed; a composite's weights are held to its parts."""
-    reward = _by_kind(schemas, values, at, "reward")
-    for f in fields(reward):
-        value, key = getattr(reward, f.name), f"{at}.{f.name}"
-        if f.metadata.get("role") == "reward" or _is_part(value):
-            if isinstance(value, dict) and "kind" not in value:  # several, by name
-                setattr(reward, f.name, {n: _reward(part, f"{key}.{n}", PART_REWARDS) for n, part in value.items()})
-            else:
-                setattr(reward, f.name, _reward(value, key, PART_REWARDS))
-    if isinstance(reward, CompositeReward) and set(reward.weights) != set(reward.parts):
+    Raises UsageError for one that is not known, or cannot be a part of another of its role.
+    """
+    kind, known = values.get("kind") if isinstance(values, dict) else None, registry.find(role)
+    if role == within:
+        known = {name: source for name, source in known.items() if source.facts.get("can_be_part", True)}
+    if kind not in known:
         raise UsageError(
-            f"{at}.weights has {', '.join(reward.weights)} and {at}.parts has {', '.join(reward.parts)}: "
-            "give each part a weight."
+            f"{at}.kind={kind} is not known: choose from {', '.join(known)}{nearest(str(kind), list(known)) or '.'}"
         )
-    return reward
+    part = typed(registry.load(role, kind, f"{at}.kind"), values, at)
+    for f in fields(part):
+        if inner := f.metadata.get("role"):
+            value, key = getattr(part, f.name), f"{at}.{f.name}"
+            several = isinstance(value, dict) and "kind" not in value  # by names of the user's
+            here = {n: _part(v, f"{key}.{n}", inner, role) for n, v in value.items()} if several else {}
+            setattr(part, f.name, here if several else _part(value, key, inner, role))
+    for sentence in part.mistakes(at):
+        raise UsageError(sentence)
+    return part
 
 
-def _is_part(value: Any) -> bool:
-    """Whether a setting is what the group reward puts there: a reward, or several by name."""
-    if not isinstance(value, dict):
-        return False
-    return {"name", "kind"} <= value.keys() or (bool(value) and all(_is_part(part) for part in value.values()))
-
-
-def _by_kind(schemas: dict[str, type], values: Any, at: str, role: str | None = None) -> Any:
+def _by_kind(schemas: dict[str, type], values: Any, at: str) -> Any:
     """`values` as the part of their kind."""
-    kind = values.get("kind") if isinstance(values, dict) else None
-    role = PARTS.get(at, role or "reward")
-    found = registry.find(role)
-    if kind in found:
+    kind, role = values.get("kind") if isinstance(values, dict) else None, PARTS[at]
+    if kind in registry.find(role):
         return typed(registry.load(role, kind, f"{at}.kind"), values, at)
-    role = role if role in parts.ROLES else None
-    schema = schemas.get(str(kind)) or (parts.settings_of(role, kind) if role else None)
+    own = role if role in parts.ROLES else None
+    schema = schemas.get(str(kind)) or (parts.settings_of(own, kind) if own else None)
     if schema is None:
-        allowed = [*schemas, *found, *(parts.own(role) if role else ())]
+        allowed = [*schemas, *(parts.own(own) if own else ())]
         raise UsageError(
             f"{at}.kind={kind} is not known: choose from {', '.join(allowed)}{nearest(str(kind), allowed) or '.'}"
         )
     return typed(schema, values, at)
-
-
-def _check_remote_code(node: Model | ClassifierReward, at: str) -> None:
-    if isinstance(node, ClassifierReward) and node.needs_remote_code and not node.trust_remote_code:
-        raise UsageError(
-            f"{at}={node.name} is loaded by the Python that comes with {node.path}, which runs only if you say so: set "
-            f"trust_remote_code=true and pins.{node.name}=<the full 40-digit commit hash that you trust>."
-        )
-    if node.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", node.revision or ""):
-        raise UsageError(
-            f"{at}.trust_remote_code=true runs Python from {node.path}: pin it with {at}.revision=<the full 40-digit commit hash>."
-        )
 
 
 def _check_name(at: str, name: str) -> None:

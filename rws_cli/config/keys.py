@@ -21,10 +21,7 @@ PARTS = {
     "judge": "judge",
 }
 """Where a configuration names a part, key → role; and sampler.order, a name whose settings stand at sampler.NAME."""
-OLD = {
-    "reward": "REWARDS", "guidance": "GUIDANCES", "schedule": "SCHEDULES", "remasking": "REVIEWS", "search": "SEARCHES",
-    "judge": "JUDGES",
-}  # fmt: skip
+OLD = {"guidance": "GUIDANCES", "schedule": "SCHEDULES", "remasking": "REVIEWS", "search": "SEARCHES"}
 """Until all helpers have landed: role → the dictionary of its kinds in schema.py."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from rws_cli.analysis.compare import by_settings, opponent, paired
 from rws_cli.analysis.run import Sample
 from rws_cli.analysis.verdicts import answers_hash, decisive
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import check, classifiers
-from rws_cli.config.schema import CausalJudge, RewardJudge
+from rws_cli.config.check import check
 from rws_cli.errors import UsageError
 from rws_cli.files import write_json
-from rws_cli.judges import load_judge
-from rws_cli.judges.base import Contest, Judge
-from rws_cli.models.checkpoint import fingerprint, locate
+from rws_cli.judges.base import Contest
+from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
 from rws_cli.runs.folder import check_no_links, read_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.reading import JUDGEMENTS, read_run
@@ -69,7 +66,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     ]
     if not todo:
         return
-    judge = load_judge(settings, config.benchmark)
+    judge = settings.loaded(config.benchmark)
     about = {
         "judge": asdict(settings),
         "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},
@@ -93,7 +90,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
                 file.flush()
                 os.fsync(file.fileno())
     finally:
-        write_json(folder / "judge.json", about | _spent(judge))
+        write_json(folder / "judge.json", about | judge.spent())
 
 
 def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Contest:
@@ -110,28 +107,12 @@ def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
     return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _checkpoints(settings: Any) -> dict[str, Any]:
-    """The settings of a judge's checkpoints, by key."""
-    if isinstance(settings, RewardJudge):
-        return dict(classifiers(settings.reward, "judge.reward"))
-    return {"judge": settings} if isinstance(settings, CausalJudge) else {}
-
-
 def _weights(settings: Any) -> dict[str, Any]:
     """What pins the weights in local folders, which may change under their path."""
-    folders = {at: Path(os.path.expanduser(node.path)) for at, node in _checkpoints(settings).items()}
+    folders = {at: Path(os.path.expanduser(node.path)) for at, node in checkpoints(settings, "judge").items()}
     return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
 
 
 def _sources(settings: Any) -> dict[str, Any]:
-    nodes = classifiers(settings.reward, "judge.reward") if isinstance(settings, RewardJudge) else {}
+    nodes = {at: node for at, node in checkpoints(settings, "judge").items() if isinstance(node, Checkpoint)}
     return {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
-
-
-def _spent(judge: Judge) -> dict[str, Any]:
-    """Tokens and dollars that an endpoint has cost in this sitting."""
-    tokens: dict[str, int] | None = getattr(judge, "tokens", None)
-    dollars: Callable[[int, int], float | None] | None = getattr(judge, "dollars", None)
-    if tokens is None or dollars is None:
-        return {}
-    return {"spent": {"tokens": tokens, "dollars": dollars(tokens["in"], tokens["out"])}}

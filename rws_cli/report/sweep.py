@@ -8,7 +8,6 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rws_cli.config.check import check, check_consent
-from rws_cli.config.schema import NoJudge
 from rws_cli.errors import RunError, UsageError, printable, shown
 from rws_cli.files import write_whole
 from rws_cli.judges.contests import judge_runs
@@ -54,7 +53,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         console.print(printable(write_pareto([folder])), soft_wrap=True)
     elif len(runs) > 1:
         try:
-            if not isinstance(config.judge, NoJudge):
+            if config.judge.judges:
                 check_consent(config, typed)
                 for group in by_task(runs):
                     judge_runs(group, config.judge)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from rws_cli import parts
+from rws_cli import registry
 from rws_cli.config.identity import differing_keys
-from rws_cli.config.schema import REWARDS, Checkpoint, Config
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
-from rws_cli.models.checkpoint import content, locate
-from rws_cli.rewards.base import Reward, as_statistics, read_statistics
-from rws_cli.rewards.composite import Composite
+from rws_cli.models.base import Model
+from rws_cli.models.checkpoint import Checkpoint, content, locate
+from rws_cli.rewards.base import Reward, Statistics, as_statistics, read_statistics
 from rws_cli.runs.folder import VERSION
 
 OPERATIONAL = (
@@ -49,8 +48,8 @@ def folder_of(config: Config) -> Path:
 def facts_of(config: Config, benchmark: Any, examples: list[Any], reward: Reward) -> dict[str, Any]:
     """What statistics of this reward belong to."""
     reward_facts = _facts(config.reward, "reward")
-    if isinstance(reward, Composite):  # a sum is one of z-scores, by the statistics of its parts
-        reward_facts["statistics"] = [asdict(part.statistics) for _, part in reward.weighted if part.statistics]
+    if used := reward.depends_on():
+        reward_facts["statistics"] = [asdict(statistics) for statistics in used]
     asked = {e.question or e.id: [e.prompt, e.reference] for e in examples if not e.follows}
     settings = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.metadata.get("asks", True)}
     return {
@@ -115,17 +114,14 @@ def _facts(node: Any, at: str) -> Any:
     """The settings of a reward or model that decide its scores, with its checkpoint's content, or its own file's."""
     if isinstance(node, dict):
         return {name: _facts(value, f"{at}.{name}") for name, value in node.items()}
-    if not is_dataclass(node):
+    if not isinstance(node, Model | Reward):
         return node
     left_out = {"name", "statistics", *(OPERATIONAL if isinstance(node, Checkpoint) else ())}
     facts = {f.name: _facts(getattr(node, f.name), f"{at}.{f.name}") for f in fields(node) if f.name not in left_out}
     if isinstance(node, Checkpoint):
         facts["content"] = content(locate(node.path, f"{at}.path"), node.revision)
-    elif facts["kind"] not in REWARDS:
-        module = parts.find("reward", facts["kind"])
-        assert module is not None
-        assert module.__file__ is not None
-        facts["file"] = _hash(Path(module.__file__).read_text(encoding="utf-8"))
+    elif (source := registry.find("reward")[node.kind]).root.package != "rws_cli":
+        facts["file"] = source.sha256[:12]
     return facts
 
 

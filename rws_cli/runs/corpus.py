@@ -41,9 +41,7 @@ def count_corpus(config: Config, corpus: Corpus) -> Path:
 
     Raises UsageError if the corpus cannot be read, RunError if it is empty.
     """
-    from rws_cli.models import prepare_model
-
-    tokenizer = prepare_model(config.model).tokenizer
+    tokenizer = config.model.prepare().tokenizer
     digest = hashlib.sha256()
     counts: Counter[int] = Counter()
     documents = 0

@@ -13,13 +13,10 @@ from typing import Any
 
 from rws_cli import registry
 from rws_cli.answering import rows_at_once
-from rws_cli.config.check import classifiers
-from rws_cli.config.schema import Checkpoint, Config
+from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
-from rws_cli.models import check_model
-from rws_cli.models.base import pick_device, pick_dtype
-from rws_cli.models.checkpoint import locate, reason, stored_weights
-from rws_cli.rewards.classifier import check_classifier
+from rws_cli.models.checkpoint import checkpoints, locate, reason, stored_weights
+from rws_cli.models.loading import pick_device, pick_dtype
 from rws_cli.runs.manifest import versions
 from rws_cli.task import prepare
 
@@ -128,8 +125,8 @@ def offline() -> Iterator[None]:
         yield
 
 
-def checkpoints(config: Config) -> dict[str, Checkpoint]:
-    return {"model": config.model, **classifiers(config.reward)}
+def all_checkpoints(config: Config) -> dict[str, Any]:
+    return checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
 
 
 @contextmanager
@@ -155,18 +152,15 @@ def needs(config: Config, online: bool = False) -> list[Finding]:
         with line(findings, "runtime") as found:
             ranks = workers.ranks(config)
             found.append(f"{len(ranks)} ranks")
-    for at, node in checkpoints(config).items():
+    for at, node in all_checkpoints(config).items():
         with line(findings, f"{at}={node.name}") as found:
-            devices = [pick_device(checkpoints(one)[at].device, f"{at}.device") for one in ranks]
+            devices = [pick_device(all_checkpoints(one)[at].device, f"{at}.device") for one in ranks]
             weights = stored_weights(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
             if weights is None and not online:
                 raise UsageError(
                     f"{node.path} is not on this machine, and the hub cannot be reached: download it first, or give a folder."
                 )
-            if at == "model":
-                check_model(config.model)
-            else:
-                check_classifier(classifiers(config.reward)[at], at)
+            node.check(at)
             if weights is None:
                 found.append(f"{node.path} is not on this machine and would be downloaded")
                 continue

@@ -14,10 +14,10 @@ from typing import Any
 from rws_cli import registry
 from rws_cli.answering import Outcome
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import classifiers
 from rws_cli.config.schema import Config
 from rws_cli.errors import SIGNALS, RunError
-from rws_cli.models import Prepared
+from rws_cli.models.base import Prepared
+from rws_cli.models.checkpoint import checkpoints
 from rws_cli.part import Part
 from rws_cli.task import Task
 
@@ -65,7 +65,7 @@ class Workers(Part):
 def placed(config: Config, device: str, threads: int) -> Config:
     """The configuration of a worker: model and rewards on its device, unless the user placed them elsewhere."""
     config = deepcopy(config)
-    for node in (config.model, *classifiers(config.reward).values()):
+    for node in (config.model, *checkpoints(config.reward, "reward").values()):
         if node.device == "auto":
             node.device = device
     config.runtime.threads = config.runtime.threads or threads

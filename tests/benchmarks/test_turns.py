@@ -10,7 +10,6 @@ from support import SHARED, samples_of
 
 from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.composing import compose
-from rws_cli.models import prepare_model
 from rws_cli.runs.records import read_samples
 
 
@@ -47,14 +46,14 @@ def test_answers_multiply_examples_within_their_conversation() -> None:
 
 
 def test_a_conversation_is_encoded_whole(llada_folder: Path) -> None:
-    prepared = prepare_model(compose(f"model.path={llada_folder}").model)
+    prepared = compose(f"model.path={llada_folder}").model.prepare()
     tokens = prepared.tokenizer.convert_ids_to_tokens(prepared.encode("w3", [("w1", "w2")]))
     assert " ".join(tokens) == (
         "<|startoftext|> <|start_header_id|> user <|end_header_id|> w1 <|eot_id|> "
         "<|start_header_id|> assistant <|end_header_id|> w2 <|eot_id|> "
         "<|start_header_id|> user <|end_header_id|> w3 <|eot_id|> <|start_header_id|> assistant <|end_header_id|>"
     )
-    base = prepare_model(compose(f"model.path={llada_folder}", "model.chat_template=false").model)
+    base = compose(f"model.path={llada_folder}", "model.chat_template=false").model.prepare()
     assert base.tokenizer.convert_ids_to_tokens(base.encode("w3", [("w1", "w2")])) == ["w1", "w2", "w3"]
 
 

@@ -9,16 +9,11 @@ from omegaconf import OmegaConf
 from support import make_sampler
 
 from rws_cli.config.catalog import CONF, GROUPS, choices
-from rws_cli.config.check import check
+from rws_cli.config.composing import compose as checked
 from rws_cli.config.composing import unchecked
 from rws_cli.config.identity import config_hash, differing_keys, identity
 from rws_cli.config.keys import known_keys
-from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
-
-
-def checked(*overrides: str) -> Config:
-    return check(unchecked(*overrides))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -59,7 +54,7 @@ def test_every_method_metric_and_judge_composes_and_checks() -> None:
 
 
 def test_the_schema_and_conf_hold_the_same_keys() -> None:
-    """No default outside conf/, no key in conf/ that nothing reads."""
+    """No key in conf/ that nothing reads."""
     known = set(known_keys())
     container = OmegaConf.to_container(unchecked(), resolve=False)
     assert isinstance(container, dict)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from support import REWARD_WORDS, FakeDenoiser, classifier_settings, make_sampler, save_reward
+from support import REWARD_WORDS, FakeDenoiser, load_classifier, make_sampler, save_reward
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
@@ -295,7 +295,7 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float, top
 def reward(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
     folder = save_reward(tmp_path_factory.mktemp("reward"))
-    found = Classifier(classifier_settings(folder, batch_size=8))
+    found = load_classifier(folder, batch_size=8)
     found.model.score.weight.data *= 20  # gradients that are worth following
     return found
 

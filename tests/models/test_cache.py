@@ -17,7 +17,7 @@ from rws_cli.decoding.canvas import Canvas, new_canvas
 from rws_cli.decoding.guidance import Statistics
 from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
-from rws_cli.models import Denoiser, load_model
+from rws_cli.models.base import Denoiser
 from rws_cli.models.cache import BlockCache
 
 PROMPTS = [[8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [9, 8, 20, 21]]
@@ -29,7 +29,7 @@ def denoisers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Denoiser]:
     config = llada_config()
     llada = save_llada(tmp_path_factory.mktemp("llada"), config, llada_weights(config, seed=5))
     dream = save_dream(tmp_path_factory.mktemp("dream"))
-    return {kind: load_model(make_settings(kind, path)) for kind, path in (("llada", llada), ("dream", dream))}
+    return {kind: make_settings(kind, path).load() for kind, path in (("llada", llada), ("dream", dream))}
 
 
 def canvas_of(denoiser: Denoiser, prompts: list[list[int]]) -> Canvas:

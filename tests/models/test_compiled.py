@@ -12,7 +12,6 @@ from support import make_sampler, make_settings
 from rws_cli.config.schema import ThresholdSchedule, WinoSchedule
 from rws_cli.decoding.canvas import new_canvas
 from rws_cli.decoding.loop import decode
-from rws_cli.models import load_model
 from rws_cli.models.compiled import compiled
 
 SHAPES: list[tuple[int, ...]] = []
@@ -31,7 +30,7 @@ THRESHOLD, WINO = ThresholdSchedule("threshold", 0.6), WinoSchedule("wino", 0.5,
 def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family: str, schedule: object) -> None:
     torch._dynamo.reset()
     SHAPES.clear()
-    denoiser = load_model(make_settings(family, llada_folder if family == "llada" else save_dream(tmp_path)))
+    denoiser = make_settings(family, llada_folder if family == "llada" else save_dream(tmp_path)).load()
     sampler = make_sampler(12, block_length=6, schedule=schedule)
     answers = []
     for model in (denoiser, compiled(denoiser, backend)):  # type: ignore[arg-type]

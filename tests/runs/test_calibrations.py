@@ -13,14 +13,13 @@ from support import LIMIT, save_reward
 
 from rws_cli.config.composing import compose
 from rws_cli.models.checkpoint import content
-from rws_cli.rewards import load_reward
 from rws_cli.runs.calibrations import facts_of, mismatches
 
 
 def facts(*overrides: str) -> dict:
     config = compose(*overrides)
     benchmark = config.benchmark
-    reward = load_reward(config.reward, benchmark, 0)
+    reward = config.reward.loaded(benchmark, 0)
     assert reward
     return json.loads(json.dumps(facts_of(config, benchmark, benchmark.examples(), reward)))
 

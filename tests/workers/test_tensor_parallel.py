@@ -22,7 +22,6 @@ from worker_support import RUN, kill_a_worker, when_decoding
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
-from rws_cli.models import load_model
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
 from rws_cli.workers.base import TRIES, Worker
 from rws_cli.workers.tensor_parallel import InStep, ShortOfMemoryError, TensorParallel, agreed
@@ -70,7 +69,7 @@ def test_split_models_have_the_logits_of_whole_ones(tmp_path: Path) -> None:
         process.join()
         assert process.exitcode == 0
     for name, one in settings.items():
-        whole = load_model(one)
+        whole = one.load()
         (first, held), (second, _) = found[0][name], found[1][name]
         assert first == second  # to the last bit, as they must go the same way
         for ours, true in zip(first, logits(whole), strict=True):

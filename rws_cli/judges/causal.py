@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.judges.base import Contest, Verdict, prefer, render
+from rws_cli.judges.base import Contest, Judge, Verdict, prefer, render
 from rws_cli.models import chat
-from rws_cli.models.causal import Causal
+from rws_cli.models.checkpoint import Weights
+from rws_cli.part import part, setting
 
 
-@dataclass(frozen=True)
-class LocalJudge:
+@part
+class CausalJudge(Weights, Judge):
     """Compares the log-probabilities of the two letters, so every verdict can be read and nothing is drawn at random."""
 
-    causal: Causal
-    template: str
-    margin: float
-    batch_size: int
+    path: str = setting("a folder, a name on the hub, or package:NAME")
+    file: str | None = setting("a GGUF file in it; null: safetensors", None)
+    batch_size: int = setting("questions asked together", 4, min=1)
+    margin: float = setting("log-probabilities this close are a tie", 0.0, min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+
+    def load(self, benchmark: Any) -> None:
+        from rws_cli.models.causal import load_causal
+
+        self.causal = load_causal("judge", self.path, self.file, self.revision, self.dtype, self.device)
 
     def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
         tokenizer = self.causal.tokenizer
