@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from rws_cli.models.base import additive
 
@@ -64,8 +65,11 @@ class PrefixCache:
         place_S = torch.arange(length, device=table.device)
         position_BS = known_B[:, None] + place_S
         past = DynamicCache()
-        for number, (keys, values) in enumerate(self.layers if before else ()):
-            past.update(keys[source_B, :, :before], values[source_B, :, :before], number)
+        for keys, values in self.layers:  # in place of past.update, which uploads an empty tensor first
+            layer = DynamicLayer()
+            layer.keys, layer.values = keys[source_B, :, :before], values[source_B, :, :before]
+            layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+            past.layers.append(layer)
         attention = None  # where each token sees all before it, which transformers knows by itself
         if len(set(known)) + len(set(reads)) > 2 or (before and length > 1):
             is_known_BP = torch.arange(before, device=table.device) < known_B[:, None]
