@@ -50,24 +50,19 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
     for name, content in FILES.items():
         (added / name).parent.mkdir(parents=True, exist_ok=True)
         (added / name).write_text(content)
-    registry.add_folder(str(added / "rws_cli"))
     for package in PACKAGES:
         package.__path__.append(str(added / package.__name__.replace(".", "/")))
-    registry.add_folder(str(added / "rws_cli"))
 
     def type_(command: str, *arguments: str) -> Result:
         assert command == "run"
-        result = rws("run", "--config-dir", str(added / "conf"), *arguments)
+        result = rws("run", "--parts", str(added / "rws_cli"), "--config-dir", str(added / "conf"), *arguments)
         assert result.exit_code == 0, result.output
         return result
 
     yield type_
-    registry._folders.pop()
-    registry.find.cache_clear()
     for package in PACKAGES:
         package.__path__.pop()
-    registry._folders.clear()
-    registry.find.cache_clear()
+    registry.set_folders([])
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
