@@ -21,7 +21,7 @@ from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line
-from rws_cli.models import Prepared
+from rws_cli.models.base import Prepared
 from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
 from rws_cli.part import part
 from rws_cli.task import Task, load, prepare, sources
