@@ -35,7 +35,7 @@ def write(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
     """Write a file of a user's folder of parts."""
     (tmp_path / "mine").mkdir()
     before = set(sys.modules)
-    registry.add_folder(str(tmp_path / "mine"))
+    registry.set_folders([str(tmp_path / "mine")])
 
     def write_(name: str, source: str) -> None:
         file = tmp_path / "mine" / f"{name}.py"
@@ -44,8 +44,7 @@ def write(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
         registry.find.cache_clear()
 
     yield write_
-    registry._folders.clear()
-    registry.find.cache_clear()
+    registry.set_folders([])
     for name in set(sys.modules) - before:
         if name.startswith("rws_parts_"):
             del sys.modules[name]
@@ -128,9 +127,9 @@ def test_a_file_that_marks_nothing_is_not_run(write, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_file_gets_one_sentence(write, rws, source: str, said: str) -> None:
+def test_a_broken_file_gets_one_sentence(write, rws, tmp_path: Path, source: str, said: str) -> None:
     write("rewards/half", source.replace("{default}", "3, "))
-    result = rws("run", "reward.kind=half")
+    result = rws("run", "--parts", str(tmp_path / "mine"), "reward.kind=half")
     assert result.exit_code == 2
     assert said in result.output
     assert result.output.count("\n") == 1
@@ -138,7 +137,7 @@ def test_a_broken_file_gets_one_sentence(write, rws, source: str, said: str) -> 
 
 def test_a_folder_of_parts_has_to_be_there() -> None:
     with pytest.raises(UsageError, match="--parts=/nowhere is not a folder"):
-        registry.add_folder("/nowhere")
+        registry.set_folders(["/nowhere"])
 
 
 def test_its_settings_are_held_to_what_they_may_be(write, rws, tmp_path: Path) -> None:
@@ -153,7 +152,7 @@ def test_its_settings_are_held_to_what_they_may_be(write, rws, tmp_path: Path) -
         (tmp_path / "conf" / "reward" / "length.yaml").write_text(
             f"# Short answers\nname: length\nkind: length\n{line}\n"
         )
-        result = rws("run", "--config-dir", str(tmp_path / "conf"), "reward=length")
+        result = rws("run", "--parts", str(tmp_path / "mine"), "--config-dir", str(tmp_path / "conf"), "reward=length")
         assert (result.exit_code, said in result.output) == (2, True), result.output
 
 
@@ -199,7 +198,7 @@ def test_a_reward_of_ones_own_may_hold_another(write, rws, small: list[str], tmp
     yaml = "# Half of another reward\ndefaults:\n  - /reward@part: tiny\n  - _self_\nname: halved\nkind: halved\n"
     (tmp_path / "conf" / "reward").mkdir(parents=True)
     (tmp_path / "conf" / "reward" / "halved.yaml").write_text(yaml)
-    options = ["--config-dir", str(tmp_path / "conf"), *small, "sampler=confidence"]
+    options = ["--parts", str(tmp_path / "mine"), "--config-dir", str(tmp_path / "conf"), *small, "sampler=confidence"]
 
     def scored(*reward: str) -> tuple[dict, list[float]]:
         assert (result := rws("run", *options, *reward)).exit_code == 0, result.output
