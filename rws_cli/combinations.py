@@ -12,7 +12,7 @@ from rws_cli.part import Part
 
 def check_combinations(config: Config) -> None:
     """Raises UsageError with the first sentence that there is."""
-    for sentences in (_lengths, _needs, _conflicts, _remasking, _cache, _answers):
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _answers):
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 

@@ -92,7 +92,7 @@ class Source:
     def facts(self) -> dict[str, Any]:
         """The constants of the class: what the part declares about itself. Computed ones are not among them."""
         found = {name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file))}
-        return {name: value for name, value in found.items() if value is not MISSING}
+        return {name: value for name, value in found.items() if value is not MISSING and name not in self.settings}
 
     def _classes(self) -> list[tuple[ast.ClassDef, Path]]:
         """The part's class and those it is derived from, the most general one first, with their files."""

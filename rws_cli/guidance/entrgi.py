@@ -51,7 +51,7 @@ class Entrgi(Guidance):
     caches = ("prefix",)
 
     def conflicts(self, config: Any) -> Iterator[str]:
-        if config.reward.needs_remote_code:
+        if getattr(config.reward, "needs_remote_code", False):
             yield (
                 f"sampler.guidance.kind={self.kind} reads embeddings, which reward={config.reward.name}'s own Python does "
                 "not take."

@@ -63,7 +63,7 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     """The denoiser keeps the sequences that it is given, one a step: these are the states, token for token."""
     model = FakeDenoiser(seed=seed)
     sampler = make_sampler(12, guidance=GUIDANCE, **WAYS[way])
-    rows = sampler.particles
+    rows = sampler.search.particles
     canvas = new_canvas([[1, 2, 3]] * rows, [f"x{n}" for n in range(rows)], 12, model.mask_id, 0, seed)
     found = search(model, canvas, sampler, Fair())
     (row,), (trace,) = found.rows, found.traces

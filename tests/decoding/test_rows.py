@@ -17,7 +17,6 @@ from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.record import RowTrace
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Ranking, Step
-from rws_cli.models import load_model
 from rws_cli.part import part as marked
 from rws_cli.schedules.base import Adaptive, Schedule, best
 from rws_cli.search.base import Search
@@ -32,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def bundled() -> Any:
-    return load_model(compose().model)
+    return compose().model.load()
 
 
 @pytest.fixture(params=["toy", "bundled"])

@@ -66,10 +66,9 @@ def test_shadows_see_all_but_their_own_position_and_only_each_other_see_them(lla
     short, long, tokens, attention = two_lengths()
     wanted = torch.zeros_like(attention)
     wanted[:, 12] = True
-    block = torch.zeros(14, dtype=torch.bool)
-    block[[9, 10, 13]] = True
+    place_BK = torch.tensor([[9, 10, 13]] * 2)
     with torch.inference_mode():
-        logits, shadows = denoiser.shadowed(tokens, attention, wanted, block)
+        logits, shadows = denoiser.shadowed(tokens, attention, wanted, place_BK, place_BK > 0)
     assert shadows.shape == (2, 3, config["embedding_size"])
     for row, (text, pad) in enumerate(((short, 5), (long, 0))):
         places = [p - pad for p in (9, 10, 13)]

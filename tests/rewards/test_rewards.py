@@ -17,7 +17,7 @@ from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError, UsageError
-from rws_cli.rewards.base import Candidate, Scores, ask, read_statistics
+from rws_cli.rewards.base import Candidate, Reward, Scores, ask, read_statistics
 from rws_cli.rewards.constant import Constant
 from rws_cli.rewards.scorer import Renderer, RowScorer
 from rws_cli.rewards.shuffled import Shuffled
@@ -184,9 +184,11 @@ def test_controls(tmp_path: Path) -> None:
     assert len(set(other)) > 2
 
 
-def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
-    class Lengths:
-        statistics = None
+@pytest.mark.parametrize("stateless", [True, False])
+def test_unchanged_text_is_a_hit_where_a_reward_is_stateless_and_cost_goes_to_the_row_that_asked(
+    stateless: bool,
+) -> None:
+    class Lengths(Reward):
         calls = 0
 
         def score(self, asked: list[Candidate]) -> Scores:
@@ -194,14 +196,19 @@ def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
             return Scores([float(len(c.text)) for c in asked], [len(c.text) for c in asked])
 
     denoiser = SimpleNamespace(text=lambda ids, masks: "".join(map(str, ids)))
-    costs = [Cost(), Cost()]
-    reward = Lengths()
-    scorer = RowScorer(reward, Renderer(denoiser, "drop", 2), [Example("a", "", ""), Example("b", "", "")], costs, None)  # type: ignore[arg-type]
-    assert scorer([0, 1], torch.tensor([[1, 2], [3, 4]]), [0.0, 0.0], 0) == [2.0, 2.0]
-    assert scorer([0, 1], torch.tensor([[1, 2], [3, 14]]), [0.5, 0.5], 1) == [2.0, 3.0]
-    assert scorer([0], torch.tensor([[1, 2]]), [1.0], 2) == [2.0]
-    assert reward.calls == 2
-    assert [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in costs] == [(1, 2, 2), (2, 0, 5)]
+    reward = Lengths(name="lengths")
+    reward.stateless = stateless  # type: ignore[misc]
+    scorer = RowScorer(reward, Renderer(denoiser, "drop", 2), None)  # type: ignore[arg-type]
+    scorer.costs = [Cost(), Cost()]
+    scorer.enter({0: Example("a", "", ""), 1: Example("b", "", "")})
+    assert scorer({0: ([1, 2], 0.0, 0), 1: ([3, 4], 0.0, 0)}) == {0: 2.0, 1: 2.0}
+    assert scorer({0: ([1, 2], 0.5, 1), 1: ([3, 14], 0.5, 1)}) == {0: 2.0, 1: 3.0}
+    assert scorer({0: ([1, 2], 1.0, 2)}) == {0: 2.0}
+    counts = [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in scorer.costs]
+    assert counts == ([(1, 2, 2), (2, 0, 5)] if stateless else [(3, 0, 6), (2, 0, 5)])
+    scorer.enter({0: Example("c", "", "")})  # another example's text is not remembered
+    scorer({0: ([1, 2], 1.0, 2)})
+    assert scorer.costs[0].reward_calls == (2 if stateless else 4)
 
 
 def test_a_composite_sums_z_scores(tmp_path: Path) -> None:

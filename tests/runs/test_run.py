@@ -33,20 +33,22 @@ def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, row
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
-    """Passes of more rows than `most` do not fit into memory, once `after` batches have; returns the rows tried."""
+    """Passes of more rows than `most` do not fit into memory, once `after` examples are decoded; returns the rows tried."""
     tried: list[int] = []
-    real = answering.search
+    real, finished = answering.Decoding.outcomes, [0]
 
-    def search(*arguments, **named):
-        tried.append(named["most_rows"])
-        found = real(*arguments, **named)
-        if named["most_rows"] > most and len(tried) > after:  # it fails late, when tokens are committed
-            raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 12 bytes"
-            )
-        return found
+    def outcomes(self):
+        rows = self.decoder.predict.most_rows
+        tried.append(rows)
+        for outcome in real(self):
+            if rows > most and finished[0] >= after:  # it fails late, when tokens are committed
+                raise RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 12 bytes"
+                )
+            finished[0] += len(outcome.samples)
+            yield outcome
 
-    monkeypatch.setattr(answering, "search", search)
+    monkeypatch.setattr(answering.Decoding, "outcomes", outcomes)
     return tried
 
 
@@ -54,10 +56,10 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert rws("run", *small, "output=whole", "runtime.batch_size=1").exit_code == 0
-    tried = short_of_memory(monkeypatch, most=1, after=1)
+    tried = short_of_memory(monkeypatch, most=1, after=4)
     result = rws("run", *small, "output=halved", "runtime.batch_size=4")
     assert result.exit_code == 0, result.output
-    assert tried == [4, 4, 2, 1, 1]
+    assert tried == [4, 2, 1]
     folder = tmp_path / "halved/sudoku/small-rws/v001"
     assert samples_of(folder) == samples_of(tmp_path / "whole/sudoku/small-rws/v001")
     log = (folder / "run.log").read_text()
@@ -68,7 +70,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 def test_out_of_memory_with_one_row_is_said_and_what_is_done_is_kept(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short_of_memory(monkeypatch, most=0, after=1)
+    short_of_memory(monkeypatch, most=0, after=2)
     result = rws("run", *small, "runtime.batch_size=2")
     assert result.exit_code == 1
     assert "Out of memory with a single row" in result.output
@@ -82,17 +84,16 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The longest first; samples and trace are in the benchmark's order again."""
-    lengths: list[list[int]] = []
-    real = answering.new_canvas
+    flat: list[int] = []
+    real = answering.Decoder
 
-    def new_canvas(prompts, *rest):
-        lengths.append([len(prompt) for prompt in prompts])
-        return real(prompts, *rest)
+    def decoder(denoiser, prompts, *rest, **options):
+        flat.extend(len(prompt.ids) for prompt in prompts)
+        return real(denoiser, prompts, *rest, **options)
 
-    monkeypatch.setattr(answering, "new_canvas", new_canvas)
+    monkeypatch.setattr(answering, "Decoder", decoder)
     settings = [*small, "benchmark=arithmetic", f"benchmark.limit={2 * LIMIT}", "sampler.tokens_per_step=4"]
     assert rws("run", *settings, "runtime.batch_size=3").exit_code == 0
-    flat = [length for batch in lengths for length in batch]
     assert flat == sorted(flat, reverse=True)
     assert len(set(flat)) > 1
     folder = tmp_path / "outputs/arithmetic/small-rws/v001"
