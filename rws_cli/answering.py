@@ -69,8 +69,8 @@ class Answerer:
             if failure and len(in_hand) == 1:
                 yield Outcome(failures={in_hand[0].id: failure})
             elif failure:
-                for example in in_hand:
-                    yield from self([example])
+                alone = [outcome for example in in_hand for outcome in self([example])]
+                yield sum(alone, Outcome())
             elif waiting:
                 del decoding  # and what it holds
                 self.halve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -98,14 +98,16 @@ def check_loadable(config: Config) -> None:
 def load(config: Config, task: Task, ranks: int = 1) -> Parts:
     """Load reward and model; ranks: processes that share the model. Raises UsageError if weights do not fit or the reward
     lacks the statistics it needs."""
+    settings = config.reward
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     if config.runtime.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        for classifier in checkpoints(config.reward, "reward").values():
+        settings = deepcopy(settings)
+        for classifier in checkpoints(settings, "reward").values():
             classifier.batch_size = 1
-    reward = config.reward.loaded(task.benchmark, config.seed) if config.reward.scores else None
+    reward = settings.loaded(task.benchmark, config.seed) if settings.scores else None
     statistics = reward.normalization if reward else None
     asked = [(at, part) for at, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:

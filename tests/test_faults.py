@@ -179,7 +179,7 @@ def test_examples_whose_trace_is_broken_are_done_again(
 ) -> None:
     assert rws("run", *small, "output=whole").exit_code == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rws_cli.experiment.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("rws_cli.runs.run.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert rws("run", *small, "output=hurt").exit_code == 130
     run = tmp_path / "hurt" / RUN
     parts = sorted((run / "trace").glob("*.parquet"))

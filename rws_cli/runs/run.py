@@ -181,7 +181,7 @@ def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str
 def batch_size(config: Config, task: Task, workers: Workers, examples: int) -> int:
     """Examples that a worker takes at a time: all, or where there are several as many as keep them busy to the end."""
     side_by_side = max(1, rows_at_once(config, task) // config.sampler.search.particles)
-    share = -(-examples // workers.count)
+    share = max(1, -(-examples // workers.count))
     return share if workers.count == 1 else max(1, min(share, max(side_by_side, share // SHARES)))
 
 

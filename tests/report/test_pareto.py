@@ -16,6 +16,7 @@ from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, curves_of, 
 from rws_cli.cli.launching import sweeps
 from rws_cli.config.catalog import CONF, choices
 from rws_cli.config.check import check
+from rws_cli.config.composing import unchecked
 from rws_cli.errors import UsageError
 from rws_cli.runs.reading import read_run
 
@@ -126,13 +127,12 @@ def test_every_line_of_the_pareto_experiment_checks() -> None:
         names = next(part for part in line if part.startswith("sampler=")).removeprefix("sampler=").split(",")
         rest = [part for part in line[3:] if not part.startswith("sampler=")]
         first = [part if "[" in part else part.split(",")[0] for part in rest]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for name in names:
-                config = check(compose("config", ["~sweeps", f"sampler={name}", *first]))
-                seen.add(config.sampler.name)
-                tasks.add(config.benchmark.name)
-                assert config.benchmark.limit == 7
-                assert config.draw == "pareto"
+        for name in names:
+            config = check(unchecked("~sweeps", f"sampler={name}", *first))
+            seen.add(config.sampler.name)
+            tasks.add(config.benchmark.name)
+            assert config.benchmark.limit == 7
+            assert config.draw == "pareto"
     assert seen <= set(choices("sampler"))
     assert len(seen) > 20
     assert tasks == {"sudoku", "arithmetic"}
