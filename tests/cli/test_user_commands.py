@@ -37,7 +37,7 @@ def test_a_multirun(rws, small: list[str], tmp_path: Path) -> None:
 def jobs(arguments: list[str], sweep: Path) -> list[str]:
     """The samplers of the jobs that the arguments of `rws run` stand for, each checked and none run; of an experiment,
     whose jobs other tests check, its name."""
-    if arguments[0].startswith("+experiment="):
+    if arguments and arguments[0].startswith("+experiment="):
         assert arguments[0].partition("=")[2] in choices("experiment")
         return arguments
     found: list[str] = []
