@@ -22,15 +22,19 @@ def cells_of(sampler: str) -> list[dict[str, Any]]:
     return [cell for cell in DATA["cells"] if cell["sampler"] == sampler]
 
 
-def hashes(run: Path) -> list[str]:
-    """Of each example of a finished run, in order."""
+def digest(lists: list[list[int]]) -> str:
+    return hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:8]
+
+
+def hashes(run: Path) -> list[list[str]]:
+    """Of each example of a finished run, in order: the hash of its tokens and its trace, and that of its tokens alone."""
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = {row["id"]: row for row in pq.read_table(run / "trace.parquet").to_pylist()}
     decoded = [[sample["tokens"], rows[sample["id"]]["step"], rows[sample["id"]]["position"]] for sample in samples]
-    return [hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:8] for lists in decoded]
+    return [[digest(lists), digest(lists[:1])] for lists in decoded]
 
 
-def decode(rws, cell: dict[str, Any], examples: int, batch: int) -> list[str]:
+def decode(rws, cell: dict[str, Any], examples: int, batch: int) -> list[list[str]]:
     """The hashes of the first examples, decoded in batches."""
     settings = [
         f"benchmark={cell['benchmark']}",
@@ -48,9 +52,10 @@ def decode(rws, cell: dict[str, Any], examples: int, batch: int) -> list[str]:
     return hashes(Path(run.format(cell["sampler"])))
 
 
-def different(cell: dict[str, Any], found: list[str]) -> list[int]:
-    """The examples whose hashes are not those of the data; those that hang on last bits are left out there."""
-    return [n for n, (old, new) in enumerate(zip(cell["hashes"].split(), found, strict=False)) if old not in (new, "-")]
+def different(cell: dict[str, Any], found: list[list[str]]) -> list[int]:
+    """The examples that have another hash than in the data, where "-" is one that is not compared."""
+    both = zip(cell["hashes"].split(), found, strict=False)
+    return [n for n, (old, new) in enumerate(both) if old not in [*new, "-"]]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

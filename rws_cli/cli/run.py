@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from rws_cli import registry
 from rws_cli.cli.base import DECODE, ConfigDir, Overrides, command, takes_parts
 
 
@@ -37,6 +36,7 @@ def run(
 
     `rws list` shows what can be chosen; `rws run --cfg job` shows every setting.
     """
+    from rws_cli import registry
     from rws_cli.cli import jobs
 
     flags = {"--config-dir": config_dir, "--config-name": config_name, "--cfg": cfg}

@@ -30,9 +30,25 @@ def test_version_help_and_lists(rws) -> None:
     assert rws().exit_code == 2
 
 
-def test_help_is_quick_and_imports_no_torch() -> None:
-    code = "import sys; from rws_cli import cli; print('torch' in sys.modules or 'hydra' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+HEAVY = ("torch", "transformers", "datasets", "pandas", "scipy")
+
+
+@pytest.mark.parametrize(
+    ("does", "absent"),
+    [
+        ("app(['--help'], standalone_mode=False)", ("hydra", "omegaconf", "rws_cli.registry", *HEAVY)),
+        ("app(['run', '--help'], standalone_mode=False)", ("hydra", "omegaconf", "rws_cli.registry", *HEAVY)),
+        ("complete('sampler.te'); complete('sampler=r')", ("hydra", "omegaconf", *HEAVY)),
+        ("app(['list'], standalone_mode=False)", ("hydra", "omegaconf", *HEAVY)),
+        ("app(['list', 'sampler', 'rws'], standalone_mode=False)", HEAVY),
+        ("app(['list', 'reward', 'composite'], standalone_mode=False)", HEAVY),
+    ],
+)
+def test_help_completion_and_lists_import_little(does: str, absent: tuple[str, ...]) -> None:
+    code = f"from rws_cli.cli.base import app, complete; {does}; import sys; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "rws_cli.cli.run" in done.stdout.splitlines()
+    assert not set(absent) & set(done.stdout.splitlines())
 
 
 def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -> None:
