@@ -17,11 +17,8 @@ from rws_cli.config.catalog import CONF, GROUPS, choices
 from rws_cli.config.composing import compose as checked
 from rws_cli.config.composing import unchecked
 from rws_cli.errors import UsageError
-from rws_cli.registry import find
 
 ROOT = Path(__file__).parents[2]
-ROLES = {"sampler": "order", "runtime": "worker"}
-"""Of groups that are not called like the role of their parts."""
 AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
 
 
@@ -79,7 +76,7 @@ def test_every_choice_names_every_setting_once_with_its_default(
         assert result.output.splitlines()[-1].startswith("rws "), name
         files = re.findall(r"^code\s+(\S+)", result.output, re.MULTILINE)
         assert all((ROOT / file).is_file() for file in files)
-        assert files or name == "none" or group in FREE or not find(ROLES.get(group, group)), name
+        assert files or name == "none" or group in FREE, name
         rows, expected = shown(result.output), settable(group, name)
         assert {key for key in rows if not key.startswith("+")} == set(expected), name
         for key, value in expected.items():
@@ -91,7 +88,7 @@ def test_every_choice_names_every_setting_once_with_its_default(
 def test_rws_says_what_it_is(rws) -> None:
     output = rws("list", "sampler", "rws").output
     assert "arXiv 2509.00707, https://arxiv.org/abs/2509.00707" in output
-    assert "rws_cli/guidance/rws.py" in output or not find("guidance")
+    assert "rws_cli/guidance/rws.py" in output
     rows = {row.key: row for row in describe("sampler", "rws").rows}
     strength, form, order = (rows[f"sampler.{key}"] for key in ("guidance.strength", "guidance.form", "order"))
     assert (strength.default, strength.may_be, strength.own) == ("1.0", "a number ≥ 0", True)
