@@ -7,10 +7,8 @@ composes: for a sweep, and again for each of its jobs, in whatever process that 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rws_cli.config import CONF, differing_keys
 from rws_cli.errors import UsageError
+from rws_cli.paths import user_path
 
 CORE, PLUGINS = "hydra._internal.core_plugins", "hydra_plugins"
 TARGETS = {
@@ -54,7 +53,7 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_dir: str | None = None) -> None:
         path = create_config_search_path(str(CONF))
         if config_dir is not None:
-            folder = Path(os.path.expanduser(config_dir)).absolute()
+            folder = user_path(config_dir).absolute()
             if not folder.is_dir():
                 raise UsageError(f"--config-dir={config_dir} is not a folder.")
             path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -21,6 +20,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from rws_cli import parts
 from rws_cli.combinations import check_sampler
 from rws_cli.errors import UsageError, closest, nearest
+from rws_cli.paths import user_path
 from rws_cli.schema import (
     BENCHMARKS,
     GUIDANCES,
@@ -167,7 +167,7 @@ def check_consent(config: Config, typed: Sequence[str]) -> None:
             raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
     for name, metric in config.metric.items():
         named = any(word.lstrip("+").startswith("metric") and metric.module in word for word in typed)
-        if Path(os.path.expanduser(metric.module)).exists() and not trusted and not named:
+        if user_path(metric.module).exists() and not trusted and not named:
             raise UsageError(
                 f"metric.{name}.module={metric.module} is Python that runs only if the command line names it: type "
                 f"metric.{name}.module={metric.module}."
@@ -308,7 +308,7 @@ def _check_name(at: str, name: str) -> None:
 
 def _check_metric(name: str, metric: Metric, trust_remote_code: bool) -> None:
     ours = sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file())
-    if metric.module in ours or Path(os.path.expanduser(metric.module)).exists():
+    if metric.module in ours or user_path(metric.module).exists():
         return
     if not trust_remote_code or not re.fullmatch(r"[0-9a-f]{40}", metric.revision or ""):
         raise UsageError(

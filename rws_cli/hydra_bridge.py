@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import re
 import shlex
 import tempfile
@@ -30,6 +29,7 @@ from rws_cli.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydra
 from rws_cli.config import check, check_consent, config_hash, first_line, unchecked
 from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.explain import LIBRARIES, NOT_COMPOSED, explain
+from rws_cli.paths import user_path
 from rws_cli.schema import Config
 
 SWEEP_FILE = "sweep.json"
@@ -120,7 +120,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     typed = sort_flags(arguments)
     before: list[str] = []
     stopped = sweep = None
-    if resume is not None and ((started := newest(Path(os.path.expanduser(resume)))) / SWEEP_FILE).is_file():
+    if resume is not None and ((started := newest(user_path(resume))) / SWEEP_FILE).is_file():
         sweep = started.resolve()
         before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
     elif resume is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from rws_cli.benchmarks import code, countdown, fields, keywords, mathematics, s
 from rws_cli.benchmarks.base import Benchmark, Example, Mark, Row
 from rws_cli.benchmarks.rows import FORMATS, Placed, file_rows, hub_rows
 from rws_cli.errors import UsageError
+from rws_cli.paths import user_path
 from rws_cli.schema import CodeBenchmark, DataBenchmark
 
 REMOTE = "hf://"
@@ -69,7 +69,7 @@ TASKS = {
         lambda row, answer, _: countdown.mark(row, answer),
         needed={"input": fields.whole_numbers, "output": fields.target},
         solved=False,
-        version=2,
+        version=3,
     ),
     "sudoku4": Task(
         sudoku4.names,
@@ -249,7 +249,7 @@ def read_rows(path: str | None, split: str, settings: DataBenchmark, key: str) -
 
 def local_file(path: str, key: str) -> Path:
     """A data file on this machine. Raises UsageError if there is none, or none of a known format."""
-    file = Path(os.path.expanduser(path))  # unlike pathlib's it leaves the home of nobody as it is
+    file = user_path(path)
     if file.suffix not in FORMATS:
         raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
     if not file.is_file():

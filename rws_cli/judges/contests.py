@@ -24,6 +24,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.judges import load_judge
 from rws_cli.judges.base import Contest, Judge
 from rws_cli.models.checkpoint import fingerprint, locate
+from rws_cli.paths import user_path
 from rws_cli.runs.folder import check_no_links, read_json, write_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.records import drop_broken_line, read_lines
@@ -181,7 +182,7 @@ def _checkpoints(settings: Any) -> dict[str, Any]:
 
 def _weights(settings: Any) -> dict[str, Any]:
     """What pins the weights in local folders, which may change under their path."""
-    folders = {at: Path(os.path.expanduser(node.path)) for at, node in _checkpoints(settings).items()}
+    folders = {at: user_path(node.path) for at, node in _checkpoints(settings).items()}
     return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
 
 

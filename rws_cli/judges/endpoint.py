@@ -18,6 +18,7 @@ from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
 from rws_cli.judges.base import Contest, Verdict, render
+from rws_cli.paths import user_path
 from rws_cli.runs.folder import alone, write_json
 from rws_cli.schema import EndpointJudge as Settings
 
@@ -50,7 +51,7 @@ class EndpointJudge:
             timeout=settings.timeout_seconds,
         )
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.cache = Path(os.path.expanduser(settings.cache)) if settings.cache else home / "rws" / "judge"
+        self.cache = user_path(settings.cache) if settings.cache else home / "rws" / "judge"
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 

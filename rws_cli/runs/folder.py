@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO
 from uuid import uuid4
 
 from rws_cli.errors import RunError, UsageError
+from rws_cli.paths import user_path
 from rws_cli.runs.forms import reader
 
 MOST_BYTES = 1 << 26
@@ -210,7 +211,7 @@ def find_run(path: str) -> Path:
 
     Raises UsageError if there is no run there.
     """
-    folder = Path(os.path.expanduser(path))
+    folder = user_path(path)
     for candidate in (newest(folder), newest(folder / "latest")):
         if (candidate / "manifest.json").is_file():
             settle(candidate.resolve())
@@ -225,7 +226,7 @@ def find_run(path: str) -> Path:
 
 def find_runs(path: str) -> list[Path]:
     """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
-    folder = newest(Path(os.path.expanduser(path)))
+    folder = newest(user_path(path))
     swept = any((folder / name).is_file() for name in SWEPT)
     inside = [p.parent for p in folder.glob("**/manifest.json" if swept else "*/manifest.json")]
     inside = [p for p in inside if not {"latest", NEW, STAGED} & {*p.relative_to(folder).parts}]
@@ -247,7 +248,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
 
 def home(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
-    folder, runs = newest(Path(os.path.expanduser(path))), find_runs(str(path))
+    folder, runs = newest(user_path(path)), find_runs(str(path))
     return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]
 
 
