@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -50,3 +51,9 @@ def kill_a_worker(named: str) -> Callable[[], None]:
         workers[0].send_signal(signal.SIGKILL)
 
     return kill
+
+
+def pins(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What pins a run's weights, examples and parts, whoever decoded: all but the part that is the backend."""
+    parts = {key: part for key, part in manifest["sources"]["parts"].items() if key != "runtime.backend"}
+    return manifest["sources"] | {"parts": parts}

@@ -17,7 +17,7 @@ import torch
 from dream_files import save_dream
 from split_models import llada_variants, logits, split
 from support import make_settings, samples_of, save_reward
-from worker_support import RUN, kill_a_worker, when_decoding
+from worker_support import RUN, kill_a_worker, pins, when_decoding
 
 from rws_cli.answering import Answerer, Outcome
 from rws_cli.config.composing import compose
@@ -103,7 +103,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     assert_same(run, tmp_path / "here" / RUN)
     manifests = [json.loads((tmp_path / at / RUN / "manifest.json").read_text()) for at in ("here", "two")]
     assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
-    assert manifests[0]["sources"] == manifests[1]["sources"]
+    assert pins(manifests[0]) == pins(manifests[1])
 
 
 def test_a_rank_that_is_stuck_ends_the_run(
