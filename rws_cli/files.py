@@ -19,6 +19,12 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 """What file systems say that have no locks."""
 
 
+def user_path(text: str | Path) -> Path:
+    """A path whose ~ is the user's home. Unlike Path.expanduser it leaves the home of a user who does not exist as it is, a
+    name like any other."""
+    return Path(os.path.expanduser(text))
+
+
 def warn(line: str) -> None:
     print(f"rws: {line}", file=sys.stderr, flush=True)
 

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from rws_cli.errors import UsageError, nearest
+from rws_cli.files import user_path
 
 PACKAGE = Path(__file__).parent
 ROLES = {
@@ -104,7 +105,7 @@ _folders: list[Root] = []
 
 def add_folder(folder: str) -> None:
     """Look for parts in a folder of the user's too. Raises UsageError if it is not one."""
-    path = Path(os.path.expanduser(folder)).absolute()
+    path = user_path(folder).absolute()
     if not path.is_dir():
         raise UsageError(f"--parts={folder} is not a folder.")
     if any(root.path == path for root in _folders):

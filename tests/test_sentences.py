@@ -6,11 +6,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 from support import write_run
 
+from rws_cli.cli.base import one_sentence
 from rws_cli.cli.jobs import outcome
 from rws_cli.config.composing import compose
+from rws_cli.config.explain import explain
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable
 from rws_cli.report.terminal import plain_console
@@ -45,6 +49,14 @@ def test_values_of_a_sweep_without_m_are_told_both_ways_out() -> None:
     said = refused("seed=0,1")
     assert "add -m" in said
     assert """'seed="0,1"'""" in said
+
+
+@pytest.mark.parametrize("name", ["optuna", "joblib", "submitit_slurm"])
+def test_a_missing_plugin_is_named_with_its_extra(name: str) -> None:
+    """As Hydra says it: optuna is not among what the tests install."""
+    error = MissingConfigException(f"Could not find 'hydra/sweeper/{name}'", name)
+    assert explain(error) == (f"hydra/sweeper={name} is not installed: pip install 'rws[{name.partition('_')[0]}]'.")
+    assert refused("hydra/sweeper=optune").startswith("hydra/sweeper=optune is not known")
 
 
 def test_settings_of_one_place_are_listed_once() -> None:
@@ -83,6 +95,12 @@ def test_brackets_and_escapes_are_text(capsys: pytest.CaptureFixture[str]) -> No
     plain_console(width=80).print("out[/x] o[red]p :smile:", soft_wrap=True)
     assert capsys.readouterr().out == "out[/x] o[red]p :smile:\n"
     assert printable("a\x1b]0;b\x07\n\x9b31m") == "a\ufffd]0;b\ufffd\n\ufffd31m"
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), one_sentence():
+        open("/no such\nfolder\x1b[31m/x")  # noqa: SIM115
+    assert capsys.readouterr().err == "rws: /no such folder�[31m/x: No such file or directory\n"
 
 
 def test_an_error_sentence_shows_no_escape(rws) -> None:

@@ -65,7 +65,7 @@ class Countdown(DataBenchmark):
     `partial` is the share of steps (one fewer than numbers) that are right before the first wrong one, for equations.
     """
 
-    version = 2
+    version = 3
     solved = False
     needed = {"input": whole_numbers, "output": target}
 

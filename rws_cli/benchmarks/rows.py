@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 from rws_cli.benchmarks.base import Row
 from rws_cli.errors import UsageError
+from rws_cli.files import user_path
 
 Placed = tuple[str, Row]
 """A row's place, "row 3 (line 5)", and the row."""
@@ -28,7 +28,7 @@ class BrokenError(ValueError):
 
 def local_file(path: str, key: str) -> Path:
     """A data file on this machine. Raises UsageError if there is none, or none of a known format."""
-    file = Path(os.path.expanduser(path))  # unlike pathlib's it leaves the home of nobody as it is
+    file = user_path(path)
     if file.suffix not in FORMATS:
         raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
     if not file.is_file():

@@ -20,28 +20,31 @@ DECODE, LOOK, COMPARE, RECORDS, THERE = "Decode", "Look", "Compare", "Records", 
 """The panels of the help."""
 
 
+def complain(sentence: str) -> None:
+    """Print an error in one line; what a user typed, or a file is called, may have line breaks."""
+    typer.secho("rws: " + re.sub(r"\s*\n\s*", " ", printable(sentence)), fg="red", err=True)
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Print an error that the user can mend as one sentence, without a traceback, and exit with its code."""
     try:
         yield
     except (UsageError, RunError) as error:
-        sentence = re.sub(r"\s*\n\s*", " ", printable(error))  # what a user typed may have line breaks
-        typer.secho(f"rws: {sentence}", fg="red", err=True)
+        complain(str(error))
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        where = printable(error.filename or "the system")
-        typer.secho(f"rws: {where}: {printable(error.strerror or error)}", fg="red", err=True)
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
         raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
     except UnicodeEncodeError as error:
         text = ascii(error.object[error.start : error.end])
-        typer.secho(f"rws: {text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8", fg="red", err=True)
+        complain(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
         advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
-        typer.secho(f"rws: interrupted{advice}", fg="red", err=True)
+        complain(f"interrupted{advice}")
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rws_cli.cli.launching import SWEEP_FILE, launch, recorded, sort_flags, typed_overrides
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, shown
+from rws_cli.files import user_path
 
 
 def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
@@ -29,7 +29,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     typed = sort_flags(arguments)
     before: list[str] = []
     stopped = sweep = None
-    if resume is not None and ((started := newest(Path(os.path.expanduser(resume)))) / SWEEP_FILE).is_file():
+    if resume is not None and ((started := newest(user_path(resume))) / SWEEP_FILE).is_file():
         sweep = started.resolve()
         before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
     elif resume is not None:

@@ -5,12 +5,10 @@ It needs no weights and imports no torch.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +21,7 @@ from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import typed
 from rws_cli.errors import UsageError, first_line, nearest
+from rws_cli.files import user_path
 
 
 def largest_block(gen_length: int, most: int = 32) -> int:
@@ -114,7 +113,7 @@ def check_consent(config: Config, typed: Sequence[str]) -> None:
     for name, metric in config.metric.items():
         module = getattr(metric, "module", None)  # of the library evaluate
         named = any(word.lstrip("+").startswith("metric") and str(module) in word for word in typed)
-        if module and Path(os.path.expanduser(module)).exists() and not trusted and not named:
+        if module and user_path(module).exists() and not trusted and not named:
             raise UsageError(
                 f"metric.{name}.module={module} is Python that runs only if the command line names it: type "
                 f"metric.{name}.module={module}."

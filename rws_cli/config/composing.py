@@ -7,11 +7,9 @@ composes: for a sweep, and again for each of its jobs, in whatever process that 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,6 +30,7 @@ from rws_cli.config.identity import differing_keys
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
+from rws_cli.files import user_path
 
 CORE, PLUGINS = "hydra._internal.core_plugins", "hydra_plugins"
 TARGETS = {
@@ -73,7 +72,7 @@ class Loader(ConfigLoaderImpl):
             path.prepend(STRANGERS[1], f"file://{folder}", SearchPathQuery(provider="schema"))
         self.parts = registry.folders()
         if config_dir is not None:
-            folder = Path(os.path.expanduser(config_dir)).absolute()
+            folder = user_path(config_dir).absolute()
             if not folder.is_dir():
                 raise UsageError(f"--config-dir={config_dir} is not a folder.")
             path.prepend(STRANGERS[0], f"file://{folder}", SearchPathQuery(provider="schema"))

@@ -14,6 +14,8 @@ from rws_cli.config.catalog import GROUPS, choices
 from rws_cli.config.keys import known_keys, unknown_key
 from rws_cli.errors import first_line, nearest
 
+PLUGINS = ("joblib", "optuna", "submitit")
+"""Extras that install a launcher or a sweeper of Hydra's, whose names begin like theirs."""
 LIBRARIES = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 NOT_COMPOSED = (
     *LIBRARIES, OSError, ValueError, TypeError, AssertionError, AttributeError, KeyError, IndexError, RuntimeError,
@@ -48,6 +50,8 @@ def explain(error: Exception) -> str:
         if group in GROUPS:
             found = list(choices(group))
             return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
+        if extra := next((extra for extra in PLUGINS if group.startswith("hydra/") and name.startswith(extra)), None):
+            return f"{group}={name} is not installed: pip install 'rws[{extra}]'."
         return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1)

@@ -19,7 +19,7 @@ from rws_cli.analysis.verdicts import answers_hash, decisive
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check_recorded
 from rws_cli.errors import UsageError
-from rws_cli.files import write_json
+from rws_cli.files import user_path, write_json
 from rws_cli.judges.base import Contest
 from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
 from rws_cli.runs.folder import check_no_links, read_json
@@ -107,7 +107,7 @@ def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
 
 def _weights(settings: Any) -> dict[str, Any]:
     """What pins the weights in local folders, which may change under their path."""
-    folders = {at: Path(os.path.expanduser(node.path)) for at, node in checkpoints(settings, "judge").items()}
+    folders = {at: user_path(node.path) for at, node in checkpoints(settings, "judge").items()}
     return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import alone, write_json
+from rws_cli.files import alone, user_path, write_json
 from rws_cli.judges.base import Contest, Judge, Verdict, render
 from rws_cli.part import part, setting
 
@@ -66,7 +66,7 @@ class EndpointJudge(Judge):
             api_key=key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout_seconds
         )
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.replies = Path(os.path.expanduser(self.cache)) if self.cache else home / "rws" / "judge"
+        self.replies = user_path(self.cache) if self.cache else home / "rws" / "judge"
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 

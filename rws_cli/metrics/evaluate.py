@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterator
 from copy import copy
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from rws_cli import registry
 from rws_cli.errors import UsageError
+from rws_cli.files import user_path
 from rws_cli.metrics.base import Metric
 from rws_cli.part import part, setting
 
@@ -27,7 +26,7 @@ class Evaluate(Metric):
 
     def conflicts(self, config: Any) -> Iterator[str]:
         trusted = config.trust_remote_code and re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
-        if trusted or Path(os.path.expanduser(self.module)).exists():
+        if trusted or user_path(self.module).exists():
             return
         at = next(f"metric.{name}" for name, metric in config.metric.items() if metric is self)
         ours = ", ".join(name for name in registry.find("metric") if name != self.kind)

@@ -14,6 +14,7 @@ from typing import Any
 
 from rws_cli.config.catalog import ASSETS, BUNDLED
 from rws_cli.errors import UsageError, nearest
+from rws_cli.files import user_path
 from rws_cli.part import setting, settings
 
 CONFIG = "config.json"
@@ -83,7 +84,7 @@ def locate(path: str, key: str) -> str:
                 f"{nearest(folder.name, names) or '.'}"
             )
         return str(folder)
-    folder = Path(os.path.expanduser(path))
+    folder = user_path(path)
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
             raise UsageError(f"{key}={path} is not a checkpoint: the folder has no config.json.")

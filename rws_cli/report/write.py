@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rws_cli.analysis.compare import common
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import write_whole
+from rws_cli.files import user_path, write_whole
 from rws_cli.report.figures import save
 from rws_cli.report.html import page
 from rws_cli.report.replay import place_of
@@ -21,7 +20,7 @@ def write_reports(paths: list[str], out: str | None) -> list[Path]:
 
     Raises RunError if a run has nothing to show, and what compared does.
     """
-    target = Path(os.path.expanduser(out)) if out else home(paths[0]) / "report.html"
+    target = user_path(out) if out else home(paths[0]) / "report.html"
     if target.is_dir():
         target /= "report.html"
     written = []
@@ -50,4 +49,4 @@ def write_figures(
     shown, _ = read_shown(folders)
     ids = common([run.run for run in shown])
     chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
-    return save(names, shown, chosen, formats, Path(os.path.expanduser(out)) if out else home(paths[0]) / "figures")
+    return save(names, shown, chosen, formats, user_path(out) if out else home(paths[0]) / "figures")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from rws_cli import __version__
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import write_json
+from rws_cli.files import user_path, write_json
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
 
@@ -81,7 +80,7 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
     from rws_cli.benchmarks.rows import FORMATS, file_rows, hub_rows, undecodable
 
     for name in corpus.files:
-        path = Path(os.path.expanduser(name))
+        path = user_path(name)
         if not path.is_file():
             raise UsageError(f"{name} does not exist: give text files, or data files with a field {corpus.field}.")
         if path.suffix in FORMATS:

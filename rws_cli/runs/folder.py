@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import hold, open_lock, open_regular, warn, whole, write_whole
+from rws_cli.files import hold, open_lock, open_regular, user_path, warn, whole, write_whole
 from rws_cli.runs.forms import reader
 
 JOB = re.compile(r"\d+(-\d+)?")
@@ -139,7 +139,7 @@ def find_run(path: str) -> Path:
 
     Raises UsageError if there is no run there.
     """
-    folder = Path(os.path.expanduser(path))
+    folder = user_path(path)
     for candidate in (newest(folder), newest(folder / "latest")):
         if (candidate / "manifest.json").is_file():
             settle(candidate.resolve())
@@ -154,7 +154,7 @@ def find_run(path: str) -> Path:
 
 def find_runs(path: str) -> list[Path]:
     """Like find_run; a folder of several runs (a sweep) gives them all, in the order of their names."""
-    folder = newest(Path(os.path.expanduser(path)))
+    folder = newest(user_path(path))
     swept = any((folder / name).is_file() for name in SWEPT)
     inside = [p.parent for p in folder.glob("**/manifest.json" if swept else "*/manifest.json")]
     inside = [p for p in inside if not {"latest", NEW, STAGED} & {*p.relative_to(folder).parts}]
@@ -176,7 +176,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
 
 def home(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
-    folder, runs = newest(Path(os.path.expanduser(path))), find_runs(str(path))
+    folder, runs = newest(user_path(path)), find_runs(str(path))
     return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]
 
 

@@ -8,7 +8,6 @@ how the run was made; it shows no model output, and nothing in it is read as Mar
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError, without_secrets
-from rws_cli.files import replacing, write_whole
+from rws_cli.files import replacing, user_path, write_whole
 from rws_cli.report.escape import markdown
 from rws_cli.report.terminal import rows_of
 from rws_cli.runs.folder import read_json
@@ -38,7 +37,7 @@ def push(run: Path, to: str, public: bool = False) -> str:
     manifest = read_json(run / "manifest.json")
     if not (run / "metrics.json").exists() or not (manifest["status"] == "finished" or manifest["failed"]):
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run}.")
-    folder = Path(os.path.expanduser(to))
+    folder = user_path(to)
     if to.startswith((".", "/", "~")) or folder.exists():
         unfinished = folder / UNFINISHED
         if folder.exists() and not (folder.is_dir() and (unfinished.exists() or not any(folder.iterdir()))):
