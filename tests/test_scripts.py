@@ -31,8 +31,8 @@ def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     script("train_reward.py", "--mdm", model, "--out", reward, "--practice", "1", "--steps", "2", "--batch", "4",
            "--arithmetic-batch", "4", "--test-problems", "4")  # fmt: skip
     classifier = compose(f"reward.path={reward}").reward.loaded(None, 0)
-    assert classifier.statistics is not None
-    assert classifier.statistics.min <= classifier.statistics.mean <= classifier.statistics.max
+    assert classifier.normalization is not None
+    assert classifier.normalization.min <= classifier.normalization.mean <= classifier.normalization.max
     example = Sudoku(limit=1).examples()[0]
     assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
 

@@ -36,6 +36,15 @@ def quoted(override: str) -> str | None:
     return shlex.quote(rewritten) if equals else None
 
 
+def unknown_choice(group: str, name: str) -> str:
+    if group in GROUPS:
+        found = list(choices(group))
+        return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
+    if extra := next((extra for extra in PLUGINS if group.startswith("hydra/") and name.startswith(extra)), None):
+        return f"{group}={name} is not installed: pip install 'rws[{extra}]'."
+    return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
+
+
 def explain(error: Exception) -> str:
     """One sentence for an error of Hydra's: what is wrong, where, and what is allowed."""
     text = str(error)
@@ -46,13 +55,7 @@ def explain(error: Exception) -> str:
     if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text) or re.search(
         r"Could not load '([\w/]+)/([^']*)'", text
     ):
-        group, name = match.groups()
-        if group in GROUPS:
-            found = list(choices(group))
-            return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
-        if extra := next((extra for extra in PLUGINS if group.startswith("hydra/") and name.startswith(extra)), None):
-            return f"{group}={name} is not installed: pip install 'rws[{extra}]'."
-        return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"
+        return unknown_choice(*match.groups())
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1)
         if "No match in the defaults list" in text:

@@ -104,6 +104,7 @@ def serve(config: Config, connection: Connection) -> None:
             answerer = Answerer(config, task, parts, say=lambda line: connection.send(("say", line)))
             connection.send(("ready", sources(config, task, parts)))
             while True:
-                connection.send(("done", sum(answerer(connection.recv()), Outcome())))
+                for outcome in answerer(connection.recv()):
+                    connection.send(("done", outcome))
         except (UsageError, RunError) as error:
             connection.send(("failed", error))

@@ -66,7 +66,8 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
                 answerer.on_step = lambda committed, traces: connection.send(("step", committed))
             connection.send(("ready", sources(config, task, parts)))
             while (batch := connection.recv()) is not None:
-                connection.send(("done", sum(answerer(batch), Outcome())))
+                for outcome in answerer(batch):
+                    connection.send(("done", outcome))
     except ShortOfMemoryError as error:
         connection.send(("memory", error.rows))
     except (UsageError, RunError) as error:
@@ -150,7 +151,11 @@ class TensorParallel(Workers):
             try:
                 for member in self.members:
                     member.connection.send(waiting[0])
-                outcomes = self.hear(waiting[0])
+                while waiting[0]:
+                    outcome = agreed(self.hear(waiting[0]))
+                    done = {sample["id"] for sample in outcome.samples} | outcome.failures.keys()
+                    waiting[0] = [example for example in waiting[0] if example.id not in done]
+                    yield outcome
             except (LostError, ConnectionError) as error:
                 why = str(error) if isinstance(error, LostError) else self.death() or "itself"
                 count_try(self.tries, waiting[0], why)
@@ -164,10 +169,9 @@ class TensorParallel(Workers):
                 continue
             self.busy = False
             waiting.popleft()
-            yield agreed(outcomes)
 
     def hear(self, batch: list[Example]) -> list[Any]:
-        """What each rank answers to a batch; to none, its sources once it has loaded, which may take any time until the
+        """What each rank answers next of a batch; of none, its sources once it has loaded, which may take any time until the
         first is ready.
 
         Raises LostError, ShortOfMemoryError, what loading raised, and RunError if the ranks do not get on.

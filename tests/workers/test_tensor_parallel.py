@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     result = rws("run", *cached, "runtime=tensor_parallel", "output=two")
     killer.join()
     assert result.exit_code == 143, result.output
-    assert "a rank ended by SIGKILL: new ones take its 2 examples" in (run / "run.log").read_text()
+    assert re.search(r"a rank ended by SIGKILL: new ones take its (\d|1\d) examples", (run / "run.log").read_text())
     assert 2 < len(samples_of(run)) < 16
     assert not children()
     assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
