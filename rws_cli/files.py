@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 MOST_BYTES = 1 << 26
 """Of a JSON file, or of a line of one that has lines."""
+VERSION = re.compile(r"v(\d{3,})")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """What file systems say that have no locks."""
 
@@ -23,6 +25,18 @@ def user_path(text: str | Path) -> Path:
     """A path whose ~ is the user's home. Unlike Path.expanduser it leaves the home of a user who does not exist as it is, a
     name like any other."""
     return Path(os.path.expanduser(text))
+
+
+def newest(path: Path) -> Path:
+    """A path, with the highest version where it says `latest` and that is no link: copies often follow links, and then
+    `latest` is a version of old."""
+    for at in (path, *path.parents):
+        if at.name == "latest" and not (at.is_symlink() and at.exists()):
+            versions = [p for p in at.parent.glob("v*") if VERSION.fullmatch(p.name) and any(p.iterdir())]
+            if versions:
+                highest = max(versions, key=lambda p: int(p.name[1:]))
+                return newest(highest.parent) / highest.name / path.relative_to(at)
+    return path
 
 
 def warn(line: str) -> None:

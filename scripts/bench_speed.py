@@ -33,7 +33,6 @@ import torch
 from speed_models import Shape, bandwidth, build, matmul_rate, synchronize
 from torch import Tensor
 
-from rws_cli import answering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
@@ -41,9 +40,9 @@ from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
-from rws_cli.runs import run
+from rws_cli.runs import answering, run
 from rws_cli.runs.stopping import Stop
-from rws_cli.task import Parts, Task
+from rws_cli.runs.task import Parts, Task
 from rws_cli.workers.here import Here
 
 RWS = ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"]

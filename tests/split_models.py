@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from support import llada_config, llada_weights, make_settings, new_rows, save_llada
 
+from rws_cli.decoding.cache import BlockCache
 from rws_cli.models.base import Denoiser, Model
-from rws_cli.models.cache import BlockCache
 from rws_cli.models.sharded import Rank, joined
 
 

@@ -25,7 +25,7 @@ from rws_cli.models.base import Denoiser
 from rws_cli.rewards.verifier import Verifier
 from rws_cli.runs import folder as folders
 from rws_cli.runs import manifest as manifests
-from rws_cli.task import prepare
+from rws_cli.runs.task import prepare
 
 RUN, TINY_RUN = Path("sudoku/small-rws/v001"), Path("arithmetic/tiny-rws/v001")
 TINY = [

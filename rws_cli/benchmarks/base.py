@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rws_cli.errors import RunError
+from rws_cli.models.chat import messages
 from rws_cli.part import Part, setting
 
 Row = dict[str, Any]
@@ -45,12 +45,6 @@ class Example:
     def messages(self, answer: str | None = None) -> list[dict[str, str]]:
         """The conversation so far, as chat templates take it, with an answer to the prompt if one is given."""
         return messages(self.prompt, self.history, answer)
-
-
-def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
-    turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
-    spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
-    return [{"role": role, "content": text} for role, text in spoken if text is not None]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def generate(
 
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """
-    from rws_cli.runs.generate import Generation, configured, decoded, watch
+    from rws_cli.runs.generate import Generation, configured, decoded
 
     piped = prompt == "-"
     text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
@@ -33,6 +33,8 @@ def generate(
     if as_json:
         typer.echo(json.dumps(generation(), ensure_ascii=False, allow_nan=False))
     elif sys.stdout.isatty():
+        from rws_cli.report.watch import watch
+
         watch(generation)
     else:
         typer.echo(generation()["sample"]["answer"])

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rws_cli.cli.launching import SWEEP_FILE, launch, recorded, sort_flags, typed_overrides
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, shown
-from rws_cli.files import user_path
+from rws_cli.files import newest, user_path
 
 
 def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
@@ -23,7 +23,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     Raises as `launch` and `recorded` do.
     """
     from rws_cli.report.sweep import write_sweep
-    from rws_cli.runs.folder import find_run, newest, read_json
+    from rws_cli.runs.folder import find_run, read_json
     from rws_cli.runs.manifest import check_parts
 
     typed = sort_flags(arguments)

@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.combinations import seed_matters
 from rws_cli.config.check import check, check_consent
+from rws_cli.config.combinations import seed_matters
 from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
 from rws_cli.config.explain import LIBRARIES, NOT_COMPOSED, explain
 from rws_cli.config.identity import config_hash

@@ -56,7 +56,7 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="If it is new on the hub, for everyone to see.")] = False,
 ) -> None:
     """A run as a data set with a card, on the Hugging Face hub or in a folder."""
+    from rws_cli.report.push import push as push_run
     from rws_cli.runs.folder import find_run
-    from rws_cli.runs.push import push as push_run
 
     typer.echo(push_run(find_run(run), to, public))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli import registry
-from rws_cli.combinations import check_combinations
+from rws_cli.config.combinations import check_combinations
 from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import Config, Sampler

@@ -82,7 +82,7 @@ class Table:
 
 @dataclass
 class Runtime:
-    """What may change without changing a token; but a cache is approximate, see models/cache.py."""
+    """What may change without changing a token; but a cache is approximate, see decoding/cache.py."""
 
     batch_size: int | None = setting(
         "rows decoded together; null: by the size of their logits, halved when memory runs out", min=1

@@ -34,7 +34,7 @@ class Denoiser(Protocol):
 
 
 class Cache(Protocol):
-    """Logits with keys and values that are kept from step to step; see models/cache.py."""
+    """Logits with keys and values that are kept from step to step; see decoding/cache.py."""
 
     def begin(self, rows_B: Tensor) -> None: ...
 

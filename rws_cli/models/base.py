@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rws_cli.benchmarks.base import messages
 from rws_cli.errors import UsageError, out_of_memory
-from rws_cli.models.chat import render, try_out
+from rws_cli.models.chat import messages, render, try_out
 from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
 from rws_cli.models.loading import check_loads, check_vocabulary, load_tokenizer, load_weights, pick_device, quiet
 from rws_cli.models.sharded import split_among

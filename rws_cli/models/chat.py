@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ SPOKEN = [
     {"role": "assistant", "content": "2"},
     {"role": "user", "content": "And 2 + 2?"},
 ]
+
+
+def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
+    turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
+    spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    return [{"role": role, "content": text} for role, text in spoken if text is not None]
 
 
 def render(

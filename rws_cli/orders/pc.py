@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rws_cli.decoding.step import Prediction, Step
+from rws_cli.files import newest
 from rws_cli.orders.base import Order
+from rws_cli.orders.frequencies import FILE, read_frequencies
 from rws_cli.part import part, setting
-from rws_cli.runs.corpus import FILE, read_frequencies
-from rws_cli.runs.folder import newest
 
 
 @part

@@ -8,10 +8,10 @@ from pathlib import Path
 from rws_cli.config.check import check_consent, check_recorded
 from rws_cli.errors import RunError, UsageError, printable, shown
 from rws_cli.files import write_whole
-from rws_cli.judges.contests import judge_runs
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import csv
 from rws_cli.report.terminal import print_hint, wide_console
+from rws_cli.runs.contests import judge_runs
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.reading import by_task
 

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import track
 
 from rws_cli import __version__, registry
-from rws_cli.answering import rows_at_once
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
@@ -33,11 +32,12 @@ from rws_cli.models.base import Denoiser
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
+from rws_cli.runs.answering import rows_at_once
 from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
+from rws_cli.runs.task import load, prepare, sources
 from rws_cli.search.none import NoSearch
-from rws_cli.task import load, prepare, sources
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 KEPT = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ from rws_cli import __version__
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import user_path, write_json
+from rws_cli.orders.frequencies import FILE, vocabulary
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
-
-FILE = "frequencies.json"
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,6 @@ def frequencies(counts: Counter[int], tokenizer: Any, source: dict[str, Any]) ->
     return {"tokens": counts.total(), "vocabulary": vocabulary(tokenizer), "source": source, "counts": ordered}
 
 
-def vocabulary(tokenizer: Any) -> str:
-    """What tells one tokenizer's ids from another's."""
-    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-
-
 def documents_of(corpus: Corpus) -> Iterable[str]:
     """The documents, in order. Raises UsageError naming what cannot be read."""
     return islice(_all_documents(corpus), corpus.limit)
@@ -108,22 +101,3 @@ def _field(row: dict[str, Any], field: str, name: str) -> str:
     if not isinstance(row.get(field), str):
         raise UsageError(f"{name} has no text in a field {field} (it has {', '.join(row)}): set --field.")
     return row[field]
-
-
-def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[float]:
-    """Each token's share of a corpus, by id; of the N tokens of a corpus, an unseen one has 1/N.
-
-    Raises UsageError if the file is missing, broken, or belongs to another tokenizer.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        counts, total = stored["counts"], int(stored["tokens"])
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{key} needs token frequencies, and there is no {path}: count a corpus with rws corpus and set {key}."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{key}={path} is no file that rws corpus wrote: {error}.") from error
-    if stored.get("vocabulary") != vocabulary(tokenizer):
-        raise UsageError(f"{key}={path} was counted with another tokenizer: count the corpus again with this model.")
-    return [counts.get(str(token), 1) / total for token in range(size)]

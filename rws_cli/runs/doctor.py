@@ -12,13 +12,13 @@ from threading import Thread
 from typing import Any
 
 from rws_cli import registry
-from rws_cli.answering import rows_at_once
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.checkpoint import checkpoints, locate, reason, stored_weights
 from rws_cli.models.loading import pick_device, pick_dtype
+from rws_cli.runs.answering import rows_at_once
 from rws_cli.runs.manifest import versions
-from rws_cli.task import prepare
+from rws_cli.runs.task import prepare
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes a weight, where quantized."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import hold, open_lock, open_regular, user_path, warn, whole, write_whole
+from rws_cli.files import VERSION, hold, newest, open_lock, open_regular, user_path, warn, whole, write_whole
 from rws_cli.runs.forms import reader
 
 JOB = re.compile(r"\d+(-\d+)?")
@@ -23,7 +23,6 @@ SWEPT = ("sweep.json", "multirun.yaml")
 """A sweep's folder has one of these; its jobs may be called anything."""
 STAGED, NEW = ".staged", ".new"
 """Folders in a run's: files that replace_together writes, and those that it is moving into place."""
-VERSION = re.compile(r"v(\d{3,})")
 RECORDS = ("manifest.json", "samples.jsonl", "trace.parquet", "metrics.json", "failures.jsonl")
 
 
@@ -59,18 +58,6 @@ def point_latest(folder: Path) -> None:
         fresh.unlink(missing_ok=True)
         if link.is_dir() and not link.is_symlink():
             warn(f"{link} is a folder, not a link: it stays as it is, and rws reads {folder.name} in its place")
-
-
-def newest(path: Path) -> Path:
-    """A path, with the highest version where it says `latest` and that is no link: copies often follow links, and then
-    `latest` is a version of old."""
-    for at in (path, *path.parents):
-        if at.name == "latest" and not (at.is_symlink() and at.exists()):
-            versions = [p for p in at.parent.glob("v*") if VERSION.fullmatch(p.name) and any(p.iterdir())]
-            if versions:
-                highest = max(versions, key=lambda p: int(p.name[1:]))
-                return newest(highest.parent) / highest.name / path.relative_to(at)
-    return path
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rws_cli.answering import rows_at_once
 from rws_cli.config.schema import Config
 from rws_cli.models.checkpoint import stored_weights
-from rws_cli.task import check_loadable, prepare
+from rws_cli.runs.answering import rows_at_once
+from rws_cli.runs.task import check_loadable, prepare
 
 
 def plan(config: Config) -> dict[str, int | float | str | None]:

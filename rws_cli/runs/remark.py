@@ -22,7 +22,7 @@ from rws_cli.runs.manifest import check_parts, marker_version, now
 from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.run import measured
 from rws_cli.runs.stopping import stoppable
-from rws_cli.task import benchmark_source
+from rws_cli.runs.task import benchmark_source
 
 
 def mark(run: Path, overrides: list[str]) -> int:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.analysis.summary import peak_memory, summarize
-from rws_cli.answering import Outcome, rows_at_once
 from rws_cli.benchmarks.base import Example, mark_answer
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.files import write_json
 from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import measure
+from rws_cli.runs.answering import Outcome, rows_at_once
 from rws_cli.runs.folder import locked
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.progress import Progress
@@ -29,8 +29,8 @@ from rws_cli.runs.records import (
     write_trace_part,
 )
 from rws_cli.runs.stopping import Stop, stoppable
+from rws_cli.runs.task import Task, prepare
 from rws_cli.runs.tracking import tracked
-from rws_cli.task import Task, prepare
 from rws_cli.workers import open_workers
 from rws_cli.workers.base import Workers
 

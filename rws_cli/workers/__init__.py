@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rws_cli import registry
 from rws_cli.config.schema import Config
-from rws_cli.task import Task
+from rws_cli.runs.task import Task
 from rws_cli.workers.base import Workers
 
 

@@ -12,14 +12,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rws_cli import registry
-from rws_cli.answering import Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import SIGNALS, RunError
 from rws_cli.models.base import Prepared
 from rws_cli.models.checkpoint import checkpoints
 from rws_cli.part import Part
-from rws_cli.task import Task
+from rws_cli.runs.answering import Outcome
+from rws_cli.runs.task import Task
 
 TRIES = 3
 """Workers that may be lost over a batch before the run gives up."""

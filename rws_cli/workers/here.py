@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.part import part
-from rws_cli.task import Task, load, sources
+from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.task import Task, load, sources
 from rws_cli.workers.base import Workers
 
 

@@ -9,12 +9,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.part import part
-from rws_cli.task import Task, load, prepare, sources
+from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.task import Task, load, prepare, sources
 from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
 
 MOST_WITHOUT_GPU = 4

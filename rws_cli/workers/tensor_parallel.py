@@ -17,14 +17,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from rws_cli.answering import Answerer, Outcome
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line
 from rws_cli.models.base import Prepared
 from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
 from rws_cli.part import part
-from rws_cli.task import Task, load, prepare, sources
+from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.task import Task, load, prepare, sources
 from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
 
 DEATH_SECONDS = 1.0

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 from support import LIMIT, samples_of
 
-from rws_cli import answering
-from rws_cli.answering import automatic_batch
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
-from rws_cli.runs import run
+from rws_cli.runs import answering, run
+from rws_cli.runs.answering import automatic_batch
 from rws_cli.runs.records import read_trace
 
 

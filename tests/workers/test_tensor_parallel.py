@@ -20,10 +20,10 @@ from split_models import llada_variants, logits, split
 from support import make_settings, samples_of, save_reward
 from worker_support import RUN, kill_a_worker, pins, when_decoding
 
-from rws_cli.answering import Answerer, Outcome
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
+from rws_cli.runs.answering import Answerer, Outcome
 from rws_cli.workers.base import TRIES, Worker
 from rws_cli.workers.tensor_parallel import InStep, ShortOfMemoryError, TensorParallel, agreed
 

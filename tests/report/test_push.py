@@ -14,7 +14,7 @@ from support import LIMIT
 
 from rws_cli.errors import RunError, UsageError
 from rws_cli.report.escape import markdown
-from rws_cli.runs.push import card, code, push, typed
+from rws_cli.report.push import card, code, push, typed
 from rws_cli.runs.records import read_samples, read_trace
 
 TOKEN = "hf_0123456789abcdefSECRET"
@@ -58,7 +58,7 @@ def test_a_push_that_was_broken_off_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rws_cli.runs.push.card", killed)
+        patch.setattr("rws_cli.report.push.card", killed)
         assert rws("push", str(finished), "./set").exit_code == 130
     assert (tmp_path / "set" / "samples.jsonl").exists()
     assert rws("push", str(finished), "./set").exit_code == 0

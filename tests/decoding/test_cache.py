@@ -13,11 +13,11 @@ from support import decode, llada_config, llada_weights, make_sampler, make_sett
 from torch import Tensor
 
 from rws_cli.config.schema import Sampler
+from rws_cli.decoding.cache import BlockCache
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.guidance.rws import Rws
 from rws_cli.models.base import Denoiser
-from rws_cli.models.cache import BlockCache
 from rws_cli.schedules.threshold import Threshold
 
 PROMPTS = [[8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [9, 8, 20, 21]]

@@ -11,12 +11,12 @@ from rws_cli.analysis.steering import steering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
+from rws_cli.decoding.cache import BlockCache
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
-from rws_cli.models.cache import BlockCache
 from rws_cli.rewards.scorer import RowScorer, renderer
-from rws_cli.task import Parts, Task
+from rws_cli.runs.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
 """For LLaDA-8B and 256 tokens that is 16 rows. What does not fit after all is halved."""
