@@ -181,7 +181,8 @@ class FakeDenoiser:
         logits[..., self.mask_id] = -40.0
         return logits
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
+        assert count in (None, int(wanted_BL.sum()))
         self.calls.append(tokens_BL.clone())
         return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
 

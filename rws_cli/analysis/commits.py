@@ -44,7 +44,8 @@ def heat(run: Run) -> np.ndarray:
     high, wide = min(steps, MOST_CELLS), min(positions, MOST_CELLS)
     last = commits(run).drop_duplicates(["example", "position"], keep="last")
     cells = np.zeros((high, wide))
-    np.add.at(cells, (last["step"] * high // steps, last["position"] * wide // positions), 1)
+    step, position = (last[name].astype("int64") for name in ("step", "position"))
+    np.add.at(cells, (step * high // steps, position * wide // positions), 1)
     return cells / len(run.samples)
 
 

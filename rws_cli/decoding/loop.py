@@ -17,13 +17,14 @@ from torch import Tensor
 
 from rws_cli.decoding.batch import Prompt, new_batch
 from rws_cli.decoding.noise import mix
-from rws_cli.decoding.predict import Predictor
+from rws_cli.decoding.predict import Look, Predictor
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import Asked, Ranker, count_reversals, first_guess
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, note_commits, note_masks
-from rws_cli.decoding.step import Ranking, Step, positions, step_of
+from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
+from rws_cli.models.base import positions
 
 SWEEP = 1 << 40
 """What is added to keys for random numbers of a later sweep."""
@@ -55,21 +56,6 @@ class Place:
     number: int = -1
     sweep: int = 0
     follows: RowTrace | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a step asks about. rows: those with open positions; wanted_BG: positions asked about, read_BG: those of them
-    that the schedule reads; wanted: how many of each row, read: of all rows; weighs: whether the search weighs rows; numbers: of each row's
-    step."""
-
-    rows: list[int]
-    wanted_BG: Tensor
-    read_BG: Tensor
-    wanted: list[int]
-    read: int
-    weighs: bool
-    numbers: list[int]
 
 
 class Decoder:
@@ -129,6 +115,10 @@ class Decoder:
         """The questions that are being decoded."""
         return [p.number // self.particles for p in self.places[:: self.particles] if p.number >= 0]
 
+    @property
+    def rows_in_use(self) -> list[int]:
+        return [row for row, place in enumerate(self.places) if place.number >= 0]
+
     # --- one step -------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -142,7 +132,7 @@ class Decoder:
         look, scale_N = self.look(step, open_BG), None
         with charge(self.costs, look.rows, "seconds"):
             if look.rows:
-                logits_NV, shadow_BG = self.predict(b, look.rows, look.wanted_BG, self.lengths, self.costs)
+                logits_NV, shadow_BG = self.predict(b, look, self.lengths, self.costs)
                 if s.eos == "logits_eos_inf":
                     logits_NV[:, self.end_E[:1]] = -torch.inf
                 record["finite"] = logits_NV.amax(-1).isfinite().all()
@@ -192,7 +182,7 @@ class Decoder:
         table = torch.stack([column.long() for column in columns], 1).tolist()
         rows = [row for row, values in enumerate(table) if values[0]]
         wanted, read, due, numbers = ([values[n] for values in table] for n in (1, 2, 3, 4))
-        return Look(rows, wanted_BG, read_BG, wanted, sum(read), any(due), numbers)
+        return Look(rows, active_B, wanted_BG, read_BG, wanted, sum(read), any(due), numbers)
 
     def asked(self, look: Look, logits_NV: Tensor) -> Asked:
         at = positions(look.wanted_BG, sum(look.wanted))
@@ -253,7 +243,8 @@ class Decoder:
         record: dict[str, Tensor | None] = {}
         if s.review.rounds:
             number_B = (b.block_B * per_block + (b.round_B + 1) * self.fill_steps).maximum(b.step_B)
-            again_BG = self.review(step, ended_B & (b.round_B < s.review.rounds), number_B)
+            with charge(self.costs, self.rows_in_use, "seconds"):
+                again_BG = s.review.again(step, ended_B & (b.round_B < s.review.rounds), number_B)
             record = {"review": b.mask(again_BG), "review_step": number_B}
             redone_B = again_BG.any(-1)
             inside_BG = (b.block_BG <= b.block_B[:, None]) & (b.block_BG > (b.block_B - s.review.window)[:, None])
@@ -273,7 +264,7 @@ class Decoder:
     def roll_back(self) -> dict[str, Tensor | None]:
         """Set rows back to where they stood when their search saved them last, or began; and save others."""
         b, search = self.batch, self.sampler.search
-        used_B = torch.tensor([place.number >= 0 for place in self.places]).to(b.key_B.device)
+        used_B = torch.zeros_like(b.live_B).index_fill(0, torch.tensor(self.rows_in_use).to(b.key_B.device), True)
         back_B = search.rolled_back(step_of(b, self.scorer)) & used_B
         b.restore(self.saved, back_B)
         if self.cache:
@@ -281,14 +272,6 @@ class Decoder:
         saved_B = search.saves(step_of(b, self.scorer)) & used_B
         self.saved = b.save(saved_B, self.saved)
         return {"back": back_B, "saved": saved_B}
-
-    def review(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:
-        """What a remasking method masks again of rows whose block is done, (B, G)."""
-        rows = rows_B.nonzero()[:, 0].tolist()
-        if not rows:
-            return torch.zeros_like(step.masked_BG)
-        with charge(self.costs, rows, "seconds"):
-            return self.sampler.review.again(step, rows_B, number_B)
 
     def copy_rows(self, ancestor_B: Tensor) -> None:
         """Let each row of the batch go on from where its ancestor stands."""
@@ -298,12 +281,16 @@ class Decoder:
 
     def follow(self, look: Look) -> None:
         """Put rows that follow an earlier answer where its trace stands after this step."""
-        for row in look.rows:
-            if (followed := self.places[row].follows) is not None:
-                prefix = followed.until(look.numbers[row])
-                answer = torch.full_like(self.batch.response_BG[row], self.batch.mask_id, device="cpu")
-                answer[prefix.position] = torch.tensor(prefix.token)
-                self.batch.response_BG[row] = answer.to(self.batch.response_BG.device)
+        following = [(row, trace) for row in look.rows if (trace := self.places[row].follows) is not None]
+        if not following:
+            return
+        response_BG, answers = self.batch.response_BG, []
+        for row, trace in following:
+            prefix = trace.until(look.numbers[row])
+            committed = dict(zip(prefix.position, prefix.token, strict=True))
+            answers.append([row, *(committed.get(n, self.batch.mask_id) for n in range(response_BG.shape[1]))])
+        table = torch.tensor(answers).to(response_BG.device)
+        response_BG[table[:, 0]] = table[:, 1:]
 
     def enter(self) -> bool:
         """Give rows that are free to prompts that wait; whether any row is in use."""

@@ -11,7 +11,8 @@ from rws_cli.decoding.batch import Batch
 
 
 class Denoiser(Protocol):
-    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32.
+    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32. count: N,
+    if it is known.
 
     `dtype` is that of the weights, read for confidence=model_dtype alone. `shadowed` answers for a block that is asked
     about a second time, blind to what stands there; only WINO calls it.
@@ -26,7 +27,9 @@ class Denoiser(Protocol):
     @property
     def eos_ids(self) -> tuple[int, ...]: ...
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor: ...
+    def logits(
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None
+    ) -> Tensor: ...
 
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor

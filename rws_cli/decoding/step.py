@@ -144,9 +144,3 @@ def spread(value_N: Tensor, row_N: Tensor, position_N: Tensor, like_BG: Tensor, 
     out = torch.full(shape, elsewhere, dtype=value_N.dtype, device=value_N.device)
     out[row_N, position_N] = value_N
     return out
-
-
-def positions(wanted_BG: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Rows and positions of the `count` true entries, in row-major order; nonzero() would wait for the device."""
-    place_N = wanted_BG.flatten().to(torch.int8).argsort(descending=True, stable=True)[:count]
-    return place_N // wanted_BG.shape[1], place_N % wanted_BG.shape[1]

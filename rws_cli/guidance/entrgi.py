@@ -67,6 +67,7 @@ class Entrgi(Guidance):
         self.eos_ids, self.mapping = eos_ids, map_V.tolist()
         self.embedding = self.reward.model.get_input_embeddings().weight
         self.map_V = map_V.to(self.embedding.device)
+        self.known_K = (self.map_V >= 0).nonzero()[:, 0]
         self.around: dict[str, tuple[list[int], list[int]]] = {}
 
     def reads_masked(self, step: Step) -> Tensor:
@@ -76,18 +77,19 @@ class Entrgi(Guidance):
         return steps * self.steps
 
     def guide(self, asked: Asked, step: Step) -> Guided:
-        masked_N = step.all_masked_BG[asked.row_N, asked.position_N]
+        index_n = step.all_masked_BG[asked.row_N, asked.position_N].nonzero()[:, 0]
         logits_NV = asked.logits_NV.clone()
-        logits_NV[masked_N] = self.move(asked.some(masked_N), step)
+        logits_NV[index_n] = self.move(asked.some(index_n), step)
         return Guided(logits_NV, order_logits_NV=asked.logits_NV)
 
     def move(self, asked: Asked, step: Step) -> Tensor:
         """The logits (N, V) of masked positions, moved."""
         scorer, key_N = step.reward, step.key_B[asked.row_N]
         assert scorer is not None
-        rows = asked.row_N.unique_consecutive().tolist()
+        rows_N, positions_N = torch.stack([asked.row_N, asked.position_N]).tolist()
+        rows, places = list(dict.fromkeys(rows_N)), list(zip(rows_N, positions_N, strict=True))
         with charge(scorer.costs, rows, "reward_seconds"), torch.inference_mode(False), torch.enable_grad():
-            layout, lengths = self.layout(rows, asked, step)
+            layout, lengths = self.layout(rows, places, step)
             z_NV = asked.logits_NV.clone().requires_grad_()
             adam = torch.optim.Adam([z_NV], lr=self.rate)
             for number in range(self.steps):
@@ -108,19 +110,17 @@ class Entrgi(Guidance):
 
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
         """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
-        known_V = self.map_V >= 0
-        q_NK = (z_NV[:, known_V] / self.temperature).softmax(-1).to(self.embedding.dtype)
-        soft_NE = q_NK @ self.embedding[self.map_V[known_V]]
+        q_NK = (z_NV[:, self.known_K] / self.temperature).softmax(-1).to(self.embedding.dtype)
+        soft_NE = q_NK @ self.embedding[self.map_V[self.known_K]]
         w_N = torch.special.entr(z_NV.detach().double().softmax(-1)).sum(-1) / math.log(z_NV.shape[-1])
         mapped_N = self.map_V[token_N]
         hard_NE = torch.where((mapped_N >= 0)[:, None], self.embedding[mapped_N.clamp(min=0)], soft_NE)
         return soft_NE + (w_N[:, None].to(soft_NE.dtype) * (hard_NE - soft_NE)).detach()
 
-    def layout(self, rows: list[int], asked: Asked, step: Step) -> tuple[Tensor, list[int]]:
-        """What the reward model reads of each row, (rows, length): its own tokens, −1 − n for the n-th masked position,
-        and beyond the vocabulary padding; and the length of each."""
-        rows_N, positions_N = torch.stack([asked.row_N, asked.position_N]).tolist()
-        place = {at: n for n, at in enumerate(zip(rows_N, positions_N, strict=True))}
+    def layout(self, rows: list[int], places: list[tuple[int, int]], step: Step) -> tuple[Tensor, list[int]]:
+        """What the reward model reads of each row, (rows, length): its own tokens, −1 − n for the n-th masked place (row and
+        position), and beyond the vocabulary padding; and the length of each."""
+        place = {at: n for n, at in enumerate(places)}
         listed = step.tokens_BG.tolist()
         texts = []
         for row in rows:

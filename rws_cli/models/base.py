@@ -19,7 +19,7 @@ from rws_cli.part import Part, setting, settings
 Forward = Callable[..., Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where
 `attention` is (B, L, K), who sees whom, a fourth argument gives positions (B, L); a fifth is a cache of transformers,
-which makes K of L."""
+which makes K of L. count: N, if the caller knows it; otherwise the device is waited for."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Denoiser(Prepared):
         """The dtype that the model computes logits in."""
         return self.model.dtype
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
-        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
-        return self.forward(tokens_BL, attention_BL, wanted_BL).float()
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
+        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to. count: N."""
+        return self.forward(tokens_BL, attention_BL, wanted_BL, count=count).float()
 
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
@@ -233,6 +233,15 @@ def find_tokens(
     return mask, tuple(dict.fromkeys(eos_ids)), pad
 
 
+def positions(wanted_BL: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns (N,) of the true entries, in row-major order. count: N; None: the device is waited for."""
+    if count is None:
+        row_N, column_N = wanted_BL.nonzero().unbind(1)
+        return row_N, column_N
+    place_N = wanted_BL.flatten().to(torch.int8).argsort(descending=True, stable=True)[:count]
+    return place_N // wanted_BL.shape[1], place_N % wanted_BL.shape[1]
+
+
 def position_ids(attention_BL: Tensor) -> Tensor:
     """Positions that count real tokens only, so that a row's rotary angles do not depend on its padding."""
     return (attention_BL.cumsum(-1) - 1).clamp(min=0)
@@ -246,7 +255,12 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
     backbone = backbone or model.model
 
     def forward(
-        tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None, kept: Any = None
+        tokens_BL: Tensor,
+        attention: Tensor,
+        wanted_BL: Tensor,
+        position_BL: Tensor | None = None,
+        kept: Any = None,
+        count: int | None = None,
     ) -> Tensor:
         states = backbone(
             input_ids=tokens_BL,
@@ -255,7 +269,7 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
             past_key_values=kept,
             use_cache=kept is not None,
         ).last_hidden_state
-        row_N, column_N = wanted_BL.nonzero().unbind(1)
+        row_N, column_N = positions(wanted_BL, count)
         return model.lm_head(states[row_N, (column_N - shift).clamp(min=0)])
 
     return forward

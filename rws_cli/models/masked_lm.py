@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rws_cli.models.base import Forward, Model, position_ids
+from rws_cli.models.base import Forward, Model, position_ids, positions
 from rws_cli.part import part
 
 
@@ -30,8 +30,9 @@ class MaskedLM(Model):
             (m.padding_idx + 1 for m in model.modules() if hasattr(m, "create_position_ids_from_input_ids")), 0
         )
 
-        def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
-            positions = {"position_ids": position_ids(attention_BL) + first} if takes_positions else {}
-            return model(input_ids=tokens_BL, attention_mask=attention_BL.long(), **positions).logits[wanted_BL]
+        def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, *, count: int | None = None) -> Tensor:
+            numbered = {"position_ids": position_ids(attention_BL) + first} if takes_positions else {}
+            found = model(input_ids=tokens_BL, attention_mask=attention_BL.long(), **numbered)
+            return found.logits[positions(wanted_BL, count)]
 
         return forward

@@ -32,7 +32,7 @@ class Rounded(FakeDenoiser):
         self.dtype: torch.dtype = dtype
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
         found = (super().logits(tokens_BL, attention_BL, wanted_BL) * 4).to(self.dtype).float()
         self.seen.append((found.clone(), wanted_BL.clone()))
         return found

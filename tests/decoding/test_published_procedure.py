@@ -126,8 +126,8 @@ class Rounded(FakeDenoiser):
     def full_logits(self, tokens_BL: torch.Tensor, attention_BL: torch.Tensor) -> torch.Tensor:
         return super().full_logits(tokens_BL, attention_BL).to(self.dtype)
 
-    def logits(self, tokens_BL: torch.Tensor, attention_BL: torch.Tensor, wanted_BL: torch.Tensor) -> torch.Tensor:
-        return super().logits(tokens_BL, attention_BL, wanted_BL).float()
+    def logits(self, *asked: torch.Tensor) -> torch.Tensor:
+        return super().logits(*asked).float()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
