@@ -107,7 +107,7 @@ def perform(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     if operation._overloadname == "Tensor":  # torch would pass a large int on as a float
         args_near = tuple(cpu_tensor(x) if isinstance(x, int) and abs(x) > 1 << 53 else x for x in args_near)
     found = operation(*args_near, **kwargs_near)
-    if name.endswith("_") or any(x.alias_info and x.alias_info.is_write for x in operation._schema.returns):
+    if any(x.alias_info and x.alias_info.is_write for x in operation._schema.returns):
         return kwargs.get("out", args[0])
     stays = target == NAME or (bool(far) and target != "cpu")
     return tree_map(lambda x: Far(x) if isinstance(x, Tensor) else x, found) if stays else found

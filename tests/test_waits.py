@@ -67,6 +67,7 @@ with p.device():
     before = p.WAITS.total()
     far.argsort(), far.cumsum(0), torch.where(far > 0, far, 0.0), far[1:] + 1
     assert p.WAITS.total() == before
+    assert (torch.tensor([12]).to("pretend") >> 2).tolist() == [3]
     assert (torch.tensor([1 << 62]).to("pretend") + ((1 << 61) + 1)).near.item() == (1 << 62) + (1 << 61) + 1
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True)
