@@ -123,7 +123,7 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One step of every row, as METHODS.md has it in pseudo-code."""
+        """One step of every row; METHODS.md, section 1, has it in pseudo-code."""
         b, s = self.batch, self.sampler
         record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.before(step_of(b)))}
         step = step_of(b, self.scorer)
