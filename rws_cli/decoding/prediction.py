@@ -112,7 +112,8 @@ def propose(
 ) -> Tensor:
     """A token for each position, never `forbidden` (the mask): the argmax at T = 0, else a sample of the tempered law.
 
-    Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), with u from (key, number of the step, position, token).
+    Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), u from (key, number of the step, position,
+    token).
     """
     if temperature == 0:
         return likeliest(tempered_NV, forbidden)

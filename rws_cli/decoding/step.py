@@ -20,8 +20,9 @@ class Step:
     index_B: the step's number within its block, from 0; number_B: within the whole decoding, for random numbers.
     tokens_BG: the answers; masked_BG: masked positions that are being decoded; committed_BG: the others of them but given
     ones; all_masked_BG: masked positions of the whole answer; free_BG: all that are not given. started_B: how many were
-    masked at index 0. block_B: the block that a row is in; block_BG: that of each position. p_BG: each token's probability when it was committed. key_B: of random numbers. memory: what parts
-    keep. live_B: rows that are not finished. follows_B: rows that follow the answer of an earlier sweep. reward: rewards/scorer.RowScorer, if there is a reward.
+    masked at index 0. block_B: the block that a row is in; block_BG: that of each position. p_BG: each token's
+    probability when it was committed. key_B: of random numbers. memory: what parts keep. live_B: rows that are not
+    finished. follows_B: rows that follow the answer of an earlier sweep. reward: a rewards/scorer.RowScorer, or None.
     """
 
     index_B: Tensor
@@ -49,8 +50,8 @@ class Step:
     def score(
         self, answers_BG: Tensor, rows_B: Tensor, filled_B: Tensor | None = None, number_B: Tensor | None = None
     ) -> dict[int, float]:
-        """The reward of the answers of some rows (a mask), row → score. filled_B: the share that is committed, this step's
-        if not given; number_B: of the step."""
+        """The reward of the answers of some rows (a mask), row → score. filled_B: the share that is committed; number_B: of
+        the step; None: this step's."""
         filled_B = 1 - share(self.all_masked_BG, self.free_BG) if filled_B is None else filled_B
         number_B = self.number_B if number_B is None else number_B
         columns = [x.double()[:, None] for x in (rows_B, filled_B, number_B)]
