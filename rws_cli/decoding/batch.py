@@ -3,8 +3,6 @@
 Tensors lead with B rows; L columns of the sequence, G positions of the answer, the last G columns of the L.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 

@@ -5,8 +5,6 @@ every `refresh`-th pass after it, if asked. The passes between go through a wind
 from the block's first position to the end (prefix), or the block alone (dual).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

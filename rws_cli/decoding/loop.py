@@ -4,8 +4,6 @@ This file alone counts cost, moves rows from block to block, and records the tra
 of these. A row whose answer is complete gives its place to the next prompt at once.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

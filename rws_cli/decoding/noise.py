@@ -4,8 +4,6 @@ A number is a hash of (row key, step, position, token), so that a row draws the 
 place in it, after any resume, and on any device. The hash is the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

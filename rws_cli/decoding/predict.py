@@ -1,7 +1,5 @@
 """A pass of the model over some rows: logits at the positions asked about, and what it cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

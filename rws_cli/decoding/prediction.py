@@ -6,8 +6,6 @@ compares those of the model's dtype since. Float64 probabilities are all 1 where
 bfloat16 ones where it leads by 6. Ties, which go to the left, would then make the order.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What the loop asks of models and caches."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

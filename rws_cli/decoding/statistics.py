@@ -1,7 +1,5 @@
 """Location and spread of a reward's scores, and what a score becomes by them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

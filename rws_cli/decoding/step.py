@@ -1,7 +1,5 @@
 """What a step knows, for the parts that it asks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

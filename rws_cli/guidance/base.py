@@ -1,7 +1,5 @@
 """What every guidance answers: logits and what the step knows go in, logits and a record come out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 

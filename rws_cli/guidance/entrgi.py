@@ -10,8 +10,6 @@ The reward model has a vocabulary of its own: a token of the model stands for th
 and one without such a token takes no part in the mixture.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

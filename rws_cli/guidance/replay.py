@@ -5,8 +5,6 @@ without it: each example's own (which must give the same tokens again), their me
 of another example. If these do as well as the reward did, temperature explains it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

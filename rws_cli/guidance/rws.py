@@ -9,8 +9,6 @@ The paper's full text leaves open how masks are shown to the reward model, how i
 scale takes and which logits it multiplies. Each is an option here; the defaults are ours.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

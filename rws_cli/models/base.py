@@ -1,7 +1,5 @@
 """What a model family is: it says how weights are found and logits are read; and the denoiser that comes of both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar

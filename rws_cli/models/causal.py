@@ -1,7 +1,5 @@
 """Causal language models, for measuring and judging texts: any of transformers', from safetensors or a GGUF file."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import math

@@ -1,7 +1,5 @@
 """Chat templates: Jinja that comes with a checkpoint. One that fails is a sentence, and one that does not end is stopped."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -1,7 +1,5 @@
 """Finding checkpoints, and reading the parts of them that are not weights."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

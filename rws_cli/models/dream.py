@@ -1,7 +1,5 @@
 """Dream (Dream-org, arXiv 2508.15487): a bidirectional Qwen2 whose logits for position i are read at position i − 1"""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.errors import UsageError

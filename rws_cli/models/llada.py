@@ -3,8 +3,6 @@
 Only names differ: LLaDA's config.json fields and weight keys are translated here. The bundled model has this format.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.errors import UsageError

@@ -1,7 +1,5 @@
 """Loading checkpoints through transformers, by this project's rules, and the checks before and after."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Any AutoModelForMaskedLM (BERT, RoBERTa, ModernBERT, …) as a denoiser"""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

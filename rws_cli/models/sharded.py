@@ -5,8 +5,6 @@ output head by tokens. What all ranks need whole they sum or gather within each 
 states, draws the same tokens, and must take every step with the others.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import socket

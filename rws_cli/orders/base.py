@@ -1,7 +1,5 @@
 """What every order answers."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The file of token frequencies that `rws corpus` writes and orders read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

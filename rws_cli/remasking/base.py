@@ -1,7 +1,5 @@
 """What every remasking method answers."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from rws_cli.decoding.step import Step

@@ -4,8 +4,6 @@ The specification at hand says that blocks with a low score are proportionally m
 score to share, and which tokens go, are options of ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

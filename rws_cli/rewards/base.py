@@ -1,7 +1,5 @@
 """What a reward is: it scores texts in one batched call, and says how many tokens it read."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

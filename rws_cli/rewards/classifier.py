@@ -1,7 +1,5 @@
 """A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes"""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Sequence
 from itertools import count

@@ -4,8 +4,6 @@ A call makes one upload and waits for nothing: what stands where is counted on t
 the device. Scores are those of reading each text whole, to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any

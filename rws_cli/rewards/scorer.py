@@ -1,7 +1,5 @@
 """Between the loop and a reward: renders tokens as text, and charges the cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from rws_cli.benchmarks.base import Example

@@ -2,8 +2,6 @@
 model looks), `candidates` (what may be committed), `choose` (what is), `after` (positions to mask again once the step is
 made), `ended` (whether the block is done). Tensors cover all rows of the batch, shape (B, G)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

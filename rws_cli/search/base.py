@@ -1,7 +1,5 @@
 """What every search answers, and how particles are resampled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar
 

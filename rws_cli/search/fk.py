@@ -1,7 +1,5 @@
 """Particles resampled by the reward of their completions (FK steering, 2501.06848)"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any
