@@ -47,7 +47,7 @@ def break_model(monkeypatch: pytest.MonkeyPatch, settings: list[str], number: in
     example = task.examples[number].id
     prompt, real = task.prompts[example], Denoiser.logits
 
-    def logits(self: Denoiser, tokens_BL: Any, attention_BL: Any, wanted_BL: Any) -> torch.Tensor:
+    def logits(self: Denoiser, tokens_BL: Any, attention_BL: Any, wanted_BL: Any, *count: int) -> torch.Tensor:
         found_NV = real(self, tokens_BL, attention_BL, wanted_BL)
         rows = [r[a][: len(prompt)].tolist() == prompt for r, a in zip(tokens_BL, attention_BL, strict=True)]
         found_NV[torch.tensor(rows)[wanted_BL.nonzero()[:, 0]]] = value
