@@ -2,6 +2,11 @@
 
 import os
 import re
+import signal
+from pathlib import Path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a run to stop."""
 
 
 class UsageError(Exception):
@@ -42,6 +47,12 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, without OmegaConf's name for where it came up."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])
+
+
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and line feed, line separators, changes of the writing direction, lone surrogates."""
 
@@ -63,3 +74,11 @@ def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:
 
     by_lower = {name.lower(): name for name in allowed}
     return next((by_lower[name] for name in get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)), None)
+
+
+def shown(folder: Path) -> str:
+    """The path from where the user stands, if the folder lies below."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

@@ -33,17 +33,17 @@ import torch
 from speed_models import Shape, bandwidth, build, matmul_rate, synchronize
 from torch import Tensor
 
-from rws_cli import answering, experiment
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.models import Denoiser
+from rws_cli.config.composing import compose
+from rws_cli.config.schema import Config
+from rws_cli.decoding.statistics import Statistics
+from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
+from rws_cli.runs import answering, run
 from rws_cli.runs.stopping import Stop
-from rws_cli.schema import Config
-from rws_cli.task import Parts, Task
-from rws_cli.workers import Here
+from rws_cli.runs.task import Parts, Task
+from rws_cli.workers.here import Here
 
 RWS = ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"]
 VARIANTS = {
@@ -172,16 +172,15 @@ class Bench:
         """As rws run would, from the first batch to the records on disk."""
         ids = [example.id for example in self.examples]
         benchmark: Any = SimpleNamespace(mark=lambda example, answer: None)
-        task = Task(
-            self.denoiser, benchmark, self.examples, dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
-        )
+        prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
+        task = Task(config, self.denoiser, benchmark, self.examples, prompts, turns)
         reward = self.reward if config.sampler.guidance.kind == "rws" else None
-        parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), {}, None)
+        parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
-        experiment.answer(
-            config, task, Here(answering.Answerer(config, task, parts), {}), folder, samples, progress, Stop()
-        )
+        here = Here(kind="here")
+        here.answerer = answering.Answerer(config, task, parts)
+        run.answer(config, task, here, folder, samples, progress, Stop())
         return samples
 
     def split(self, name: str) -> dict[str, Any]:
@@ -219,8 +218,8 @@ class Bench:
                 (self.reward, "score", timed("reward", self.reward.score)),
                 (self.reward, "tokenizer", Timed(tokenizer, timed)),
                 (Renderer, "__call__", timed("tokenization", Renderer.__call__)),
-                (experiment, "append_samples", timed("records", experiment.append_samples)),
-                (experiment, "write_trace_part", timed("records", experiment.write_trace_part)),
+                (run, "append_samples", timed("records", run.append_samples)),
+                (run, "write_trace_part", timed("records", run.write_trace_part)),
                 (answering, "_sample", timed("records", answering._sample)),
             ):
                 stack.enter_context(mock.patch.object(owner, attribute, replacement))

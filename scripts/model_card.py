@@ -16,8 +16,8 @@ import torch
 from scipy.stats import binomtest
 from train_reward import BENCHMARKS, own_decodings
 
-from rws_cli.config import ASSETS, compose
-from rws_cli.models import load_model
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
 
 SETTINGS = {"sudoku": (1, 4, 8), "arithmetic": (1, 2, 4)}
 """Tokens a step."""
@@ -26,7 +26,7 @@ ORDERS = ("confidence", "random", "left_to_right")
 
 def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
     """Share right on the test split (seed 0): benchmark → order → tokens a step."""
-    denoiser = load_model(compose("model.device=cpu").model)
+    denoiser = compose("model.device=cpu").model.load()
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for task, kind in BENCHMARKS.items():
         benchmark = kind(limit=examples)
@@ -56,7 +56,7 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
     reward = json.loads((ASSETS / "tiny-reward" / "figures.json").read_text(encoding="utf-8"))
     statistics = json.loads((ASSETS / "tiny-reward" / "normalization.json").read_text(encoding="utf-8"))
     size = {name: (ASSETS / name / "model.safetensors").stat().st_size / 2**20 for name in ("tiny-mdm", "tiny-reward")}
-    weights = sum(p.numel() for p in load_model(compose("model.device=cpu").model).model.parameters())
+    weights = sum(p.numel() for p in compose("model.device=cpu").model.load().model.parameters())
     last = mdm_curve[-1]
     lines = [
         "# The bundled checkpoints",

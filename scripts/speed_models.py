@@ -21,9 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from rws_cli.config import compose
-from rws_cli.models import Denoiser, load_model
-from rws_cli.models.base import bidirectional_forward
+from rws_cli.config.composing import compose
+from rws_cli.models.base import Denoiser, bidirectional_forward
 from rws_cli.rewards.classifier import Classifier
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}<end>{% endfor %}"
@@ -102,10 +101,10 @@ def build(name: str, device: str, dtype: str) -> tuple[Denoiser, Classifier, Sha
     at = [f"model.device={device}", f"reward.device={device}", f"model.dtype={dtype}", f"reward.dtype={dtype}"]
     if name == "tiny":
         config = compose("sampler=rws", *at)
-        denoiser = load_model(config.model)
+        denoiser = config.model.load()
         c = denoiser.model.config
         sizes = (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
-        return denoiser, Classifier(config.reward), Shape(*sizes, c.vocab_size)
+        return denoiser, config.reward.loaded(None, 0), Shape(*sizes, c.vocab_size)
     shape, small = SHAPES[name]
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))
@@ -127,7 +126,7 @@ def build(name: str, device: str, dtype: str) -> tuple[Denoiser, Classifier, Sha
     with tempfile.TemporaryDirectory() as folder:
         reward.save_pretrained(folder)
         words(small.vocabulary).save_pretrained(folder)
-        loaded = Classifier(compose("reward=classifier", f"reward.path={Path(folder)}", *at).reward)
+        loaded = compose("reward=classifier", f"reward.path={Path(folder)}", *at).reward.loaded(None, 0)
     return denoiser, loaded, shape
 
 

@@ -12,20 +12,21 @@ import hashlib
 import random
 from collections import Counter
 
-from rws_cli.benchmarks import arithmetic, sudoku
-from rws_cli.config import ASSETS, compose
-from rws_cli.corpus import FILE, frequencies
-from rws_cli.models import prepare_model
-from rws_cli.runs.folder import write_json
+from rws_cli.benchmarks.arithmetic import Arithmetic
+from rws_cli.benchmarks.sudoku import Sudoku
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
+from rws_cli.files import write_json
+from rws_cli.runs.corpus import FILE, frequencies
 
 EXAMPLES = 2000
 
 
 def main() -> None:
-    tokenizer = prepare_model(compose().model).tokenizer
+    tokenizer = compose().model.prepare().tokenizer
     counts: Counter[int] = Counter()
     digest = hashlib.sha256()
-    for name, make in (("sudoku", sudoku.make_example), ("arithmetic", arithmetic.make_example)):
+    for name, make in (("sudoku", Sudoku().make), ("arithmetic", Arithmetic().make)):
         for n in range(EXAMPLES):
             _, answer = make(random.Random(f"corpus {name} {n}"), "train")
             digest.update(answer.encode() + b"\0")

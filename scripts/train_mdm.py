@@ -23,12 +23,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rws_cli.benchmarks import arithmetic, sudoku
+from rws_cli.benchmarks import sudoku
+from rws_cli.benchmarks.arithmetic import Arithmetic
+from rws_cli.benchmarks.sudoku import Sudoku
 
 LENGTHS = {"sudoku": 36, "arithmetic": 20}
 WIDTHS = {"sudoku": 76, "arithmetic": 48}
 """Tokens of the longest prompt and its answer; one width a task, so that each compiles once."""
-MAKERS = {"sudoku": sudoku.make_example, "arithmetic": arithmetic.make_example}
+MAKERS = {"sudoku": Sudoku().make, "arithmetic": Arithmetic().make}
 LLADA_NAMES = {
     "model.embed_tokens": "model.transformer.wte",
     "model.norm": "model.transformer.ln_f",

@@ -36,12 +36,11 @@ from transformers import LlamaForSequenceClassification
 from rws_cli.benchmarks.arithmetic import HIGH, LOW, Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.calibrate import statistics_of, unsteered, watch
-from rws_cli.config import compose
-from rws_cli.models import load_model
+from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
+from rws_cli.runs.calibrate import statistics_of, unsteered, watch
 
 BENCHMARKS: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = ("fill", "spoil", "decode", "decode")
@@ -245,7 +244,7 @@ def calibrate(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str
     """Statistics of scores over whole decodings of training problems, confidence and random order."""
     seen: list[Candidate] = []
     for task, kind in BENCHMARKS.items():
-        examples = kind(limit=problems, seed=3, split="train").examples()
+        examples = kind(limit=problems, seed=3).examples("train")
         for order in ("confidence", "random"):
             seen += own_decodings(denoiser, task, examples, order, 1, 5, watched=True)[1]
     source = (
@@ -272,7 +271,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    denoiser = load_model(compose(f"model.path={args.mdm}", "model.device=cpu").model)
+    denoiser = compose(f"model.path={args.mdm}", "model.device=cpu").model.load()
     tokenizer = tiny_tokenizer.build()
     tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     tokenizer.padding_side = "right"
@@ -329,7 +328,7 @@ def main() -> None:
 
     reward.eval().to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    saved = Classifier(compose(f"reward.path={args.out.resolve()}", "reward.device=cpu").reward)
+    saved = compose(f"reward.path={args.out.resolve()}", "reward.device=cpu").reward.loaded(None, 0)
     statistics = calibrate(saved, denoiser, args.test_problems)
     (args.out / "normalization.json").write_text(json.dumps(statistics) + "\n", encoding="utf-8")
     figures = measure(saved, denoiser, args.test_problems)

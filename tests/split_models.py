@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import llada_config, llada_weights, make_settings, save_llada
+from support import llada_config, llada_weights, make_settings, new_rows, save_llada
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.models import load_model
-from rws_cli.models.base import Denoiser
-from rws_cli.models.cache import BlockCache
+from rws_cli.decoding.cache import BlockCache
+from rws_cli.models.base import Denoiser, Model
 from rws_cli.models.sharded import Rank, joined
-from rws_cli.schema import Model
 
 
 def llada_variants(folder: Path) -> dict[str, Model]:
@@ -35,7 +32,7 @@ def logits(denoiser: Denoiser) -> list[list[float]]:
     values, for both caches."""
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(6, 48, (n,), generator=generator).tolist() for n in (3, 8, 6)]
-    canvas = new_canvas(prompts, list("abc"), 6, denoiser.mask_id, denoiser.pad_id, 0, torch.device("cpu"))
+    canvas = new_rows(prompts, list("abc"), 6, denoiser.mask_id, denoiser.pad_id, 6)
     everything = torch.ones(3, 6, dtype=torch.bool)
     inside = torch.tensor([False, False, True, True, True, False])
     found = []
@@ -44,13 +41,14 @@ def logits(denoiser: Denoiser) -> list[list[float]]:
         wanted[:, canvas.start :] = True
         found.append(denoiser.logits(canvas.tokens_BL, canvas.attention_BL, wanted))
         if denoiser.shift == 0:
-            block = torch.zeros(canvas.tokens_BL.shape[1], dtype=torch.bool)
-            block[canvas.start : canvas.start + 3] = True
-            found += denoiser.shadowed(canvas.tokens_BL, canvas.attention_BL, wanted, block)
+            place_BK = torch.arange(canvas.start, canvas.start + 3).repeat(3, 1)
+            exists_BK = torch.ones_like(place_BK, dtype=torch.bool)
+            found += denoiser.shadowed(canvas.tokens_BL, canvas.attention_BL, wanted, place_BK, exists_BK)
+        canvas.inside_BG = inside.repeat(3, 1)
         for kind in ("prefix", "dual"):
             cache = BlockCache(denoiser, kind, None, 3)
             for wanted_BG in (everything, everything & inside):
-                found.append(cache.logits(canvas, torch.arange(3), wanted_BG, inside)[0])
+                found.append(cache.logits(canvas, [0, 1, 2], wanted_BG)[0])
     return [one.flatten().tolist() for one in found]
 
 
@@ -60,7 +58,7 @@ def split(settings: dict[str, Model], rank: Rank, connection: Connection) -> Non
     found: dict[str, Any] = {}
     with joined(rank):
         for name, one in settings.items():
-            denoiser = load_model(one, None, rank.count)
+            denoiser = one.load(None, rank.count)
             held = sum(
                 p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in denoiser.model.parameters()
             )

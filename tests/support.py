@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, Qwen3Config, Qwen3ForSequenceClassification
 
-from rws_cli.schema import ClassifierReward, FixedSchedule, Model, NoGuidance, NoReview, NoSearch, Sampler
+from rws_cli import registry
+from rws_cli.config.schema import Sampler
+from rws_cli.decoding.batch import Batch, Prompt, new_batch, prompt_of
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.record import Cost, RowTrace
+from rws_cli.models.base import Model
+from rws_cli.rewards.classifier import Classifier
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -31,32 +38,122 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
         "confidence": "raw",
         "ties": "leftmost",
         "eos": "none",
-        "guidance": NoGuidance("none"),
+        "guidance": part("guidance", "none"),
         "order_temperature": 0.0,
-        "schedule": FixedSchedule("fixed"),
-        "review": NoReview("none"),
-        "search": NoSearch("none"),
-        "pc": None,
+        "schedule": part("schedule", "fixed"),
+        "review": part("remasking", "none"),
+        "search": part("search", "none"),
     }
-    return Sampler(**(values | settings))
+    values |= settings
+    if isinstance(values["order"], str):
+        values["order"] = part("order", values["order"])
+    return Sampler(**values)
+
+
+def part(role: str, kind: str, **settings: Any) -> Any:
+    """A part with its defaults; settings override."""
+    return registry.load(role, kind, role)(kind=kind, **settings)
+
+
+@dataclass
+class Canvas:
+    """Prompts to decode in one batch; response_BG is what came of all rows, batch where they stand in the end."""
+
+    prompts: list[Prompt]
+    gen_length: int
+    mask_id: int
+    batch: Any = None
+
+    @property
+    def response_BG(self) -> Tensor:
+        return self.batch.response_BG
+
+
+@dataclass
+class Found:
+    """By question the row whose answer was chosen, its trace, and the final score of each particle."""
+
+    rows: list[int]
+    traces: list[RowTrace]
+    scores: list[list[float]]
+
+
+def new_canvas(
+    prompts: list[list[int]],
+    example_ids: list[str],
+    gen_length: int,
+    mask_id: int,
+    pad_id: int = 0,
+    seed: int = 0,
+    device: Any = "cpu",
+) -> Canvas:
+    rows = [prompt_of(ids, seed, example) for ids, example in zip(prompts, example_ids, strict=True)]
+    return Canvas(rows, gen_length, mask_id)
+
+
+def new_rows(
+    prompts: list[list[int]], example_ids: list[str], gen_length: int, mask_id: int, pad_id: int, block_length: int
+) -> Batch:
+    """A batch with all answers masked, for tests of forward passes."""
+    batch = new_batch(len(prompts), max(map(len, prompts)), gen_length, mask_id, pad_id, "cpu")
+    rows = [prompt_of(ids, 0, example) for ids, example in zip(prompts, example_ids, strict=True)]
+    batch.enter(dict(enumerate(rows)), pad_id, block_length)
+    return batch
+
+
+class Scored:
+    """A reward for tests: `score(rows, tokens, filled, step)` gives a score for each row; costs are not counted."""
+
+    def __init__(self, score: Any, statistics: Any, costs: list[Cost]) -> None:
+        self.score, self.statistics, self.costs = score, statistics, costs
+        self.examples = getattr(score, "examples", [])
+
+    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        if not asked:
+            return {}
+        rows, steps = list(asked), {step for _, _, step in asked.values()}
+        found: dict[int, float] = {}
+        for step in sorted(steps):
+            some = [row for row in rows if asked[row][2] == step]
+            tokens = torch.tensor([asked[row][0] for row in some])
+            found |= dict(zip(some, self.score(some, tokens, [asked[row][1] for row in some], step), strict=True))
+        return found
+
+    def final(self, answers: dict[int, list[int]]) -> list[float]:
+        return list(self({row: (ids, 1.0, -1) for row, ids in answers.items()}).values())
+
+
+def search(
+    denoiser: Any,
+    canvas: Canvas,
+    sampler: Sampler,
+    scorer: Any = None,
+    costs: list[Cost] | None = None,
+    on_step: Any = None,
+    on_enter: Any = None,
+    **options: Any,
+) -> Found:
+    """Decode all prompts of a canvas, sampler.search.particles for each question; leaves the costs of all rows in `costs`."""
+    decoder = Decoder(denoiser, canvas.prompts, sampler, **options)
+    if scorer is not None:
+        decoder.scorer = Scored(scorer, scorer.statistics, decoder.costs)
+    decoder.on_step, decoder.on_enter = on_step or decoder.on_step, on_enter or decoder.on_enter
+    found = sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)
+    canvas.batch = decoder.batch
+    if costs is not None:
+        costs[:] = decoder.costs
+    rows = [one.number * decoder.particles + one.particle for one in found]
+    return Found(rows, [one.trace for one in found], [one.scores for one in found])
+
+
+def decode(*arguments: Any, **options: Any) -> list[RowTrace]:
+    """Decode all prompts of a canvas: a trace for each."""
+    return search(*arguments, **options).traces
 
 
 def make_settings(kind: str, path: str | Path, **settings: Any) -> Model:
-    values: dict[str, Any] = {
-        "name": "test",
-        "kind": kind,
-        "path": str(path),
-        "revision": None,
-        "dtype": "float32",
-        "device": "cpu",
-        "device_map": None,
-        "attention": "sdpa",
-        "mask_token_id": None,
-        "chat_template": True,
-        "trust_remote_code": False,
-        "quantization": "none",
-    }
-    return Model(**(values | settings))
+    values = {"name": "test", "kind": kind, "path": str(path), "dtype": "float32", "device": "cpu"}
+    return registry.load("model", kind, "model.kind")(**(values | settings))
 
 
 class FakeDenoiser:
@@ -84,26 +181,29 @@ class FakeDenoiser:
         logits[..., self.mask_id] = -40.0
         return logits
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
+        assert count in (None, int(wanted_BL.sum()))
         self.calls.append(tokens_BL.clone())
         return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
 
     def shadowed(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
         """A shadow is a mask at a position of the block that sees all but that position, and all shadows."""
         position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
         states = self.embedding[tokens_BL] + self.place[position]
         own = self.embedding[self.mask_id] + self.place[position]
+        block_BL = torch.zeros_like(attention_BL).scatter(1, place_BK, exists_BK)
         kernel = torch.exp(-0.2 * (position[:, :, None] - position[:, None, :]).abs().double())
         kernel = kernel * attention_BL[:, None, :]
-        blind = kernel * (1 - torch.eye(len(block_L), dtype=torch.float64))
-        shadows = kernel * block_L
+        blind = kernel * (1 - torch.eye(tokens_BL.shape[1], dtype=torch.float64))
+        shadows = kernel * block_BL[:, None, :]
         total = blind.sum(-1, keepdim=True) + shadows.sum(-1, keepdim=True)
         mixed = torch.tanh((blind @ states + shadows @ own) / total * 2)
         shadow = mixed @ self.head
         shadow[..., self.mask_id] = -40.0
-        return self.logits(tokens_BL, attention_BL, wanted_BL), shadow[:, block_L]
+        shadow_BKV = shadow.gather(1, place_BK[:, :, None].expand(-1, -1, shadow.shape[-1]))
+        return self.logits(tokens_BL, attention_BL, wanted_BL), shadow_BKV
 
 
 def word_tokenizer(words: list[str], **special: str) -> Any:
@@ -215,14 +315,20 @@ def save_reward(folder: Path, family: str = "llama", pad: bool = True, seed: int
     return folder
 
 
-def classifier_settings(path: Path, **options: Any) -> ClassifierReward:
-    values: dict[str, Any] = {
-        "name": "t", "kind": "classifier", "path": str(path), "revision": None, "dtype": "float32", "device": "cpu",
-        "device_map": None, "attention": "sdpa", "batch_size": 2, "statistics": None, "max_length": None,
-        "trust_remote_code": False, "auto_class": "AutoModelForSequenceClassification", "needs_remote_code": False,
-        "score_from": "logits", "template": None, "quantization": "none",
-    }  # fmt: skip
-    return ClassifierReward(**(values | options))
+def classifier_settings(path: Path, **options: Any) -> Classifier:
+    values = {
+        "name": "t",
+        "kind": "classifier",
+        "path": str(path),
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_size": 2,
+    }
+    return Classifier(**(values | options))
+
+
+def load_classifier(path: Path, **options: Any) -> Classifier:
+    return classifier_settings(path, **options).loaded(None, 0)
 
 
 LIMIT = 6
@@ -307,11 +413,11 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     import random
     from dataclasses import asdict
 
-    from rws_cli.config import compose
+    from rws_cli.analysis.order import order_statistics
+    from rws_cli.analysis.steering import steering
+    from rws_cli.analysis.summary import summarize
+    from rws_cli.config.composing import compose
     from rws_cli.decoding.record import Cost, RowTrace
-    from rws_cli.metrics.order import order_statistics
-    from rws_cli.metrics.steering import steering
-    from rws_cli.metrics.summary import summarize
     from rws_cli.runs.records import join_trace, replace_samples, write_trace_part
 
     folder.mkdir(parents=True)
@@ -345,3 +451,12 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     (folder / "manifest.json").write_text(json.dumps(manifest_of(config)))
     (folder / "metrics.json").write_text(json.dumps(summarize(samples) | {"measures": {}}))
     return folder
+
+
+def mark_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
+    """The mark of an answer to a row, whose fields are read as from a file."""
+    from rws_cli.benchmarks.base import Example
+    from rws_cli.benchmarks.fields import read_fields
+
+    kinds = {names: kind for names, kind in benchmark.needed.items() if set(names.split("|")) & row.keys()}
+    return benchmark.mark(Example("q", "p", "", read_fields(row, kinds, benchmark.optional)), answer)

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import make_sampler
+from support import decode, make_sampler, new_canvas
 
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import ASSETS, compose
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
-from rws_cli.models import load_model
+from rws_cli.config.catalog import ASSETS
+from rws_cli.config.composing import compose
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
 
@@ -23,12 +21,12 @@ BENCHMARKS = {"sudoku": (Sudoku, 36), "arithmetic": (Arithmetic, 20)}
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return load_model(compose().model)
+    return compose().model.load()
 
 
 @pytest.fixture(scope="module")
 def reward() -> Classifier:
-    return Classifier(compose().reward)
+    return compose().reward.loaded(None, 0)
 
 
 def answers(denoiser, task: str, count: int, size: int = 20, **options) -> list[str]:

@@ -21,10 +21,7 @@ from support import WORDS, samples_of, word_tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from typer.testing import Result
 
-import rws_cli.benchmarks
-import rws_cli.decoding
-import rws_cli.models
-import rws_cli.rewards
+from rws_cli import registry
 from rws_cli.runs.records import read_trace
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +37,6 @@ ROWS = [block for language, block in BLOCKS if language == "markdown"]
 """Tables of METHODS.md, each as its header and the row that a part adds."""
 COMMANDS = {line.split()[2]: line for language, block in BLOCKS if language == "sh" for line in block.splitlines()}
 """By the choice that each makes first."""
-PACKAGES = (rws_cli.benchmarks, rws_cli.decoding, rws_cli.models, rws_cli.rewards)
 
 Type = Callable[..., Result]
 
@@ -52,18 +48,15 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
     for name, content in FILES.items():
         (added / name).parent.mkdir(parents=True, exist_ok=True)
         (added / name).write_text(content)
-    for package in PACKAGES:
-        package.__path__.append(str(added / package.__name__.replace(".", "/")))
 
     def type_(command: str, *arguments: str) -> Result:
         assert command == "run"
-        result = rws("run", "--config-dir", str(added / "conf"), *arguments)
+        result = rws("run", "--parts", str(added / "rws_cli"), "--config-dir", str(added / "conf"), *arguments)
         assert result.exit_code == 0, result.output
         return result
 
     yield type_
-    for package in PACKAGES:
-        package.__path__.pop()
+    registry.set_folders([])
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
@@ -108,8 +101,8 @@ def test_the_tests_of_this_project_pass_with_all_parts_in_place(tmp_path: Path) 
         assert header in methods
         methods = methods.replace(header, block)
     (tree / "METHODS.md").write_text(methods)
-    tests = [f"tests/{name}" for name in ("test_parts.py", "test_methods_md.py", "test_samplers.py")]
-    chosen = "modules or methods_md or cautious"  # of test_samplers.py, which takes long, one
+    tests = [f"tests/{name}" for name in ("test_registry.py", "test_methods_md.py", "test_samplers.py")]
+    chosen = "modules or source or methods_md or cautious"  # of test_samplers.py, which takes long, one
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-k", chosen, *tests]
     environment = os.environ | {"PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
@@ -214,8 +207,12 @@ def test_a_model_family(run, tmp_path: Path) -> None:
         assert trace["confidence"][n] == pytest.approx(float(p[trace["position"][n], trace["token"][n]]), abs=1e-5)
 
 
-def test_a_metric(run, tmp_path: Path) -> None:
-    folder = tmp_path / "added" / "rws_cli" / "metrics" / "modules" / "digits"
-    samples = samples_of(run("metric=[digits]", f"metric.digits.module={folder}"))
+def test_a_guidance(run) -> None:
+    for row in read_trace(run("guidance=fading")):
+        assert row["scale"] == pytest.approx([1 + 1 / (1 + position) for position in row["position"]])
+
+
+def test_a_metric(run) -> None:
+    samples = samples_of(run("metric=[digits]"))
     assert [s["measures"]["digits.digits"] for s in samples] == [sum(map(str.isdigit, s["answer"])) for s in samples]
     assert sum(s["measures"]["digits.digits"] for s in samples) > 0

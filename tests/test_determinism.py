@@ -10,47 +10,52 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import FakeDenoiser, make_sampler, samples_of
+from support import FakeDenoiser, make_sampler, new_canvas, samples_of, search
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.search import search
-from rws_cli.schema import (
-    BestOfN,
-    DreamSchedule,
-    EntropyBoundSchedule,
-    FactorSchedule,
-    FkSteering,
-    KlassSchedule,
-    ProphetSchedule,
-    RefineSchedule,
-    RemdmSchedule,
-    RewardGuidance,
-    SelfRewardingSmc,
-    ThresholdSchedule,
-    WinoSchedule,
-)
+from rws_cli.decoding.statistics import Statistics
+from rws_cli.guidance.rws import Rws
+from rws_cli.schedules.dream import Dream
+from rws_cli.schedules.eb import EntropyBound
+from rws_cli.schedules.factor import Factor
+from rws_cli.schedules.klass import Klass
+from rws_cli.schedules.prophet import Prophet
+from rws_cli.schedules.refine import Refine
+from rws_cli.schedules.remdm import Remdm
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import Fk
+from rws_cli.search.smc import SelfRewardingSmc
 
 GEN = 8
-RWS = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 2, 1e-3)
+RWS = Rws(
+    kind="rws",
+    strength=2.0,
+    form="linear",
+    normalize="sigmoid",
+    fill="argmax",
+    target="all",
+    reward_every=2,
+    floor=1e-3,
+)
 SAMPLERS = {
     **{order: {"order": order} for order in ("confidence", "margin", "entropy", "random", "left_to_right")},
     "rws": {"guidance": RWS},
-    "rws sampled": {"guidance": RewardGuidance("rws", 2.0, "exponential", "zscore", "sample", "proposed", 1, 1e-3), "temperature": 0.8},
+    "rws sampled": {"guidance": Rws(kind="rws", strength=2.0, form="exponential", normalize="zscore", fill="sample", target="proposed", reward_every=1, floor=1e-3), "temperature": 0.8},
     "temperature": {"temperature": 1.3, "order_temperature": 0.5},
-    "threshold": {"schedule": ThresholdSchedule("threshold", 0.5)},
-    "factor": {"schedule": FactorSchedule("factor", 0.7), "guidance": RWS},
-    "eb": {"schedule": EntropyBoundSchedule("eb", 0.5)},
-    "klass": {"schedule": KlassSchedule("klass", 0.5, 0.1, 1), "block_length": 4},
-    "prophet": {"schedule": ProphetSchedule("prophet", 3.0, 2.0, 1.0), "block_length": 4, "guidance": RWS},
-    "dream": {"schedule": DreamSchedule("dream", 1e-3, False), "temperature": 0.5, "top_p": 0.7, "ties": "probability"},
-    "origin": {"schedule": DreamSchedule("dream", 1e-3, True)},
-    "remdm": {"schedule": RemdmSchedule("remdm", "conf", 0.3, None, None), "temperature": 1.0},
-    "refine": {"schedule": RefineSchedule("refine", 0.5, 2, 1)},
-    "wino": {"schedule": WinoSchedule("wino", 0.4, 0.5, 4, 0.7, 2)},
-    "best_of_n": {"search": BestOfN("best_of_n", 2), "temperature": 1.0},
-    "smc": {"search": SelfRewardingSmc("smc", 2, 0.9, "draw"), "temperature": 1.0, "block_length": 4},
-    "fk": {"search": FkSteering("fk", 2, 0.5, "max", 2, 1, "argmax", "draw"), "temperature": 1.0},
+    "threshold": {"schedule": Threshold(kind="threshold", threshold=0.5)},
+    "factor": {"schedule": Factor(kind="factor", factor=0.7), "guidance": RWS},
+    "eb": {"schedule": EntropyBound(kind="eb", gamma=0.5)},
+    "klass": {"schedule": Klass(kind="klass", threshold=0.5, kl=0.1, history=1), "block_length": 4},
+    "prophet": {"schedule": Prophet(kind="prophet", early=3.0, middle=2.0, late=1.0), "block_length": 4, "guidance": RWS},
+    "dream": {"schedule": Dream(kind="dream", eps=1e-3, origin=False), "temperature": 0.5, "top_p": 0.7, "ties": "probability"},
+    "origin": {"schedule": Dream(kind="dream", eps=1e-3, origin=True)},
+    "remdm": {"schedule": Remdm(kind="remdm", sigma="conf", eta=0.3, t_on=None, t_off=None), "temperature": 1.0},
+    "refine": {"schedule": Refine(kind="refine", fill=0.5, rounds=2, remask=1)},
+    "wino": {"schedule": Wino(kind="wino", threshold=0.4, verify=0.5, most=4, share=0.7, least=2)},
+    "best_of_n": {"search": BestOfN(kind="best_of_n", particles=2), "temperature": 1.0},
+    "smc": {"search": SelfRewardingSmc(kind="smc", particles=2, ess=0.9, ending="draw"), "temperature": 1.0, "block_length": 4},
+    "fk": {"search": Fk(kind="fk", particles=2, beta=0.5, potential="max", every=2, completions=1, fill="argmax", ending="draw"), "temperature": 1.0},
 }  # fmt: skip
 PROMPTS = [[1 + (3 * n + k) % 9 for k in range(1 + n % 4)] for n in range(7)]
 
@@ -68,7 +73,7 @@ def decoded(name: str, shard: list[int], seed: int) -> dict[int, list[int]]:
     """The answers to some of the prompts, decoded together."""
     sampler = make_sampler(GEN, **SAMPLERS[name])
     model = FakeDenoiser(seed=seed)
-    rows = [(i, n) for i in shard for n in range(sampler.particles)]
+    rows = [(i, n) for i in shard for n in range(sampler.search.particles)]
     names = [f"example-{i} particle {n}" if n else f"example-{i}" for i, n in rows]
     canvas = new_canvas([PROMPTS[i] for i, _ in rows], names, GEN, model.mask_id, 0, seed=3)
     found = search(model, canvas, sampler, Scorer())

@@ -20,12 +20,12 @@ import pytest
 import torch
 from support import samples_of, type_in
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
-from rws_cli.rewards.controls import Verifier
+from rws_cli.rewards.verifier import Verifier
 from rws_cli.runs import folder as folders
 from rws_cli.runs import manifest as manifests
-from rws_cli.task import prepare
+from rws_cli.runs.task import prepare
 
 RUN, TINY_RUN = Path("sudoku/small-rws/v001"), Path("arithmetic/tiny-rws/v001")
 TINY = [
@@ -47,7 +47,7 @@ def break_model(monkeypatch: pytest.MonkeyPatch, settings: list[str], number: in
     example = task.examples[number].id
     prompt, real = task.prompts[example], Denoiser.logits
 
-    def logits(self: Denoiser, tokens_BL: Any, attention_BL: Any, wanted_BL: Any) -> torch.Tensor:
+    def logits(self: Denoiser, tokens_BL: Any, attention_BL: Any, wanted_BL: Any, *count: int) -> torch.Tensor:
         found_NV = real(self, tokens_BL, attention_BL, wanted_BL)
         rows = [r[a][: len(prompt)].tolist() == prompt for r, a in zip(tokens_BL, attention_BL, strict=True)]
         found_NV[torch.tensor(rows)[wanted_BL.nonzero()[:, 0]]] = value
@@ -179,7 +179,7 @@ def test_examples_whose_trace_is_broken_are_done_again(
 ) -> None:
     assert rws("run", *small, "output=whole").exit_code == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rws_cli.experiment.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("rws_cli.runs.run.join_trace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert rws("run", *small, "output=hurt").exit_code == 130
     run = tmp_path / "hurt" / RUN
     parts = sorted((run / "trace").glob("*.parquet"))
@@ -242,7 +242,7 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
     settings = [*small, "benchmark.limit=100", "runtime.batch_size=2", "sampler.tokens_per_step=1"]
     assert rws("run", *settings, "output=whole").exit_code == 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support", "rws_cli.hydra_bridge", "rws_cli.experiment", "rws_cli.report.terminal"])
+    context.set_forkserver_preload(["support", "rws_cli.cli.jobs", "rws_cli.runs.run", "rws_cli.report.terminal"])
     run, draw, kills, done = tmp_path / "killed" / RUN, random.Random(0), 0, [0]
     while kills < 20:
         started = (run / "manifest.json").exists()

@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rws_cli import schema
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.arithmetic import Arithmetic
-from rws_cli.benchmarks.data import TASKS
-from rws_cli.benchmarks.prompt import Prompt
-from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import CONF, MODULES, choices
-from rws_cli.config import compose as checked
-from rws_cli.metrics.order import order_statistics
-from rws_cli.metrics.statistics import RESAMPLES
+from rws_cli import registry
+from rws_cli.analysis.order import order_statistics
+from rws_cli.analysis.statistics import RESAMPLES
+from rws_cli.config.catalog import CONF, choices
+from rws_cli.config.composing import unchecked
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "METHODS.md").read_text()
@@ -55,14 +49,12 @@ def flat(node: Any, at: str = "") -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def settings() -> dict[str, dict[str, Any]]:
     """By sampler ("": a run without overrides) what it composes to, by dotted key."""
-    OmegaConf.register_new_resolver("rws_sweep", lambda output: output, replace=True)
     found = {}
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in ("", *choices("sampler")):
-            composed = compose("config", [f"sampler={name}"] if name else [])
-            if name == "replay":
-                composed.sampler.guidance.run = "a run"
-            found[name] = flat(OmegaConf.to_container(composed, resolve=True))
+    for name in ("", *choices("sampler")):
+        composed = unchecked(f"sampler={name}") if name else unchecked()
+        if name == "replay":
+            composed.sampler.guidance.run = "a run"
+        found[name] = flat(OmegaConf.to_container(composed, resolve=True))
     return found
 
 
@@ -136,12 +128,13 @@ def test_every_sampler_has_its_rule_and_test() -> None:
 
 
 def test_every_option_of_guidance_is_named() -> None:
-    fields = schema.RewardGuidance.__dataclass_fields__
+    found = registry.find("guidance")
+    settings = {name: setting for name, setting in found["rws"].settings.items() if name != "kind"}
     rows = {quoted(option)[0]: quoted(values) for option, _, values, _ in table("option", "default", "values", "why")}
-    assert set(rows) == set(fields) - {"kind"}
+    assert set(rows) == set(settings)
     for name, values in rows.items():
-        assert set(fields[name].metadata.get("choices", ())) <= set(values), name
-    assert set(schema.ReplayGuidance.__dataclass_fields__["how"].metadata["choices"]) <= set(CODE)
+        assert set(settings[name].allowed.get("choices", ())) <= set(values), name
+    assert set(found["replay"].settings["how"].allowed["choices"]) <= set(CODE)
 
 
 def test_every_measure_is_named() -> None:
@@ -149,8 +142,10 @@ def test_every_measure_is_named() -> None:
     assert set(order) == {key for keys, *_ in table("key", "formula", "range") for key in quoted(keys)}
     assert {"scale", "temperature", "reversals", "other_sets", "reversals_by_fill"} <= set(CODE)
     assert {"accuracy", "partial", "pass_at", "reward", "order_with_eos", "failed"} <= set(CODE)
-    modules = {path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file()}
-    assert modules == {key.partition(".")[0] for keys, *_ in table("key", "formula", "None of") for key in quoted(keys)}
+    measured = {f"{m.name}.{key}" for m in registry.find("metric").values() for key in m.facts["measures"]}
+    said = {key for keys, *_ in table("key", "formula", "None of") for key in quoted(keys)}
+    assert said <= measured
+    assert {key.partition(".")[0] for key in measured} == {key.partition(".")[0] for key in said}
 
 
 def test_every_field_of_cost_is_named() -> None:
@@ -161,8 +156,6 @@ def test_every_field_of_cost_is_named() -> None:
 
 
 def test_benchmarks_are_as_they_are() -> None:
-    kinds = {"sudoku": Sudoku.version, "arithmetic": Arithmetic.version, "prompt": Prompt.version}
-    kinds |= {kind: task.version for kind, task in TASKS.items()}
     said = {}
     for names, version, lengths, *_ in table(
         "benchmark", "version", "gen_length", "read off the answer", "right if", "partial credit"
@@ -172,9 +165,7 @@ def test_benchmarks_are_as_they_are() -> None:
     found = {}
     for name in choices("benchmark"):
         composed = yaml.safe_load((CONF / "benchmark" / f"{name}.yaml").read_text())
-        if (kind := composed["kind"]) not in kinds:  # a benchmark in a file of its own
-            kinds[kind] = load_benchmark(checked(f"benchmark={name}").benchmark).version
-        found[name] = (kinds[kind], composed["gen_length"])
+        found[name] = (registry.find("benchmark")[composed["kind"]].facts["version"], composed["gen_length"])
     assert said == found
 
 

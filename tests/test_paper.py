@@ -10,8 +10,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.config import CONF, check, choices
-from rws_cli.schema import Config, RewardGuidance
+from rws_cli.config.catalog import CONF, choices
+from rws_cli.config.check import check
+from rws_cli.config.composing import unchecked
+from rws_cli.config.schema import Config
+from rws_cli.guidance.rws import Rws
 
 PAPER = [name for name in choices("experiment") if name.startswith("paper/")]
 SMALL = [name for name in choices("experiment") if name.startswith("small/")]
@@ -21,8 +24,10 @@ SIX = ["Skywork", "LlamaOB", "Intern", "Eurus", "GRM", "QRM"]
 
 def composed(*overrides: str, hydra: bool = False) -> DictConfig:
     OmegaConf.register_new_resolver("rws_sweep", lambda output: output, replace=True)
+    if not hydra:
+        return unchecked(*overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
 def jobs(experiment: str) -> dict[str, Config]:
@@ -59,7 +64,7 @@ def test_all_jobs_of_an_experiment_compose(experiment: str) -> None:
 def test_the_six_reward_models_stand_against_default(experiment: str) -> None:
     configs = jobs(f"paper/{experiment}")
     assert sorted(configs) == sorted(["default", *SIX])
-    steered = [config for config in configs.values() if isinstance(config.sampler.guidance, RewardGuidance)]
+    steered = [config for config in configs.values() if isinstance(config.sampler.guidance, Rws)]
     assert len({config.reward.name for config in steered}) == 6
 
 

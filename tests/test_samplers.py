@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support import samples_of
 
-from rws_cli.config import choices, compose
-from rws_cli.plan import plan
+from rws_cli.config.catalog import choices
+from rws_cli.config.composing import compose
+from rws_cli.runs.plan import plan
 
 SAMPLERS = [name for name in choices("sampler") if name != "replay"]
 SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}

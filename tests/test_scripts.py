@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
-from rws_cli.models import load_model
+from rws_cli.config.composing import compose
 from rws_cli.rewards.base import Candidate
-from rws_cli.rewards.classifier import Classifier
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -28,13 +26,13 @@ def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     script("train_mdm.py", "--out", model, "--stop", "2", *size)
     script("train_mdm.py", "--out", model, "--stop", "3", *size, "--resume")
     assert [json.loads(line)["step"] for line in (model / "curve.jsonl").read_text().splitlines()] == [2, 3]
-    assert load_model(compose(f"model.path={model}").model).mask_id == 2
+    assert compose(f"model.path={model}").model.load().mask_id == 2
 
     script("train_reward.py", "--mdm", model, "--out", reward, "--practice", "1", "--steps", "2", "--batch", "4",
            "--arithmetic-batch", "4", "--test-problems", "4")  # fmt: skip
-    classifier = Classifier(compose(f"reward.path={reward}").reward)
-    assert classifier.statistics is not None
-    assert classifier.statistics.min <= classifier.statistics.mean <= classifier.statistics.max
+    classifier = compose(f"reward.path={reward}").reward.loaded(None, 0)
+    assert classifier.normalization is not None
+    assert classifier.normalization.min <= classifier.normalization.mean <= classifier.normalization.max
     example = Sudoku(limit=1).examples()[0]
     assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
 

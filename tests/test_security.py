@@ -10,9 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 from support import manifest_of
 
-from rws_cli.config import CONF, check_consent, compose, unchecked
+from rws_cli.cli.jobs import plan_task, run
+from rws_cli.cli.launching import launch, recorded
+from rws_cli.config.catalog import CONF
+from rws_cli.config.check import check_consent
+from rws_cli.config.composing import compose, unchecked
 from rws_cli.errors import UsageError
-from rws_cli.hydra_bridge import launch, plan_task, recorded, run
 
 REFUSED = [
     ["+hydra.callbacks.mine._target_=os.system"],

@@ -11,14 +11,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 from support import write_run
 
-from rws_cli.cli import one_sentence
-from rws_cli.config import compose, unknown_key
+from rws_cli.cli.base import one_sentence
+from rws_cli.cli.jobs import outcome
+from rws_cli.config.composing import compose
+from rws_cli.config.explain import explain
+from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable
-from rws_cli.explain import explain
-from rws_cli.hydra_bridge import outcome
-from rws_cli.report.progress import Progress
 from rws_cli.report.terminal import plain_console
 from rws_cli.runs.folder import find_runs
+from rws_cli.runs.progress import Progress
 
 
 def refused(*overrides: str) -> str:
@@ -51,7 +52,7 @@ def test_values_of_a_sweep_without_m_are_told_both_ways_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["optuna", "joblib", "submitit_slurm"])
-def test_a_plugin_that_is_missing_is_named_with_its_extra(name: str) -> None:
+def test_a_missing_plugin_is_named_with_its_extra(name: str) -> None:
     """As Hydra says it: optuna is not among what the tests install."""
     error = MissingConfigException(f"Could not find 'hydra/sweeper/{name}'", name)
     assert explain(error) == (f"hydra/sweeper={name} is not installed: pip install 'rws[{name.partition('_')[0]}]'.")
@@ -117,7 +118,7 @@ def test_jobs_of_a_sweep_may_be_called_anything(tmp_path: Path) -> None:
 
 
 def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rws_cli.report.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("rws_cli.runs.progress.SECONDS_BETWEEN_LINES", 0.0)
     with Progress(2, [], tmp_path / "run.log") as progress:
         progress.finished([{"mark": None}, {"mark": None}])
     assert (tmp_path / "run.log").read_text().count("2 of 2 examples") == 1

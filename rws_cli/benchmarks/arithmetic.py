@@ -13,6 +13,7 @@ import random
 import re
 
 from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
+from rws_cli.part import part
 
 PEOPLE = ["tom", "sam", "ann", "eva", "ben", "mia", "leo", "zoe"]
 THINGS = ["apples", "coins", "cards", "books", "eggs", "pens", "shells", "stamps"]
@@ -52,42 +53,38 @@ def _steps_from(value: int, rng: random.Random) -> Step:
     return kind[0], operand, value * operand if kind[0] == "*" else value // operand
 
 
-def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
-    """A problem (the prompt) and its worked answer."""
-    while True:
-        start = value = rng.randint(LOW, HIGH)
-        steps: list[Step] = []
-        for _ in range(rng.randint(2, 4)):
-            steps.append(_steps_from(value, rng))
-            value = steps[-1][2]
-        chain = str(start) + "".join(f"{op}{operand}" for op, operand, _ in steps)
-        if held_out("arithmetic " + chain) == (split == "test"):
-            break
-    told = [rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps]
-    problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
-    answer = f"so {start}"
-    for number, (op, operand, result) in enumerate(steps, start=1):
-        answer += f" {op} {operand} {'####' if number == len(steps) else '='} {result}"
-    return problem, answer
-
-
 def results(answer: str) -> list[str]:
     """The partial results of a worked answer, in order; the marked one last."""
     return re.findall(r"(?:=|####) (\d+)", answer)
 
 
+@part
 class Arithmetic(Generated):
-    name = "arithmetic"
-    version = 1
-    make = staticmethod(make_example)
+    """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
 
-    @staticmethod
-    def keywords(prompt: str) -> tuple[str, ...]:
+    def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
+        """A problem (the prompt) and its worked answer."""
+        while True:
+            start = value = rng.randint(LOW, HIGH)
+            steps: list[Step] = []
+            for _ in range(rng.randint(2, 4)):
+                steps.append(_steps_from(value, rng))
+                value = steps[-1][2]
+            chain = str(start) + "".join(f"{op}{operand}" for op, operand, _ in steps)
+            if held_out("arithmetic " + chain) == (split == "test"):
+                break
+        told = [rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps]
+        problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
+        answer = f"so {start}"
+        for number, (op, operand, result) in enumerate(steps, start=1):
+            answer += f" {op} {operand} {'####' if number == len(steps) else '='} {result}"
+        return problem, answer
+
+    def keywords(self, prompt: str) -> tuple[str, ...]:
         """The quantities that the problem tells."""
         return tuple(dict.fromkeys(re.findall(r"\d+", prompt)))
 
     def mark(self, example: Example, answer: str) -> Mark:
-        """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
         expected, found = results(example.reference), results(answer)
         marked = re.search(r"#### (\d+)", answer)
         extracted = marked.group(1) if marked else ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from rws_cli.errors import RunError
+from rws_cli.models.chat import messages
+from rws_cli.part import Part, setting
 
 Row = dict[str, Any]
 """A line of a data set, its fields by name."""
@@ -29,6 +29,7 @@ class Example:
     question: the id of what several examples are answers to; "" if this is the only one.
     follows: the id of the example that this one goes on from, whose answer it sees; None for a first turn.
     history: the turns before this one, (user's, assistant's); known once `follows` is answered.
+    place: where its row is in the data set, for messages.
     """
 
     id: str
@@ -39,27 +40,11 @@ class Example:
     question: str = ""
     follows: str | None = None
     history: tuple[tuple[str, str], ...] = ()
+    place: str = field(default="", compare=False)
 
     def messages(self, answer: str | None = None) -> list[dict[str, str]]:
         """The conversation so far, as chat templates take it, with an answer to the prompt if one is given."""
         return messages(self.prompt, self.history, answer)
-
-
-def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
-    turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
-    spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
-    return [{"role": role, "content": text} for role, text in spoken if text is not None]
-
-
-def answered(examples: list[Example], answers: int) -> list[Example]:
-    """Each example as often as it is to be answered: ids get "/0", "/1", …, and `question` is the id before that."""
-    if answers == 1:
-        return examples
-    return [
-        replace(e, id=f"{e.id}/{n}", question=e.id, follows=e.follows and f"{e.follows}/{n}")
-        for e in examples
-        for n in range(answers)
-    ]
 
 
 @dataclass(frozen=True)
@@ -78,43 +63,84 @@ class Mark:
     extractor: str
 
 
-class Benchmark(Protocol):
-    """Examples and a marker; `name` and `version` go into the manifest. What has no right answer is marked None."""
+@dataclass
+class Benchmark(Part):
+    """Examples and a marker.
 
-    name: str
-    version: int
+    version: of examples and marks, for the manifest; raise it where either changes. open_ended: whether no answer is
+    right or wrong, so that none is marked. runs_programs: whether marking runs what a model wrote. A setting with
+    asks=False leaves the first question of a conversation as it is.
+    """
 
-    def examples(self) -> list[Example]: ...
+    role: ClassVar[str] = "benchmark"
+    version = 1
+    open_ended = False
+    runs_programs = False
 
-    def mark(self, example: Example, answer: str) -> Mark | None: ...
-
-
-class Generated(Benchmark):
-    """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
-    ones. With `turns`, so many successive examples are one conversation. A benchmark adds its name, version, `make`
-    (random numbers, split → prompt, answer) and `mark`."""
-
-    make: Callable[[random.Random, Split], tuple[str, str]]
-
-    def __init__(self, limit: int, seed: int = 0, split: Split = "test", turns: int = 1) -> None:
-        self.limit, self.seed, self.split, self.turns = limit, seed, split, turns
+    name: str = setting("what tables and run folders call it", "???", asks=False)
+    answers: int = setting("how often each question is answered", 1, min=1, max=10_000, asks=False)
+    gen_length: int = setting("tokens that its answers need", "???", min=1, asks=False)
 
     def examples(self) -> list[Example]:
-        made = [self._example(self.seed, index, self.split) for index in range(self.limit)]
-        return [replace(e, follows=made[n - 1].id) if n % self.turns else e for n, e in enumerate(made)]
+        """All examples, in order. Raises UsageError if the data cannot be read or the answers not be marked."""
+        raise NotImplementedError
+
+    def asked(self) -> list[Example]:
+        """Each example as often as it is to be answered: ids get "/0", "/1", …, and `question` is the id before that."""
+        examples = self.examples()
+        if self.answers == 1:
+            return examples
+        return [
+            replace(e, id=f"{e.id}/{n}", question=e.id, follows=e.follows and f"{e.follows}/{n}")
+            for e in examples
+            for n in range(self.answers)
+        ]
+
+    def mark(self, example: Example, answer: str) -> Mark | None:
+        """The mark of an answer; None of an open-ended benchmark."""
+        return None
+
+    def doubtful_references(self, examples: list[Example]) -> str | None:
+        """A warning about references that the marker does not take for right; None if there are none."""
+        return None
+
+
+@dataclass
+class Generated(Benchmark):
+    """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
+    ones. With `turns`, so many successive examples are one conversation. A part adds `make` and `mark`."""
+
+    limit: int = setting("how many examples", 100, min=1, max=1_000_000, asks=False)
+    turns: int = setting("successive examples that make one conversation", 1, min=1, max=1_000, asks=False)
+    seed: int = setting("of the generator, not of decoding", 0)
+
+    def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
+        """A prompt and its right answer, by these random numbers alone."""
+        raise NotImplementedError
+
+    def keywords(self, prompt: str) -> tuple[str, ...]:
+        """Words that a good answer to a prompt holds."""
+        return ()
+
+    def examples(self, split: Split = "test") -> list[Example]:
+        made = _made.setdefault((repr(replace(self, limit=1)), split), [])
+        made += [self._example(index, split) for index in range(len(made), self.limit)]
+        return made[: self.limit]
 
     @abstractmethod
     def mark(self, example: Example, answer: str) -> Mark: ...
 
-    @classmethod
-    @lru_cache(maxsize=4096)
-    def _example(cls, seed: int, index: int, split: Split) -> Example:
-        prompt, answer = cls.make(random.Random(f"{cls.name} {split} {seed} {index}"), split)
-        return Example(f"{cls.name}-{split}-{seed}-{index}", prompt, answer, keywords=cls.keywords(prompt))
+    def _example(self, index: int, split: Split) -> Example:
+        kind = type(self).__module__.rpartition(".")[2]
+        prompt, answer = self.make(random.Random(f"{kind} {split} {self.seed} {index}"), split)
+        before = f"{kind}-{split}-{self.seed}-{index - 1}" if index % self.turns else None
+        return Example(
+            f"{kind}-{split}-{self.seed}-{index}", prompt, answer, keywords=self.keywords(prompt), follows=before
+        )
 
-    @staticmethod
-    def keywords(prompt: str) -> tuple[str, ...]:
-        return ()
+
+_made: dict[tuple[str, Split], list[Example]] = {}
+"""What was generated, by settings: the jobs of a sweep ask again."""
 
 
 def mark_answer(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:

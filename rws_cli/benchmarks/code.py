@@ -1,4 +1,4 @@
-"""Programs: HumanEval and MBPP. An answer is right if its tests run to their end in the sandbox."""
+"""What benchmarks share that run programs: how code is read off an answer, and run with its tests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import textwrap
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from rws_cli.benchmarks import sandbox
-from rws_cli.benchmarks.base import Mark, Row
-from rws_cli.schema import CodeBenchmark
+from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.errors import UsageError
+from rws_cli.part import setting
 
 # Models put code right behind tags such as <answer>, where CommonMark would see HTML.
 MARKDOWN = MarkdownIt("commonmark").disable(["html_block", "inline"])
@@ -32,46 +34,42 @@ MOST_STARTS, MOST_CUTS = 50, 8
 FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 
 
-# --- programs -----------------------------------------------------------------------------------------------------
+@dataclass
+class CodeBenchmark(DataBenchmark):
+    """Programs to write. An answer is right if its tests run to their end, in a sandbox (see sandbox.py) and only if
+    allowed; a mark's `extracted` says why not. A part adds `program`."""
+
+    runs_programs = True
+    version = 2
+
+    allow_code_execution: bool = setting(
+        "whether generated programs may be run, in a sandbox, to be marked", False, asks=False
+    )
+    seconds: float = setting("processor time that each program may use", 5.0, above=0.0, max=3600.0, asks=False)
+    memory_mb: int = setting("memory that each program may use, in MiB", 1024, min=64, max=1048576, asks=False)
+
+    def program(self, row: Row, answer: str) -> str:
+        """The code that an answer gives, and tests behind it that raise where it is wrong."""
+        raise NotImplementedError
+
+    def examples(self) -> list[Example]:
+        if not self.allow_code_execution:
+            raise UsageError(
+                f"benchmark={self.name} runs the programs that a model writes, in a sandbox: "
+                "allow it with benchmark.allow_code_execution=true."
+            )
+        sandbox.check_supported()
+        return super().examples()
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        outcome = sandbox.run(self.program(example.row, answer), self.seconds, self.memory_mb << 20)
+        return Mark(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
+
+    def doubtful_references(self, examples: list[Example]) -> None:
+        """None: running all of them would take too long."""
 
 
-def humaneval_names(row: Row) -> dict[str, Any]:
-    return {"prompt": row["prompt"], "entry_point": row["entry_point"]}
-
-
-def humaneval_program(row: Row, answer: str) -> str:
-    """The answer's function with its tests; an answer that does not define it is taken to go on from the prompt."""
-    prompt, name, text = row["prompt"], row["entry_point"], _clean(answer)
-    code = extract(text, {name})
-    if Names(code).rank(name):
-        # A whole function may still need the prompt's imports and helpers, which it then only repeats.
-        code = f"{prompt}    pass\n\n{code}"
-    else:
-        code = _continue(prompt, ["\n".join(_blocks(text)), _unfenced(text)])
-    return _join([code, row["test"], f"check({name})", ""])
-
-
-def mbpp_tests(row: Row) -> list[str]:
-    return row["test_list"] if "test_list" in row else row["test"]
-
-
-def mbpp_names(row: Row) -> dict[str, Any]:
-    return {"task": row["text"] if "text" in row else row["prompt"], "tests": "\n".join(mbpp_tests(row))}
-
-
-def mbpp_program(row: Row, answer: str) -> str:
-    """The answer's code, and the tests behind it with what they need."""
-    tests = [*row.get("test_imports", []), row.get("test_setup_code") or "", *mbpp_tests(row)]
-    return _join([extract(answer, Names("\n".join(tests)).needed), *tests, ""])
-
-
-def mark_program(program: str, settings: CodeBenchmark) -> Mark:
-    """Run a program to mark it; `extracted` says why it did not pass."""
-    outcome = sandbox.run(program, settings.seconds, settings.memory_mb << 20)
-    return Mark(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
-
-
-def _join(parts: Iterable[str]) -> str:
+def join(parts: Iterable[str]) -> str:
     """The parts as one program, imports from __future__ first as Python wants them."""
     program = "\n".join(parts)
     return "\n".join([*dict.fromkeys(FUTURE.findall(program)), FUTURE.sub("", program)])
@@ -115,15 +113,15 @@ def extract(answer: str, wanted: Collection[str] = ()) -> str:
     Python blocks, or the answer if it has none. Fences are paired by CommonMark's rules, so that a block left open ends
     with the answer.
     """
-    text = _clean(answer)
-    blocks = [_readable(block) for block in _blocks(text)] or [_busy(_readable(text))]
-    found = _defining(blocks, wanted)
+    text = clean(answer)
+    readable = [_readable(block) for block in blocks(text)] or [_busy(_readable(text))]
+    found = _defining(readable, wanted)
     if wanted and not found:
-        found = _defining([piece for part in (text, *blocks) for piece in _pieces(part)], wanted)
-    return found or "\n".join(blocks)
+        found = _defining([piece for part in (text, *readable) for piece in _pieces(part)], wanted)
+    return found or "\n".join(readable)
 
 
-def _clean(answer: str) -> str:
+def clean(answer: str) -> str:
     return answer.translate(INVISIBLE).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -131,12 +129,12 @@ def _fences(text: str) -> list[Token]:
     return [token for token in MARKDOWN.parse(text) if token.type == "fence"]
 
 
-def _blocks(text: str) -> list[str]:
+def blocks(text: str) -> list[str]:
     """The Python blocks that are not empty."""
     return [token.content for token in _fences(text) if PYTHON.match(token.info) and token.content.strip()]
 
 
-def _unfenced(text: str) -> str:
+def unfenced(text: str) -> str:
     """The lines outside all fences."""
     lines = text.split("\n")
     for token in _fences(text):
@@ -161,7 +159,7 @@ def _defining(pieces: list[str], wanted: Collection[str]) -> str:
         if best is not None and names[best].rank(name) and best not in chosen:
             chosen.add(best)
             missing |= names[best].needed
-    return _join(pieces[n] for n in sorted(chosen))
+    return join(pieces[n] for n in sorted(chosen))
 
 
 def _pieces(text: str) -> list[str]:
@@ -197,7 +195,7 @@ def _idle(node: ast.stmt) -> bool:
     return bare or (isinstance(node, ast.AnnAssign) and node.value is None)
 
 
-def _continue(prompt: str, texts: Iterable[str]) -> str:
+def continued(prompt: str, texts: Iterable[str]) -> str:
     """The prompt with the body among the texts that goes on from it longest, indented if it has to be."""
     bodies = [
         prompt + body

@@ -1,4 +1,4 @@
-"""Countdown: reach a target from given numbers, each used exactly once, with + - * /."""
+"""Reach a target from given numbers, each used exactly once, with + - * /; marked by evaluating what is written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from rws_cli.benchmarks.base import Mark, Row
-from rws_cli.benchmarks.mathematics import last_box
+from rws_cli.benchmarks import fields
+from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.benchmarks.text import last_box
+from rws_cli.part import part
 
 MOST_LINES = 50
 SIGNS = [
@@ -38,43 +41,62 @@ OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = 
 }
 
 
-def problem(row: Row) -> tuple[list[int], int]:
-    """Numbers and target. Dream's files put the target last among the inputs; d1's have it as the output."""
-    given = [int(n) for n in str(row["input"]).split(",")]
-    return (given[:-1], given[-1]) if "=" in str(row["output"]) else (given, int(row["output"]))
+def whole_numbers(value: Any) -> str:
+    """The input: two or more, with commas between them."""
+    written = fields.answer(value)
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)+", written):
+        raise ValueError(f"is {written!r}, not whole numbers with commas between them")
+    return written
 
 
-def names(row: Row) -> dict[str, Any]:
-    numbers, target = problem(row)
-    return {"numbers": ", ".join(map(str, numbers)), "target": target}
+def target(value: Any) -> str:
+    """The output: the number to reach, or equations that end in it."""
+    written = fields.answer(value)
+    if "=" not in written and not re.fullmatch(r"\s*-?\d+\s*", written):
+        raise ValueError(f"is {written!r}, neither a whole number nor equations")
+    return written
 
 
-def reference(row: Row) -> str:
-    """The equations, where the data have them."""
-    return str(row["output"]) if "=" in str(row["output"]) else ""
-
-
-def mark(row: Row, answer: str) -> Mark:
+@part
+class Countdown(DataBenchmark):
     """Right if the answer reaches the target from all numbers, in one expression or in equations, a line or a comma
     between them. What follows the line that reaches it is not read.
 
     `partial` is the share of steps (one fewer than numbers) that are right before the first wrong one, for equations.
     """
-    numbers, target = problem(row)
-    lines = [line for line in map(statements, final_answer(answer).splitlines()) if line]
-    steps: list[list[str]] = []
-    partial = 0.0
-    for line in lines[:MOST_LINES]:
-        steps += line
-        correct, partial = (
-            _expression(steps[0], numbers, target) if len(steps) == 1 else _equations(steps, numbers, target)
-        )
-        if correct:
-            break
-    extracted = ", ".join("=".join(step) for step in steps)
-    return Mark(
-        partial == 1.0, partial, extracted, "equations" if len(steps) > 1 else "expression" if steps else "none"
-    )
+
+    version = 3
+    solved = False
+    needed = {"input": whole_numbers, "output": target}
+
+    def names(self, row: Row) -> dict[str, Any]:
+        numbers, target = problem(row)
+        return {"numbers": ", ".join(map(str, numbers)), "target": target}
+
+    def reference(self, row: Row) -> str:
+        """The equations, where the data have them."""
+        return row["output"] if "=" in row["output"] else ""
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        numbers, target = problem(example.row)
+        lines = [line for line in map(statements, final_answer(answer).splitlines()) if line]
+        steps: list[list[str]] = []
+        partial = 0.0
+        for line in lines[:MOST_LINES]:
+            steps += line
+            marked = _expression(steps[0], numbers, target) if len(steps) == 1 else _equations(steps, numbers, target)
+            correct, partial = marked
+            if correct:
+                break
+        extracted = ", ".join("=".join(step) for step in steps)
+        extractor = "equations" if len(steps) > 1 else "expression" if steps else "none"
+        return Mark(partial == 1.0, partial, extracted, extractor)
+
+
+def problem(row: Row) -> tuple[list[int], int]:
+    """Numbers and target. Dream's files put the target last among the inputs; d1's have it as the output."""
+    given = [int(n) for n in row["input"].split(",")]
+    return (given[:-1], given[-1]) if "=" in row["output"] else (given, int(row["output"]))
 
 
 def _expression(sides: list[str], numbers: list[int], target: int) -> tuple[bool, float]:

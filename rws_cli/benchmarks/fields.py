@@ -7,16 +7,15 @@ words that go on from the field's name.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from rws_cli.benchmarks.base import Row
-from rws_cli.benchmarks.mathematics import MINUS, as_written
+from rws_cli.benchmarks.text import as_written
 
 Kinds = dict[str, Callable[[Any], Any]]
-"""Field → kind. "turns|prompt" is the first of the two that a row has."""
+"""Field → kind. "turns|prompt" is the first of the two that a row has, and becomes `turns`."""
 
 
 def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
@@ -29,7 +28,7 @@ def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
             raise ValueError(f"has no field {names.replace('|', ' or ')} ({there})")
         if name is not None:
             try:
-                found[name] = kind(found[name])
+                found[names.partition("|")[0]] = kind(found[name])
             except ValueError as error:
                 raise ValueError(f"cannot be used: its field {name} {error}") from error
     return found
@@ -51,12 +50,6 @@ def answer(value: Any) -> str:
     if not number.is_finite():
         raise ValueError(f"is {value}, not a finite number")
     return as_written(number)
-
-
-def gsm8k_answer(value: Any) -> str:
-    """A number alone gets the mark that stands before it in GSM8K."""
-    written = answer(value)
-    return f"#### {written.strip()}" if re.fullmatch(rf"\s*[{MINUS}]?\$?[\d,]*\.?\d+\s*", written) else written
 
 
 def texts(value: Any) -> list[str]:
@@ -83,45 +76,6 @@ def statements(value: Any) -> list[str]:
 
 def some_statements(value: Any) -> list[str]:
     return some_texts(statements(value))
-
-
-def keywords(value: Any) -> Any:
-    """A list of words, or an object that holds it as `words`, beside a sentence as `example`."""
-    given = value if isinstance(value, dict) else {"words": value}
-    some_texts(given.get("words"))
-    if given.get("example") is not None:
-        text(given["example"])
-    return value
-
-
-def function_name(value: Any) -> str:
-    if not text(value).isidentifier():
-        raise ValueError(f"is {value!r}, not a function's name")
-    return value
-
-
-def whole_numbers(value: Any) -> str:
-    """Countdown's input: two or more, with commas between them."""
-    written = answer(value)
-    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)+", written):
-        raise ValueError(f"is {written!r}, not whole numbers with commas between them")
-    return written
-
-
-def target(value: Any) -> str:
-    """Countdown's output: the number to reach, or equations that end in it."""
-    written = answer(value)
-    if "=" not in written and not re.fullmatch(r"\s*-?\d+\s*", written):
-        raise ValueError(f"is {written!r}, neither a whole number nor equations")
-    return written
-
-
-def grid(value: Any) -> str:
-    """A 4x4 sudoku: 16 digits, or the number that a spreadsheet made of them without its leading zeros."""
-    written = answer(value)
-    if len(re.sub(r"\D", "", written)) != 16 and not re.fullmatch(r"\d{1,15}", written):
-        raise ValueError(f"is {written!r}, not 16 digits")
-    return written
 
 
 def _called(value: Any) -> str:

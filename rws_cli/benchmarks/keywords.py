@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rws_cli.benchmarks.base import Mark, Row
+from rws_cli.benchmarks import fields
+from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.part import part
 
 LEAD_IN = re.compile(
     r"\A(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|alright|great|got it|no problem|here you go|here it is)\b"
@@ -26,30 +29,38 @@ STARTERS = set(
 """Words that start a sentence even behind an abbreviation: "at 5 a.m. The dog", but "at 5 a.m. Tom"."""
 
 
-def words(row: Row) -> list[str]:
-    given = row["words"] if "words" in row else row["answer"]["words"]
-    return [str(word) for word in given]
+def word_list(value: Any) -> dict[str, Any]:
+    """A list of words, or an object that holds it as `words`, beside a sentence as `example`."""
+    given = value if isinstance(value, dict) else {"words": value}
+    return {"words": fields.some_texts(given.get("words")), "example": fields.text(given.get("example") or "")}
 
 
-def names(row: Row) -> dict[str, Any]:
-    return {"words": ", ".join(words(row))}
-
-
-def reference(row: Row) -> str:
-    """A human's sentence, where the data have one."""
-    answer = row.get("answer")
-    return str(answer.get("example") or "") if isinstance(answer, dict) else ""
-
-
-def mark(row: Row, answer: str) -> Mark:
+@part
+class Keywords(DataBenchmark):
     """Right if every word occurs, whole and in any case, in one sentence that is more than a list of them; `partial` is
     the share of words that occur (all but one at most if the answer is not right)."""
-    wanted = words(row)
-    text = LEAD_IN.sub("", answer.strip())
-    found = [word for word in wanted if _whole(word).search(text)]
-    correct = len(found) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
-    hits = len(found) if correct else min(len(found), len(wanted) - 1)
-    return Mark(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
+
+    version = 2
+    solved = False
+    needed = {"words|answer": word_list}
+
+    def names(self, row: Row) -> dict[str, Any]:
+        return {"words": ", ".join(self.keywords(row))}
+
+    def reference(self, row: Row) -> str:
+        """A human's sentence, where the data have one."""
+        return row["words"]["example"]
+
+    def keywords(self, row: Row) -> list[str]:
+        return row["words"]["words"]
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        wanted = self.keywords(example.row)
+        text = LEAD_IN.sub("", answer.strip())
+        found = [word for word in wanted if _whole(word).search(text)]
+        correct = len(found) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
+        hits = len(found) if correct else min(len(found), len(wanted) - 1)
+        return Mark(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
 
 
 def sentences(text: str) -> list[str]:

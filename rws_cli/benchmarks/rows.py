@@ -15,6 +15,7 @@ from typing import Any
 
 from rws_cli.benchmarks.base import Row
 from rws_cli.errors import UsageError
+from rws_cli.files import user_path
 
 Placed = tuple[str, Row]
 """A row's place, "row 3 (line 5)", and the row."""
@@ -23,6 +24,16 @@ BLANK = re.compile(r"\s*")
 
 class BrokenError(ValueError):
     """Where a file is broken, and how."""
+
+
+def local_file(path: str, key: str) -> Path:
+    """A data file on this machine. Raises UsageError if there is none, or none of a known format."""
+    file = user_path(path)
+    if file.suffix not in FORMATS:
+        raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
+    if not file.is_file():
+        raise UsageError(f"{key}={path} does not exist.")
+    return file
 
 
 def file_rows(path: Path, named: str) -> Iterator[Placed]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 
 from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
+from rws_cli.part import part
 
 SIZE = 6
 CELLS = SIZE * SIZE
@@ -116,12 +117,6 @@ def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (12, 
     return _text(grid), solution
 
 
-def make_example(rng: random.Random, split: Split) -> tuple[str, str]:
-    """A prompt and its answer."""
-    puzzle, solution = make_puzzle(rng, split)
-    return prompt(puzzle), solution
-
-
 def _text(grid: list[int]) -> str:
     return "".join(str(digit.bit_length()) if digit else BLANK for digit in grid)
 
@@ -130,13 +125,15 @@ def prompt(puzzle: str) -> str:
     return "sudoku " + " ".join(f"{name}={value}" for name, value in zip(NAMES, puzzle, strict=True))
 
 
+@part
 class Sudoku(Generated):
-    name = "sudoku"
-    version = 1
-    make = staticmethod(make_example)
+    """Right if every cell is; `partial` is the share of the 36 cells that are."""
+
+    def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
+        puzzle, solution = make_puzzle(rng, split)
+        return prompt(puzzle), solution
 
     def mark(self, example: Example, answer: str) -> Mark:
-        """Right if every cell is; `partial` is the share of the 36 cells that are."""
         grid = answer.strip()[:CELLS]
         hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
         return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rws_cli.benchmarks.base import Mark, Row
+from rws_cli.benchmarks import fields
+from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.part import part
 
 CELLS = 16
 TAG = re.compile(r"<[^<>]*>|\\[A-Za-z]+(?:\{[a-z]*\})?")
@@ -18,36 +21,39 @@ UNITS = [
 ]
 
 
-def _digits(text: Any) -> str:
-    return re.sub(r"\D", "", str(text)).zfill(CELLS)  # a CSV reader takes the grid for a number, and drops its zeros
+def grid(value: Any) -> str:
+    """16 digits, or the number that a spreadsheet made of them without its leading zeros."""
+    written = fields.answer(value)
+    if len(re.sub(r"\D", "", written)) != CELLS and not re.fullmatch(r"\d{1,15}", written):
+        raise ValueError(f"is {written!r}, not 16 digits")
+    return re.sub(r"\D", "", written).zfill(CELLS)
 
 
-def _puzzle(row: Row) -> str:
-    return _digits(row["Puzzle"] if "Puzzle" in row else row["input"])
+@part
+class Sudoku4(DataBenchmark):
+    """Right if the grid keeps the clues and fills every row, column and box with 1 to 4, for a puzzle may have several
+    solutions; else `partial` is the share of cells that agree with the published one."""
+
+    version = 2
+    needed = {"Puzzle|input": grid, "Solution|output": grid}
+
+    def names(self, row: Row) -> dict[str, Any]:
+        return {"puzzle": _lines(row["Puzzle"])}
+
+    def reference(self, row: Row) -> str:
+        return _lines(row["Solution"])
+
+    def mark(self, example: Example, answer: str) -> Mark:
+        puzzle, grid = example.row["Puzzle"], read_grid(answer)
+        keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
+        if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
+            return Mark(True, 1.0, grid, "grid")
+        hits = sum(a == b for a, b in zip(grid, example.row["Solution"], strict=False))
+        return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
 
 
 def _lines(grid: str) -> str:
     return "\n".join(grid[n : n + 4] for n in range(0, CELLS, 4))
-
-
-def names(row: Row) -> dict[str, Any]:
-    return {"puzzle": _lines(_puzzle(row))}
-
-
-def reference(row: Row) -> str:
-    return _lines(_digits(row["Solution"] if "Solution" in row else row["output"]))
-
-
-def mark(row: Row, answer: str) -> Mark:
-    """Right if the grid keeps the clues and fills every row, column and box with 1 to 4, for a puzzle may have several
-    solutions; else `partial` is the share of cells that agree with the published one."""
-    puzzle, expected = _puzzle(row), _digits(reference(row))
-    grid = read_grid(answer)
-    keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
-    if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
-        return Mark(True, 1.0, grid, "grid")
-    hits = sum(a == b for a, b in zip(grid, expected, strict=False))
-    return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
 
 
 def read_grid(answer: str) -> str:

@@ -4,8 +4,6 @@ A number is a hash of (row key, step, position, token), so that a row draws the 
 place in it, after any resume, and on any device. The hash is the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch
@@ -38,7 +36,7 @@ def row_key(seed: int, example_id: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def uniform(key_N: Tensor, step: int, position_N: Tensor, count: int) -> Tensor:
+def uniform(key_N: Tensor, step: Tensor | int, position_N: Tensor, count: int) -> Tensor:
     """Float64 uniforms in (0, 1), shape (N, count): one for each counter 0 … count − 1 at each (key, step, position)."""
     base = mix(mix(key_N + step) + position_N)
     counter = torch.arange(count, device=key_N.device)
@@ -46,8 +44,9 @@ def uniform(key_N: Tensor, step: int, position_N: Tensor, count: int) -> Tensor:
     return (bits.double() + 0.5) * 2.0**-53
 
 
-def everywhere(key_B: Tensor, step: int, length: int, counter: int) -> Tensor:
+def everywhere(key_B: Tensor, step_B: Tensor, length: int, counter: int) -> Tensor:
     """The uniforms of one counter at each of `length` positions, shape (B, length)."""
     key_N = key_B.repeat_interleave(length)
     position_N = torch.arange(length, device=key_B.device).repeat(len(key_B))
-    return uniform(key_N, step, position_N, counter + 1)[:, counter].view(-1, length)
+    step_N = step_B.repeat_interleave(length)
+    return uniform(key_N, step_N, position_N, counter + 1)[:, counter].view(-1, length)

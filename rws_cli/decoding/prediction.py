@@ -6,10 +6,6 @@ compares those of the model's dtype since. Float64 probabilities are all 1 where
 bfloat16 ones where it leads by 6. Ties, which go to the left, would then make the order.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -23,18 +19,6 @@ RANDOM, PLACE, REMASK = 0, 1, 2
 """Counters of the numbers for ORDER: a random order or choice of positions, noise on an order's scores, masking again."""
 
 BLOCK = 512
-
-
-@dataclass
-class Prediction:
-    """The open positions: position_N their places in the response, offset_N in their block, token_N the tokens proposed
-    for them, log_p_N the log-probabilities of these, log_p_NV those of all tokens, None where none but these is read."""
-
-    position_N: Tensor
-    offset_N: Tensor
-    token_N: Tensor
-    log_p_N: Tensor
-    log_p_NV: Tensor | None
 
 
 def log_softmax(logits_NV: Tensor) -> Tensor:
@@ -116,13 +100,34 @@ def temper(logits_NV: Tensor, temperature: float, top_p: float) -> Tensor:
 
 
 def propose(
-    tempered_NV: Tensor, temperature: float, forbidden: int, key_N: Tensor, step: int, position_N: Tensor, purpose: int
+    tempered_NV: Tensor,
+    temperature: float,
+    forbidden: int,
+    key_N: Tensor,
+    number_N: Tensor | int,
+    position_N: Tensor,
+    purpose: int,
 ) -> Tensor:
     """A token for each position, never `forbidden` (the mask): the argmax at T = 0, else a sample of the tempered law.
 
-    Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), with u from (key, step, position, token).
+    Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), u from (key, number of the step, position,
+    token).
     """
     if temperature == 0:
         return likeliest(tempered_NV, forbidden)
-    u = uniform(key_N, step * PURPOSES + purpose, position_N, tempered_NV.shape[-1])
+    u = uniform(key_N, number_N * PURPOSES + purpose, position_N, tempered_NV.shape[-1])
     return likeliest(tempered_NV - (-u.log()).log(), forbidden)
+
+
+def fill(
+    logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, number_N: Tensor | int, position_N: Tensor
+) -> Tensor:
+    """Tokens (N,) to show in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").
+
+    For "drop" and "keep" the masks stay; the text is then rendered without or with them.
+    """
+    if how in ("drop", "keep"):
+        return torch.full_like(position_N, mask_id)
+    temperature = 1.0 if how == "sample" else 0.0
+    scores_NV = temper(logits_NV.double(), temperature, 1.0) if temperature else logits_NV
+    return propose(scores_NV, temperature, mask_id, key_N, number_N, position_N, FILL)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 LAST = 1 << 62
 """A step after all others."""
@@ -53,11 +56,39 @@ class RowTrace:
     other_set: list[bool | None] = field(default_factory=list)
     masked: list[int | None] = field(default_factory=list)
     near_tie: list[bool] = field(default_factory=list)
+    recorded: dict[str, list[float]] = field(default_factory=dict)
+
+    def commit(
+        self,
+        *,
+        step: int,
+        position: int,
+        token: int,
+        confidence: float,
+        near_tie: bool,
+        guidance: dict[str, float],
+        **compared: int,
+    ) -> None:
+        """Add an entry."""
+        self.step.append(step)
+        self.position.append(position)
+        self.token.append(token)
+        self.confidence.append(confidence)
+        self.near_tie.append(near_tie)
+        self.reward.append(guidance.pop("reward", None))
+        self.scale.append(guidance.pop("scale", None))
+        self.pairs.append(compared.get("pairs"))
+        self.reversals.append(compared.get("reversals"))
+        self.other_set.append(bool(compared["other_set"]) if compared else None)
+        self.masked.append(None)
+        for name, value in guidance.items():
+            self.recorded.setdefault(name, []).append(value)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""
         n = sum(s <= step for s in self.step)
-        copy = RowTrace(*(values[:n] for values in vars(self).values()))
+        lists = {name: values[:n] for name, values in vars(self).items() if isinstance(values, list)}
+        copy = RowTrace(**lists, recorded={name: values[:n] for name, values in self.recorded.items()})
         copy.masked = [again if again is not None and again <= step else None for again in copy.masked]
         return copy
 
@@ -65,6 +96,30 @@ class RowTrace:
         """Note that the token at a position is a mask again before a step."""
         last = len(self.position) - 1 - self.position[::-1].index(position)
         self.masked[last] = step
+
+
+def note_commits(traces: list[RowTrace], found: dict[str, Any], numbers: list[int]) -> None:
+    """Add what a step committed to the traces of all rows; numbers: of each row's step."""
+    guided = {name.removeprefix("guidance."): x for name, x in found.items() if name.startswith("guidance.")}
+    compared = [name for name in ("pairs", "reversals", "other_set") if name in found]
+    for row, position in zip(*np.nonzero(found["chosen"]), strict=True):
+        at = (row, position)
+        traces[row].commit(
+            step=numbers[row],
+            position=int(position),
+            token=int(found["token"][at]),
+            confidence=float(found["confidence"][at]),
+            near_tie=bool(found["near_tie"][at]),
+            guidance={name: float(x[at] if x.ndim > 1 else x[row]) for name, x in guided.items()},
+            **{name: int(found[name][row]) for name in compared},
+        )
+
+
+def note_masks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) -> None:
+    """Note in the traces of all rows that tokens are masked again before steps of these numbers."""
+    if again_BG is not None:
+        for row, position in zip(*np.nonzero(again_BG), strict=True):
+            traces[row].mask(int(position), numbers[row])
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Self
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.errors import UsageError
+from rws_cli.part import Part, loaded, setting, settings
 
 Turns = tuple[tuple[str, str], ...]
 """The turns before a question, (user's, assistant's)."""
@@ -34,10 +35,30 @@ class Verdict:
     said: str
 
 
-class Judge(Protocol):
-    """Verdicts come in the contests' order, as they are ready. Raises RunError if the judge cannot go on."""
+@settings
+class Judge(Part):
+    """Settings; `loaded` gives a copy that judges, with whatever it needs as plain attributes."""
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]: ...
+    name: str = setting("what tables and run folders call it")
+
+    role = "judge"
+    judges: ClassVar[bool] = True
+    """Whether there is anybody to ask."""
+
+    def loaded(self, benchmark: Any) -> Self:
+        """A copy that judges. Raises UsageError if something that it needs is missing."""
+        return loaded(self, "judge", benchmark)
+
+    def load(self, benchmark: Any) -> None:
+        """Read what judging needs into attributes of this copy. benchmark: what marks answers."""
+
+    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
+        """Verdicts in the contests' order, as they are ready. Raises RunError if the judge cannot go on."""
+        raise NotImplementedError
+
+    def spent(self) -> dict[str, Any]:
+        """What asking has cost since the judge was loaded, for the record; empty if nothing."""
+        return {}
 
 
 def prefer(difference: float, margin: float) -> float:

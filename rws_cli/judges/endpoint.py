@@ -1,4 +1,4 @@
-"""A language model behind any OpenAI-compatible endpoint as a judge."""
+"""A language model behind any OpenAI-compatible endpoint as a judge"""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import Any
 from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.judges.base import Contest, Verdict, render
-from rws_cli.paths import user_path
-from rws_cli.runs.folder import alone, write_json
-from rws_cli.schema import EndpointJudge as Settings
+from rws_cli.files import alone, user_path, write_json
+from rws_cli.judges.base import Contest, Judge, Verdict, render
+from rws_cli.part import part, setting
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4
 """Of English; only the estimate of cost before anything is asked rests on it."""
 
 
-class EndpointJudge:
+@part
+class EndpointJudge(Judge):
     """Asks for a verdict in double brackets, [[A]], [[B]] or [[C]] for a tie, and reads the last one.
 
     Replies are kept on disk by what was asked, so that no question is paid for twice: not within one call, where two
@@ -35,23 +35,38 @@ class EndpointJudge:
     judge.max_dollars is refused before anything is asked.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    model: str = setting("the model's name at the endpoint")
+    base_url: str | None = setting("the endpoint, e.g. http://localhost:8000/v1; null: OpenAI's", None)
+    key_env: str = setting("the environment variable that holds the key", "OPENAI_API_KEY")
+    temperature: float = setting("of its replies", 0.0, min=0.0)
+    max_tokens: int = setting("the longest reply", 512, min=1)
+    parallel: int = setting("requests at a time", 4, min=1)
+    requests_per_minute: float | None = setting(
+        "requests started in a minute, at most; null: no limit of ours", None, above=0.0
+    )
+    retries: int = setting("of each request, waiting longer each time", 5, min=0)
+    timeout_seconds: float = setting("how long a reply may take", 120.0, above=0.0)
+    cache: str | None = setting("a folder of replies; null: rws/judge in the user's cache", None)
+    dollars_per_million_in: float | None = setting("price of a million tokens asked; null: not known", None, min=0.0)
+    dollars_per_million_out: float | None = setting("price of a million tokens replied; null: not known", None, min=0.0)
+    max_dollars: float = setting("refuse what may cost more", 10.0, min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+
+    def load(self, benchmark: Any) -> None:
+        """Raises UsageError without the package openai, and without a key where OpenAI is asked."""
         try:
             import openai
         except ImportError as error:
             raise UsageError("judge=openai needs the package openai: pip install 'rws[openai]'.") from error
-        key = os.environ.get(settings.key_env)
-        if not key and not settings.base_url:
-            raise UsageError(f"judge={settings.name} needs a key: set the environment variable {settings.key_env}.")
-        self.settings, self.openai = settings, openai
+        key = os.environ.get(self.key_env)
+        if not key and not self.base_url:
+            raise UsageError(f"judge={self.name} needs a key: set the environment variable {self.key_env}.")
+        self.openai = openai
         self.client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=settings.base_url,
-            max_retries=settings.retries,
-            timeout=settings.timeout_seconds,
+            api_key=key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout_seconds
         )
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.cache = user_path(settings.cache) if settings.cache else home / "rws" / "judge"
+        self.replies = user_path(self.cache) if self.cache else home / "rws" / "judge"
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 
@@ -61,7 +76,7 @@ class EndpointJudge:
         distinct = dict(zip(files, asked, strict=True))
         self._open_cache()
         self._show_cost(distinct)
-        with ThreadPoolExecutor(self.settings.parallel) as pool:
+        with ThreadPoolExecutor(self.parallel) as pool:
             try:
                 replies = {file: pool.submit(self._reply, file, request) for file, request in distinct.items()}
                 for file in files:
@@ -70,52 +85,55 @@ class EndpointJudge:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def spent(self) -> dict[str, Any]:
+        return {"spent": {"tokens": self.tokens, "dollars": self.dollars(self.tokens["in"], self.tokens["out"])}}
+
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         """What so many tokens cost; None where the price is not set."""
-        prices = (self.settings.dollars_per_million_in, self.settings.dollars_per_million_out)
+        prices = (self.dollars_per_million_in, self.dollars_per_million_out)
         if prices[0] is None or prices[1] is None:
             return None
         return (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
 
     def _request(self, contest: Contest) -> dict[str, Any]:
         return {
-            "model": self.settings.model,
-            "messages": [{"role": "user", "content": render(self.settings.template, contest)}],
-            "temperature": self.settings.temperature,
-            "max_tokens": self.settings.max_tokens,
+            "model": self.model,
+            "messages": [{"role": "user", "content": render(self.template, contest)}],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
         }
 
     def _open_cache(self) -> None:
         """Make the folder of replies. Raises UsageError if it cannot be written, before a reply is paid for and lost."""
         try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.cache):
+            self.replies.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.replies):
                 pass
         except OSError as error:
             raise UsageError(
-                f"{self.cache} cannot be written: {error.strerror}; set judge.cache=<a folder>."
+                f"{self.replies} cannot be written: {error.strerror}; set judge.cache=<a folder>."
             ) from error
 
     def _show_cost(self, distinct: dict[Path, dict[str, Any]]) -> None:
         new = [request for file, request in distinct.items() if kept_reply(file) is None]
         tokens_in = sum(len(request["messages"][0]["content"]) for request in new) // CHARACTERS_PER_TOKEN
-        tokens_out = len(new) * self.settings.max_tokens
+        tokens_out = len(new) * self.max_tokens
         dollars = self.dollars(tokens_in, tokens_out)
         price = "price not set (judge.dollars_per_million_in, …_out)" if dollars is None else f"at most ${dollars:,.2f}"
         Console(stderr=True, highlight=False).print(
-            f"{self.settings.model}: {len(new)} requests, {len(distinct) - len(new)} in the cache; about {tokens_in:,} tokens "
+            f"{self.model}: {len(new)} requests, {len(distinct) - len(new)} in the cache; about {tokens_in:,} tokens "
             f"in, at most {tokens_out:,} out; {price}",
             soft_wrap=True,
         )
-        if dollars is not None and dollars > self.settings.max_dollars:
+        if dollars is not None and dollars > self.max_dollars:
             raise UsageError(
-                f"Judging may cost ${dollars:,.2f}, more than judge.max_dollars={self.settings.max_dollars:g}: raise it, or "
+                f"Judging may cost ${dollars:,.2f}, more than judge.max_dollars={self.max_dollars:g}: raise it, or "
                 "judge fewer examples."
             )
 
     def _file(self, request: dict[str, Any]) -> Path:
-        asked = json.dumps([self.settings.base_url, request], sort_keys=True)
-        return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+        asked = json.dumps([self.base_url, request], sort_keys=True)
+        return self.replies / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
 
     def _reply(self, file: Path, request: dict[str, Any]) -> str:
         """The reply to a request, from its file if it is there. Raises UsageError or RunError as the endpoint fails."""
@@ -142,20 +160,20 @@ class EndpointJudge:
             return reply.encode(errors="replace").decode(), (int(usage[0]), int(usage[1]))
         except (self.openai.AuthenticationError, self.openai.PermissionDeniedError) as error:
             raise UsageError(
-                f"judge={self.settings.name} was refused by the endpoint: check the key in {self.settings.key_env}."
+                f"judge={self.name} was refused by the endpoint: check the key in {self.key_env}."
             ) from error
         except (self.openai.OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise RunError(
-                f"judge={self.settings.name} gave up after {self.settings.retries} retries: "
+                f"judge={self.name} gave up after {self.retries} retries: "
                 f"{' '.join(str(error).split())[:200] or type(error).__name__} Verdicts so far are kept; judge again to go on."
             ) from error
 
     def _wait_for_turn(self) -> None:
         """Keep requests as far apart as judge.requests_per_minute says, over all threads."""
-        if self.settings.requests_per_minute:
+        if self.requests_per_minute:
             with self.lock:
                 start = max(self.next_start, time.monotonic())
-                self.next_start = start + 60 / self.settings.requests_per_minute
+                self.next_start = start + 60 / self.requests_per_minute
             time.sleep(max(start - time.monotonic(), 0))
 
 

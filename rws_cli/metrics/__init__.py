@@ -1,1 +1,1 @@
-"""Measures: the order of generation, and the summary of a run."""
+"""Metrics of texts: modules of `evaluate`, and what they compute with."""

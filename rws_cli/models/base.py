@@ -1,51 +1,23 @@
-"""What every family shares: device and dtype, the tokenizer, and the checks after loading."""
+"""What a model family is: it says how weights are found and logits are read; and the denoiser that comes of both."""
 
-from __future__ import annotations
-
-import copy
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rws_cli.benchmarks.base import messages
 from rws_cli.errors import UsageError, out_of_memory
-from rws_cli.models.chat import render, try_out
-from rws_cli.models.checkpoint import (
-    loading_failure,
-    locate,
-    native_config,
-    read_config,
-    reason,
-    stored_shapes,
-    weight_files,
-)
+from rws_cli.models.chat import messages, render, try_out
+from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
+from rws_cli.models.loading import check_loads, check_vocabulary, load_tokenizer, load_weights, pick_device, quiet
 from rws_cli.models.sharded import split_among
-from rws_cli.schema import Checkpoint, Model
+from rws_cli.part import Part, setting, settings
 
 Forward = Callable[..., Tensor]
 """(tokens (B, L), attention (B, L), wanted (B, L)) → logits (N, V) at the wanted positions, in row-major order. Where
 `attention` is (B, L, K), who sees whom, a fourth argument gives positions (B, L); a fifth is a cache of transformers,
-which makes K of L."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """What sets a family apart.
-
-    tokenizer: its tokenizer class. weights: its model class and the arguments of from_pretrained, from config.json and
-    the path to name in errors; without a `config` among them it is as transformers reads config.json. forward: its
-    forward pass. shift: 1 where logits for position i are read at i − 1.
-    """
-
-    tokenizer: Callable[[], Any]
-    weights: Callable[[dict[str, Any], str], tuple[Any, dict[str, Any]]]
-    forward: Callable[[Any], Forward]
-    shift: int = 0
+which makes K of L. count: N, if the caller knows it; otherwise the device is waited for."""
 
 
 @dataclass(frozen=True)
@@ -93,34 +65,32 @@ class Denoiser(Prepared):
         """The dtype that the model computes logits in."""
         return self.model.dtype
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
-        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to."""
-        return self.forward(tokens_BL, attention_BL, wanted_BL).float()
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
+        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to. count: N."""
+        return self.forward(tokens_BL, attention_BL, wanted_BL, count=count).float()
 
     def shadowed(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, block_L: Tensor
+        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, V) as `logits` has them, and for each of the K positions in block_L those of its shadow (B, K, V).
+        """Logits (N, V) as `logits` has them, and for each of K columns of each row those of its shadow (B, K, V).
 
         A shadow is a mask that stands at its position's place behind the sequence. It sees the sequence but for that
-        position, and all shadows; the sequence sees no shadow (WINO, arXiv 2507.18578).
+        position, and all shadows; the sequence sees no shadow (WINO, arXiv 2507.18578). Where exists_BK is False there is
+        none.
         """
-        (length,), place_K = block_L.shape, block_L.nonzero()[:, 0]
-        rows, count = len(tokens_BL), len(place_K)
+        (rows, length), count = tokens_BL.shape, place_BK.shape[1]
         shadows_BK = torch.full((rows, count), self.mask_id, device=tokens_BL.device)
         position_BL = position_ids(attention_BL)
         visible = torch.zeros(rows, length + count, length + count, dtype=torch.bool, device=tokens_BL.device)
         visible[:, :, :length] = attention_BL[:, None, :]
-        own = torch.arange(length, length + count, device=tokens_BL.device)
-        visible[:, own, place_K] = False
-        visible[:, length:, length:] = True
-        everyone = torch.zeros(rows, length + count, dtype=torch.bool, device=tokens_BL.device)
-        everyone[:, :length], everyone[:, length:] = wanted_BL, True
+        visible[:, length:, :length].scatter_(2, place_BK[:, :, None], False)
+        visible[:, length:, length:] = exists_BK[:, None, :]
+        everyone = torch.cat([wanted_BL, torch.ones_like(exists_BK)], 1)
         logits = self.forward(
             torch.cat([tokens_BL, shadows_BK], 1),
             visible,
             everyone,
-            torch.cat([position_BL, position_BL[:, place_K]], 1),
+            torch.cat([position_BL, position_BL.gather(1, place_BK)], 1),
         ).float()
         is_shadow = everyone.nonzero()[:, 1] >= length
         return logits[~is_shadow], logits[is_shadow].view(rows, count, -1)
@@ -138,219 +108,79 @@ class Denoiser(Prepared):
         return self.tokenizer.decode([token for token in ids if token != self.mask_id], skip_special_tokens=True)
 
 
-def prepare(settings: Model, family: Family) -> Prepared:
-    """Find and read a checkpoint, weights apart. Raises UsageError for whatever is missing or does not fit."""
-    pick_device(settings.device, "model.device")
-    path = locate(settings.path, "model.path")
-    config = read_config(path, settings.revision, "model.path")
-    at = f"model.path={settings.path}"
-    with quiet():
+@settings
+class Model(Checkpoint, Part):
+    """A masked diffusion model: settings of a checkpoint, and how its format is read."""
+
+    name: str = setting("what tables and run folders call it")
+    mask_token_id: int | None = setting("the mask's token id; null: as the checkpoint says", None, min=0)
+    chat_template: bool = setting(
+        "whether prompts go through the chat template; false: as they are, for base models", True
+    )
+
+    role = "model"
+    shift: ClassVar[int] = 0
+    """1 where logits for position i are read at i − 1."""
+    native: ClassVar[bool] = False
+    """Whether `forward` is this module's, of a class of transformers: then it can be cached, compiled and shared by ranks."""
+    without_shadows: ClassVar[str | None] = "forward pass knows no shadows"
+    """Why `Denoiser.shadowed` does not work, None if it does."""
+
+    def tokenizer_class(self) -> Any:
+        raise NotImplementedError
+
+    def weights(self, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The model's class and the arguments of from_pretrained, from config.json; without a `config` among them it is as
+        transformers reads config.json. Raises UsageError where the checkpoint is not of this family."""
+        raise NotImplementedError
+
+    def forward(self, model: Any) -> Forward:
+        """The forward pass of a loaded model."""
+        return bidirectional_forward(model, self.shift)
+
+    def check(self, at: str = "model") -> None:
+        prepared = self.prepare()
+        check_loads(prepared.model_class, prepared.path, self, at, **prepared.arguments)
+
+    def prepare(self) -> Prepared:
+        """Find and read the checkpoint, weights apart. Raises UsageError for whatever is missing or does not fit."""
+        pick_device(self.device, "model.device")
+        path, at = locate(self.path, "model.path"), f"model.path={self.path}"
+        config = read_config(path, self.revision, "model.path")
+        with quiet():
+            try:
+                model_class, arguments = self.weights(config)
+            except UsageError:
+                raise
+            except KeyError as error:
+                raise UsageError(f"{at} has a config.json without {error.args[0]}.") from error
+            except Exception as error:
+                raise UsageError(f"{at} has a config.json that describes no model: {reason(error)}") from error
+            if "config" not in arguments:
+                arguments["config"] = native_config(path, self.revision, "model.path", self.trust_remote_code)
+            tokenizer = load_tokenizer(self.tokenizer_class(), path, self, "model")
+        vocabulary = check_vocabulary(arguments["config"], tokenizer, at)
+        mask_id, eos_ids, pad_id = find_tokens(self, config, tokenizer, vocabulary)
+        if self.chat_template:
+            try_out(tokenizer, "model")
+        return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, self.chat_template)
+
+    def load(self, prepared: Prepared | None = None, ranks: int = 1) -> Denoiser:
+        """Load the weights, or this rank's part of them. Raises UsageError as `prepare` does, if weights do not fit, or if
+        they do not run in as few bits as they should."""
+        prepared = prepared or self.prepare()
+        arguments = prepared.arguments | split_among(ranks)
+        model, device = load_weights(prepared.model_class, prepared.path, self, "model", **arguments)
+        denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         try:
-            model_class, arguments = family.weights(config, settings.path)
-        except UsageError:
-            raise
-        except KeyError as error:
-            raise UsageError(f"{at} has a config.json without {error.args[0]}.") from error
-        except Exception as error:
-            raise UsageError(f"{at} has a config.json that describes no model: {reason(error)}") from error
-        if "config" not in arguments:
-            trusted = settings.trust_remote_code
-            arguments["config"] = native_config(path, settings.revision, "model.path", trusted)
-        tokenizer = load_tokenizer(family.tokenizer(), path, settings, "model")
-    vocabulary = check_vocabulary(arguments["config"], tokenizer, at)
-    mask_id, eos_ids, pad_id = find_tokens(settings, config, tokenizer, vocabulary)
-    if settings.chat_template:
-        try_out(tokenizer, "model")
-    return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, settings.chat_template)
-
-
-def load(settings: Model, family: Family, prepared: Prepared, ranks: int = 1) -> Denoiser:
-    """Load the weights of a prepared checkpoint, or this rank's part of them. Raises UsageError if they do not fit, or do
-    not run in as few bits as they should."""
-    arguments = prepared.arguments | split_among(ranks)
-    model, device = load_weights(prepared.model_class, prepared.path, settings, "model", **arguments)
-    denoiser = Denoiser(**vars(prepared), model=model, forward=family.forward(model), device=device, shift=family.shift)
-    try:
-        check_bidirectional(denoiser)
-    except RuntimeError as error:
-        if settings.quantization == "none" or out_of_memory(error):
-            raise
-        raise UsageError(
-            f"model.quantization={settings.quantization} does not run on {device}: {reason(error)}"
-        ) from error
-    return denoiser
-
-
-def pick_device(name: str, key: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{key}={name} is not a device: use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"{key}={name} is not here: torch {torch.__version__} finds no CUDA device; use {key}=cpu.")
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
-    """auto: float32 on a CPU, where half precision is slow and no memory is short; as stored elsewhere."""
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    return getattr(torch, name)
-
-
-def load_weights(
-    auto_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any
-) -> tuple[Any, torch.device]:
-    """from_pretrained with this project's rules: safetensors only, every weight found, none left over.
-
-    Raises UsageError naming `key` (model or reward) and what is wrong with the checkpoint.
-    """
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    device = pick_device(settings.device, f"{key}.device")
-    weight_files(path, settings.revision, f"{key}.path", download=True)
-    if settings.device_map is not None:
-        arguments["device_map"] = settings.device_map
-    if settings.quantization != "none":
-        arguments["quantization_config"] = quantization(settings.quantization, key)
-        arguments.setdefault("device_map", {"": device})  # it places what it quantizes itself
-    with quiet(), failures_named(settings, key):
-        model, report = auto_class.from_pretrained(
-            path,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            dtype=pick_dtype(settings.dtype, device),
-            attn_implementation=settings.attention,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report
-            **arguments,
-        )
-    check_report(report, type(model).__name__, f"{key}.path={settings.path}")
-    model.eval().requires_grad_(False)
-    if "device_map" not in arguments:
-        model.to(device)
-    return model, next(model.parameters()).device
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that transformers logs of what is then said in one sentence."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-@contextmanager
-def failures_named(settings: Checkpoint, key: str) -> Iterator[None]:
-    """Turn whatever transformers raises while it loads a checkpoint into a UsageError that names the key and the path."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        of_safetensors = type(error).__module__.split(".")[0] == "safetensors" or "Safetensor" in type(error).__name__
-        hint = " (a corrupt or partial file?)" if of_safetensors else ""
-        raise UsageError(f"{key}.path={settings.path} cannot be loaded: {loading_failure(error, key)}{hint}") from error
-
-
-def check_report(report: dict[str, Any], model: str, at: str) -> None:
-    """Raises UsageError if weights are missing, left over, or of another shape than the model's."""
-    mismatched = []
-    for name, stored, wanted in report.get("mismatched_keys") or []:
-        if wanted[0] == 1 and stored[1:] == wanted[1:]:  # the head of a reward, the one weight with a row a label
-            raise UsageError(f"{at} has {stored[0]} labels; a reward has one.")
-        mismatched.append(f"{name} ({list(stored)} in the file, {list(wanted)} by config.json)")
-    found = {word: report.get(f"{word}_keys") or [] for word in ("missing", "unexpected")} | {"mismatched": mismatched}
-    for word, names in found.items():
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UsageError(f"{at} does not fit {model}: {word} weights {', '.join(sorted(names)[:3])}{more}.")
-
-
-def check_loads(model_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any) -> None:
-    """Hold the headers of a checkpoint's weights against its class and config.json, without reading or making a weight.
-
-    Raises UsageError as load_weights would. What a checkpoint's own Python makes is not looked at, nor are the shapes of
-    weights that are stored quantized.
-    """
-    if settings.trust_remote_code:
-        return
-    from transformers.utils import logging
-
-    files = weight_files(path, settings.revision, f"{key}.path")
-    stored = stored_shapes(files) if files else {}
-    config, attention = arguments["config"], settings.attention
-    logging.disable_progress_bar()
-    with quiet(), failures_named(settings, key):
-        if hasattr(model_class, "from_config"):  # one of the Auto classes
-            with torch.device("meta"):
-                native = model_class.from_config(
-                    copy.deepcopy(config), trust_remote_code=False, attn_implementation=attention
-                )
-            model_class = type(native)
-        if getattr(config, "quantization_config", None) is not None:
-            return
-        _, report = model_class.from_pretrained(
-            None,
-            state_dict={name: torch.empty(shape, device="meta") for name, shape in stored.items()},
-            device_map="meta",
-            attn_implementation=attention,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **arguments,
-        )
-    if stored:
-        check_report(report, model_class.__name__, f"{key}.path={settings.path}")
-
-
-def quantization(bits: str, key: str) -> Any:
-    """What transformers needs to quantize while it loads. Raises UsageError without bitsandbytes."""
-    import logging
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise UsageError(f"{key}.quantization={bits} needs bitsandbytes: pip install 'rws[quantized]'.")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every layer that it rounds
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def load_tokenizer(auto_class: Any, path: str, settings: Checkpoint, key: str) -> Any:
-    try:
-        return auto_class.from_pretrained(
-            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
-    except Exception as error:
-        raise UsageError(
-            f"{key}.path={settings.path} has no tokenizer that can be loaded: {loading_failure(error, key)}"
-        ) from error
-
-
-def check_vocabulary(config: Any, tokenizer: Any, at: str) -> int:
-    """The number of tokens that the model knows. Raises UsageError if the tokenizer has ids beyond them."""
-    size = getattr(config.get_text_config(), "vocab_size", None)
-    if type(size) is not int or size < 1:
-        raise UsageError(f"{at} has a config.json whose vocabulary has {size} tokens.")
-    known = tokenizer.get_vocab()
-    if beyond := [token for token, number in known.items() if number >= size]:
-        raise UsageError(
-            f"{at} has a tokenizer with {len(known)} tokens, {len(beyond)} of them beyond the model's vocabulary of {size}, "
-            f"such as {beyond[0]!r} ({known[beyond[0]]}): they do not belong together."
-        )
-    return size
+            check_bidirectional(denoiser)
+        except RuntimeError as error:
+            if self.quantization == "none" or out_of_memory(error):
+                raise
+            raise UsageError(
+                f"model.quantization={self.quantization} does not run on {device}: {reason(error)}"
+            ) from error
+        return denoiser
 
 
 def find_tokens(
@@ -401,6 +231,15 @@ def find_tokens(
     return mask, tuple(dict.fromkeys(eos_ids)), pad
 
 
+def positions(wanted_BL: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns (N,) of the true entries, in row-major order. count: N; None: the device is waited for."""
+    if count is None:
+        row_N, column_N = wanted_BL.nonzero().unbind(1)
+        return row_N, column_N
+    place_N = wanted_BL.flatten().to(torch.int8).argsort(descending=True, stable=True)[:count]
+    return place_N // wanted_BL.shape[1], place_N % wanted_BL.shape[1]
+
+
 def position_ids(attention_BL: Tensor) -> Tensor:
     """Positions that count real tokens only, so that a row's rotary angles do not depend on its padding."""
     return (attention_BL.cumsum(-1) - 1).clamp(min=0)
@@ -414,7 +253,12 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
     backbone = backbone or model.model
 
     def forward(
-        tokens_BL: Tensor, attention: Tensor, wanted_BL: Tensor, position_BL: Tensor | None = None, kept: Any = None
+        tokens_BL: Tensor,
+        attention: Tensor,
+        wanted_BL: Tensor,
+        position_BL: Tensor | None = None,
+        kept: Any = None,
+        count: int | None = None,
     ) -> Tensor:
         states = backbone(
             input_ids=tokens_BL,
@@ -423,7 +267,7 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
             past_key_values=kept,
             use_cache=kept is not None,
         ).last_hidden_state
-        row_N, column_N = wanted_BL.nonzero().unbind(1)
+        row_N, column_N = positions(wanted_BL, count)
         return model.lm_head(states[row_N, (column_N - shift).clamp(min=0)])
 
     return forward

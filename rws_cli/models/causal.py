@@ -1,7 +1,5 @@
 """Causal language models, for measuring and judging texts: any of transformers', from safetensors or a GGUF file."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import math
@@ -16,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError
-from rws_cli.models.base import check_report, pick_device, pick_dtype, quiet
 from rws_cli.models.chat import try_out
 from rws_cli.models.checkpoint import loading_failure, locate, native_config, weight_files
+from rws_cli.models.loading import check_report, pick_device, pick_dtype, quiet
 
 PACKAGE = "package:"
 

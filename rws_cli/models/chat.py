@@ -1,12 +1,11 @@
 """Chat templates: Jinja that comes with a checkpoint. One that fails is a sentence, and one that does not end is stopped."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,12 @@ SPOKEN = [
     {"role": "assistant", "content": "2"},
     {"role": "user", "content": "And 2 + 2?"},
 ]
+
+
+def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
+    turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
+    spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    return [{"role": role, "content": text} for role, text in spoken if text is not None]
 
 
 def render(

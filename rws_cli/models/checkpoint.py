@@ -1,23 +1,71 @@
 """Finding checkpoints, and reading the parts of them that are not weights."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from rws_cli.config import ASSETS, BUNDLED
+from rws_cli.config.catalog import ASSETS, BUNDLED
 from rws_cli.errors import UsageError, nearest
-from rws_cli.paths import user_path
+from rws_cli.files import user_path
+from rws_cli.part import setting, settings
 
 CONFIG = "config.json"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 PIECES, PIECE = 64, 1 << 18
 """How many pieces of a large file are hashed, and their bytes."""
+
+
+@settings
+class Weights:
+    """Where weights are, and what they are computed with."""
+
+    path: str = setting('a folder, "bundled:NAME", or a name on the Hugging Face hub')
+    revision: str | None = setting("branch, tag or commit on the hub; null: the newest", None)
+    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", "auto", choices=DTYPES)
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N", "auto")
+
+
+@settings
+class Checkpoint(Weights):
+    """Weights that transformers loads, by this project's rules."""
+
+    device_map: str | None = setting(
+        "e.g. auto, to spread a large model over devices (needs accelerate); null: all on `device`", None
+    )
+    attention: str = setting("the kernel of attention", "sdpa", choices=("sdpa", "eager", "flash_attention_2"))
+    trust_remote_code: bool = setting(
+        "run the checkpoint's own Python; `revision` must then be a full commit hash", False
+    )
+    quantization: str = setting(
+        "weights in 8 or 4 bits, by bitsandbytes; fast on a GPU alone", "none", choices=("none", "8bit", "4bit")
+    )
+
+    def mistakes(self, at: str) -> Iterator[str]:
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            yield (
+                f"{at}.trust_remote_code=true runs Python from {self.path}: pin it with {at}.revision=<the full 40-digit "
+                "commit hash>."
+            )
+
+    def check(self, at: str) -> None:
+        """Raises UsageError if it cannot be loaded, without reading a weight. at: the key of its settings."""
+
+
+def checkpoints(node: Any, at: str) -> dict[str, Any]:
+    """All settings of weights within a part that stands at a key, by the key of each: of itself, or of parts in it."""
+    if isinstance(node, Weights):
+        return {at: node}
+    within: Any = node if isinstance(node, dict) else {}
+    if is_dataclass(node):
+        within = {f.name: getattr(node, f.name) for f in fields(node)}
+    return {key: found for name, part in within.items() for key, found in checkpoints(part, f"{at}.{name}").items()}
 
 
 def locate(path: str, key: str) -> str:

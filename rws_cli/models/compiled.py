@@ -4,8 +4,6 @@ Each shape is compiled once, which takes a minute or so, so there must be few: r
 to a multiple of 64. The output head stays outside, as the number of wanted positions changes from step to step.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,11 +1,10 @@
-"""Dream (Dream-org, 7B): a bidirectional Qwen2 whose logits for position i are read at position i − 1."""
-
-from __future__ import annotations
+"""Dream (Dream-org, arXiv 2508.15487): a bidirectional Qwen2 whose logits for position i are read at position i − 1"""
 
 from typing import Any
 
 from rws_cli.errors import UsageError
-from rws_cli.models.base import Family, bidirectional_forward
+from rws_cli.models.base import Model
+from rws_cli.part import part
 
 REQUIRED_FIELDS = (
     "vocab_size",
@@ -46,17 +45,19 @@ def qwen2_config(config: dict[str, Any], path: str) -> Any:
     return native
 
 
-def _tokenizer() -> Any:
-    # Dream's tokenizer is Qwen2's (vocab.json, merges.txt, or tokenizer.json) under a class name of its own.
-    from transformers import Qwen2Tokenizer
+@part
+class Dream(Model):
+    shift = 1
+    native = True
+    without_shadows = "logits are read one place early"
 
-    return Qwen2Tokenizer
+    def tokenizer_class(self) -> Any:
+        # Dream's tokenizer is Qwen2's (vocab.json, merges.txt, or tokenizer.json) under a class name of its own.
+        from transformers import Qwen2Tokenizer
 
+        return Qwen2Tokenizer
 
-def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
-    from transformers import Qwen2ForCausalLM
+    def weights(self, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from transformers import Qwen2ForCausalLM
 
-    return Qwen2ForCausalLM, {"config": qwen2_config(config, path)}
-
-
-DREAM = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=1), shift=1)
+        return Qwen2ForCausalLM, {"config": qwen2_config(config, self.path)}

@@ -1,14 +1,13 @@
-"""LLaDA (arXiv 2502.09992): a bidirectional LLaMA, loaded through transformers' native class without remote code.
+"""LLaDA (arXiv 2502.09992): a bidirectional LLaMA, loaded through transformers' native class without remote code
 
 Only names differ: LLaDA's config.json fields and weight keys are translated here. The bundled model has this format.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.errors import UsageError
-from rws_cli.models.base import Family, bidirectional_forward
+from rws_cli.models.base import Model
+from rws_cli.part import part
 
 KEY_MAPPING = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
@@ -78,17 +77,18 @@ def llama_config(config: dict[str, Any], path: str) -> Any:
     return native
 
 
-def _tokenizer() -> Any:
-    # LLaDA ships a plain tokenizer.json; AutoTokenizer would stop at its unknown model type.
-    from transformers import PreTrainedTokenizerFast
+@part
+class LLaDA(Model):
+    native = True
+    without_shadows = None
 
-    return PreTrainedTokenizerFast
+    def tokenizer_class(self) -> Any:
+        # LLaDA ships a plain tokenizer.json; AutoTokenizer would stop at its unknown model type.
+        from transformers import PreTrainedTokenizerFast
 
+        return PreTrainedTokenizerFast
 
-def _weights(config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
-    from transformers import LlamaForCausalLM
+    def weights(self, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from transformers import LlamaForCausalLM
 
-    return LlamaForCausalLM, {"config": llama_config(config, path), "key_mapping": KEY_MAPPING}
-
-
-LLADA = Family(_tokenizer, _weights, lambda model: bidirectional_forward(model, shift=0))
+        return LlamaForCausalLM, {"config": llama_config(config, self.path), "key_mapping": KEY_MAPPING}

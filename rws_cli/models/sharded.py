@@ -5,8 +5,6 @@ output head by tokens. What all ranks need whole they sum or gather within each 
 states, draws the same tokens, and must take every step with the others.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import socket
@@ -16,8 +14,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
+from rws_cli.config.schema import Runtime
 from rws_cli.errors import UsageError
-from rws_cli.schema import Runtime
 
 RANKS_WITHOUT_GPU = 2
 

@@ -40,6 +40,12 @@ def spreadsheet(value: Any) -> Any:
     return value
 
 
+def bounds(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
+    """The cells of a CSV file with the ends of an interval."""
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
 def csv(rows: list[dict[str, Any]], drop_empty: bool = False) -> str:
     """Rows as a CSV file, their keys as its header; drop_empty: leave out columns without a value."""
     import pandas as pd

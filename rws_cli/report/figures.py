@@ -11,21 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_cli.analysis.commits import by_step, extent, heat
+from rws_cli.analysis.run import MEASURES
+from rws_cli.analysis.steering import mean_steering
+from rws_cli.analysis.story import Story
 from rws_cli.errors import UsageError, nearest
-from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.metrics.steering import mean_steering
 from rws_cli.report.colors import STEPS, ink, mixed
 from rws_cli.report.shown import Shown
-from rws_cli.report.story import Story
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 WIDTH = 3.4
 DASHES = ("-", "--", "-.", ":")
-MOST_CELLS = 128
-"""Along a side of a heat map; longer answers share cells."""
 INK = "#123457"
 """On the page what has this color takes that of its text, dark on light or light on dark."""
 
@@ -73,54 +71,6 @@ def _legend(figure: Figure, axes: Any, shown: list[Shown]) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(shown) < 7 else 3)
 
 
-# --- averages -----------------------------------------------------------------------------------------------------
-
-
-def extent(run: Shown) -> tuple[int, int]:
-    """The most steps and positions that an answer of a run has."""
-    steps = 1 + max((max(row["step"]) for row in run.rows if row["step"]), default=0)
-    return steps, max(len(sample["tokens"]) for sample in run.samples)
-
-
-def heat(run: Shown) -> np.ndarray:
-    """The share of examples (S, P) that commit position p at step s, for good; longer sides are summed into cells."""
-    import numpy as np
-
-    steps, positions = extent(run)
-    high, wide = min(steps, MOST_CELLS), min(positions, MOST_CELLS)
-    cells = np.zeros((high, wide))
-    for row in run.rows:
-        last = np.full(positions, -1)
-        last[row["position"]] = row["step"]  # of several commits the last stays
-        (position,) = (last >= 0).nonzero()
-        np.add.at(cells, (last[position] * high // steps, position * wide // positions), 1)
-    return cells / len(run.rows)
-
-
-def by_step(run: Shown, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Steps (S,), and of what the tokens committed at each have as `name` the mean over examples, the 10th and the 90th
-    percentile (S,); None where nothing has it."""
-    import numpy as np
-
-    found: dict[int, list[float]] = {}
-    for row in run.rows:
-        own: dict[int, list[float]] = {}
-        for step, value in zip(row["step"], row[name], strict=True):
-            if value is not None:
-                own.setdefault(step, []).append(value)
-        for step, values in own.items():
-            found.setdefault(step, []).append(sum(values) / len(values))
-    if not found:
-        return None
-    steps = np.array(sorted(found))
-    means = np.array([np.mean(found[s]) for s in steps])
-    low, high = (np.array([np.percentile(found[s], share) for s in steps]) for share in (10, 90))
-    return steps, means, low, high
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
-
-
 def draw_map(shown: list[Shown], example: str) -> Figure:
     """Which positions are committed when, over all examples: a panel a run."""
     from matplotlib.colors import LinearSegmentedColormap
@@ -134,8 +84,8 @@ def draw_map(shown: list[Shown], example: str) -> Figure:
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     for panel, run in zip(panels.flat, shown, strict=False):
-        cells = heat(run)
-        steps, positions = extent(run)
+        cells = heat(run.run)
+        steps, positions = extent(run.run)
         share = cells / max(cells.max(), 1e-12)
         panel.imshow(
             share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(0.5, positions + 0.5, steps + 0.5, 0.5)
@@ -149,7 +99,7 @@ def draw_map(shown: list[Shown], example: str) -> Figure:
 
 def draw_course(shown: list[Shown], example: str) -> Figure:
     """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
-    curves = {name: [by_step(run, name) for run in shown] for name in ("confidence", "reward")}
+    curves = {name: [by_step(run.run, name) for run in shown] for name in ("confidence", "reward")}
     names = [name for name, found in curves.items() if any(found)]
     figure = _figure(1.5 * len(names) + (0.3 if len(shown) > 1 else 0.1))
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
@@ -175,7 +125,7 @@ def draw_god(shown: list[Shown], example: str) -> Figure:
 
     figure = _figure(2.0 if len(shown) == 1 else 2.3)
     panel = figure.subplots()
-    values = [[g for sample in run.samples if (g := sample["order"][DEFAULT_GOD]) is not None] for run in shown]
+    values = [[god for god in map(MEASURES["god"], run.samples) if god is not None] for run in shown]
     known = [value for group in values for value in group]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, 21)
@@ -195,17 +145,16 @@ def draw_reversals(shown: list[Shown], example: str) -> Figure:
     """The share of pairs of open positions whose order the scale turned around, by how much of the answer stood."""
     figure = _figure(2.0 if len(shown) == 1 else 2.3)
     panel = figure.subplots()
-    steered = [run for run in shown if mean_steering([sample["steering"] for sample in run.samples])]
-    for n, run in enumerate(steered):
-        means = mean_steering([sample["steering"] for sample in run.samples])
-        assert means
+    found = [(run, mean_steering([sample["steering"] for sample in run.samples])) for run in shown]
+    steered = [(run, means) for run, means in found if means]
+    for n, (run, means) in enumerate(steered):
         points = [(5 + 10 * k, 100 * share) for k, share in enumerate(means["reversals_by_fill"]) if share is not None]
         panel.plot(*zip(*points, strict=True), "os^v"[n % 4], color=run.color, linestyle=DASHES[n % 4], label=run.label)
     panel.set_xlim(0, 100)
     panel.set_ylim(bottom=0)
     panel.set_xlabel("answer committed, %")
     panel.set_ylabel("pairs reversed, %")
-    _legend(figure, panel, steered)
+    _legend(figure, panel, [run for run, _ in steered])
     return figure
 
 
@@ -214,7 +163,7 @@ def draw_order(shown: list[Shown], example: str) -> Figure:
     figure 1). The number in a token's corner is its step."""
     from matplotlib.patches import Rectangle
 
-    stories = [(run.label, run.story(example)) for run in shown]
+    stories = [(run.label, run.run.stories([example])[0]) for run in shown]
     strips = [("left to right", stories[0][1].left_to_right()), *stories]
     wide = 7.0
     laid = [(label, _lines(told, wide)) for label, told in strips]

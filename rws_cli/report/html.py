@@ -13,24 +13,24 @@ import hashlib
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rws_cli import __version__
-from rws_cli.config import differing_keys, identity
-from rws_cli.metrics.statistics import mean_interval
-from rws_cli.metrics.summary import total_cost
+from rws_cli.analysis.compare import Line, column, common
+from rws_cli.analysis.run import MEASURES, measures_of
+from rws_cli.analysis.statistics import mean_interval
+from rws_cli.analysis.story import Story
+from rws_cli.analysis.summary import total_cost
+from rws_cli.analysis.table import grid_of
+from rws_cli.config.identity import differing_keys, flat, identity
+from rws_cli.errors import shown as shown_path
 from rws_cli.report.colors import CONFIDENCES, STEPS
-from rws_cli.report.compare import HOW_COMPARED, MEASURES, Line, comparison_sheets, measures_of
+from rws_cli.report.compare import HOW_COMPARED, comparison_sheets
 from rws_cli.report.figures import drawable, svg
 from rws_cli.report.sheets import Sheet, Strong
-from rws_cli.report.shown import Shown, common
-from rws_cli.report.story import Story
-from rws_cli.report.table import as_sheet, grid_of
+from rws_cli.report.shown import Shown
+from rws_cli.report.table import as_sheet
 from rws_cli.report.terminal import number
-from rws_cli.report.terminal import shown as shown_path
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PAGE = Path(__file__).parent / "page"
 CHUNK = 50
@@ -45,7 +45,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
     """The HTML of a report on runs of one benchmark and model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    config, examples = shown[0].config, common(shown)
+    config, examples = shown[0].config, common([run.run for run in shown])
     packed, told = pack(shown, examples)
     index = {
         "runs": [{"label": run.label, "color": run.color} for run in shown],
@@ -72,7 +72,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         notes=notes(shown),
         how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
         sheets=comparison_sheets(lines) if lines else [means(shown[0])],
-        grid=grid_of(config, lines) if lines and config.get("table") else None,
+        grid=grid_of(lines) if lines and config.get("table") else None,
         as_sheet=as_sheet,
         costs=costs(shown),
         figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
@@ -100,7 +100,7 @@ def means(run: Shown) -> Sheet:
     """What a run alone came to, each measure with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
     for name, measure in measures_of([run.run]).items():
-        values = _by_question(run, measure)
+        values = column([run.run], list(run.run.samples), measure, skip=True)
         if values is None:
             continue
         factor, form = (100, ".1f") if name in ("accuracy", "partial") else (1, ",.3f")
@@ -119,17 +119,6 @@ NAMES = {
     "tokens": "tokens through model and reward",
     "seconds": "seconds of decoding",
 }
-
-
-def _by_question(run: Shown, measure: Any) -> np.ndarray | None:
-    import numpy as np
-
-    values: dict[str, list[float]] = {}
-    for sample in run.samples:
-        value = measure(sample)
-        if value is not None:
-            values.setdefault(sample.get("question", sample["id"]), []).append(value)
-    return np.array([sum(found) / len(found) for found in values.values()]) if values else None
 
 
 def costs(shown: list[Shown]) -> Sheet:
@@ -152,31 +141,27 @@ def notes(shown: list[Shown]) -> list[str]:
     """What a reader must know before the numbers."""
     said = []
     for run in shown:
-        if run.manifest["status"] != "finished":
-            said.append(f"{run.label} is {run.manifest['status']}: what stands here is as far as it is done.")
-        if failed := run.manifest.get("failed"):
+        if run.run.manifest["status"] != "finished":
+            said.append(f"{run.label} is {run.run.manifest['status']}: what stands here is as far as it is done.")
+        if failed := run.run.manifest.get("failed"):
             said.append(f"{run.label}: {len(failed)} examples failed and are left out.")
     return said
 
 
 def differing(shown: list[Shown]) -> Sheet | None:
     """The settings in which runs differ; None for one run."""
-    keys: dict[str, None] = {}
-    for run in shown[1:]:
-        keys |= dict.fromkeys(differing_keys(identity(shown[0].config), identity(run.config)))
-    if not keys:
-        return None
-    flat = [differing_keys(identity(run.config), {}) for run in shown]
+    settings = [identity(run.config) for run in shown]
+    keys = dict.fromkeys(key for other in settings[1:] for key in differing_keys(settings[0], other))
     sheet = Sheet(["setting", *(run.label for run in shown)], words=1 + len(shown), title="Where the runs differ")
     for key in keys:
-        sheet.add(key, *(str(of[key][0]) if key in of else "–" for of in flat))
-    return sheet
+        sheet.add(key, *(str(of.get(key, "–")) for of in map(flat, settings)))
+    return sheet if keys else None
 
 
 def origin(run: Shown) -> dict[str, Any]:
     """Where a run's numbers come from."""
     keys = ("command", "started", "finished", "resumed", "versions", "git", "machine", "sources", "config_hash")
-    return {key: run.manifest.get(key) for key in keys}
+    return {key: run.run.manifest.get(key) for key in keys}
 
 
 def as_yaml(value: Any) -> str:
@@ -233,7 +218,8 @@ def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
 def stories_of(shown: list[Shown], examples: list[str]) -> dict[str, Any]:
     """Stories in short: texts of tokens are numbers in one list."""
     words: dict[str, int] = {}
-    rows = [[story_of(run.story(example), words) for run in shown] for example in examples]
+    stories = zip(*(run.run.stories(examples) for run in shown), strict=True)
+    rows = [[story_of(story, words) for story in of_example] for of_example in stories]
     return {"words": list(words), "rows": rows}
 
 

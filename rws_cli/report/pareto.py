@@ -1,15 +1,17 @@
-"""Accuracy and reward against cost, as Markdown, CSV and a picture: what report/curves.py reads from a sweep."""
+"""Accuracy and reward against cost, as Markdown, CSV and a picture: what analysis/curves.py reads from a sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rws_cli.report.curves import FAMILIES, VALUES, Curve, Point, frontier, read_curves
-from rws_cli.report.escape import csv
+from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, curves_of, frontier
+from rws_cli.files import write_whole
+from rws_cli.report.escape import bounds, csv
 from rws_cli.report.table import bar
-from rws_cli.runs.folder import find_all, home, write_whole
+from rws_cli.runs.folder import find_all, home
+from rws_cli.runs.reading import read_run
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")
 
@@ -19,7 +21,7 @@ def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str
 
     Raises UsageError if runs of one task cannot be paired, or `against` names no curve.
     """
-    curves, target = read_curves(find_all(paths), against), home(paths[0])
+    curves, target = curves_of([read_run(folder) for folder in find_all(paths)], against), home(paths[0])
     markdown = as_markdown(curves, against)
     write_whole(target / "pareto.md", markdown + "\n")
     write_whole(target / "pareto.csv", as_csv(curves, against))
@@ -43,8 +45,7 @@ def as_markdown(curves: list[Curve], against: str) -> str:
     for label, found in by_label.items():
         one = next(iter(found.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
-        cells = [_points(found[task], _accuracy) if task in found else "" for task in tasks]
-        lines.append(bar([label, one.paper or "–", ", ".join(swept), *cells]))
+        lines.append(bar([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)]))
     if any(point.difference is not None for curve in curves for point in curve.points):
         lines += [
             "",
@@ -54,16 +55,15 @@ def as_markdown(curves: list[Curve], against: str) -> str:
             bar(["sampler", *tasks]),
             bar(["---"] * (1 + len(tasks))),
         ]
-        for label, found in by_label.items():
-            if label != against:
-                cells = [_points(found[task], _difference) if task in found else "" for task in tasks]
-                lines.append(bar([label, *(cell or "–" for cell in cells)]))
+        others = {label: found for label, found in by_label.items() if label != against}
+        lines += [bar([label, *(_cells(found, tasks, _difference, "–"))]) for label, found in others.items()]
     return "\n".join(lines)
 
 
-def _points(curve: Curve, said: Any) -> str:
-    told = [(said(point), point.cost["tokens"] / 1000) for point in curve.points]
-    return ", ".join(f"{what} ({cost:.1f})" for what, cost in told if what)
+def _cells(curves: dict[str, Curve], tasks: list[str], shown: Callable[[Point], str], empty: str = "") -> list[str]:
+    """For each task what a curve's points come to, each with its cost."""
+    found = [[(shown(p), p.cost["tokens"] / 1000) for p in curves[t].points] if t in curves else [] for t in tasks]
+    return [", ".join(f"{what} ({cost:.1f})" for what, cost in points if what) or empty for points in found]
 
 
 def _accuracy(point: Point) -> str:
@@ -77,13 +77,11 @@ def _accuracy(point: Point) -> str:
 def _difference(point: Point) -> str:
     if point.difference is None:
         return ""
-    interval = point.difference_interval
-    within = f" [{_percent(interval[0])}, {_percent(interval[1])}]" if interval else ""
-    return f"{_percent(point.difference)}{within}"
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share):+d}".replace("+0", "0")
+    difference, *interval = (
+        f"{round(100 * share):+d}".replace("+0", "0")
+        for share in (point.difference, *(point.difference_interval or ()))
+    )
+    return f"{difference} [{', '.join(interval)}]" if interval else difference
 
 
 def as_csv(curves: list[Curve], against: str) -> str:
@@ -93,11 +91,9 @@ def as_csv(curves: list[Curve], against: str) -> str:
         for point in curve.points:
             row: dict[str, Any] = {"task": curve.task, "sampler": curve.label, "settings": point.settings} | point.cost
             for name, value in point.value.items():
-                low, high = point.interval[name] or (None, None)
-                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-            low, high = point.difference_interval or (None, None)
+                row |= {name: value} | bounds(name, point.interval[name])
             name = f"accuracy_against_{against}"
-            rows.append(row | {name: point.difference, f"{name}_low": low, f"{name}_high": high})
+            rows.append(row | {name: point.difference} | bounds(name, point.difference_interval))
     return csv(rows)
 
 
@@ -151,21 +147,17 @@ def _trace(
     """A line along the points that are best for their cost; with a marker, all of them and their intervals."""
     points = [point for point in curve.points if measure in point.value]
     factor, best = VALUES[measure], frontier(points, measure)
-    middle = [factor * point.value[measure] for point in points]
-    ends = [point.interval[measure] or (point.value[measure],) * 2 for point in points]
-    below = [max(0.0, m - factor * low) for m, (low, _) in zip(middle, ends, strict=True)]
-    above = [max(0.0, factor * high - m) for m, (_, high) in zip(middle, ends, strict=True)]
     if marker:
+        middle = [factor * point.value[measure] for point in points]
+        ends = [point.interval[measure] or (point.value[measure],) * 2 for point in points]
+        errors = [
+            (max(0.0, m - factor * low), max(0.0, factor * high - m))
+            for m, (low, high) in zip(middle, ends, strict=True)
+        ]
         panel.errorbar(
-            [point.cost["tokens"] for point in points],
-            middle,
-            yerr=[below, above],
-            color=color,
-            fmt=marker,
-            markersize=4,
-            elinewidth=0.6,
-            label=label,
-        )
+            [point.cost["tokens"] for point in points], middle, yerr=list(zip(*errors, strict=True)), color=color,
+            fmt=marker, markersize=4, elinewidth=0.6, label=label,
+        )  # fmt: skip
     panel.plot(
         [point.cost["tokens"] for point in best], [factor * point.value[measure] for point in best], line, color=color,
         linewidth=1.2,

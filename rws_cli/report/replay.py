@@ -17,11 +17,10 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
+from rws_cli.analysis.story import BREAK, Story, visible
 from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
-from rws_cli.report.story import BREAK, Story, tell, visible
-from rws_cli.runs.folder import read_json
-from rws_cli.runs.records import read_decodings
+from rws_cli.runs.reading import read_run
 
 MASK = "·"
 SECONDS = 8.0
@@ -44,15 +43,16 @@ class Scene:
 def scenes(run: Path, example: str | None) -> tuple[list[Scene], int]:
     """The decodings of a run and the place of the example that is asked for: by its id, or its number from 0; the
     first if none is named. Raises UsageError for one that is not there, RunError where nothing is done."""
-    samples, rows = read_decodings(run)
-    if not samples:
+    found = read_run(run, traced=True)
+    ids = list(found.samples)
+    if not ids:
         raise RunError(f"{run} has no example that is done: there is nothing to show.")
-    config = read_json(run / "manifest.json")["config"]
-    name = f"{config['model']['name']} · {config['sampler']['name']}"
-    found = [
-        Scene(tell(rows[i], samples[i]), f"{i} · {name}", samples[i]["prompt"], outcome(samples[i])) for i in samples
+    name = f"{found.config['model']['name']} · {found.config['sampler']['name']}"
+    told = [
+        Scene(story, f"{story.id} · {name}", found.samples[story.id]["prompt"], outcome(found.samples[story.id]))
+        for story in found.stories(ids)
     ]
-    return found, 0 if example is None else place_of(example, list(samples), run)
+    return told, 0 if example is None else place_of(example, ids, run)
 
 
 def place_of(example: str, ids: Sequence[str], run: Path) -> int:

@@ -8,16 +8,27 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from rws_cli.analysis.compare import Cell
+from rws_cli.analysis.statistics import Interval
 from rws_cli.errors import printable
+from rws_cli.report.terminal import signed_number
 
 
 class Strong(str):
     """A cell to be seen first: a difference whose interval leaves zero out."""
 
 
-def told(text: str, interval: tuple[float, float] | None) -> str:
+def strong(text: str, interval: Interval | None) -> str:
     """A cell with a difference, strong where its interval leaves zero out."""
     return Strong(text) if interval and (interval[0] > 0 or interval[1] < 0) else text
+
+
+def signed(cell: Cell, factor: float, form: str) -> str:
+    """A difference with its interval."""
+    if cell.difference is None:
+        return "–"
+    difference, *interval = (signed_number(factor * n, form) for n in (cell.difference, *(cell.interval or ())))
+    return strong(f"{difference} [{', '.join(interval)}]", cell.interval) if interval else difference
 
 
 @dataclass

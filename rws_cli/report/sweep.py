@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from rws_cli.config import check, check_consent
-from rws_cli.errors import RunError, UsageError, printable
-from rws_cli.report.compare import by_task, judge_runs, print_comparisons
+from rws_cli.config.check import check_consent, check_recorded
+from rws_cli.errors import RunError, UsageError, printable, shown
+from rws_cli.files import write_whole
+from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import csv
-from rws_cli.report.terminal import print_hint, shown, wide_console
-from rws_cli.runs.folder import find_runs, read_json, write_whole
-from rws_cli.schema import NoJudge
+from rws_cli.report.terminal import print_hint, wide_console
+from rws_cli.runs.contests import judge_runs
+from rws_cli.runs.folder import find_runs, read_json
+from rws_cli.runs.reading import by_task
 
 
 def write_sweep(folder: Path, typed: Sequence[str]) -> None:
@@ -44,14 +44,14 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         rows.append(row)
     write_whole(folder / "sweep.csv", csv(rows))
     console = wide_console()
-    config = check(OmegaConf.create(read_json(runs[0] / "manifest.json")["config"]))
+    config = check_recorded(read_json(runs[0] / "manifest.json")["config"])
     if len(runs) > 1 and config.draw == "pareto":
         from rws_cli.report.pareto import write_pareto
 
         console.print(printable(write_pareto([folder])), soft_wrap=True)
     elif len(runs) > 1:
         try:
-            if not isinstance(config.judge, NoJudge):
+            if config.judge.judges:
                 check_consent(config, typed)
                 for group in by_task(runs):
                     judge_runs(group, config.judge)

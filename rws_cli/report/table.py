@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
+from rws_cli.analysis.compare import Cell
+from rws_cli.analysis.table import Grid, grid_of
 from rws_cli.errors import UsageError, printable
-from rws_cli.metrics.order import DEFAULT_GOD
-from rws_cli.report.compare import Line, by_task, compare_runs
-from rws_cli.report.escape import csv, latex, markdown
-from rws_cli.report.sheets import Sheet, rich_table, told
-from rws_cli.report.terminal import signed_number, wide_console
-from rws_cli.runs.folder import find_all, home, read_json, write_whole
-from rws_cli.runs.records import read_samples
+from rws_cli.files import write_whole
+from rws_cli.report.escape import bounds, csv, latex, markdown
+from rws_cli.report.sheets import Sheet, rich_table, signed, strong
+from rws_cli.report.terminal import wide_console
+from rws_cli.runs.folder import home
+from rws_cli.runs.reading import by_task, compare_runs
 
-DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
 PERCENT = (
     "accuracy",
     "partial",
@@ -32,31 +31,6 @@ PERCENT = (
     "keyword_coverage",
 )
 """Columns whose figures are shares, shown in percent."""
-STEERING = ("scale", "temperature", "reversals", "other_sets")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure. difference: to the first line, with its interval; of a win rate and of overhead, which are relative to
-    the first line themselves, the interval is their own."""
-
-    value: float | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    published: Any = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    title: str
-    task: str
-    notes: list[str]
-    columns: list[str]
-    rows: list[tuple[str, list[Cell]]]
-
-    @property
-    def has_published(self) -> list[bool]:
-        return [any(cells[n].published is not None for _, cells in self.rows) for n in range(len(self.columns))]
 
 
 def write_tables(paths: Sequence[Path | str]) -> str:
@@ -88,141 +62,36 @@ def print_tables(paths: Sequence[Path | str]) -> None:
 
 
 def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
-    return [read_grid(folders) for folders in by_task(find_all(paths))]
-
-
-def read_grid(folders: list[Path]) -> Grid:
-    if len(folders) < 2:
+    groups = by_task(paths)
+    if any(len(group) < 2 for group in groups):
         raise UsageError("One run is no table: give a sweep's folder, or two or more run folders.")
-    return grid_of(read_json(folders[0] / "manifest.json")["config"], compare_runs(folders))
-
-
-def grid_of(config: dict[str, Any], lines: list[Line]) -> Grid:
-    """The table of a comparison, as the configuration of one of its runs wants it."""
-    spec = config.get("table") or {}
-    columns = list(spec.get("columns") or DEFAULT_COLUMNS)
-    judges = sorted({judge for line in lines for judge in line.wins})
-    named = config.get("judge", {}).get("name")
-    judge = next((j for j in judges if j == named or j.startswith(f"{named} (")), next(iter(judges), None))
-    published = spec.get("published") or {}
-    rows = [
-        (line.label, [_cell(column, line, lines[0], judge, published.get(line.label, {})) for column in columns])
-        for line in lines
-    ]
-    seeds = sorted({seed for line in lines for seed in line.seeds})
-    task = f"{config['benchmark']['name']}, {config['model']['name']}"
-    notes = [
-        f"{task}: {lines[0].examples} examples, seeds "
-        f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
-    ]
-    if judge and any(column.startswith("win_rate") for column in columns):
-        notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
-        if unjudged := sum(line.wins[judge].unjudged for line in lines if judge in line.wins):
-            notes.append(f"{unjudged} answers have no verdict of this judge and are left out of its win rates.")
-    if "god" in columns:
-        notes.append(f"god is {DEFAULT_GOD}.")
-    if spec.get("note"):
-        notes.append(str(spec["note"]))
-    return Grid(spec.get("title") or task, task, notes, columns, rows)
-
-
-def _cell(column: str, line: Line, first: Line, judge: str | None, published: dict[str, Any]) -> Cell:
-    said, is_first = published.get(column), line is first
-    if column.startswith("win_rate"):
-        wins = line.wins.get(judge) if judge else None
-        fifth = column.partition(".")[2]
-        if wins and not fifth:
-            return Cell(wins.rate, None, wins.interval, said)
-        if wins and wins.by_god:
-            part = wins.by_god[int(fifth) - 1]
-            return Cell(part.rate, None, part.interval, said)
-        return Cell(published=said)
-    if column == "overhead":
-        value = line.values["seconds"] / first.values["seconds"] - 1  # type: ignore[operator]
-        interval = _ratio_interval(line, first)
-        return Cell(None if is_first else value, None, None if is_first else interval, said)
-    if column == "speedup":  # without an interval: examples of a batch share its time, and runs differ in theirs
-        return Cell(first.values["seconds"] / line.values["seconds"], published=said)  # type: ignore[operator]
-    if column == "same_answers":
-        return Cell(None if is_first else _same_answers(line, first), published=said)
-    if column in line.values:
-        return Cell(line.values[column], line.difference[column], line.interval[column], said)
-    return Cell(_whole(column, line), published=said)
-
-
-def _ratio_interval(line: Line, first: Line) -> tuple[float, float] | None:
-    """The interval of the difference in seconds, as a share of the first line's."""
-    interval, base = line.interval["seconds"], first.values["seconds"]
-    return (interval[0] / base, interval[1] / base) if interval and base else None
-
-
-def _same_answers(line: Line, first: Line) -> float:
-    """The share of answers that have the tokens of the first line's run with the same seed (the first of it, if none)."""
-    same, bases = [], dict(zip(first.seeds, first.folders, strict=True))
-    for folder, seed in zip(line.folders, line.seeds, strict=True):
-        theirs = {sample["id"]: sample["tokens"] for sample in read_samples(bases.get(seed, first.folders[0]))}
-        same += [sample["tokens"] == theirs[sample["id"]] for sample in read_samples(folder) if sample["id"] in theirs]
-    return sum(same) / len(same)
-
-
-def _whole(column: str, line: Line) -> float | None:
-    """A figure that a run has as a whole, averaged over the runs of the line."""
-    found = []
-    for folder in line.folders:
-        metrics = read_json(folder / "metrics.json")
-        if column.startswith("pass@"):
-            value = (metrics["pass_at"] or {}).get(column.removeprefix("pass@"))
-        elif column in STEERING:
-            value = (metrics["steering"] or {}).get(column)
-        else:
-            value = metrics["measures"].get(column)
-        found.append(value)
-    defined = [value for value in found if value is not None]
-    return sum(defined) / len(defined) if found and len(defined) == len(found) else None
-
-
-def _factor(column: str) -> int:
-    return 100 if column.startswith(PERCENT) else 1
-
-
-def _header(column: str) -> str:
-    return f"{column}, %" if column.startswith(PERCENT) else column
+    return [grid_of(compare_runs(group)) for group in groups]
 
 
 def _shown(column: str, cell: Cell) -> str:
     if cell.value is None:
         return "–"
-    factor, form = _factor(column), ",.1f" if column.startswith(PERCENT) else ",.2f"
-    value, within = format(factor * cell.value, form), ""
-    if cell.interval:
-        written = format if cell.difference is None else signed_number
-        within = "[" + ", ".join(written(factor * bound, form) for bound in cell.interval) + "]"
-    if cell.difference is None:
-        return f"{value} {within}".strip()
-    return f"{value} ({signed_number(factor * cell.difference, form)} {within})".replace(" )", ")")
-
-
-def _published(cell: Cell) -> str:
-    return "–" if cell.published is None else str(cell.published)
+    factor, form = (100, ",.1f") if column.startswith(PERCENT) else (1, ",.2f")
+    value = format(factor * cell.value, form)
+    if cell.difference is not None:
+        return strong(f"{value} ({signed(cell, factor, form)})", cell.interval)
+    within = ", ".join(format(factor * bound, form) for bound in cell.interval or ())
+    return f"{value} [{within}]" if within else value
 
 
 def as_sheet(grid: Grid) -> Sheet:
     """The figures as text."""
-    sheet = Sheet(
-        ["", *(name for n, column in enumerate(grid.columns) for name in _headers(grid, n, column))], title=grid.title
-    )
+    headers, published = [""], grid.has_published
+    for column, has in zip(grid.columns, published, strict=True):
+        headers += [f"{column}, %" if column.startswith(PERCENT) else column, *(["published"] if has else [])]
+    sheet = Sheet(headers, title=grid.title)
     for label, cells in grid.rows:
         row = [label]
-        for n, (column, cell) in enumerate(zip(grid.columns, cells, strict=True)):
-            row.append(told(_shown(column, cell), None if cell.difference is None else cell.interval))
-            if grid.has_published[n]:
-                row.append(_published(cell))
+        for column, cell, has in zip(grid.columns, cells, published, strict=True):
+            row.append(_shown(column, cell))
+            row += ["–" if cell.published is None else str(cell.published)] if has else []
         sheet.add(*row)
     return sheet
-
-
-def _headers(grid: Grid, n: int, column: str) -> list[str]:
-    return [_header(column), "published"] if grid.has_published[n] else [_header(column)]
 
 
 def as_markdown(grid: Grid) -> str:
@@ -243,10 +112,9 @@ def as_csv(grids: list[Grid]) -> str:
         for label, cells in grid.rows:
             row: dict[str, Any] = ({"task": grid.task} if len(grids) > 1 else {}) | {"label": label}
             for column, cell in zip(grid.columns, cells, strict=True):
-                low, high = cell.interval or (None, None)
                 of = f"{column}_difference" if cell.difference is not None else column
-                row |= {column: cell.value, f"{column}_difference": cell.difference}
-                row |= {f"{of}_low": low, f"{of}_high": high, f"{column}_published": cell.published}
+                row |= {column: cell.value, f"{column}_difference": cell.difference} | bounds(of, cell.interval)
+                row |= {f"{column}_published": cell.published}
             rows.append(row)
     return csv(rows, drop_empty=True)
 

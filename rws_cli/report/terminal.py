@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rws_cli.errors import printable
-from rws_cli.metrics.summary import summarize
+from rws_cli.analysis.summary import summarize
+from rws_cli.config.schema import Config
+from rws_cli.errors import printable, shown
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
-from rws_cli.schema import Config
 
 if TYPE_CHECKING:  # it imports torch, which tables do without
-    from rws_cli.doctor import Finding
+    from rws_cli.runs.doctor import Finding
 
 
 def number(value: float | int | None, form: str = ",.3f") -> str:
@@ -44,48 +44,38 @@ def plain_console(**options: Any) -> Console:
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """What a run came to, as lines of name and value."""
     cost, order, n = metrics["cost"], metrics["order"], metrics["examples"]
-    reward_tokens = f", {cost['reward_tokens']:,} tokens" if cost["reward_tokens"] else ""
-    return [
-        ("examples", f"{n}"),
-        *_accuracy_rows(metrics),
+    rows = [("examples", f"{n}")]
+    if metrics["accuracy"] is not None:
+        interval = metrics["accuracy_interval"]
+        within = f"  (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+        rows.append(("accuracy", f"{metrics['accuracy']:.1%}{within}"))
+        rows += [(f"pass@{k}", f"{share:.1%}") for k, share in (metrics["pass_at"] or {}).items()]
+        rows.append(("partial credit", f"{metrics['partial']:.1%}"))
+    rows += [
         ("mean reward", number(metrics["reward"])),
         (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
-        *_steering_rows(metrics.get("steering")),
-        *([("near ties", f"{ties:.1%} of tokens")] if (ties := metrics.get("near_ties")) is not None else []),
-        *((name, number(value)) for name, value in metrics.get("measures", {}).items()),
+    ]
+    if steering := metrics.get("steering"):
+        reversed_ = number(steering["reversals"], ".1%")
+        rows.append(("mean scale", f"{steering['scale']:.3f}  (temperature {steering['temperature']:.3f})"))
+        rows.append(("reversals", f"{reversed_} of pairs; {steering['other_sets']:.1%} of steps chose otherwise"))
+    if (ties := metrics.get("near_ties")) is not None:
+        rows.append(("near ties", f"{ties:.1%} of tokens"))
+    rows += [(name, number(value)) for name, value in metrics.get("measures", {}).items()]
+    tokens = f", {cost['reward_tokens']:,} tokens" if cost["reward_tokens"] else ""
+    seconds = f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"
+    rows += [
         ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
-        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{reward_tokens}, {cost['reward_hits']:,} hits"),
-        (
-            "decoding",
-            f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}",
-        ),
+        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{tokens}, {cost['reward_hits']:,} hits"),
+        ("decoding", seconds),
         ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
-        *([("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")] if "peak_memory_bytes" in cost else []),
-        *([("whole run", f"{cost['run_seconds']:,.1f} s")] if "run_seconds" in cost else []),
     ]
-
-
-def _accuracy_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    if metrics["accuracy"] is None:
-        return []
-    interval = metrics["accuracy_interval"]
-    within = f"  (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
-    return [
-        ("accuracy", f"{metrics['accuracy']:.1%}{within}"),
-        *((f"pass@{k}", f"{share:.1%}") for k, share in (metrics["pass_at"] or {}).items()),
-        ("partial credit", f"{metrics['partial']:.1%}"),
-    ]
-
-
-def _steering_rows(steering: dict[str, Any] | None) -> list[tuple[str, str]]:
-    if not steering:
-        return []
-    reversed_ = number(steering["reversals"], ".1%")
-    return [
-        ("mean scale", f"{steering['scale']:.3f}  (temperature {steering['temperature']:.3f})"),
-        ("reversals", f"{reversed_} of pairs; {steering['other_sets']:.1%} of steps chose otherwise"),
-    ]
+    if "peak_memory_bytes" in cost:
+        rows.append(("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB"))
+    if "run_seconds" in cost:
+        rows.append(("whole run", f"{cost['run_seconds']:,.1f} s"))
+    return rows
 
 
 def print_run(folder: Path) -> None:
@@ -130,14 +120,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
         sign = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–")}[finding.well]
         table.add_row(sign, printable(finding.name), printable(finding.found))
     console.print(table)
-
-
-def shown(folder: Path) -> str:
-    """The path from where the user stands, if the folder lies below."""
-    try:
-        return str(folder.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
 
 
 def print_calibration(file: Path) -> None:

@@ -1,17 +1,17 @@
-"""The interface of rewards, and the statistics that normalize their scores."""
-
-from __future__ import annotations
+"""What a reward is: it scores texts in one batched call, and says how many tokens it read."""
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError, out_of_memory
+from rws_cli.part import Part, loaded, setting, settings
 
 STATISTICS = ("mean", "std", "min", "max")
 
@@ -40,16 +40,49 @@ class Scores:
     tokens: list[int]
 
 
-class Reward(Protocol):
-    """statistics is None where none were stored; then only sampler.guidance.normalize=none can use the reward."""
+@settings
+class Reward(Part):
+    """Settings; `loaded` gives a copy that scores, with whatever it needs as plain attributes.
 
-    statistics: Statistics | None
+    normalization: of that copy, None where no statistics were stored; then only sampler.guidance.normalize=none can use
+    the reward.
+    """
 
-    def score(self, candidates: list[Candidate]) -> Scores: ...
+    name: str = setting("what tables and run folders call it")
 
-    def forget(self) -> None:
-        """Drop what was kept of earlier texts: other answers take their slots."""
-        return
+    role = "reward"
+    scores: ClassVar[bool] = True
+    """Whether there is anything to score with."""
+    can_be_part: ClassVar[bool] = True
+    """Whether another reward may be made of it."""
+    stateless: ClassVar[Any] = False
+    """Whether the score of a text depends on example and text alone: then unchanged text may be scored from memory."""
+    gradients: ClassVar[Any] = False
+    """Whether it has `model` and `tokenizer` of transformers that take embeddings, for gradients of its score."""
+
+    normalization = None  # type: Statistics | None
+
+    def loaded(self, benchmark: Any, seed: int, at: str = "reward") -> Self:
+        """A copy that scores. at: the key of its settings. Raises UsageError if something that it needs is missing."""
+        made = loaded(self, at, benchmark, seed, at)
+        if not isinstance(made.normalization, Statistics | None):
+            raise UsageError(
+                f"{at}.kind={self.kind}: normalization={made.normalization} must be Statistics(mean, std, min, max) or None."
+            )
+        return made
+
+    def load(self, benchmark: Any, seed: int, at: str) -> None:
+        """Read what scoring needs into attributes of this copy. benchmark: what marks answers."""
+
+    def score(self, candidates: list[Candidate]) -> Scores:
+        raise NotImplementedError
+
+    def forget(self, slots: Sequence[int] | None = None) -> None:
+        """Drop what was kept of earlier texts in these slots, or in all: other answers take them."""
+
+    def depends_on(self) -> list[Statistics]:
+        """Statistics that scores are made with."""
+        return []
 
 
 def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
@@ -108,3 +141,8 @@ def read_statistics(path: Path, key: str) -> dict[str, Any]:
 
 def as_statistics(stored: dict[str, Any]) -> Statistics:
     return Statistics(*(float(stored[name]) for name in STATISTICS))
+
+
+def statistics_at(file: str | None, at: str) -> Statistics | None:
+    """What a file of the setting `at` has, None without a file. Raises UsageError as `read_statistics` does."""
+    return as_statistics(read_statistics(Path(file), at)) if file else None

@@ -1,97 +1,130 @@
-"""Reward models in AutoModelForSequenceClassification format with one label: Skywork-Reward and its kin, and our own;
-and those that only their own Python loads, where the user allows it."""
-
-from __future__ import annotations
+"""A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes"""
 
 import inspect
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rws_cli.errors import RunError, UsageError
-from rws_cli.models.base import check_loads, check_vocabulary, load_tokenizer, load_weights, quiet
 from rws_cli.models.chat import SPOKEN, render, try_out
-from rws_cli.models.checkpoint import locate, native_config
-from rws_cli.rewards.base import Candidate, Scores, as_statistics, read_statistics
-from rws_cli.rewards.prefix import PrefixCache, holds
-from rws_cli.schema import ClassifierReward
+from rws_cli.models.checkpoint import Checkpoint, locate, native_config
+from rws_cli.part import part, setting
+from rws_cli.rewards.base import Candidate, Reward, Scores, statistics_at
 
 
-def prepare_classifier(settings: ClassifierReward, at: str) -> tuple[str, Any, Any, str, dict[str, Any]]:
-    """A reward model but its weights: where it is, its class, its tokenizer, its chat template, and the arguments of
-    from_pretrained. Raises UsageError for whatever is missing or does not fit."""
-    import transformers
-
-    path = locate(settings.path, f"{at}.path")
-    named = f"{at}.path={settings.path}"
-    with quiet():
-        config = native_config(path, settings.revision, f"{at}.path", settings.trust_remote_code, num_labels=1)
-        tokenizer = load_tokenizer(transformers.AutoTokenizer, path, settings, at)
-    template = settings.template or tokenizer.chat_template
-    if not template:
-        raise UsageError(f"{named} has no chat template: set {at}.template.")
-    if not settings.trust_remote_code:
-        check_vocabulary(config, tokenizer, named)
-    try_out(tokenizer, at, template)
-    render(tokenizer, SPOKEN[:2], at, template)
-    return path, getattr(transformers, settings.auto_class), tokenizer, template, {"config": config}
-
-
-def check_classifier(settings: ClassifierReward, at: str) -> None:
-    """Raises UsageError for a reward model that cannot be loaded, without reading its weights."""
-    path, auto_class, _, _, arguments = prepare_classifier(settings, at)
-    check_loads(auto_class, path, settings, at, **arguments)
-
-
-class Classifier:
+@part
+class Classifier(Checkpoint, Reward):
     """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text.
 
     A causal model reads of a row's text only what follows the first change since the row's last call.
     """
 
-    def __init__(self, settings: ClassifierReward, at: str = "reward") -> None:
-        self.settings, self.at = settings, at
-        path, auto_class, self.tokenizer, self.template, arguments = prepare_classifier(settings, at)
-        self.model, self.device = load_weights(auto_class, path, settings, at, **arguments)
-        self.prefixes = PrefixCache(self.model) if self._reads_on() else None
-        stored = Path(settings.statistics or Path(path) / "normalization.json")
-        self.statistics = (
-            as_statistics(read_statistics(stored, f"{at}.statistics"))
-            if settings.statistics or stored.is_file()
-            else None
-        )
+    auto_class: str = setting(
+        "the class of transformers that loads it",
+        "AutoModelForSequenceClassification",
+        choices=("AutoModelForSequenceClassification", "AutoModel"),
+    )
+    needs_remote_code: bool = setting("whether only the checkpoint's own Python can load it", False)
+    score_from: str = setting(
+        "where the score is in what it returns: its field logits or score, or the whole output",
+        "logits",
+        choices=("logits", "score", "output"),
+    )
+    template: str | None = setting("a chat template (Jinja) in place of the tokenizer's; null: the tokenizer's", None)
+    batch_size: int = setting("texts scored together", 64, min=1)
+    statistics: str | None = setting(
+        "a JSON file with the score's mean, std, min and max; null: normalization.json of the checkpoint", None
+    )
+    max_length: int | None = setting("longer texts are an error, in tokens; null: the model's own limit", None, min=1)
 
-    @torch.inference_mode()
+    stateless = True
+
+    @property
+    def gradients(self) -> bool:
+        return not self.needs_remote_code
+
+    def mistakes(self, at: str) -> Iterator[str]:
+        if self.needs_remote_code and not self.trust_remote_code:
+            yield (
+                f"{at}={self.name} is loaded by the Python that comes with {self.path}, which runs only if you say so: set "
+                f"trust_remote_code=true and pins.{self.name}=<the full 40-digit commit hash that you trust>."
+            )
+        yield from super().mistakes(at)
+
+    def check(self, at: str) -> None:
+        from rws_cli.models.loading import check_loads
+
+        path, auto_class, _, arguments = self._prepared(at)
+        check_loads(auto_class, path, self, at, **arguments)
+
+    def load(self, benchmark: Any, seed: int, at: str) -> None:
+        from rws_cli.models.loading import load_weights
+        from rws_cli.rewards.reading import PrefixCache
+
+        self.at = at
+        path, auto_class, self.tokenizer, arguments = self._prepared(at)
+        self.model, _ = load_weights(auto_class, path, self, at, **arguments)
+        self.prefixes = PrefixCache(self.model) if self._reads_on() else None
+        stored = self.statistics or str(Path(path) / "normalization.json")
+        if self.statistics or Path(stored).is_file():
+            self.normalization = statistics_at(stored, f"{at}.statistics")
+
+    def _prepared(self, at: str) -> tuple[str, Any, Any, dict[str, Any]]:
+        """All but the weights: where they are, their class, the tokenizer, and the arguments of from_pretrained. Raises
+        UsageError for whatever is missing or does not fit."""
+        import transformers
+
+        from rws_cli.models.loading import check_vocabulary, load_tokenizer, quiet
+
+        path, named = locate(self.path, f"{at}.path"), f"{at}.path={self.path}"
+        with quiet():
+            config = native_config(path, self.revision, f"{at}.path", self.trust_remote_code, num_labels=1)
+            tokenizer = load_tokenizer(transformers.AutoTokenizer, path, self, at)
+        if not (self.template or tokenizer.chat_template):
+            raise UsageError(f"{named} has no chat template: set {at}.template.")
+        if not self.trust_remote_code:
+            check_vocabulary(config, tokenizer, named)
+        try_out(tokenizer, at, self.template)
+        render(tokenizer, SPOKEN[:2], at, self.template)
+        return path, getattr(transformers, self.auto_class), tokenizer, {"config": config}
+
     def score(self, candidates: list[Candidate]) -> Scores:
         """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
         texts = [
             render(self.tokenizer, c.example.messages(c.text), self.at, self.template, RunError) for c in candidates
         ]
         ids = self.tokenizer(texts, add_special_tokens=False).input_ids
-        lengths = [len(row) for row in ids]
-        limit = self.settings.max_length or getattr(self.model.config, "max_position_embeddings", None)
-        if limit and max(lengths) > limit:
+        limit = self.max_length or getattr(self.model.config, "max_position_embeddings", None)
+        if limit and (longest := max(map(len, ids))) > limit:
             raise RunError(
-                f"A text of {max(lengths)} tokens is longer than the reward model reads ({limit}, reward.max_length)."
+                f"A text of {longest} tokens is longer than the reward model reads ({limit}, reward.max_length)."
             )
         values: list[float] = []
         tokens: list[int] = []
-        for start in range(0, len(ids), self.settings.batch_size):
-            part = slice(start, start + self.settings.batch_size)
-            pad = self._pad_with(ids[part])
-            if self.prefixes:
-                score, read = self.prefixes.score([c.slot for c in candidates[part]], ids[part], pad)
-            else:
-                score, read = self._whole(ids[part], pad), lengths[part]
-            values += score.reshape(len(read), -1)[:, 0].float().tolist()
+        for start in range(0, len(ids), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            found, read = self._read([c.slot for c in candidates[batch]], ids[batch])
+            values += found.reshape(len(read), -1)[:, 0].float().tolist()
             tokens += read
         return Scores(values, tokens)
 
-    def forget(self) -> None:
+    def forget(self, slots: Sequence[int] | None = None) -> None:
         if self.prefixes:
-            self.prefixes.ids.clear()
+            self.prefixes.forget(slots)
+
+    def _read(self, slots: list[int | None], ids: list[list[int]]) -> tuple[Any, list[int]]:
+        """Scores (B, 1) or (B,) of texts as token ids, and the tokens that the model read of each."""
+        import torch
+
+        from rws_cli.rewards.reading import read_whole
+
+        pad = self._pad_with(ids)
+        with torch.inference_mode():
+            if self.prefixes:
+                return self.prefixes.score(slots, ids, pad)
+            found = read_whole(self.model, ids, pad)
+            return found if self.score_from == "output" else getattr(found, self.score_from), [len(row) for row in ids]
 
     def _pad_with(self, ids: list[list[int]]) -> int:
         """A token to pad these texts with. The model reads its score at the last token that is not padding, so it must be
@@ -103,25 +136,17 @@ class Classifier:
         self.model.config.get_text_config().pad_token_id = self.model.config.pad_token_id = pad
         return pad
 
-    def _whole(self, ids: list[list[int]], pad: int) -> Any:
-        """What the model says of texts, read from their beginning."""
-        length = max(map(len, ids))
-        tokens_BS = torch.tensor([row + [pad] * (length - len(row)) for row in ids], device=self.device)
-        is_read_BS = torch.arange(length) < torch.tensor([len(row) for row in ids])[:, None]
-        found = self.model(input_ids=tokens_BS, attention_mask=is_read_BS.long().to(self.device))
-        return found if self.settings.score_from == "output" else getattr(found, self.settings.score_from)
-
-    @torch.inference_mode()
     def _reads_on(self) -> bool:
         """Whether the model can go on from where a text has changed, tried on a text."""
-        s = self.settings
+        from rws_cli.rewards.reading import holds
+
         ours = (
-            s.auto_class == "AutoModelForSequenceClassification"
-            and s.score_from == "logits"
-            and not s.trust_remote_code
+            self.auto_class == "AutoModelForSequenceClassification"
+            and self.score_from == "logits"
+            and not self.trust_remote_code
         )
         takes_past = "past_key_values" in inspect.signature(self.model.forward).parameters
-        if not (ours and takes_past and s.attention != "flash_attention_2"):
+        if not (ours and takes_past and self.attention != "flash_attention_2"):
             return False
         size = len(self.tokenizer)
         ids = [n % size for n in range(3, 67, 4)]

@@ -1,42 +1,65 @@
-"""A weighted sum of rewards."""
+"""A weighted sum of rewards, each as its z-score"""
 
-from __future__ import annotations
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from pathlib import Path
-
-from rws_cli.decoding.guidance import Statistics, normalize
+from rws_cli.decoding.statistics import normalize
 from rws_cli.errors import UsageError
-from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
-from rws_cli.schema import CompositeReward
+from rws_cli.part import part, setting
+from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics, ask, statistics_at
 
 
+@part
 class Composite(Reward):
     """Σ weight × z-score of each part, by the part's own statistics, so that no part counts for its units alone."""
 
-    def __init__(self, settings: CompositeReward, parts: dict[str, Reward]) -> None:
-        for name, part in parts.items():
-            if part.statistics is None:
+    parts: dict[str, Any] = setting(
+        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…", role="reward"
+    )
+    weights: dict[str, float] = setting("a number for each of the parts")
+    statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found", None)
+
+    can_be_part = False
+
+    @property
+    def stateless(self) -> bool:
+        return all(reward.stateless for reward in self.parts.values())
+
+    @property
+    def draws(self) -> bool:
+        return any(reward.draws for reward in self.parts.values())
+
+    def mistakes(self, at: str) -> Iterator[str]:
+        if set(self.weights) != set(self.parts):
+            yield (
+                f"{at}.weights has {', '.join(self.weights)} and {at}.parts has {', '.join(self.parts)}: give each part "
+                "a weight."
+            )
+
+    def load(self, benchmark: Any, seed: int, at: str) -> None:
+        self.summed = {name: part.loaded(benchmark, seed, f"{at}.parts.{name}") for name, part in self.parts.items()}
+        for name, reward in self.summed.items():
+            if reward.normalization is None:
                 raise UsageError(
-                    f"reward.parts.{name} stores no statistics, which a sum needs: measure them with rws calibrate on "
-                    f"that reward alone, and set reward.parts.{name}.statistics=<the file>."
+                    f"{at}.parts.{name} stores no statistics, which a sum needs: measure them with rws calibrate on that "
+                    f"reward alone, and set {at}.parts.{name}.statistics=<the file>."
                 )
-        self.weighted = [(settings.weights[name], part) for name, part in parts.items()]
-        stored = settings.statistics
-        self.statistics: Statistics | None = (
-            as_statistics(read_statistics(Path(stored), "reward.statistics")) if stored else None
-        )
+        self.normalization = statistics_at(self.statistics, f"{at}.statistics")
 
     def score(self, candidates: list[Candidate]) -> Scores:
         values, tokens = [0.0] * len(candidates), [0] * len(candidates)
-        for weight, part in self.weighted:
-            assert part.statistics is not None
-            scores = ask(part, candidates)
+        for name, reward in self.summed.items():
+            found = ask(reward, candidates)
             values = [
-                v + weight * normalize(s, "zscore", part.statistics) for v, s in zip(values, scores.values, strict=True)
+                total + self.weights[name] * normalize(value, "zscore", reward.normalization)
+                for total, value in zip(values, found.values, strict=True)
             ]
-            tokens = [a + b for a, b in zip(tokens, scores.tokens, strict=True)]
+            tokens = [a + b for a, b in zip(tokens, found.tokens, strict=True)]
         return Scores(values, tokens)
 
-    def forget(self) -> None:
-        for _, part in self.weighted:
-            part.forget()
+    def forget(self, slots: Sequence[int] | None = None) -> None:
+        for reward in self.summed.values():
+            reward.forget(slots)
+
+    def depends_on(self) -> list[Statistics]:
+        return [reward.normalization for reward in self.summed.values()]

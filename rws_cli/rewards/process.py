@@ -1,41 +1,59 @@
-"""A reward of an answer as far as each of its parts: steps of reasoning, or blocks of tokens."""
+"""A reward of the answer as far as each of its lines or blocks, joined"""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, ask, read_statistics
-from rws_cli.schema import ProcessReward
+from rws_cli.part import part, setting
+from rws_cli.rewards.base import Candidate, Reward, Scores, ask, statistics_at
 
 
+@part
 class Process(Reward):
     """Scores every beginning of an answer that ends with one of its parts, all in one call, and joins the scores."""
 
-    def __init__(self, settings: ProcessReward, part: Reward) -> None:
-        self.settings, self.part = settings, part
-        stored = settings.statistics
-        self.statistics: Statistics | None = (
-            as_statistics(read_statistics(Path(stored), "reward.statistics")) if stored else None
-        )
+    part: Any = setting("the reward that scores each part; another: reward@reward.part=…", role="reward")
+    parts: str = setting(
+        "what ends a part: step (a line of text) or block (sampler.block_length tokens)",
+        "block",
+        choices=("step", "block"),
+    )
+    join: str = setting(
+        "how scores become one: their mean, the least, or the last", "mean", choices=("mean", "min", "last")
+    )
+    statistics: str | None = setting("of the joined score, a JSON file; null: what rws calibrate found", None)
+
+    can_be_part = False
+
+    @property
+    def stateless(self) -> bool:
+        """Where blocks end depends on tokens, not on the text alone."""
+        return self.parts == "step" and self.part.stateless
+
+    @property
+    def draws(self) -> bool:
+        return self.part.draws
+
+    def load(self, benchmark: Any, seed: int, at: str) -> None:
+        self.inner: Reward = self.part.loaded(benchmark, seed, f"{at}.part")
+        self.normalization = statistics_at(self.statistics, f"{at}.statistics")
 
     def score(self, candidates: list[Candidate]) -> Scores:
-        beginnings = [c.blocks or (c.text,) if self.settings.parts == "block" else steps(c.text) for c in candidates]
+        beginnings = [c.blocks or (c.text,) if self.parts == "block" else steps(c.text) for c in candidates]
         asked = [
             replace(c, text=text, slot=None) for c, texts in zip(candidates, beginnings, strict=True) for text in texts
         ]
-        found = ask(self.part, asked)
+        found = ask(self.inner, asked)
         values, tokens, at = [], [], 0
         for texts in beginnings:
             here = slice(at, at + len(texts))
-            values.append(join(found.values[here], self.settings.join))
+            values.append(join(found.values[here], self.join))
             tokens.append(sum(found.tokens[here]))
             at += len(texts)
         return Scores(values, tokens)
 
-    def forget(self) -> None:
-        self.part.forget()
+    def forget(self, slots: Sequence[int] | None = None) -> None:
+        self.inner.forget(slots)
 
 
 def steps(text: str) -> tuple[str, ...]:

@@ -1,17 +1,13 @@
-"""Between the loop and a reward: renders tokens as text, never scores unchanged text twice, and charges the cost."""
-
-from __future__ import annotations
+"""Between the loop and a reward: renders tokens as text, and charges the cost."""
 
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
-
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.guidance import Statistics
+from rws_cli.config.schema import Sampler
 from rws_cli.decoding.record import Cost, charge
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate, Reward, ask
-from rws_cli.schema import Sampler
 
 
 @dataclass(frozen=True)
@@ -30,35 +26,59 @@ class Renderer:
 
 def renderer(denoiser: Denoiser, sampler: Sampler) -> Renderer:
     """As the sampler's guidance wants masks shown."""
-    masks = "keep" if getattr(sampler.guidance, "fill", "") == "keep" else "drop"
-    return Renderer(denoiser, masks, sampler.block_length)
+    return Renderer(denoiser, sampler.guidance.shows_masks, sampler.block_length)
 
 
 @dataclass
 class RowScorer:
-    """Scores the rows of one batch."""
+    """Scores rows of a batch. examples: what each row answers; costs: of each row; last: text and score of each, for
+    rewards that give the same text the same score."""
 
     reward: Reward
     render: Renderer
-    examples: list[Example]
-    costs: list[Cost]
     statistics: Statistics
+    examples: dict[int, Example] = field(default_factory=dict)
+    costs: list[Cost] = field(default_factory=list)
     last: dict[int, tuple[str, float]] = field(default_factory=dict)
 
-    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
-        shown = [
-            replace(self.render(self.examples[row], ids, share, step), slot=row)
-            for row, ids, share in zip(rows, tokens_BG.tolist(), filled, strict=True)
-        ]
-        changed = [n for n, row in enumerate(rows) if self.last.get(row, (None,))[0] != shown[n].text]
-        for n in set(range(len(rows))) - set(changed):
-            self.costs[rows[n]].reward_hits += 1
-        if changed:
-            paying = [rows[n] for n in changed]
-            with charge(self.costs, paying, "reward_seconds"):
-                scores = ask(self.reward, [shown[n] for n in changed])
-            for n, value, tokens in zip(changed, scores.values, scores.tokens, strict=True):
-                self.last[rows[n]] = (shown[n].text, value)
-                self.costs[rows[n]].reward_calls += 1
-                self.costs[rows[n]].reward_tokens += tokens
-        return [self.last[row][1] for row in rows]
+    def enter(self, examples: dict[int, Example]) -> None:
+        """Rows take these examples."""
+        self.examples |= examples
+        self.reward.forget(list(examples))
+        for row in examples:
+            self.last.pop(row, None)
+
+    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        """A score for each row that is asked about: tokens of the answer, share filled, number of the step."""
+        candidates = {row: replace(self.render(self.examples[row], *what), slot=row) for row, what in asked.items()}
+        known = {
+            row: score
+            for row, candidate in candidates.items()
+            if self.reward.stateless and (score := self.remembered(row, candidate.text)) is not None
+        }
+        for row in known:
+            self.costs[row].reward_hits += 1
+        paying = [row for row in candidates if row not in known]
+        if not paying:
+            return known
+        with charge(self.costs, paying, "reward_seconds"):
+            scores = ask(self.reward, [candidates[row] for row in paying])
+        for row, value, tokens in zip(paying, scores.values, scores.tokens, strict=True):
+            known[row], self.last[row] = value, (candidates[row].text, value)
+            self.costs[row].reward_calls += 1
+            self.costs[row].reward_tokens += tokens
+        return known
+
+    def remembered(self, row: int, text: str) -> float | None:
+        """The score of a row's text, if it has not changed since it was scored last."""
+        last_text, score = self.last.get(row, (None, None))
+        return score if last_text == text else None
+
+    def final(self, answers: dict[int, list[int]]) -> list[float]:
+        """Scores of finished answers."""
+        scores = self({row: (ids, 1.0, -1) for row, ids in answers.items()})
+        return [scores[row] for row in answers]
+
+    def measured(self, answers: list[tuple[Example, list[int]]]) -> list[float]:
+        """Scores of what came out: this is measuring, not decoding, and is not charged."""
+        return ask(self.reward, [self.render(example, ids, 1.0, -1) for example, ids in answers]).values

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.errors import printable
-from rws_cli.metrics.order import DEFAULT_GOD
 
 SCHEMA = 1
 """The version of these forms. A run of a later one is refused."""
@@ -209,8 +209,17 @@ class BenchmarkSource(TypedDict):
 
 
 @strict
+class PartSource(TypedDict):
+    role: str
+    name: Text
+    source: Text
+    sha256: str
+
+
+@strict
 class Sources(TypedDict):
     benchmark: BenchmarkSource
+    parts: NotRequired[dict[str, PartSource]]
 
 
 @strict

@@ -14,13 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rws_cli import __version__
-from rws_cli.config import PACKAGE, config_hash, differing_keys, identity
+from rws_cli import __version__, registry
+from rws_cli.config.catalog import PACKAGE
+from rws_cli.config.check import read_again
+from rws_cli.config.identity import config_hash, differing_keys, identity, parts_used, resolved
+from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
-from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json, write_json
+from rws_cli.files import write_json
+from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
-from rws_cli.schema import Config
 
 PACKAGES = (
     "torch",
@@ -47,19 +50,32 @@ class Request:
     resume: Path | None = None
 
 
-def resumable(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
+def resumable(folder: Path, config: Config) -> dict[str, Any]:
     """The manifest of a run to go on with. Raises UsageError naming the keys in which its configuration differs."""
     manifest = read_json(folder / "manifest.json")
-    if manifest["config_hash"] != config_hash(resolved):
-        differing = differing_keys(identity(manifest["config"]), identity(resolved))
+    check_parts(folder, manifest)
+    if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
         listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
         raise UsageError(f"{folder} was made with another configuration and cannot be resumed with this one: {listed}.")
     return manifest
 
 
+def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises UsageError if a part from outside rws that a run was made with is not here, or not what it was then."""
+    for key, part in manifest["sources"].get("parts", {}).items():
+        if part["source"] == "rws":
+            continue  # its version is recorded
+        known = registry.find(part["role"]) if part["role"] in registry.ROLES else {}
+        made = f"{folder} was made with {key}={part['name']} of {part['source']}"
+        if part["name"] not in known:
+            advice = "type that again" if part["source"].startswith("--parts ") else "install that"
+            raise UsageError(f"{made}, which is not here: {advice}.")
+        if known[part["name"]].sha256 != part["sha256"]:
+            raise UsageError(f"{made}, and {known[part['name']].file} has changed since: take the file of then.")
+
+
 def open_run(
     config: Config,
-    resolved: dict[str, Any],
     request: Request,
     stopped: dict[str, Any] | None,
     sources: dict[str, Any],
@@ -85,8 +101,8 @@ def open_run(
     manifest = {
         "schema": SCHEMA,
         "status": "running",
-        "config": resolved,
-        "config_hash": config_hash(resolved),
+        "config": resolved(config),
+        "config_hash": config_hash(resolved(config)),
         "overrides": request.overrides,
         "command": request.command,
         "started": now(),
@@ -97,7 +113,7 @@ def open_run(
         "versions": versions(),
         "git": git_state(),
         "machine": machine(),
-        "sources": sources,
+        "sources": sources | {"parts": parts_used(config)},
     }
     write_json(folder / "manifest.json", manifest)
     if request.folder is None:

@@ -1,44 +1,71 @@
-"""What all kinds of workers share: the interface, where a worker's models go, and processes that are lost."""
+"""The base class of worker backends; where a worker's models go; processes, and what is done about lost ones."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
-from rws_cli.answering import Outcome
+from rws_cli import registry
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import classifiers
-from rws_cli.errors import RunError
-from rws_cli.report.progress import Progress
-from rws_cli.runs.stopping import SIGNALS
-from rws_cli.schema import Config
+from rws_cli.config.schema import Config
+from rws_cli.errors import SIGNALS, RunError
+from rws_cli.models.base import Prepared
+from rws_cli.models.checkpoint import checkpoints
+from rws_cli.part import Part
+from rws_cli.runs.answering import Outcome
+from rws_cli.runs.task import Task
 
 TRIES = 3
-"""Workers that a batch may take with it before the run gives up."""
+"""Workers that may be lost over a batch before the run gives up."""
 
 
-class Workers(Protocol):
-    """count: batches decoded at once. sources: of the weights that they loaded, for the manifest."""
+class Workers(Part):
+    """A backend, which decodes the batches of a run.
 
-    count: int
-    sources: dict[str, Any]
+    count: batches decoded at once. sources: what pins the weights, for the manifest. `open` sets both. step and say: what
+    is called with the number of tokens just committed, and with a line for the user.
+    """
 
-    def listen(self, progress: Progress) -> None:
-        """Tell the user through this how it goes."""
+    role = "worker"
+    shares_model = False  # whether its processes hold a part of one model each
+    count = 1
+
+    def __post_init__(self) -> None:
+        self.sources: dict[str, Any] = {}
+        self.listen(lambda committed: None, lambda line: None)
+
+    def listen(self, step: Callable[[int], None], say: Callable[[str], None]) -> None:
+        self.step, self.say = step, say
+
+    def ranks(self, config: Config) -> list[Config]:
+        """The configuration of each process that shares the model. Raises UsageError if the machine has too few devices."""
+        return [config]
+
+    def check(self, config: Config, prepared: Prepared) -> None:
+        """Raises UsageError if the model cannot be decoded like this. Its weights are not loaded yet."""
+
+    def open(self, config: Config, task: Task) -> None:
+        """Load the weights. Raises UsageError as loading does."""
+        raise NotImplementedError
 
     def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
-        """What became of each batch, in the order in which they are done."""
+        """What became of the examples, in the order in which they are done."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what `open` began, also if it failed."""
 
 
 def placed(config: Config, device: str, threads: int) -> Config:
     """The configuration of a worker: model and rewards on its device, unless the user placed them elsewhere."""
     config = deepcopy(config)
-    for node in (config.model, *classifiers(config.reward).values()):
+    for node in (config.model, *checkpoints(config.reward, "reward").values()):
         if node.device == "auto":
             node.device = device
     config.runtime.threads = config.runtime.threads or threads
@@ -47,32 +74,40 @@ def placed(config: Config, device: str, threads: int) -> Config:
 
 @dataclass
 class Worker:
-    """A process, the line to it, and the batch that it has in hand."""
+    """A process, the connection to it, and the examples that it has in hand."""
 
     config: Config
     process: Any
     connection: Connection
-    batch: list[Example] | None = None
+    batch: list[Example] = field(default_factory=list)
 
 
 def started(config: Config, serve: Callable[..., None], *more: Any) -> Worker:
-    """A new process that serves, with its configuration, its end of the line, and what more it is given."""
+    """A new process that calls serve(config, connection, *more)."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(config, theirs, *more), daemon=True)
+    process = context.Process(target=_begin, args=(registry.folders(), theirs), daemon=True)
     process.start()
     theirs.close()  # so that its end shows here
+    with suppress(OSError):  # it died, which shows when it is listened to
+        ours.send((serve, config, more))
     return Worker(config, process, ours)
 
 
-def ignore_signals() -> None:
-    """In a worker: the run's process decides when to stop."""
+def _begin(folders: list[str], connection: Connection) -> None:
+    """A new process. What to do comes through the connection, for parts of the user's are found only from here on."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)  # the run's process decides when to stop
+    registry.set_folders(folders)
+    try:
+        serve, config, more = connection.recv()
+    except (EOFError, ConnectionError):  # the run's process is gone
+        return
+    serve(config, connection, *more)
 
 
 def count_try(tries: dict[str, int], batch: list[Example], why: str) -> None:
-    """A batch took a worker with it. Raises RunError if it has taken too many."""
+    """Count a worker that was lost over a batch. Raises RunError if there were too many."""
     first = batch[0].id
     tries[first] = tries.get(first, 0) + 1
     if tries[first] == TRIES:

@@ -7,19 +7,26 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import mark_of
 
-from rws_cli.benchmarks import code, countdown, keywords, mathematics, sudoku4
 from rws_cli.benchmarks.base import Mark
+from rws_cli.benchmarks.countdown import Countdown
+from rws_cli.benchmarks.gsm8k import Gsm8k
+from rws_cli.benchmarks.humaneval import HumanEval
+from rws_cli.benchmarks.keywords import Keywords
+from rws_cli.benchmarks.math import Math
+from rws_cli.benchmarks.mbpp import Mbpp
+from rws_cli.benchmarks.sudoku4 import Sudoku4
 
 HUMANEVAL = {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(c): pass"}
 MARKERS = {
-    "gsm8k": lambda answer: mathematics.mark_gsm8k({"answer": "#### 18"}, answer),
-    "countdown": lambda answer: countdown.mark({"input": "2,3,4", "output": "24"}, answer),
-    "sudoku4": lambda answer: sudoku4.mark({"input": "0" * 16, "output": "1234341221434321"}, answer),
-    "keywords": lambda answer: keywords.mark({"words": ["dog", "a.b", "park"]}, answer),
-    "humaneval": lambda answer: code.humaneval_program(HUMANEVAL, answer),
-    "mbpp": lambda answer: code.mbpp_program({"test_list": ["assert f(2) == g"]}, answer),
-    "math": lambda answer: mathematics.mark_math({"answer": "\\frac{1}{2}"}, answer),
+    "gsm8k": lambda answer: mark_of(Gsm8k(), {"answer": "#### 18"}, answer),
+    "countdown": lambda answer: mark_of(Countdown(), {"input": "2,3,4", "output": "24"}, answer),
+    "sudoku4": lambda answer: mark_of(Sudoku4(), {"input": "0" * 16, "output": "1234341221434321"}, answer),
+    "keywords": lambda answer: mark_of(Keywords(), {"words": ["dog", "a.b", "park"]}, answer),
+    "humaneval": lambda answer: HumanEval().program(HUMANEVAL, answer),
+    "mbpp": lambda answer: Mbpp().program({"test_list": ["assert f(2) == g"]}, answer),
+    "math": lambda answer: mark_of(Math(), {"answer": "\\frac{1}{2}"}, answer),
 }
 PIECES = [
     "```", "```python\n", "~~~", "\n", "    ", "def f(", "):\n", "return x\n", '"""', "'", "\\", "\\d", "class f:\n", "import os\n",

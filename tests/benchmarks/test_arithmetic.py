@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rws_cli.benchmarks.arithmetic import Arithmetic, make_example
+from rws_cli.benchmarks.arithmetic import Arithmetic
 
 WORDS = {
     "doubles": ("*", 2),
@@ -43,7 +43,7 @@ def test_answers_follow_from_the_problems() -> None:
     chains: dict[str, set[str]] = {"train": set(), "test": set()}
     for split, seen in chains.items():
         for n in range(400):
-            problem, answer = make_example(random.Random(f"{split}{n}"), split)
+            problem, answer = Arithmetic().make(random.Random(f"{split}{n}"), split)
             chain, results, expected = work_out(problem)
             assert answer == expected
             assert all(1 <= r <= 30 for r in results)

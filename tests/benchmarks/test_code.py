@@ -8,10 +8,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support import SHARED
+from support import SHARED, mark_of
 
-from rws_cli.benchmarks import code, jail, load_benchmark
-from rws_cli.config import compose
+from rws_cli.benchmarks import code, jail
+from rws_cli.benchmarks.humaneval import HumanEval
+from rws_cli.benchmarks.mbpp import Mbpp
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 DATA = SHARED / "data"
@@ -24,8 +26,7 @@ ROW = {
 
 
 def load(name: str, path: Path):
-    settings = compose(f"benchmark={name}", f"benchmark.path={path}", "benchmark.allow_code_execution=true")
-    return load_benchmark(settings.benchmark)
+    return compose(f"benchmark={name}", f"benchmark.path={path}", "benchmark.allow_code_execution=true").benchmark
 
 
 @needs_sandbox
@@ -62,8 +63,7 @@ def test_the_published_solutions_pass(name: str, file: str, rows: int, known: li
     ],
 )
 def test_programs_are_read_off_answers(answer: str, passes: bool) -> None:
-    settings = compose("benchmark=humaneval", "benchmark.allow_code_execution=true").benchmark
-    mark = code.mark_program(code.humaneval_program(ROW, answer), settings)
+    mark = mark_of(HumanEval(), ROW, answer)
     assert mark.correct is passes, mark
 
 
@@ -83,7 +83,7 @@ def passes(program: str) -> bool:
 
 
 def humaneval(answer: str) -> bool:
-    return passes(code.humaneval_program(ROW, answer))
+    return passes(HumanEval().program(ROW, answer))
 
 
 def indented(text: str, by: str) -> str:
@@ -232,12 +232,14 @@ def test_published_solutions_pass_in_the_forms_of_chat_models(form: str) -> None
         for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()[start:164:4]):
             solution = row["prompt"] + row["canonical_solution"] if name == "humaneval" else row["code"]
             answer = FORMS[form].format(solution)
-            program = code.humaneval_program(row, answer) if name == "humaneval" else code.mbpp_program(row, answer)
+            if name != "humaneval":
+                row["test_list"] = row.pop("test")
+            program = HumanEval().program(row, answer) if name == "humaneval" else Mbpp().program(row, answer)
             assert passes(program), (row["task_id"], program)
 
 
 def mbpp(answer: str, **row: object) -> bool:
-    return passes(code.mbpp_program(row, answer))
+    return passes(Mbpp().program(row, answer))
 
 
 def test_mbpps_function_is_the_one_that_the_tests_call() -> None:
@@ -270,16 +272,16 @@ def test_mbpps_tests_have_what_they_import(tmp_path: Path, fields: dict[str, obj
     (example,) = load("mbpp", file).examples()
     assert "volume of a sphere" in example.prompt
     assert VOLUME in example.prompt
-    assert passes(code.mbpp_program(example.row, SPHERE))
-    assert not passes(code.mbpp_program(example.row, "def volume_sphere(r): return 0"))
+    assert passes(Mbpp().program(example.row, SPHERE))
+    assert not passes(Mbpp().program(example.row, "def volume_sphere(r): return 0"))
 
 
 def test_setup_code_of_the_hubs_rows_is_used() -> None:
     row = {"text": "Say a.", "code": "", "test_list": ["assert f() == a"], "test_setup_code": "a = 1"}
-    assert code.mbpp_names(row)["task"] == "Say a."
-    assert code.mbpp_program(row, "def f(): return 1") == "def f(): return 1\na = 1\nassert f() == a\n"
+    assert Mbpp().names(row)["task"] == "Say a."
+    assert Mbpp().program(row, "def f(): return 1") == "def f(): return 1\na = 1\nassert f() == a\n"
 
 
 def test_programs_run_only_where_they_may() -> None:
     with pytest.raises(UsageError, match="allow_code_execution=true"):
-        load_benchmark(compose("benchmark=humaneval").benchmark)
+        compose("benchmark=humaneval").benchmark.examples()

@@ -7,17 +7,21 @@ import json
 from pathlib import Path
 
 import pytest
-from support import SHARED
+from support import SHARED, mark_of
 
-from rws_cli.benchmarks import countdown, keywords, load_benchmark, mathematics, sudoku4
-from rws_cli.config import compose
+from rws_cli.benchmarks.countdown import Countdown
+from rws_cli.benchmarks.gsm8k import Gsm8k
+from rws_cli.benchmarks.keywords import Keywords
+from rws_cli.benchmarks.math import Math
+from rws_cli.benchmarks.sudoku4 import Sudoku4
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 DATA = SHARED / "data"
 
 
 def load(name: str, path: Path, *overrides: str):
-    return load_benchmark(compose(f"benchmark={name}", f"benchmark.path='{path}'", *overrides).benchmark)
+    return compose(f"benchmark={name}", f"benchmark.path='{path}'", *overrides).benchmark
 
 
 @pytest.mark.parametrize(
@@ -57,17 +61,17 @@ def test_the_published_answers_pass(name: str, file: str, rows: int) -> None:
     ],
 )
 def test_gsm8ks_rule(answer: str, correct: bool, extractor: str) -> None:
-    mark = mathematics.mark_gsm8k({"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
+    mark = mark_of(Gsm8k(), {"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
     assert (mark.correct, mark.extractor) == (correct, extractor)
     assert mark.partial == float(correct)
 
 
 def test_math_compares_values_not_strings() -> None:
     row = {"answer": "\\frac{1}{2}"}
-    assert mathematics.mark_math(row, "so the answer is $\\boxed{0.5}$").correct
-    assert mathematics.mark_math(row, "$\\boxed{\\dfrac{2}{4}}$").correct
-    assert not mathematics.mark_math(row, "$\\boxed{\\frac{1}{3}}$").correct
-    assert not mathematics.mark_math(row, "").correct
+    assert mark_of(Math(), row, "so the answer is $\\boxed{0.5}$").correct
+    assert mark_of(Math(), row, "$\\boxed{\\dfrac{2}{4}}$").correct
+    assert not mark_of(Math(), row, "$\\boxed{\\frac{1}{3}}$").correct
+    assert not mark_of(Math(), row, "").correct
 
 
 FOUR = {"input": "86,28,13,31,96", "output": "86+28=114,31-13=18,114-18=96"}
@@ -93,26 +97,26 @@ THREE = {"input": "30,100,93", "output": "23"}
     ],
 )
 def test_countdown_is_evaluated(row: dict, answer: str, correct: bool, partial: float) -> None:
-    mark = countdown.mark(row, answer)
+    mark = mark_of(Countdown(), row, answer)
     assert mark.correct is correct
     assert mark.partial == pytest.approx(partial)
 
 
 def test_any_solution_of_a_4x4_sudoku_counts() -> None:
     row = {"input": "0000\n0000\n0000\n0000", "output": "1234\n3412\n2143\n4321"}
-    assert sudoku4.mark(row, "4321\n2143\n3412\n1234").correct
-    assert not sudoku4.mark({**row, "input": "1000\n0000\n0000\n0000"}, "4321\n2143\n3412\n1234").correct
-    off_by_one = sudoku4.mark(row, "1234341221434322")
+    assert mark_of(Sudoku4(), row, "4321\n2143\n3412\n1234").correct
+    assert not mark_of(Sudoku4(), {**row, "input": "1000\n0000\n0000\n0000"}, "4321\n2143\n3412\n1234").correct
+    off_by_one = mark_of(Sudoku4(), row, "1234341221434322")
     assert not off_by_one.correct
     assert off_by_one.partial == 15 / 16
-    assert sudoku4.mark(row, "12").partial == 2 / 16
+    assert mark_of(Sudoku4(), row, "12").partial == 2 / 16
 
 
 def test_all_words_in_one_sentence() -> None:
     row = {"answer": {"words": ["dog", "park"]}}
-    assert keywords.mark(row, "The Dog ran through the park.").correct
-    assert keywords.mark(row, "A dog. A park.").partial == 0.5
-    assert keywords.mark(row, "Dogs parked.").partial == 0.0
+    assert mark_of(Keywords(), row, "The Dog ran through the park.").correct
+    assert mark_of(Keywords(), row, "A dog. A park.").partial == 0.5
+    assert mark_of(Keywords(), row, "Dogs parked.").partial == 0.0
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -145,4 +149,4 @@ def test_what_is_wrong_with_data_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=words):
             load("gsm8k", path, *overrides).examples()
     with pytest.raises(UsageError, match=r"benchmark\.hub=openai/gsm8k cannot be read.*benchmark\.path"):
-        load_benchmark(compose("benchmark=gsm8k").benchmark)
+        compose("benchmark=gsm8k").benchmark.examples()

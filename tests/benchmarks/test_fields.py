@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.data import FromData, Task, doubtful_references
-from rws_cli.config import compose
+from rws_cli import registry
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.benchmarks.gsm8k import Gsm8k
+from rws_cli.benchmarks.sandbox import Outcome
+from rws_cli.config.catalog import choices
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -33,17 +36,19 @@ def settings_of(name: str) -> Any:
     return compose(f"benchmark={name}").benchmark
 
 
-def load(folder: Path, name: str, rows: list[dict], **settings: Any) -> FromData:
+def load(folder: Path, name: str, rows: list[dict], **settings: Any) -> DataBenchmark:
     path = folder / "d.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return load_file(name, path, **settings)
 
 
-def load_file(name: str, path: Path, **settings: Any) -> FromData:
+def load_file(name: str, path: Path, **settings: Any) -> DataBenchmark:
     allowed = {"allow_code_execution": True} if name in ("humaneval", "mbpp") else {}
-    found = load_benchmark(replace(settings_of(name), path=str(path), **allowed, **settings))
-    assert isinstance(found, FromData)
-    return found
+    return replace(settings_of(name), path=str(path), **allowed, **settings)
+
+
+def doubtful_references(benchmark: DataBenchmark) -> str | None:
+    return benchmark.doubtful_references(benchmark.examples())
 
 
 @pytest.fixture(autouse=True)
@@ -133,12 +138,16 @@ def test_the_place_of_a_row_is_its_line_too(tmp_path: Path) -> None:
 def test_shots_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "shots.jsonl").write_text('{"question": "s"}\n')
     with pytest.raises(UsageError, match=r"benchmark\.shots_path=.*shots\.jsonl, row 1 has no field answer"):
-        load(tmp_path, "gsm8k", [ROWS["gsm8k"]], shots=1, shots_path=str(tmp_path / "shots.jsonl"))
+        load(tmp_path, "gsm8k", [ROWS["gsm8k"]], shots=1, shots_path=str(tmp_path / "shots.jsonl")).examples()
 
 
 def test_a_task_of_ones_own_that_misses_a_field_names_the_row(tmp_path: Path) -> None:
-    settings = load(tmp_path, "gsm8k", [{"question": "q"}]).settings
-    own = FromData(settings, Task(lambda row: {"question": row["question"]}, lambda row: row["sum"], None))
+    class Own(DataBenchmark):
+        def names(self, row: dict) -> dict:
+            return {"question": row["question"], "sum": row["sum"]}
+
+    (tmp_path / "d.jsonl").write_text('{"question": "q"}\n')
+    own = Own(name="own", path=str(tmp_path / "d.jsonl"), template="{question}")
     with pytest.raises(UsageError, match=r"row 1 cannot be used: KeyError: 'sum'"):
         own.examples()
 
@@ -146,7 +155,30 @@ def test_a_task_of_ones_own_that_misses_a_field_names_the_row(tmp_path: Path) ->
 def test_no_rows_are_said(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("question,answer\n")
     with pytest.raises(UsageError, match=r"d\.csv has no rows"):
-        load_file("gsm8k", tmp_path / "d.csv")
+        load_file("gsm8k", tmp_path / "d.csv").examples()
+
+
+RIGHT = {"countdown": "30-(100-93)", "keywords": "A dog ran through the park."}
+
+
+@pytest.mark.parametrize("name", choices("benchmark"))
+def test_every_benchmark_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Ids are unique, a smaller limit sees the same first examples, and only an open-ended one marks nothing."""
+    monkeypatch.setattr("rws_cli.benchmarks.sandbox.run", lambda *_: Outcome(True, ""))
+    if name in ROWS:
+        few, all_ = (load(tmp_path, name, [ROWS[name]] * 3, limit=limit) for limit in (2, None))
+    elif name == "prompt":
+        few = all_ = compose("benchmark=prompt", "benchmark.text=hello").benchmark
+    else:
+        few, all_ = (compose(f"benchmark={name}", f"benchmark.limit={limit}").benchmark for limit in (2, 3))
+    facts, examples = registry.find("benchmark")[all_.kind].facts, all_.examples()
+    assert (facts["version"], facts["open_ended"]) == (all_.version, all_.open_ended)
+    assert len({example.id for example in examples}) == len(examples)
+    assert few.examples() == examples[: len(few.examples())]
+    for example in examples:
+        mark = all_.mark(example, example.reference or RIGHT.get(name, ""))
+        assert mark is None if all_.open_ended else mark.correct and mark.partial == 1.0
+        assert all_.open_ended or facts["runs_programs"] or not all_.mark(example, "").correct
 
 
 PARIS = {"question": "capital of france?", "answer": "Paris"}
@@ -174,7 +206,7 @@ def test_some_references_that_cannot_be_right_are_one_warning(tmp_path: Path) ->
 
 
 def test_a_marker_that_raises_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rws_cli.benchmarks.mathematics.mark_gsm8k", lambda row, answer: 1 / 0)
+    monkeypatch.setattr(Gsm8k, "mark", lambda self, example, answer: 1 / 0)
     with pytest.raises(UsageError, match="marks every reference"):
         doubtful_references(load(tmp_path, "gsm8k", [ROWS["gsm8k"]]))
 

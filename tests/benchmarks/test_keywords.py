@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import SHARED
+from support import SHARED, mark_of
 
 from rws_cli.benchmarks import keywords
+from rws_cli.benchmarks.fields import read_fields
+
+KEYWORDS = keywords.Keywords()
 
 ROW = {"words": ["dog", "park", "ball", "throw"]}
 SENTENCE = "I throw the ball for my dog at the park"
@@ -37,7 +40,7 @@ SENTENCE = "I throw the ball for my dog at the park"
     ],
 )
 def test_one_sentence_is_right(answer: str) -> None:
-    assert keywords.mark(ROW, answer).correct, keywords.sentences(answer)
+    assert mark_of(KEYWORDS, ROW, answer).correct, keywords.sentences(answer)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def test_one_sentence_is_right(answer: str) -> None:
     ],
 )
 def test_two_sentences_are_not(answer: str) -> None:
-    mark = keywords.mark(ROW, answer)
+    mark = mark_of(KEYWORDS, ROW, answer)
     assert (mark.correct, mark.partial) == (False, 0.75)
 
 
@@ -82,7 +85,7 @@ def test_two_sentences_are_not(answer: str) -> None:
     ],
 )
 def test_a_list_of_the_words_is_no_sentence(answer: str) -> None:
-    mark = keywords.mark(ROW, answer)
+    mark = mark_of(KEYWORDS, ROW, answer)
     assert (mark.correct, mark.partial) == (False, 0.75)
 
 
@@ -93,13 +96,14 @@ def test_published_words(level: str) -> None:
         pytest.skip(f"{file.name} is not at hand")
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        listed = ", ".join(keywords.words(row))
-        assert not keywords.mark(row, f"{listed}.").correct
-        assert keywords.mark(row, f"Dr. Smith wrote of {listed} in one letter.").correct
-        assert not keywords.mark(row, f"He wrote of {listed}. She read it.").correct
-        assert not keywords.reference(row) or keywords.mark(row, keywords.reference(row)).correct
+        read = read_fields(row, KEYWORDS.needed, {})
+        listed = ", ".join(KEYWORDS.keywords(read))
+        assert not mark_of(KEYWORDS, row, f"{listed}.").correct
+        assert mark_of(KEYWORDS, row, f"Dr. Smith wrote of {listed} in one letter.").correct
+        assert not mark_of(KEYWORDS, row, f"He wrote of {listed}. She read it.").correct
+        assert not KEYWORDS.reference(read) or mark_of(KEYWORDS, row, KEYWORDS.reference(read)).correct
 
 
 def test_data_without_a_sentence_have_no_reference() -> None:
-    assert keywords.reference({"answer": {"words": ["dog"], "example": "A dog ran."}}) == "A dog ran."
-    assert keywords.reference(ROW) == ""
+    for row, reference in (({"answer": {"words": ["dog"], "example": "A dog ran."}}, "A dog ran."), (ROW, "")):
+        assert KEYWORDS.reference(read_fields(row, KEYWORDS.needed, {})) == reference

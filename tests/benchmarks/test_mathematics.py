@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 
 import pytest
+from support import mark_of
 
-from rws_cli.benchmarks import mathematics
-from rws_cli.config import compose
+from rws_cli.benchmarks.gsm8k import Gsm8k
+from rws_cli.benchmarks.math import Math
+from rws_cli.config.composing import compose
 
 
 def gsm8k(reference: object, answer: str, few_shot: bool = False):
-    return mathematics.mark_gsm8k({"answer": reference}, answer, few_shot)
+    return mark_of(Gsm8k(shots=int(few_shot)), {"answer": reference}, answer)
 
 
 def math(reference: object, answer: str):
-    return mathematics.mark_math({"answer": reference}, answer)
+    return mark_of(Math(), {"answer": reference}, answer)
 
 
 @pytest.mark.parametrize(
@@ -42,15 +44,13 @@ def test_the_first_marked_number_counts_in_the_few_shot_form_else_the_last() -> 
 
 
 def test_shots_make_the_few_shot_form(tmp_path) -> None:
-    from rws_cli.benchmarks import load_benchmark
-
     file = tmp_path / "d.jsonl"
     file.write_text('{"question": "q", "answer": "#### 18"}\n', encoding="utf-8")
     for shots, correct in ((0, False), (1, True)):
         settings = compose(
             "benchmark=gsm8k", f"benchmark.path={file}", f"benchmark.shots={shots}", f"benchmark.shots_path={file}"
         )
-        benchmark = load_benchmark(settings.benchmark)
+        benchmark = settings.benchmark
         assert benchmark.mark(benchmark.examples()[0], RUN_ON).correct is correct
 
 
@@ -121,6 +121,6 @@ def test_formulas_are_marked_in_any_thread(capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_a_tower_of_powers_ends_in_time(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(mathematics, "SECONDS", 1)
+    monkeypatch.setattr("rws_cli.benchmarks.math.SECONDS", 1)
     assert not math("3", "\\boxed{9^{9^{9^9}}}").correct  # endless without the limit
     assert capfd.readouterr() == ("", "")

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rws_cli.benchmarks import load_benchmark
 from rws_cli.benchmarks.rows import file_rows
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 
@@ -28,7 +27,7 @@ def test_a_path_is_a_name_and_never_a_pattern(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_text('{"question": "this", "answer": "1"}\n')
     benchmark = compose("benchmark=gsm8k").benchmark
     benchmark.path = str(tmp_path / name)
-    assert [example.row["question"] for example in load_benchmark(benchmark).examples()] == ["this"]
+    assert [example.row["question"] for example in benchmark.examples()] == ["this"]
 
 
 def test_a_parquet_file_in_a_folder_named_like_a_partition_has_its_own_fields(tmp_path: Path) -> None:
@@ -117,4 +116,4 @@ def test_the_hubs_broken_data_say_why(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     with pytest.raises(UsageError, match=r"gsm8k cannot be read: Column\(/a\) was specified twice in row 3\."):
-        load_benchmark(compose("benchmark=gsm8k").benchmark)
+        compose("benchmark=gsm8k").benchmark.examples()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support import mark_of
 
-from rws_cli.benchmarks import sudoku4
+from rws_cli.benchmarks.sudoku4 import Sudoku4
 
 PUZZLE, SOLUTION = ["0200", "4302", "3401", "0004"], ["1243", "4312", "3421", "2134"]
 ROW = {"input": "\n".join(PUZZLE), "output": "\n".join(SOLUTION)}
@@ -28,16 +29,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_grid_is_read_however_it_is_set(layout: str) -> None:
     write = LAYOUTS[layout]
-    assert sudoku4.mark(ROW, write(SOLUTION)).extracted == "".join(SOLUTION)
-    assert sudoku4.mark(ROW, write(SOLUTION)).correct
-    assert not sudoku4.mark(ROW, write([*SOLUTION[:3], "2143"])).correct
+    assert mark_of(Sudoku4(), ROW, write(SOLUTION)).extracted == "".join(SOLUTION)
+    assert mark_of(Sudoku4(), ROW, write(SOLUTION)).correct
+    assert not mark_of(Sudoku4(), ROW, write([*SOLUTION[:3], "2143"])).correct
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_repeated_puzzle_is_passed_over(layout: str) -> None:
     write = LAYOUTS[layout]
-    assert sudoku4.mark(ROW, f"{write(PUZZLE)}\n\n{write(SOLUTION)}").correct
-    assert not sudoku4.mark(ROW, write(PUZZLE)).correct
+    assert mark_of(Sudoku4(), ROW, f"{write(PUZZLE)}\n\n{write(SOLUTION)}").correct
+    assert not mark_of(Sudoku4(), ROW, write(PUZZLE)).correct
     # Of two full grids the first is the answer.
     wrong = write([*SOLUTION[:3], "2143"])
-    assert not sudoku4.mark(ROW, f"{wrong}\n\n{write(SOLUTION)}").correct
+    assert not mark_of(Sudoku4(), ROW, f"{wrong}\n\n{write(SOLUTION)}").correct

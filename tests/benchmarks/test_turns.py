@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from support import SHARED, samples_of
 
-from rws_cli.benchmarks import load_benchmark
-from rws_cli.benchmarks.base import Example, answered
-from rws_cli.config import compose
-from rws_cli.models import prepare_model
+from rws_cli.benchmarks.base import Benchmark, Example
+from rws_cli.config.composing import compose
 from rws_cli.runs.records import read_samples
 
 
@@ -24,7 +22,7 @@ def test_mt_bench_asks_the_second_turn_after_the_first() -> None:
     file = SHARED / "data" / "mt_bench_questions.jsonl"
     if not file.exists():
         pytest.skip("MT-Bench is not at hand")
-    benchmark = load_benchmark(compose("benchmark=mt_bench", f"benchmark.path={file}").benchmark)
+    benchmark = compose("benchmark=mt_bench", f"benchmark.path={file}").benchmark
     examples = benchmark.examples()
     assert len(examples) == 160
     assert [(e.id, e.follows) for e in examples[:4]] == [
@@ -36,21 +34,26 @@ def test_mt_bench_asks_the_second_turn_after_the_first() -> None:
 
 def test_answers_multiply_examples_within_their_conversation() -> None:
     turns = [Example("a", "p", ""), Example("a.2", "q", "", follows="a")]
-    assert answered(turns, 1) is turns
-    assert [(e.id, e.question, e.follows) for e in answered(turns, 2)] == [
+
+    class Two(Benchmark):
+        def examples(self) -> list[Example]:
+            return turns
+
+    assert Two().asked() == turns
+    assert [(e.id, e.question, e.follows) for e in Two(answers=2).asked()] == [
         ("a/0", "a", None), ("a/1", "a", None), ("a.2/0", "a.2", "a/0"), ("a.2/1", "a.2", "a/1")
     ]  # fmt: skip
 
 
 def test_a_conversation_is_encoded_whole(llada_folder: Path) -> None:
-    prepared = prepare_model(compose(f"model.path={llada_folder}").model)
+    prepared = compose(f"model.path={llada_folder}").model.prepare()
     tokens = prepared.tokenizer.convert_ids_to_tokens(prepared.encode("w3", [("w1", "w2")]))
     assert " ".join(tokens) == (
         "<|startoftext|> <|start_header_id|> user <|end_header_id|> w1 <|eot_id|> "
         "<|start_header_id|> assistant <|end_header_id|> w2 <|eot_id|> "
         "<|start_header_id|> user <|end_header_id|> w3 <|eot_id|> <|start_header_id|> assistant <|end_header_id|>"
     )
-    base = prepare_model(compose(f"model.path={llada_folder}", "model.chat_template=false").model)
+    base = compose(f"model.path={llada_folder}", "model.chat_template=false").model.prepare()
     assert base.tokenizer.convert_ids_to_tokens(base.encode("w3", [("w1", "w2")])) == ["w1", "w2", "w3"]
 
 
@@ -125,5 +128,5 @@ def test_the_verifier_has_no_say_on_open_prompts(rws, conversations: list[str]) 
 def test_instructions_come_from_alpaca_evals_fields_or_ones_own(tmp_path: Path) -> None:
     for field in ("instruction", "prompt"):
         file = write(tmp_path / f"{field}.jsonl", [{field: "say hi", "output": "hi"}])
-        benchmark = load_benchmark(compose("benchmark=instructions", f"benchmark.path={file}").benchmark)
+        benchmark = compose("benchmark=instructions", f"benchmark.path={file}").benchmark
         assert [e.prompt for e in benchmark.examples()] == ["say hi"]

@@ -8,25 +8,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance, TemperatureGuidance
+from rws_cli.guidance.rws import Rws
+from rws_cli.guidance.temperature import Temperature
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2], [9, 1, 1, 1], [3], [8, 7]]
 
 
-def guidance(**options) -> RewardGuidance:
+def guidance(**options) -> Rws:
     values = {
         "kind": "rws", "strength": 1.0, "form": "linear", "normalize": "sigmoid", "fill": "argmax", "target": "all",
         "reward_every": 1, "floor": 1e-3,
     }  # fmt: skip
-    return RewardGuidance(**(values | options))
+    return Rws(**(values | options))
 
 
 class SumScorer:
@@ -64,7 +63,7 @@ samplers = st.fixed_dictionaries(
         "confidence": st.sampled_from(["raw", "tempered"]),
         "eos": st.sampled_from(["none", "suppress", "stop"]),
         "guidance": st.sampled_from(
-            [guidance(), guidance(fill="sample", reward_every=2), TemperatureGuidance("temperature", 2.0)]
+            [guidance(), guidance(fill="sample", reward_every=2), Temperature(kind="temperature", scale=2.0)]
         ),
     }
 )
@@ -162,7 +161,7 @@ def test_scaling_by_a_constant_reward_is_decoding_at_a_constant_scale() -> None:
 
     for strength in (0.0, 1.0, 3.0):
         rws = decode_rows([0, 1, 2], make_sampler(8, guidance=guidance(strength=strength)), Constant())
-        control = TemperatureGuidance("temperature", 1 + strength / 2)
+        control = Temperature(kind="temperature", scale=1 + strength / 2)
         constant = decode_rows([0, 1, 2], make_sampler(8, guidance=control))
         assert rws[0] == constant[0]
         assert [t.position for t in rws[1]] == [t.position for t in constant[1]]

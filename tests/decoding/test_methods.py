@@ -8,29 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, part
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import decode
+from rws_cli.decoding.batch import Batch
 from rws_cli.decoding.noise import row_key, uniform
-from rws_cli.decoding.orders import PC
 from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
-from rws_cli.decoding.schedules import SCHEDULES, Moment, Ranked
-from rws_cli.schema import (
-    DreamSchedule,
-    EntropyBoundSchedule,
-    FactorSchedule,
-    FixedSchedule,
-    KlassSchedule,
-    ProphetSchedule,
-    R3Review,
-    RefineSchedule,
-    RemdmSchedule,
-    RewardGuidance,
-    ThresholdSchedule,
-    WinoSchedule,
-)
+from rws_cli.decoding.statistics import Statistics
+from rws_cli.decoding.step import Prediction, Ranking, step_of
 
 EXAMPLE, SEED = "example-3", 5
 KEY = torch.tensor([row_key(SEED, EXAMPLE)])
@@ -87,9 +71,9 @@ class Slow:
         return [i for i in where if self.x[i] < 0]
 
 
-def fast(model: FakeDenoiser, prompt: list[int], gen: int, pc: PC | None = None, scorer=None, **settings: Any):
+def fast(model: FakeDenoiser, prompt: list[int], gen: int, scorer=None, **settings: Any):
     canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, SEED)
-    (trace,) = decode(model, canvas, make_sampler(gen, **settings), scorer, pc=pc)
+    (trace,) = decode(model, canvas, make_sampler(gen, **settings), scorer)
     return canvas.response_BG[0].tolist(), trace
 
 
@@ -135,7 +119,11 @@ class TestParallel:
 
         slow = Slow(model, PROMPT, gen, temperature)
         expected = adaptive(slow, block, rule)
-        settings = {"block_length": block, "temperature": temperature, "schedule": ThresholdSchedule("threshold", 0.7)}
+        settings = {
+            "block_length": block,
+            "temperature": temperature,
+            "schedule": part("schedule", "threshold", threshold=0.7),
+        }
         assert fast(model, PROMPT, gen, **settings)[0] == expected
         assert slow.passes < gen
 
@@ -148,7 +136,11 @@ class TestParallel:
             return ranked[: max(fits, default=1)]
 
         expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
-        settings = {"block_length": block, "temperature": temperature, "schedule": FactorSchedule("factor", 1.3)}
+        settings = {
+            "block_length": block,
+            "temperature": temperature,
+            "schedule": part("schedule", "factor", factor=1.3),
+        }
         assert fast(model, PROMPT, gen, **settings)[0] == expected
 
     @pytest.mark.parametrize("proxy", ["entropy", "confidence", "margin"])
@@ -170,7 +162,7 @@ class TestParallel:
 
         expected = adaptive(Slow(model, PROMPT, gen, temperature), block, rule)
         settings = {"block_length": block, "temperature": temperature, "order": proxy}
-        assert fast(model, PROMPT, gen, schedule=EntropyBoundSchedule("eb", 0.8), **settings)[0] == expected
+        assert fast(model, PROMPT, gen, schedule=part("schedule", "eb", gamma=0.8), **settings)[0] == expected
 
     def test_klass(self, gen: int, block: int, temperature: float, seed: int) -> None:
         """As in the authors' code: the history covers every mask of the answer, from block to block, and the first
@@ -196,7 +188,7 @@ class TestParallel:
                 seen = {i: one for i, one in everywhere.items() if i in where}
                 slow.commit(seen, ready or surest(seen)[:1])
                 index += 1
-        schedule = KlassSchedule("klass", 0.5, 0.5, length)
+        schedule = part("schedule", "klass", threshold=0.5, kl=0.5, history=length)
         found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(set(trace.step)) == slow.passes
@@ -223,7 +215,7 @@ class TestParallel:
                     slow.x[i] = -1
                 taken_back += len(bad)
                 index, last = index + 1, len(chosen)
-        schedule = WinoSchedule("wino", 0.4, 0.6, most=3, share=0.6, least=2)
+        schedule = part("schedule", "wino", threshold=0.4, verify=0.6, most=3, share=0.6, least=2)
         found, trace = fast(model, PROMPT, gen, block_length=block, temperature=temperature, schedule=schedule)
         assert found == slow.x
         assert len(trace.step) == gen + taken_back
@@ -242,25 +234,38 @@ class TestParallel:
         return float(logits.softmax(-1)[slow.x[i]])
 
 
+def rows_of(rows: int, gen: int) -> Batch:
+    """Rows with all of their answers masked."""
+    return new_rows([[1]] * rows, [f"row-{n}" for n in range(rows)], gen, 11, 0, gen)
+
+
+def ranking_of(log_p_BG: torch.Tensor, open_BG: torch.Tensor) -> Ranking:
+    """What a step knows where the order is confidence and no schedule reads more."""
+    (row_N, position_N), closed_BG = open_BG.nonzero().unbind(1), log_p_BG.masked_fill(~open_BG, -torch.inf)
+    return Ranking(
+        open_BG=open_BG, read_BG=open_BG, row_N=row_N, position_N=position_N, read_N=torch.zeros(len(row_N), 0),
+        token_BG=torch.ones_like(open_BG).long(), log_p_BG=closed_BG, raw_BG=log_p_BG, score_BG=closed_BG,
+        tied_BG=closed_BG,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("masked", [1, 7, 8, 20, 29, 64])
 def test_winos_cap_is_the_published_one(masked: int) -> None:
-    schedule = SCHEDULES["wino"](make_sampler(64, schedule=WinoSchedule("wino", 0.6, 0.9, most=20, share=0.7, least=5)))
-    masked_BG = torch.arange(64)[None] < masked
-    m = Moment(0, 0, masked_BG, ~masked_BG, masked_BG.sum(-1), torch.zeros(1, 64), KEY, {}, masked_BG)
-    ranked = Ranked(masked_BG, masked_BG, torch.zeros(masked, 0), *[torch.zeros(masked, dtype=torch.float64)] * 2)
-    assert int(schedule.choose(ranked, m).sum()) == min(masked, min(max(int(0.7 * masked), 5), 20))
+    schedule, batch = part("schedule", "wino", threshold=0.6, verify=0.9, most=20, share=0.7, least=5), rows_of(1, 64)
+    schedule.prepare(make_sampler(64))
+    batch.response_BG[:, masked:] = 1
+    ranking = ranking_of(torch.zeros(1, 64, dtype=torch.float64), batch.masked_BG)
+    assert int(schedule.choose(ranking, step_of(batch)).sum()) == min(masked, min(max(int(0.7 * masked), 5), 20))
 
 
 def test_the_factor_rule_counts_every_n() -> None:
     """The trap: [.99, .9, .1] with f = 1 gives 2; and a first failure does not end the search for a larger n."""
-    schedule = SCHEDULES["factor"](make_sampler(3, schedule=FactorSchedule("factor", 1.0)))
 
     def committed(*c: float, factor: float = 1.0) -> int:
-        schedule.settings.factor = factor
-        log_p = torch.tensor(c, dtype=torch.float64).log()
-        every = torch.ones(1, len(c), dtype=torch.bool)
-        ranked = Ranked(every, every, torch.zeros(len(c), 0), log_p, log_p)
-        return int(schedule.choose(ranked, None).sum())  # type: ignore[arg-type]
+        schedule = part("schedule", "factor", factor=factor)
+        log_p = torch.tensor([c], dtype=torch.float64).log()
+        ranking = ranking_of(log_p, torch.ones(1, len(c), dtype=torch.bool))
+        return int(schedule.choose(ranking, None).sum())
 
     assert committed(0.99, 0.9, 0.1) == 2
     assert committed(0.1, 0.99, 0.9) == 2  # in whatever place
@@ -282,6 +287,12 @@ def plan(block: int, steps: int, index: int) -> int:
     return block // steps + (index < block % steps)
 
 
+def pc(decay: float, cap: float, frequency_V: torch.Tensor) -> Any:
+    order = part("order", "pc", decay=decay, cap=cap)
+    order.use(frequency_V)
+    return order
+
+
 @pytest.mark.parametrize(("gen", "block"), SIZES)
 @pytest.mark.parametrize("decay", [0.0, 0.25])
 def test_pc(gen: int, block: int, decay: float) -> None:
@@ -301,27 +312,27 @@ def test_pc(gen: int, block: int, decay: float) -> None:
         slow.commit(seen, sorted(seen, key=lambda i: (-score(i), i))[:1])
 
     expected = counted(slow, block, block, rule)
-    settings = PC(decay, 2.0, frequency)
-    assert fast(model, PROMPT, gen, settings, block_length=block, order="pc")[0] == expected
-    assert (
-        fast(model, PROMPT, gen, block_length=block)[1].position
-        != fast(model, PROMPT, gen, settings, block_length=block, order="pc")[1].position
-    )
+    found, trace = fast(model, PROMPT, gen, block_length=block, order=pc(decay, 2.0, frequency))
+    assert found == expected
+    assert fast(model, PROMPT, gen, block_length=block)[1].position != trace.position
 
 
 def test_pc_takes_the_rarer_of_two_equally_sure_tokens() -> None:
-    from rws_cli.decoding.orders import pc
-    from rws_cli.decoding.prediction import Prediction
-
     log_p = torch.log(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=torch.float64))
     proposed = torch.tensor([0, 1])
-    prediction = Prediction(torch.tensor([6, 7]), proposed, proposed, log_p[[0, 1], [0, 1]], log_p)
+    place, same = torch.tensor([6, 7]), torch.tensor([0, 0])
+    prediction = Prediction(same, place, proposed, proposed, log_p[[0, 1], [0, 1]], log_p[:, :0], same, same)
     frequency = torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)
-    common, rare = pc(prediction, PC(0.0, 10.0, frequency)).tolist()
+    step = step_of(new_rows([[1]], ["a"], 8, 3, 0, 8))
+
+    def scores(decay: float, cap: float) -> list[float]:
+        return pc(decay, cap, frequency).score(prediction, step).tolist()
+
+    common, rare = scores(0.0, 10.0)
     assert common == pytest.approx(-0.8 * math.log(0.9 + 1e-9))
     assert 0 < common < rare
-    assert pc(prediction, PC(0.0, 1.0, frequency)).tolist()[1] == 1.0  # capped
-    assert pc(prediction, PC(0.5, 10.0, frequency)).tolist()[1] == pytest.approx(rare * math.exp(-0.5))
+    assert scores(0.0, 1.0)[1] == 1.0  # capped
+    assert scores(0.5, 10.0)[1] == pytest.approx(rare * math.exp(-0.5))
 
 
 @pytest.mark.parametrize("region", [(0, None), (7, 3)])
@@ -344,7 +355,9 @@ def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
             break
         inside = {i: one for i, one in seen.items() if i in where}
         slow.commit(inside, surest(inside)[:1])
-    schedule = ProphetSchedule("prophet", 4.0, 3.2, 2.0, *region)
+    schedule = part(
+        "schedule", "prophet", early=4.0, middle=3.2, late=2.0, answer_start=region[0], answer_length=region[1]
+    )
     found, trace = fast(model, PROMPT, 12, block_length=6, schedule=schedule)
     assert found == slow.x
     assert len(set(trace.step)) == slow.passes
@@ -354,11 +367,11 @@ def test_prophet(seed: int, region: tuple[int, int | None]) -> None:
 def test_what_prophet_reads_of_committed_tokens_is_not_shown_to_a_reward() -> None:
     """Gaps that never suffice leave the base schedule, and the reward sees every committed token as it is."""
     model = FakeDenoiser(seed=2)
-    guidance = RewardGuidance("rws", 2.0, "linear", "sigmoid", "argmax", "all", 1, 1e-3)
+    guidance = part("guidance", "rws", strength=2.0)
     settings = {"block_length": 4, "guidance": guidance, "scorer": SumReward(model.mask_id)}
-    prophet = ProphetSchedule("prophet", 1e6, 1e6, 1e6)
+    prophet = part("schedule", "prophet", early=1e6, middle=1e6, late=1e6)
     (found, watched), (expected, plain) = (
-        fast(model, PROMPT, 8, **settings, schedule=schedule) for schedule in (prophet, FixedSchedule("fixed"))
+        fast(model, PROMPT, 8, **settings, schedule=schedule) for schedule in (prophet, part("schedule", "fixed"))
     )
     assert (found, watched.position, watched.reward) == (expected, plain.position, plain.reward)
 
@@ -393,7 +406,7 @@ def test_dream_orders(order: str, alg_temp: float, steps: int) -> None:
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": order, "order_temperature": alg_temp, **DREAM}
-    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, False), **settings)[0] == expected
+    assert fast(model, PROMPT, 8, schedule=part("schedule", "dream", eps=1e-3), **settings)[0] == expected
 
 
 @pytest.mark.parametrize("steps", [3, 8])
@@ -411,13 +424,13 @@ def test_dream_origin(steps: int) -> None:
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": "random", **DREAM}
-    assert fast(model, PROMPT, 8, schedule=DreamSchedule("dream", 1e-3, True), **settings)[0] == expected
+    assert fast(model, PROMPT, 8, schedule=part("schedule", "dream", eps=1e-3, origin=True), **settings)[0] == expected
 
 
 def test_dreams_counts_are_each_rows_own() -> None:
     """The trap: a batch mean of masked counts would make a row's tokens depend on its neighbors'."""
     model = FakeDenoiser(seed=1)
-    sampler = make_sampler(8, steps=5, eos="stop", schedule=DreamSchedule("dream", 1e-3, False), **DREAM)
+    sampler = make_sampler(8, steps=5, eos="stop", schedule=part("schedule", "dream", eps=1e-3), **DREAM)
     alone = []
     for n in range(6):
         canvas = new_canvas([PROMPT], [f"row-{n}"], 8, model.mask_id, 0, SEED)
@@ -465,6 +478,11 @@ def alpha_of(t: float, loop: tuple[float, float, float] | None) -> float:
     return (1 - t) / (1 - on) * held if t > on else held if t > off else 1 - (1 - held) * t / off
 
 
+def remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None) -> Any:
+    on, off, held = loop or (None, None, None)
+    return part("schedule", "remdm", sigma=sigma, eta=eta, t_on=on, t_off=off, alpha_on=held)
+
+
 @pytest.mark.parametrize(("sigma", "eta", "loop"), REMDM)
 @pytest.mark.parametrize("seed", range(3))
 def test_remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None, seed: int) -> None:
@@ -497,27 +515,29 @@ def test_remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None, 
 
     expected = counted(slow, 8, steps, rule)
     settings = {"steps": steps, "order": "random", "temperature": 1.0, "top_p": 0.9}
-    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    schedule = remdm(sigma, eta, loop)
     found, trace = fast(model, PROMPT, 8, schedule=schedule, **settings)
     assert found == expected
     assert len(trace.step) == 8 + again
 
 
-def remdm_shares(schedule: RemdmSchedule, rows: int, length: int, steps: int) -> tuple[list[float], int]:
+def remdm_shares(schedule: Any, rows: int, length: int, steps: int) -> tuple[list[float], int]:
     """The share that is masked after each step, and how many tokens were masked again."""
-    rule = SCHEDULES["remdm"](make_sampler(length, steps=steps, schedule=schedule))
-    key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
-    masked = torch.ones(rows, length, dtype=torch.bool)
+    schedule.prepare(make_sampler(length, steps=steps))
+    batch = rows_of(rows, length)
+    batch.key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
+    batch.p_BG[:] = 0.5
     shares, again = [], 0
     for index in range(steps):
-        psi = torch.full((rows, length), 0.5, dtype=torch.float64)
-        m = Moment(index, index, masked, ~masked, masked.sum(-1), psi, key_B, {}, masked)
-        chosen = rule.candidates(m)
-        masked, back = masked & ~chosen, rule.after(chosen, None, m)
+        batch.index_B[:] = index
+        step = step_of(batch)
+        chosen = schedule.candidates(step)
+        back = schedule.after(chosen, None, step)
+        batch.response_BG.masked_fill_(chosen, 1)
         if back is not None:
             again += int(back.sum())
-            masked = masked | back
-        shares.append(float(masked.double().mean()))
+            batch.mask(back)
+        shares.append(float(batch.masked_BG.double().mean()))
     return shares, again
 
 
@@ -528,7 +548,7 @@ def remdm_shares(schedule: RemdmSchedule, rows: int, length: int, steps: int) ->
 def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, loop: tuple[float, float, float] | None) -> None:
     """After the step from t to s a share 1 − α_s is masked, however often tokens are masked again."""
     rows, length, steps = 400, 60, 12
-    schedule = RemdmSchedule("remdm", sigma, eta, *(loop or (None, None, None)))
+    schedule = remdm(sigma, eta, loop)
     shares, again = remdm_shares(schedule, rows, length, steps)
     for index, share in enumerate(shares):
         promised = 1 - alpha_of(1 - (index + 1) / steps, loop)
@@ -540,7 +560,7 @@ def test_remdm_keeps_the_marginals_it_promises(sigma: str, eta: float, loop: tup
 def test_remdm_conf_does_not_keep_them() -> None:
     """Three tokens in ten steps. After the first each stands with 0.1. The second masks one of those that stand again,
     for their rates add up to σ_max = 1, and fills a mask with 1/9: 0.8903 are masked, where 1 − α is 0.8."""
-    schedule = RemdmSchedule("remdm", "conf", 1.0, None, None, None)
+    schedule = remdm("conf", 1.0, None)
     shares, _ = remdm_shares(schedule, 6000, 3, 10)
     standing = (0.3 - (1 - 0.9**3) + 2.7 / 9) / 3
     assert 1 - standing == pytest.approx(0.8903, abs=1e-4)
@@ -574,7 +594,7 @@ def test_remdm_for_llada(seed: int) -> None:
         for _ in range(left):
             refill(slow, where, step, 1)
             step += 1
-    schedule = RefineSchedule("refine", 7 / 8, rounds, k)
+    schedule = part("schedule", "refine", fill=7 / 8, rounds=rounds, remask=k)
     found, trace = fast(model, PROMPT, 16, block_length=block, schedule=schedule)
     assert found == slow.x
     assert len(trace.step) == 16 + 2 * rounds * k
@@ -626,7 +646,7 @@ def test_r3(choose: str, window: int, seed: int) -> None:
             for i in gone:
                 slow.x[i] = -1
             fill(list(range(max(0, b + 1 - window) * block, (b + 1) * block)), step)
-    review = R3Review("r3", threshold, rounds, window, choose)
+    review = part("remasking", "r3", threshold=threshold, rounds=rounds, window=window, choose=choose)
     found, trace = fast(model, PROMPT, 12, scorer=SumReward(model.mask_id), block_length=block, review=review)
     assert found == slow.x
     assert len(trace.step) == 12 + again

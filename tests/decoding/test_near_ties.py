@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
+from rws_cli.analysis.summary import near_ties
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.record import RowTrace
-from rws_cli.metrics.summary import near_ties
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -34,7 +32,7 @@ class Rounded(FakeDenoiser):
         self.dtype: torch.dtype = dtype
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
         found = (super().logits(tokens_BL, attention_BL, wanted_BL) * 4).to(self.dtype).float()
         self.seen.append((found.clone(), wanted_BL.clone()))
         return found
@@ -71,7 +69,7 @@ def test_near_ties_are_those_of_a_slow_reference(dtype: torch.dtype) -> None:
         for step, (logits, wanted_BL) in enumerate(model.seen):
             entries = [n for n, s in enumerate(trace.step) if s == step]
             chosen = [trace.position[n] for n in entries]
-            expected = slow(logits, wanted_BL[0].tolist(), chosen, canvas.start, model.mask_id, dtype)
+            expected = slow(logits, wanted_BL[0].tolist(), chosen, canvas.batch.start, model.mask_id, dtype)
             assert [trace.near_tie[n] for n in entries] == expected
         found += trace.near_tie
     assert any(found) == (dtype == torch.bfloat16)

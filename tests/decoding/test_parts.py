@@ -9,14 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from support import make_sampler, new_rows, part
+from torch import Tensor
 
-from rws_cli.decoding.guidance import Statistics, apply, fill, normalize, scale
 from rws_cli.decoding.noise import mix, row_key, uniform
-from rws_cli.decoding.orders import ORDERS
-from rws_cli.decoding.prediction import Prediction, likeliest, log_p_of, log_softmax, nucleus, propose, temper
-from rws_cli.decoding.schedules import best, commits_per_step
+from rws_cli.decoding.prediction import fill, likeliest, log_p_of, log_softmax, nucleus, propose, temper
+from rws_cli.decoding.statistics import Statistics, normalize
+from rws_cli.decoding.step import Prediction, step_of
 from rws_cli.errors import RunError
-from rws_cli.schema import RewardGuidance
+from rws_cli.guidance.rws import Rws
+from rws_cli.schedules.base import best
 
 
 def splitmix64(x: int) -> int:
@@ -66,10 +68,18 @@ def test_confidence_does_not_saturate() -> None:
     log_p = log_softmax(logits)
     assert log_p[:, 1].tolist() == pytest.approx([-math.log1p(math.exp(-lead)) for lead in leads.tolist()], rel=1e-12)
     torch.testing.assert_close(log_p[:, 0], log_p[:, 1] - leads)
-    prediction = Prediction(torch.arange(5), torch.arange(5), torch.ones(5, dtype=torch.long), log_p[:, 1], log_p)
     for name in ("confidence", "margin", "entropy"):
-        surest_first = ORDERS[name](prediction, torch.zeros(5), 0).argsort(descending=True)
+        scores = scored(name, list(range(5)), torch.ones(5, dtype=torch.long), log_p)
+        surest_first = scores.argsort(descending=True)
         assert surest_first.tolist() == [3, 1, 2, 0, 4], name
+
+
+def scored(name: str, places: list[int], token_N: Tensor, log_p_NV: Tensor) -> Tensor:
+    """An order's scores of positions in one row of 8, from the log-probabilities of all tokens there."""
+    order, place_N, own_N = part("order", name), torch.tensor(places), log_p_NV.gather(-1, token_N[:, None])[:, 0]
+    zeros_N, key_N = torch.zeros_like(place_N), torch.full_like(place_N, 5)
+    prediction = Prediction(zeros_N, place_N, place_N, token_N, own_N, order.read(log_p_NV), key_N, zeros_N)
+    return order.score(prediction, step_of(new_rows([[1]], ["a"], 8, 11, 0, 8)))
 
 
 @given(st.lists(st.floats(-30, 30), min_size=2, max_size=8), st.floats(0.01, 50))
@@ -113,10 +123,9 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
 def test_orders_on_two_hand_made_positions() -> None:
     p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]).double()
     log_p = (p + 1e-300).log()
-    places, proposed = torch.tensor([3, 1]), torch.tensor([0, 1])
-    prediction = Prediction(places, places, proposed, log_p.gather(-1, proposed[:, None])[:, 0], log_p)
-    keys = torch.tensor([5, 5])
-    values = {name: order(prediction, keys, 0).tolist() for name, order in ORDERS.items()}
+    places, proposed = [3, 1], torch.tensor([0, 1])
+    names = ("confidence", "margin", "entropy", "left_to_right", "random")
+    values = {name: scored(name, places, proposed, log_p).tolist() for name in names}
     assert values["confidence"] == pytest.approx([math.log(0.6), math.log(0.25)])
     assert values["margin"] == pytest.approx([0.2 - 1, 0.25 - 1])
     assert values["entropy"] == pytest.approx(
@@ -128,7 +137,12 @@ def test_orders_on_two_hand_made_positions() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_commits_per_step(masked: int, steps: int) -> None:
-    plan = commits_per_step(masked, steps)
+    schedule, batch = part("schedule", "fixed"), new_rows([[1]], ["a"], masked, 11, 0, masked)
+    schedule.prepare(make_sampler(masked, steps=steps))
+    plan = []
+    for index in range(steps):
+        batch.index_B[:] = index
+        plan.append(int(schedule.count(step_of(batch))))
     assert len(plan) == steps
     assert sum(plan) == masked
     assert plan == sorted(plan, reverse=True)
@@ -152,8 +166,16 @@ def test_normalizations() -> None:
     assert normalize(6.0, "sigmoid", STATISTICS) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
-def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> RewardGuidance:
-    return RewardGuidance("rws", strength, form, normalize, "argmax", "all", 1, 1e-3)
+def settings(form: str, normalize: str = "zscore", strength: float = 1.0) -> Rws:
+    return part(
+        "guidance", "rws", strength=strength, form=form, normalize=normalize, fill="argmax", target="all",
+        reward_every=1, floor=1e-3,
+    )  # fmt: skip
+
+
+def scale(score: float, guidance: Rws) -> float:
+    """Of a score that is r by itself, whatever the normalization but minmax and sigmoid."""
+    return guidance.scale_of(score, Statistics(mean=0.0, std=1.0, min=-1.0, max=1.0))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +208,8 @@ def test_a_raw_score_that_would_invert_the_logits_is_an_error() -> None:
 def test_target_all_keeps_argmax_and_proposed_scales_one_logit() -> None:
     z = torch.tensor([[1.0, 3.0, -2.0], [4.0, 0.5, 1.0]])
     r = torch.tensor([2.0, 0.5])
-    assert apply(z, r, "all").tolist() == [[2.0, 6.0, -4.0], [2.0, 0.25, 0.5]]
-    assert apply(z, r, "proposed").tolist() == [[1.0, 6.0, -2.0], [2.0, 0.5, 1.0]]
+    assert part("guidance", "rws", target="all").apply(z, r).tolist() == [[2.0, 6.0, -4.0], [2.0, 0.25, 0.5]]
+    assert part("guidance", "rws", target="proposed").apply(z, r).tolist() == [[1.0, 6.0, -2.0], [2.0, 0.5, 1.0]]
 
 
 def test_fill_shows_the_likeliest_a_sample_or_the_mask() -> None:

@@ -3,70 +3,81 @@ before commit f51cb17 of 2025-06-02, which ranks float64 probabilities, and sinc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.noise import row_key, uniform
 from rws_cli.decoding.prediction import GUMBEL, ORDER, PURPOSES
 
 EXAMPLE = "example-7"
 
 
-def published(
-    model: FakeDenoiser, prompt: list[int], gen: int, block: int, steps: int, temperature: float, cfg: float,
-    remasking: str, seed: int, dtype: torch.dtype = torch.float64, eos: str = "none",
-) -> list[int]:  # fmt: skip
+@dataclass(frozen=True)
+class Published:
+    """Settings of the procedure. dtype: of the logits and of the probabilities that are ranked."""
+
+    gen: int
+    block: int
+    steps: int
+    temperature: float
+    cfg: float
+    remasking: str
+    dtype: torch.dtype = torch.float64
+    eos: str = "none"
+    seed: int = 9
+
+
+def published(model: FakeDenoiser, prompt: list[int], s: Published) -> list[int]:
     """One row: block by block, every masked position is predicted, and the surest of the block are kept.
 
-    The noise is the runner's own (one uniform a step, position and token), so that both draw the same. dtype: of the
-    logits and of the probabilities that are ranked. Ties go left.
+    The noise is the runner's own (one uniform a step, position and token), so that both draw the same. Ties go left.
     """
-    x = prompt + [model.mask_id] * gen
-    steps_per_block = steps // (gen // block)
-    key = torch.tensor([row_key(seed, EXAMPLE)])
+    x = prompt + [model.mask_id] * s.gen
+    steps_per_block = s.steps // (s.gen // s.block)
 
     def logits_of(tokens: list[int]) -> torch.Tensor:
         ids = torch.tensor([tokens])
-        return model.full_logits(ids, torch.ones_like(ids, dtype=torch.bool))[0].to(dtype)
+        return model.full_logits(ids, torch.ones_like(ids, dtype=torch.bool))[0].to(s.dtype)
 
-    for b in range(gen // block):
-        begin, end = len(prompt) + b * block, len(prompt) + (b + 1) * block
+    for b in range(s.gen // s.block):
+        begin, end = len(prompt) + b * s.block, len(prompt) + (b + 1) * s.block
         masked_at_start = sum(token == model.mask_id for token in x[begin:end])
         plan = [masked_at_start // steps_per_block] * steps_per_block
         for i in range(masked_at_start % steps_per_block):
             plan[i] += 1
         for i, count in enumerate(plan):
-            step = b * steps_per_block + i
             logits = logits_of(x)
-            if cfg > 0:
+            if s.cfg > 0:
                 blind = logits_of([model.mask_id] * len(prompt) + x[len(prompt) :])
-                logits = blind + (cfg + 1) * (logits - blind)
-            if eos == "logits_eos_inf":
+                logits = blind + (s.cfg + 1) * (logits - blind)
+            if s.eos == "logits_eos_inf":
                 logits[:, model.eos_ids[0]] = -torch.inf
-            candidates = []
-            for position in range(begin, end):
-                if x[position] != model.mask_id:
-                    continue
-                z = logits[position]
-                place = torch.tensor([position - len(prompt)])
-                if temperature > 0:
-                    u = uniform(key, step * PURPOSES + GUMBEL, place, len(z))[0]
-                    token = int((z.double().exp() / (-u.log()) ** temperature).argmax())
-                else:
-                    token = int(z.argmax())
-                if remasking == "low_confidence":
-                    if eos == "confidence_eos_eot_inf":
-                        z[list(model.eos_ids)] = -torch.inf
-                    sure = float(torch.softmax(z, -1)[token])
-                else:
-                    sure = float(uniform(key, step * PURPOSES + ORDER, place, 1))
-                candidates.append((sure, position, token))
-            for _, position, token in sorted(candidates, key=lambda one: (-one[0], one[1]))[:count]:
+            candidates = [
+                (*proposed(model, logits[position], position - len(prompt), b * steps_per_block + i, s), position)
+                for position in range(begin, end)
+                if x[position] == model.mask_id
+            ]
+            for _, token, position in sorted(candidates, key=lambda one: (-one[0], one[2]))[:count]:
                 x[position] = token
     return x[len(prompt) :]
+
+
+def proposed(model: FakeDenoiser, z: torch.Tensor, position: int, step: int, s: Published) -> tuple[float, int]:
+    """How sure the token of a position is, and the token."""
+    key, place = torch.tensor([row_key(s.seed, EXAMPLE)]), torch.tensor([position])
+    if s.temperature > 0:
+        u = uniform(key, step * PURPOSES + GUMBEL, place, len(z))[0]
+        token = int((z.double().exp() / (-u.log()) ** s.temperature).argmax())
+    else:
+        token = int(z.argmax())
+    if s.remasking == "random":
+        return float(uniform(key, step * PURPOSES + ORDER, place, 1)), token
+    if s.eos == "confidence_eos_eot_inf":
+        z[list(model.eos_ids)] = -torch.inf
+    return float(torch.softmax(z, -1)[token]), token
 
 
 CASES = [
@@ -94,7 +105,7 @@ def test_same_tokens_as_the_published_procedure(
         for order, remasking in (("confidence", "low_confidence"), ("random", "random")):
             model = FakeDenoiser(vocabulary=14, mask_id=13, seed=model_seed)
             prompt = [3, 1, 4, 1, 5][: 2 + model_seed]
-            expected = published(model, prompt, gen, block, steps, temperature, cfg, remasking, seed=9)
+            expected = published(model, prompt, Published(gen, block, steps, temperature, cfg, remasking))
             canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, seed=9)
             sampler = make_sampler(
                 gen, block_length=block, steps=steps, temperature=temperature, cfg_scale=cfg, order=order
@@ -115,8 +126,8 @@ class Rounded(FakeDenoiser):
     def full_logits(self, tokens_BL: torch.Tensor, attention_BL: torch.Tensor) -> torch.Tensor:
         return super().full_logits(tokens_BL, attention_BL).to(self.dtype)
 
-    def logits(self, tokens_BL: torch.Tensor, attention_BL: torch.Tensor, wanted_BL: torch.Tensor) -> torch.Tensor:
-        return super().logits(tokens_BL, attention_BL, wanted_BL).float()
+    def logits(self, *asked: torch.Tensor) -> torch.Tensor:
+        return super().logits(*asked).float()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -134,7 +145,7 @@ def test_same_tokens_and_ties_as_the_procedure_since_f51cb17(
             canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, seed=9)
             (trace,) = decode(model, canvas, make_sampler(gen, confidence=confidence, **settings))
             positions[confidence] = trace.position
-        expected = published(model, prompt, gen, block, steps, temperature, cfg, "low_confidence", 9, dtype)
+        expected = published(model, prompt, Published(gen, block, steps, temperature, cfg, "low_confidence", dtype))
         assert canvas.response_BG[0].tolist() == expected
         others += positions["raw"] != positions["model_dtype"]
     assert others or dtype == torch.float32  # rounding makes ties, and ties go left
@@ -154,7 +165,7 @@ def test_same_tokens_under_the_published_rules_for_end_tokens(eos: str, remaskin
         model.embedding = torch.cat([model.embedding, torch.ones(14, 1)], 1)
         model.head = torch.cat([model.head, torch.zeros(1, 14)])
         model.head[-1, list(model.eos_ids)] = 6
-        expected = published(model, [3, 1, 4], gen, block, steps, temperature, 0.0, remasking, 9, eos=eos)
+        expected = published(model, [3, 1, 4], Published(gen, block, steps, temperature, 0.0, remasking, eos=eos))
         canvas = new_canvas([[3, 1, 4]], [EXAMPLE], gen, model.mask_id, 0, seed=9)
         order = {"low_confidence": "confidence", "random": "random"}[remasking]
         settings = {"block_length": block, "steps": steps, "temperature": temperature, "order": order, "eos": eos}

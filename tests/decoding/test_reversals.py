@@ -9,13 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, part
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import apply, count_reversals
-from rws_cli.decoding.loop import decode
-from rws_cli.metrics.steering import mean_steering, steering
-from rws_cli.schema import TemperatureGuidance
+from rws_cli.analysis.steering import mean_steering, steering
+from rws_cli.decoding.rank import count_reversals
+from rws_cli.guidance.temperature import Temperature
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
 
@@ -23,10 +21,12 @@ scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans(
 @given(scores)
 def test_reversals_are_pairs_in_strictly_opposite_order(row: list[tuple[int, int, bool]]) -> None:
     before, after, is_open = (torch.tensor([list(column)]) for column in zip(*row, strict=True))
+    before, after = (score.double().masked_fill(~is_open, -math.inf) for score in (before, after))
     shown = [(b, a) for b, a, o in row if o]
     pairs = list(itertools.combinations(shown, 2))
     turned = [1 for (b, a), (c, d) in pairs if (b < c and a > d) or (b > c and a < d)]
-    assert count_reversals(before.double(), after.double(), is_open) == [(len(pairs), len(turned))]
+    found = count_reversals(before, after)
+    assert [count.tolist() for count in found] == [[len(pairs)], [len(turned)]]
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 3.0])
@@ -34,15 +34,15 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
     """Replay the trace on the model's own logits: confidences at the scale and at 1, position by position."""
     denoiser = FakeDenoiser(seed=3)
     canvas = new_canvas([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, seed=0)
-    replay = canvas.tokens_BL.clone()
-    guidance = TemperatureGuidance("temperature", scale)
+    replay = new_rows([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, 12)
+    guidance = Temperature(kind="temperature", scale=scale)
     traces = decode(denoiser, canvas, make_sampler(12, tokens_per_step=3, guidance=guidance))
     some = False
     for row, trace in enumerate(traces):
-        tokens = replay[row : row + 1].clone()
+        tokens = replay.tokens_BL[row : row + 1].clone()
         for first in range(0, 12, 3):
-            logits = denoiser.full_logits(tokens, canvas.attention_BL[row : row + 1])[0, canvas.start :]
-            open_ = [g for g in range(12) if tokens[0, canvas.start + g] == denoiser.mask_id]
+            logits = denoiser.full_logits(tokens, replay.attention_BL[row : row + 1])[0, replay.start :]
+            open_ = [g for g in range(12) if tokens[0, replay.start + g] == denoiser.mask_id]
             plain, scaled = ({g: float((r * logits[g]).softmax(-1).max()) for g in open_} for r in (1.0, scale))
             pairs = list(itertools.combinations(open_, 2))
             turned = sum((plain[i] - plain[j]) * (scaled[i] - scaled[j]) < 0 for i, j in pairs)
@@ -52,7 +52,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
             assert trace.other_set[first : first + 3] == [other] * 3
             some = some or turned > 0
             for position, token in list(zip(trace.position, trace.token, strict=True))[first : first + 3]:
-                tokens[0, canvas.start + position] = token
+                tokens[0, replay.start + position] = token
     assert some == (scale != 1.0)
 
 
@@ -65,8 +65,11 @@ def test_unscaled_decoding_has_none_to_tell() -> None:
     assert mean_steering([None]) is None
 
 
+PLAIN = part("guidance", "none")
+
+
 def confidences(z_NV: torch.Tensor, r: float) -> torch.Tensor:
-    scaled = apply(z_NV, torch.full((len(z_NV),), r, dtype=torch.float64), "all")
+    scaled = PLAIN.apply(z_NV, torch.full((len(z_NV),), r, dtype=torch.float64))
     return scaled.log_softmax(-1).max(-1).values
 
 
@@ -83,7 +86,7 @@ def test_small_and_large_scales_rank_by_max_minus_mean_and_by_gap(seed: int) -> 
     assert len(decided) > 10
     assert all(c[i] > c[j] for i, j in decided)
     for r in (1e-3, 0.5, 7.0):
-        assert torch.equal(apply(z, torch.full((12,), r, dtype=torch.float64), "all").argmax(-1), z.argmax(-1))
+        assert torch.equal(PLAIN.apply(z, torch.full((12,), r, dtype=torch.float64)).argmax(-1), z.argmax(-1))
 
 
 def test_two_positions_may_cross_more_than_once() -> None:

@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 import torch
-from support import FakeDenoiser, make_sampler
+from support import FakeDenoiser, Found, decode, make_sampler, new_canvas, search
 from torch import Tensor
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import decode
 from rws_cli.decoding.record import Cost
-from rws_cli.decoding.search import Found, search
-from rws_cli.schema import BestOfN, FkSteering, ParticleGibbs, SelfRewardingSmc
+from rws_cli.decoding.statistics import Statistics
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import Fk
+from rws_cli.search.particle_gibbs import ParticleGibbs
+from rws_cli.search.smc import SelfRewardingSmc
 
 G, TOKENS = 3, 3
 ANSWERS = list(itertools.product(range(TOKENS), repeat=G))
@@ -93,12 +93,28 @@ def tilted(beta: float) -> Tensor:
 N = 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("potential", ["difference", "max", "sum"])
 @pytest.mark.parametrize(("fill", "completions"), [("argmax", 1), ("sample", 2)])
 def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completions: int) -> None:
     target = tilted(1.0)
     found = [
-        distance(run(FkSteering("fk", k, 1.0, potential, 1, completions, fill, "draw"), N)[0], target)
+        distance(
+            run(
+                Fk(
+                    kind="fk",
+                    particles=k,
+                    beta=1.0,
+                    potential=potential,
+                    every=1,
+                    completions=completions,
+                    fill=fill,
+                    ending="draw",
+                ),
+                N,
+            )[0],
+            target,
+        )
         for k in (1, 4, 32)
     ]
     assert found[0] > 5 * noise(target, N)  # one particle draws from p
@@ -106,12 +122,23 @@ def test_fk_steering_comes_to_the_tilted_law(potential: str, fill: str, completi
     assert found[2] < 2.5 * noise(target, N)
 
 
+@pytest.mark.slow
 def test_particle_gibbs_comes_to_the_tilted_law_as_sweeps_grow() -> None:
     """With two particles only, so that it is the sweeps that do it."""
     target = tilted(1.0)
 
     def after(sweeps: int) -> float:
-        method = ParticleGibbs("particle_gibbs", 2, 1.0, "difference", 1, 1, "argmax", "draw", sweeps)
+        method = ParticleGibbs(
+            kind="particle_gibbs",
+            particles=2,
+            beta=1.0,
+            potential="difference",
+            every=1,
+            completions=1,
+            fill="argmax",
+            ending="draw",
+            sweeps=sweeps,
+        )
         return distance(run(method, N)[0], target)
 
     one, three, many = after(1), after(3), after(10)
@@ -122,7 +149,17 @@ def test_particle_gibbs_comes_to_the_tilted_law_as_sweeps_grow() -> None:
 def test_particle_gibbs_that_ends_with_the_best_never_falls_back() -> None:
     scores = []
     for sweeps in (1, 2, 4):
-        method = ParticleGibbs("particle_gibbs", 3, 0.4, "difference", 1, 1, "argmax", "best", sweeps)
+        method = ParticleGibbs(
+            kind="particle_gibbs",
+            particles=3,
+            beta=0.4,
+            potential="difference",
+            every=1,
+            completions=1,
+            fill="argmax",
+            ending="best",
+            sweeps=sweeps,
+        )
         answers, found, _ = run(method, 200)
         best = torch.tensor(found.scores).max(-1).values
         assert torch.equal(torch.tensor(TableReward()([], answers, [], -1)), best)
@@ -132,13 +169,14 @@ def test_particle_gibbs_that_ends_with_the_best_never_falls_back() -> None:
     assert (scores[2] > scores[0]).any()
 
 
+@pytest.mark.slow
 def test_smc_comes_to_the_square_of_the_law() -> None:
     """Draws from p, weighted by p: the weights are Σ log p of what was committed, since the last resampling."""
     squared = law() ** 2
     target = squared / squared.sum()
     found = []
     for k in (1, 4, 32):
-        method = SelfRewardingSmc("smc", k, 1.0, "draw")
+        method = SelfRewardingSmc(kind="smc", particles=k, ess=1.0, ending="draw")
         found.append(distance(run(method, N, block_length=1)[0], target))
     assert found[0] > 5 * noise(target, N)
     assert found[0] > found[1] > found[2]
@@ -146,8 +184,8 @@ def test_smc_comes_to_the_square_of_the_law() -> None:
 
 
 def test_smc_resamples_only_where_the_weights_are_uneven_and_returns_the_likeliest() -> None:
-    never = run(SelfRewardingSmc("smc", 4, 0.0, "best"), 50, block_length=1)
-    plain = run(BestOfN("best_of_n", 4), 50, block_length=1)
+    never = run(SelfRewardingSmc(kind="smc", particles=4, ess=0.0, ending="best"), 50, block_length=1)
+    plain = run(BestOfN(kind="best_of_n", particles=4), 50, block_length=1)
     assert [len(s) for s in never[1].scores] == [4] * 50
     p = law().log()
     for answer, scores in zip(never[0].tolist(), never[1].scores, strict=True):
@@ -164,14 +202,24 @@ def test_best_of_n_has_its_closed_form(n: int) -> None:
     below = torch.cat([torch.zeros(1, dtype=torch.float64), upto[:-1]])
     target = torch.empty_like(p)
     target[order] = upto**n - below**n
-    assert distance(run(BestOfN("best_of_n", n), N)[0], target) < 2 * noise(target, N)
+    assert distance(run(BestOfN(kind="best_of_n", particles=n), N)[0], target) < 2 * noise(target, N)
 
 
 METHODS = [
-    BestOfN("best_of_n", 3),
-    SelfRewardingSmc("smc", 3, 0.9, "best"),
-    FkSteering("fk", 3, 0.3, "difference", 1, 1, "argmax", "best"),
-    ParticleGibbs("particle_gibbs", 3, 0.3, "max", 1, 2, "sample", "draw", 2),
+    BestOfN(kind="best_of_n", particles=3),
+    SelfRewardingSmc(kind="smc", particles=3, ess=0.9, ending="best"),
+    Fk(kind="fk", particles=3, beta=0.3, potential="difference", every=1, completions=1, fill="argmax", ending="best"),
+    ParticleGibbs(
+        kind="particle_gibbs",
+        particles=3,
+        beta=0.3,
+        potential="max",
+        every=1,
+        completions=2,
+        fill="sample",
+        ending="draw",
+        sweeps=2,
+    ),
 ]
 
 
@@ -188,7 +236,7 @@ def test_a_prompts_answer_depends_on_no_other_prompt_and_on_no_memory_budget(met
 
 
 def test_one_particle_is_a_plain_run() -> None:
-    answers, _, _ = run(BestOfN("best_of_n", 1), 8)
+    answers, _, _ = run(BestOfN(kind="best_of_n", particles=1), 8)
     model = toy()
     canvas = new_canvas([[1]] * 8, [str(n) for n in range(8)], G, model.mask_id, 0, 0)
     decode(model, canvas, make_sampler(G, order="left_to_right", temperature=1.0))
@@ -204,7 +252,7 @@ def test_answers_that_end_early_and_are_copied_leave_no_mask(method) -> None:
     canvas = new_canvas([[1]] * len(ids), ids, 6, model.mask_id, 0, 0)
     settings = {"order": "left_to_right", "temperature": 1.0, "search": method, "eos": "stop", "block_length": 3}
     found = search(model, canvas, make_sampler(6, **settings), TokenSum())
-    assert not canvas.masked_BG.any()
+    assert not canvas.batch.masked_BG.any()
     lengths = {len(trace.step) for trace in found.traces}
     assert len(lengths) > 2  # some ended early
     for row, trace in zip(found.rows, found.traces, strict=True):

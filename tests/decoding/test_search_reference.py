@@ -7,21 +7,23 @@ import math
 
 import pytest
 import torch
-from support import REWARD_WORDS, FakeDenoiser, classifier_settings, make_sampler, save_reward
+from support import REWARD_WORDS, FakeDenoiser, decode, load_classifier, make_sampler, new_canvas, save_reward, search
 from torch import Tensor
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.guidance import Statistics
-from rws_cli.decoding.loop import decode
+from rws_cli.decoding.loop import SWEEP
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import FILL, GUMBEL, PURPOSES
 from rws_cli.decoding.record import LAST, Cost
-from rws_cli.decoding.search import COMPLETION, RESAMPLE, SWEEP, search
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
+from rws_cli.guidance.entrgi import ADAM, Entrgi, token_map
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.gradient import ADAM, Mover, token_map
-from rws_cli.schema import BestOfN, EntrgiGuidance, FkSteering, ParticleGibbs, SelfRewardingSmc
+from rws_cli.search.base import RESAMPLE
+from rws_cli.search.best_of_n import BestOfN
+from rws_cli.search.fk import COMPLETION, Fk
+from rws_cli.search.particle_gibbs import ParticleGibbs
+from rws_cli.search.smc import SelfRewardingSmc
 
 PROMPT, SEED, G = [1, 4, 2], 5, 6
 
@@ -120,7 +122,7 @@ class SlowSearch:
         particles = [Particle() for _ in range(self.k)]
         for step in range(G):
             inside = range(step // self.block * self.block, (step // self.block + 1) * self.block)
-            if isinstance(m, FkSteering) and step and step % m.every == 0:
+            if isinstance(m, Fk) and step and step % m.every == 0:
                 for one, key in zip(particles, self.keys, strict=True):
                     r = self.estimate(one, self.laws(one), key, step)
                     one.most, one.total = max(one.most, r), one.total + r
@@ -148,7 +150,7 @@ class SlowSearch:
                 if 1 / float((w**2).sum()) < m.ess * self.k:
                     particles = self.resample(particles, step - self.block + 1, followed)
         scores = [one.path if isinstance(m, SelfRewardingSmc) else worth(one.x) for one in particles]
-        if isinstance(m, FkSteering):
+        if isinstance(m, Fk):
             for one, score in zip(particles, scores, strict=True):
                 one.log_w += score / m.beta - one.spent
         best_ends = isinstance(m, BestOfN) or m.ending == "best"
@@ -164,15 +166,28 @@ class SlowSearch:
 
 
 METHODS = [
-    BestOfN("best_of_n", 4),
-    SelfRewardingSmc("smc", 4, 0.99, "best"),
-    SelfRewardingSmc("smc", 3, 0.5, "draw"),
+    BestOfN(kind="best_of_n", particles=4),
+    SelfRewardingSmc(kind="smc", particles=4, ess=0.99, ending="best"),
+    SelfRewardingSmc(kind="smc", particles=3, ess=0.5, ending="draw"),
     *(
-        FkSteering("fk", 4, 0.3, p, e, c, f, end)
+        Fk(kind="fk", particles=4, beta=0.3, potential=p, every=e, completions=c, fill=f, ending=end)
         for p in ("difference", "max", "sum")
         for e, c, f, end in ((1, 1, "argmax", "best"), (2, 3, "sample", "draw"))
     ),
-    *(ParticleGibbs("particle_gibbs", 3, 0.3, "difference", 2, 1, "argmax", end, 3) for end in ("best", "draw")),
+    *(
+        ParticleGibbs(
+            kind="particle_gibbs",
+            particles=3,
+            beta=0.3,
+            potential="difference",
+            every=2,
+            completions=1,
+            fill="argmax",
+            ending=end,
+            sweeps=3,
+        )
+        for end in ("best", "draw")
+    ),
 ]
 
 
@@ -197,7 +212,7 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
     model.head *= 0.4
     resampled = 0
     for n in range(8):
-        slow = SlowSearch(model, SelfRewardingSmc("smc", 4, 1.0, "best"), 3)
+        slow = SlowSearch(model, SelfRewardingSmc(kind="smc", particles=4, ess=1.0, ending="best"), 3)
         slow.own = [row_key(n, "e" if j == 0 else f"e particle {j}") for j in range(4)]
         answer, _, history = slow.run()
         ids = ["e", *(f"e particle {j}" for j in range(1, 4))]
@@ -216,7 +231,7 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
 
 WORDS = [f"w{n}" for n in range(10)] + ["<end>", "[mask]"]
 """The denoiser's vocabulary: all but the mask are words of the reward model, with other ids there."""
-SETTINGS = EntrgiGuidance("entrgi", 3, 0.5, 0.7)
+SETTINGS = Entrgi(kind="entrgi", steps=3, rate=0.5, temperature=0.7)
 
 
 def nucleus(p: Tensor, top_p: float) -> Tensor:
@@ -295,7 +310,7 @@ def slow_entrgi(model: FakeDenoiser, reward: Classifier, temperature: float, top
 def reward(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
     folder = save_reward(tmp_path_factory.mktemp("reward"))
-    found = Classifier(classifier_settings(folder, batch_size=8))
+    found = load_classifier(folder, batch_size=8)
     found.model.score.weight.data *= 20  # gradients that are worth following
     return found
 
@@ -311,10 +326,12 @@ def test_entrgi_is_its_specification(reward: Classifier, temperature: float, top
     vocabulary = {word: v for v, word in enumerate(WORDS)}
     map_V = token_map(vocabulary, reward.tokenizer.get_vocab(), model.vocabulary)
     costs = [Cost(), Cost()]
-    examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
-    mover = Mover(SETTINGS, reward, map_V, model.eos_ids, examples, costs, top_p)
+    SETTINGS.top_p, SETTINGS.reward = top_p, reward
+    SETTINGS.use(map_V, model.eos_ids)
+    scorer = SumReward()
+    scorer.examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
     canvas = new_canvas([PROMPT, PROMPT], ["e", "f"], G, model.mask_id, 0, SEED)
-    decode(model, canvas, sampler, mover=mover, costs=costs)
+    decode(model, canvas, sampler, scorer, costs=costs)
     assert canvas.response_BG[0].tolist() == expected
     plain = new_canvas([PROMPT], ["e"], G, model.mask_id, 0, SEED)
     decode(model, plain, make_sampler(G, **settings))

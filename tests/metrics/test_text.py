@@ -15,10 +15,15 @@ from hypothesis import strategies as st
 from support import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rws_cli import registry
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import choices, compose
+from rws_cli.config.catalog import choices
+from rws_cli.config.check import check
+from rws_cli.config.composing import compose, unchecked
+from rws_cli.config.identity import resolved
 from rws_cli.errors import UsageError
-from rws_cli.metrics import text
+from rws_cli.metrics import diversity, keyword_coverage, repetition, text
+from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import load_metrics, measure
 from rws_cli.models.causal import load_causal, perplexities
 from rws_cli.runs.records import read_samples
@@ -31,14 +36,14 @@ def test_repetition_counts_what_occurred_before(spoken: list[str], n: int) -> No
     lower = [word.lower() for word in spoken]
     grams = [tuple(lower[k : k + n]) for k in range(len(lower) - n + 1)]
     before = sum(gram in grams[:k] for k, gram in enumerate(grams))
-    assert text.repetition(" ".join(spoken), n) == (pytest.approx(before / len(grams)) if grams else None)
-    assert text.distinct([" ".join(spoken)], n) == (pytest.approx(1 - before / len(grams)) if grams else None)
+    assert repetition.repetition(" ".join(spoken), n) == (pytest.approx(before / len(grams)) if grams else None)
+    assert diversity.distinct([" ".join(spoken)], n) == (pytest.approx(1 - before / len(grams)) if grams else None)
 
 
 def test_distinct_is_over_all_texts_together() -> None:
-    assert text.distinct(["a b", "a b"], 2) == 0.5  # no n-gram spans two texts
-    assert text.distinct(["a b", "b a"], 2) == 1.0
-    assert text.distinct([""], 1) is None
+    assert diversity.distinct(["a b", "a b"], 2) == 0.5  # no n-gram spans two texts
+    assert diversity.distinct(["a b", "b a"], 2) == 1.0
+    assert diversity.distinct([""], 1) is None
 
 
 def bleu(candidate: list[str], references: list[list[str]]) -> float:
@@ -59,17 +64,17 @@ def test_self_bleu_by_its_definition() -> None:
     texts = ["the cat sat on the mat today", "the cat sat on the mat", "a cat sat on the mat here now"]
     split = [t.split() for t in texts]
     expected = [bleu(s, [o for o in split if o is not s]) for s in split]
-    assert text.self_bleu(texts) == pytest.approx(sum(expected) / 3)
-    assert text.self_bleu(["same words here again"] * 2) == pytest.approx(100.0)
-    assert text.self_bleu(["alone"]) is None
+    assert diversity.self_bleu(texts) == pytest.approx(sum(expected) / 3)
+    assert diversity.self_bleu(["same words here again"] * 2) == pytest.approx(100.0)
+    assert diversity.self_bleu(["alone"]) is None
 
 
 def test_coverage_and_groups() -> None:
-    assert text.coverage("12 + 7 = 19", ["12", "7", "1"]) == pytest.approx(2 / 3)
-    assert text.coverage("anything", []) is None
-    assert text.groups(["x", "y", "z"], ["1", "2", "1"]) == [["x", "z"]]
-    assert text.groups(["x", "y"], ["1", "2"]) == [["x", "y"]]
-    assert text.unique_share(["x ", "x", "y"]) == pytest.approx(2 / 3)
+    assert keyword_coverage.coverage("12 + 7 = 19", ["12", "7", "1"]) == pytest.approx(2 / 3)
+    assert keyword_coverage.coverage("anything", []) is None
+    assert diversity.groups(["x", "y", "z"], ["1", "2", "1"]) == [["x", "z"]]
+    assert diversity.groups(["x", "y"], ["1", "2"]) == [["x", "y"]]
+    assert diversity.unique_share(["x ", "x", "y"]) == pytest.approx(2 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -190,15 +195,45 @@ def test_empty_answers_are_measured(causal_folder: Path) -> None:
 
 
 def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
-    module = type("Same", (), {
-        "features": {"predictions": None, "references": None},
-        "compute": lambda self, predictions, references: {"same": [p == r for p, r in zip(predictions, references, strict=True)]},
-    })()  # fmt: skip
+    class Same(Metric):
+        inputs = ("predictions", "references")
+
+        def compute(self, predictions: list[str], references: list[str]) -> dict:
+            return {"same": [p == r for p, r in zip(predictions, references, strict=True)]}
+
     sample = {"answer": "", "reference": "", "prompt": "p", "question": "q", "mark": {"correct": True}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rws_cli.metrics.measure.load_metrics", lambda metrics: {"same": module})
-        settings = compose("metric=[length]").metric
-        metrics = {"same": settings["length"]}
-        assert measure(metrics, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
-        with pytest.raises(UsageError, match="same needs references, .*; there are predictions, prompts, questions"):
-            measure(metrics, [Example("q", "p", "")], [sample | {"mark": None}])
+    assert measure({"same": Same()}, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
+    with pytest.raises(UsageError, match="same needs references, .*; there are predictions, prompts, questions"):
+        measure({"same": Same()}, [Example("q", "p", "")], [sample | {"mark": None}])
+
+
+def test_metrics_are_read_as_they_were_recorded_and_typed_before() -> None:
+    """When each was a module of evaluate, with its settings among the arguments of one."""
+    arguments = {"path": "a/model", "file": None, "revision": None, "dtype": "auto", "device": "auto", "batch_size": 4}
+    then = {"length": {"module": "length", "arguments": {}, "revision": None},
+            "perplexity": {"module": "perplexity", "arguments": arguments, "revision": None},
+            "mine": {"module": "/", "arguments": {"twice": True}, "revision": None}}  # fmt: skip
+    composed = unchecked()
+    composed.metric = then
+    found = resolved(check(composed))["metric"]
+    assert found["length"] == {"kind": "length"}
+    assert found["perplexity"] == {"kind": "perplexity", **arguments}
+    assert found["mine"] == {"kind": "evaluate", **then["mine"]}
+    typed = compose("metric=[perplexity]", "metric.perplexity.arguments.batch_size=4").metric
+    assert typed == compose("metric=[perplexity]", "metric.perplexity.batch_size=4").metric
+    assert resolved(compose("metric=[length]", "metric.length.module=/"))["metric"]["length"]["kind"] == "evaluate"
+
+
+@pytest.mark.parametrize("name", registry.find("metric"))
+def test_every_metric_measures_what_it_says(name: str, causal_folder: Path) -> None:
+    source = registry.find("metric")[name]
+    settings = {"path": str(causal_folder)} if "path" in source.settings else {}
+    if "module" in source.settings:
+        pytest.skip("what a module of evaluate measures is its own")
+    metric = registry.load("metric", name, "metric")(**settings).load("metric.mine")
+    assert set(metric.inputs) <= {"predictions", "references", "prompts", "questions", "keywords"}
+    texts = {key: ["a b", "", "c d a b"] for key in metric.inputs} | {"keywords": [["a"], [], ["b", "x"]]}
+    for count in (3, 1):
+        found = metric.compute(**{key: texts[key][:count] for key in metric.inputs})
+        assert found.keys() == source.facts["measures"].keys()
+        assert all(len(value) == count for value in found.values() if isinstance(value, list))

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from dream_files import save_dream
-from support import make_sampler, make_settings
+from support import decode, make_sampler, make_settings, new_canvas
 
-from rws_cli.decoding.canvas import new_canvas
-from rws_cli.decoding.loop import decode
-from rws_cli.models import load_model
 from rws_cli.models.compiled import compiled
-from rws_cli.schema import ThresholdSchedule, WinoSchedule
+from rws_cli.schedules.threshold import Threshold
+from rws_cli.schedules.wino import Wino
 
 SHAPES: list[tuple[int, ...]] = []
 
@@ -24,14 +22,14 @@ def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
     return graph.forward
 
 
-THRESHOLD, WINO = ThresholdSchedule("threshold", 0.6), WinoSchedule("wino", 0.5, 0.4, None)
+THRESHOLD, WINO = Threshold(kind="threshold", threshold=0.6), Wino(kind="wino", threshold=0.5, verify=0.4, most=None)
 
 
 @pytest.mark.parametrize(("family", "schedule"), [("llada", THRESHOLD), ("llada", WINO), ("dream", THRESHOLD)])
 def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family: str, schedule: object) -> None:
     torch._dynamo.reset()
     SHAPES.clear()
-    denoiser = load_model(make_settings(family, llada_folder if family == "llada" else save_dream(tmp_path)))
+    denoiser = make_settings(family, llada_folder if family == "llada" else save_dream(tmp_path)).load()
     sampler = make_sampler(12, block_length=6, schedule=schedule)
     answers = []
     for model in (denoiser, compiled(denoiser, backend)):  # type: ignore[arg-type]
@@ -42,6 +40,6 @@ def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family:
             decode(model, canvas, sampler)
             answers[-1] += canvas.response_BG.tolist()
     assert answers[0] == answers[1]
-    if not isinstance(schedule, WinoSchedule):  # whose passes with shadows are not compiled
+    if not isinstance(schedule, Wino):  # whose passes with shadows are not compiled
         assert SHAPES
         assert set(SHAPES) <= {(4, 64), (2, 64), (1, 64)}

@@ -12,7 +12,6 @@ from reference import dream_logits
 from support import make_settings
 
 from rws_cli.errors import UsageError
-from rws_cli.models import load_model
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_shifted_logits_equal_an_independent_forward_pass(folder: Path) -> None:
-    denoiser = load_model(make_settings("dream", folder))
+    denoiser = make_settings("dream", folder).load()
     tokens = torch.randint(0, 260, (2, 15), generator=torch.Generator().manual_seed(2))
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
     with torch.inference_mode():
@@ -31,7 +30,7 @@ def test_shifted_logits_equal_an_independent_forward_pass(folder: Path) -> None:
 
 
 def test_left_padding_of_mixed_prompts_changes_nothing(folder: Path) -> None:
-    denoiser = load_model(make_settings("dream", folder))
+    denoiser = make_settings("dream", folder).load()
     short, long = torch.arange(40, 47), torch.arange(90, 101)
     tokens = torch.full((2, 11), 256)
     tokens[0, 4:], tokens[1] = short, long
@@ -46,7 +45,7 @@ def test_left_padding_of_mixed_prompts_changes_nothing(folder: Path) -> None:
 
 
 def test_tokenizer_loads_without_remote_code(folder: Path) -> None:
-    denoiser = load_model(make_settings("dream", folder))
+    denoiser = make_settings("dream", folder).load()
     assert denoiser.mask_id == 259
     assert denoiser.eos_ids == (256, 258)
     ids = denoiser.encode("Hi there")
@@ -59,4 +58,4 @@ def test_sliding_windows_are_refused(folder: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"use_sliding_window": True}))
     with pytest.raises(UsageError, match="sliding window"):
-        load_model(make_settings("dream", tmp_path))
+        make_settings("dream", tmp_path).load()

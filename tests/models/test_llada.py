@@ -12,7 +12,6 @@ from reference import llada_logits
 from support import llada_config, llada_weights, make_settings, save_llada
 
 from rws_cli.errors import UsageError
-from rws_cli.models import load_model
 
 TOLERANCE = 1e-4  # of logits of a few tens, float32 against float32: two summations in another order
 
@@ -35,7 +34,7 @@ def two_lengths() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tenso
 def test_logits_equal_an_independent_forward_pass(tmp_path: Path, fields: dict) -> None:
     config = llada_config(**fields)
     weights = llada_weights(config, seed=3)
-    denoiser = load_model(make_settings("llada", save_llada(tmp_path, config, weights)))
+    denoiser = make_settings("llada", save_llada(tmp_path, config, weights)).load()
     tokens = torch.randint(0, 48, (2, 17), generator=torch.Generator().manual_seed(1))
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
     with torch.inference_mode():
@@ -49,7 +48,7 @@ def test_logits_equal_an_independent_forward_pass(tmp_path: Path, fields: dict) 
 def test_left_padding_changes_nothing_and_wanted_rows_come_in_order(llada_folder: Path) -> None:
     config = json.loads((llada_folder / "config.json").read_text())
     weights = llada_weights(config)
-    denoiser = load_model(make_settings("llada", llada_folder))
+    denoiser = make_settings("llada", llada_folder).load()
     short, long, tokens, attention = two_lengths()
     wanted = torch.zeros_like(attention)
     wanted[:, [9, 12]] = True
@@ -63,14 +62,13 @@ def test_shadows_see_all_but_their_own_position_and_only_each_other_see_them(lla
     """WINO's second look: a mask for each position of the block, behind the sequence, at the same place."""
     config = json.loads((llada_folder / "config.json").read_text())
     weights = llada_weights(config)
-    denoiser = load_model(make_settings("llada", llada_folder))
+    denoiser = make_settings("llada", llada_folder).load()
     short, long, tokens, attention = two_lengths()
     wanted = torch.zeros_like(attention)
     wanted[:, 12] = True
-    block = torch.zeros(14, dtype=torch.bool)
-    block[[9, 10, 13]] = True
+    place_BK = torch.tensor([[9, 10, 13]] * 2)
     with torch.inference_mode():
-        logits, shadows = denoiser.shadowed(tokens, attention, wanted, block)
+        logits, shadows = denoiser.shadowed(tokens, attention, wanted, place_BK, place_BK > 0)
     assert shadows.shape == (2, 3, config["embedding_size"])
     for row, (text, pad) in enumerate(((short, 5), (long, 0))):
         places = [p - pad for p in (9, 10, 13)]
@@ -84,7 +82,7 @@ def test_shadows_see_all_but_their_own_position_and_only_each_other_see_them(lla
 
 
 def test_special_tokens_and_chat_template_come_from_the_checkpoint(llada_folder: Path) -> None:
-    denoiser = load_model(make_settings("llada", llada_folder))
+    denoiser = make_settings("llada", llada_folder).load()
     assert denoiser.mask_id == 2
     assert denoiser.eos_ids == (0, 5)  # end of text pads; end of turn ends too
     assert denoiser.tokenizer.convert_ids_to_tokens(denoiser.encode("w1 w2")) == [
@@ -108,23 +106,23 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, damage, sente
     weights = llada_weights(config)
     damage(weights)
     with pytest.raises(UsageError, match=sentence):
-        load_model(make_settings("llada", save_llada(tmp_path, config, weights)))
+        make_settings("llada", save_llada(tmp_path, config, weights)).load()
 
 
 def test_other_architectures_are_refused_by_field(tmp_path: Path) -> None:
     config = llada_config(alibi=True)
     folder = save_llada(tmp_path, config, llada_weights(config))
     with pytest.raises(UsageError, match="alibi=True"):
-        load_model(make_settings("llada", folder))
+        make_settings("llada", folder).load()
 
 
 def test_missing_pieces_are_named(tmp_path: Path, llada_folder: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        load_model(make_settings("llada", tmp_path / "nowhere"))
+        make_settings("llada", tmp_path / "nowhere").load()
     with pytest.raises(UsageError, match="bundled:tiny-mdm"):
-        load_model(make_settings("llada", "bundled:tiny-mmd"))
+        make_settings("llada", "bundled:tiny-mmd").load()
     with pytest.raises(UsageError, match="no config.json"):
-        load_model(make_settings("llada", tmp_path))
+        make_settings("llada", tmp_path).load()
 
     bare = tmp_path / "bare"
     shutil.copytree(llada_folder, bare)
@@ -132,20 +130,20 @@ def test_missing_pieces_are_named(tmp_path: Path, llada_folder: Path) -> None:
     del config["mask_token_id"]
     (bare / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="no mask token"):
-        load_model(make_settings("llada", bare))
-    assert load_model(make_settings("llada", bare, mask_token_id=2)).mask_id == 2
+        make_settings("llada", bare).load()
+    assert make_settings("llada", bare, mask_token_id=2).load().mask_id == 2
 
     for file in bare.glob("*chat_template*"):
         file.unlink()
     with pytest.raises(UsageError, match="no chat template"):
-        load_model(make_settings("llada", bare, mask_token_id=2))
+        make_settings("llada", bare, mask_token_id=2).load()
 
     (bare / "model-00001-of-00002.safetensors").write_bytes(b"broken")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(make_settings("llada", bare, mask_token_id=2, chat_template=False))
+        make_settings("llada", bare, mask_token_id=2, chat_template=False).load()
     (bare / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(UsageError, match="model-00001-of-00002.safetensors"):
-        load_model(make_settings("llada", bare, mask_token_id=2, chat_template=False))
+        make_settings("llada", bare, mask_token_id=2, chat_template=False).load()
 
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", "sequential"])
@@ -154,10 +152,10 @@ def test_a_checkpoint_spread_by_a_device_map_is_the_same(llada_folder: Path, dev
     wanted = torch.ones_like(tokens, dtype=torch.bool)
     settings = [make_settings("llada", llada_folder, device_map=spread) for spread in (None, device_map)]
     with torch.inference_mode():
-        whole, spread = (load_model(one).logits(tokens, wanted, wanted) for one in settings)
+        whole, spread = (one.load().logits(tokens, wanted, wanted) for one in settings)
     assert torch.equal(whole, spread)
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(make_settings("llada", llada_folder, device_map="nowhere"))
+        make_settings("llada", llada_folder, device_map="nowhere").load()
 
 
 def test_the_real_config_translates() -> None:

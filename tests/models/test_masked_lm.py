@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from rws_cli.errors import UsageError
-from rws_cli.models import load_model
 
 SIZE = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 WORDS = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(25))]
@@ -43,7 +42,7 @@ def save(folder: Path, family: str, **special: str) -> Path:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_the_models_own_whatever_the_padding(tmp_path: Path, family: str) -> None:
     folder = save(tmp_path, family, mask_token="[MASK]")
-    denoiser = load_model(make_settings("masked_lm", folder, chat_template=False))
+    denoiser = make_settings("masked_lm", folder, chat_template=False).load()
     assert denoiser.mask_id == 4
     assert denoiser.eos_ids == (3,)
     short, long = [2, 7, 8, 4, 4], [2, 9, 10, 11, 12, 13, 4, 4]
@@ -60,4 +59,4 @@ def test_logits_are_the_models_own_whatever_the_padding(tmp_path: Path, family: 
 def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, "bert")
     with pytest.raises(UsageError, match="model.mask_token_id"):
-        load_model(make_settings("masked_lm", folder, chat_template=False))
+        make_settings("masked_lm", folder, chat_template=False).load()

@@ -11,10 +11,10 @@ import pytest
 import torch
 from support import make_settings, samples_of
 
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
-from rws_cli.models import base, load_model
-from rws_cli.models.base import load_weights
+from rws_cli.models import base
+from rws_cli.models.loading import load_weights
 
 
 def test_without_bitsandbytes_it_is_one_sentence(llada_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_without_bitsandbytes_it_is_one_sentence(llada_folder: Path, monkeypatch
     with pytest.raises(
         UsageError, match=r"model\.quantization=4bit needs bitsandbytes: pip install 'rws\[quantized\]'"
     ):
-        load_model(make_settings("llada", llada_folder, quantization="4bit"))
+        make_settings("llada", llada_folder, quantization="4bit").load()
 
 
 def test_weights_that_do_not_run_in_few_bits_are_said(llada_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,9 +34,9 @@ def test_weights_that_do_not_run_in_few_bits_are_said(llada_folder: Path, monkey
 
     monkeypatch.setattr(base, "check_bidirectional", narrow)
     with pytest.raises(UsageError, match=r"model\.quantization=8bit does not run on cpu: K must be a multiple of 64"):
-        load_model(make_settings("llada", llada_folder, quantization="8bit"))
+        make_settings("llada", llada_folder, quantization="8bit").load()
     with pytest.raises(RuntimeError):
-        load_model(make_settings("llada", llada_folder))
+        make_settings("llada", llada_folder).load()
 
 
 def test_it_is_placed_while_it_is_quantized(llada_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_logits_are_those_of_rounded_weights(bits: str) -> None:
         return (weight / scale).round() * scale
 
     settings = compose("model.device=cpu").model
-    fewer, exact, other = (load_model(one) for one in (replace(settings, quantization=bits), settings, settings))
+    fewer, exact, other = (one.load() for one in (replace(settings, quantization=bits), settings, settings))
     for name, module in other.model.model.layers.named_modules():
         if name.endswith("_proj"):
             module.weight.data = rounded(module.weight.data).to(module.weight.dtype)

@@ -20,6 +20,7 @@ from support import (
     classifier_settings,
     llada_config,
     llada_weights,
+    load_classifier,
     make_settings,
     save_llada,
     save_reward,
@@ -27,13 +28,13 @@ from support import (
 )
 from transformers import AutoConfig, BertConfig, BertForMaskedLM, LlamaConfig, LlamaForSequenceClassification
 
-from rws_cli.config import compose
-from rws_cli.doctor import needs
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
-from rws_cli.models import chat, check_model, load_model, prepare_model
+from rws_cli.models import chat
+from rws_cli.models.base import Model
 from rws_cli.models.causal import load_causal
 from rws_cli.models.checkpoint import fingerprint
-from rws_cli.rewards.classifier import Classifier, check_classifier
+from rws_cli.runs.doctor import needs
 
 RUNS = "from pathlib import Path\nPath({ran!r}).mkdir()\nfrom transformers import PreTrainedModel as Own\n"
 
@@ -90,8 +91,8 @@ CODE = {
 
 
 LOADING = {
-    "model": lambda folder: load_model(make_settings("masked_lm", folder, mask_token_id=2)),
-    "reward": lambda folder: Classifier(classifier_settings(folder, template="{{ messages[0]['content'] }}")),
+    "model": lambda folder: make_settings("masked_lm", folder, mask_token_id=2).load(),
+    "reward": lambda folder: load_classifier(folder, template="{{ messages[0]['content'] }}"),
     "causal": lambda folder: load_causal("judge", str(folder)),
 }
 
@@ -137,10 +138,10 @@ def test_no_kernel_is_fetched_because_a_checkpoint_names_it(tmp_path: Path, monk
     monkeypatch.setattr("transformers.modeling_utils.lazy_import_flash_attention", fetch)
     folder = save_bert(tmp_path / "bert")
     change(folder / "config.json", attn_implementation="theirs/kernel")
-    load_model(make_settings("masked_lm", folder))
+    make_settings("masked_lm", folder).load()
     reward = save_reward(tmp_path / "reward")
     change(reward / "config.json", attn_implementation="theirs/kernel")
-    Classifier(classifier_settings(reward))
+    load_classifier(reward)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "../other.safetensors", "/etc/passwd", 3])
@@ -150,7 +151,7 @@ def test_an_index_names_safetensors_of_its_folder_alone(llada: Path, name: Any) 
     index["weight_map"] |= dict.fromkeys(list(index["weight_map"])[:1], name)
     file.write_text(json.dumps(index))
     sentence = "no safetensors file of the same folder|has a broken model.safetensors.index.json"
-    for look in (load_model, check_model):
+    for look in (Model.load, Model.check):
         with pytest.raises(UsageError, match=sentence):
             look(make_settings("llada", llada))
 
@@ -158,7 +159,7 @@ def test_an_index_names_safetensors_of_its_folder_alone(llada: Path, name: Any) 
 def test_an_adapter_is_no_checkpoint(llada: Path) -> None:
     (llada / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="merge it into its base model"):
-        prepare_model(make_settings("llada", llada))
+        make_settings("llada", llada).prepare()
 
 
 # --- what cannot be read ----------------------------------------------------------------------------------------------
@@ -181,8 +182,8 @@ def test_a_broken_config_json_is_said_to_be_broken(llada: Path, what: str) -> No
     content, words = BROKEN[what]
     (llada / "config.json").write_bytes(content)
     for look in (
-        lambda: prepare_model(make_settings("llada", llada)),
-        lambda: check_classifier(classifier_settings(llada), "reward"),
+        lambda: make_settings("llada", llada).prepare(),
+        lambda: classifier_settings(llada).check("reward"),
         lambda: load_causal("judge", str(llada)),
     ):
         with pytest.raises(UsageError, match=words) as raised:
@@ -198,13 +199,13 @@ def test_a_pipe_is_no_file_of_a_checkpoint(llada: Path) -> None:
     shard = sorted(llada.glob("model-*.safetensors"))[0]
     shard.unlink()
     os.mkfifo(shard)
-    for look in (load_model, check_model):
+    for look in (Model.load, Model.check):
         with pytest.raises(UsageError, match=f"lacks {shard.name}"):
             look(make_settings("llada", llada))
     (llada / "config.json").unlink()
     os.mkfifo(llada / "config.json")
     with pytest.raises(UsageError, match=r"no config\.json"):
-        prepare_model(make_settings("llada", llada))
+        make_settings("llada", llada).prepare()
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_tokens_and_fields_of_config_json_are_checked_without_weights(llada: Pat
     fields, words = TOKENS[what]
     change(llada / "config.json", **fields)
     with pytest.raises(UsageError, match=words) as raised:
-        prepare_model(make_settings("llada", llada))
+        make_settings("llada", llada).prepare()
     assert "\n" not in str(raised.value)
     assert "".join(capfd.readouterr()) == ""
 
@@ -259,13 +260,13 @@ def test_a_field_that_dream_lacks_is_named(tmp_path: Path, field: str) -> None:
     folder = save_dream(tmp_path)
     change(folder / "config.json", **{field: None})
     with pytest.raises(UsageError, match=f"config.json without {field}"):
-        prepare_model(make_settings("dream", folder))
+        make_settings("dream", folder).prepare()
 
 
 def test_any_familys_tokenizer_is_held_to_its_embedding(tmp_path: Path) -> None:
     folder = save_bert(tmp_path, vocab_size=30)
     with pytest.raises(UsageError, match="beyond the model's vocabulary of 30"):
-        prepare_model(make_settings("masked_lm", folder))
+        make_settings("masked_lm", folder).prepare()
 
 
 SHAPES = {
@@ -285,7 +286,7 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes(llada: Path, what: 
     fields, words = SHAPES[what]
     change(llada / "config.json", **fields)
     said = set()
-    for look in (load_model, check_model):
+    for look in (Model.load, Model.check):
         with pytest.raises(UsageError, match=words) as raised:
             look(make_settings("llada", llada))
         said.add(str(raised.value))
@@ -300,10 +301,10 @@ def test_no_weight_is_read_to_check_that_weights_fit(tmp_path: Path, monkeypatch
     content = bytearray(file.read_bytes())
     content[header:] = b"\xff" * (len(content) - header)  # NaN, all of them
     file.write_bytes(content)
-    check_model(make_settings("masked_lm", folder))
+    make_settings("masked_lm", folder).check()
     file.write_bytes(content[:-4])
     with pytest.raises(UsageError, match=r"model\.safetensors cannot be loaded: .*corrupt or partial"):
-        check_model(make_settings("masked_lm", folder))
+        make_settings("masked_lm", folder).check()
 
 
 def test_a_reward_has_one_label(tmp_path: Path) -> None:
@@ -313,8 +314,8 @@ def test_a_reward_has_one_label(tmp_path: Path) -> None:
     for file in save_reward(tmp_path / "one").iterdir():
         if file.name not in ("config.json", "model.safetensors"):
             (tmp_path / "two" / file.name).write_bytes(file.read_bytes())
-    check_classifier(classifier_settings(tmp_path / "one"), "reward")
-    for look in (lambda s: check_classifier(s, "reward"), Classifier):
+    classifier_settings(tmp_path / "one").check("reward")
+    for look in (lambda s: s.check("reward"), lambda s: s.loaded(None, 0)):
         with pytest.raises(UsageError, match=r"reward\.path=\S+ has 2 labels; a reward has one"):
             look(classifier_settings(tmp_path / "two"))
 
@@ -357,7 +358,7 @@ def test_a_template_that_fails_is_one_sentence(llada: Path, what: str) -> None:
     template, words = TEMPLATES[what]
     (llada / "chat_template.jinja").write_text(template)
     with pytest.raises(UsageError, match=words) as raised:
-        prepare_model(make_settings("llada", llada)).encode("w1 w2")
+        make_settings("llada", llada).prepare().encode("w1 w2")
     assert "\n" not in str(raised.value)
 
 
@@ -377,17 +378,17 @@ def test_a_template_without_an_end_is_stopped(llada: Path, monkeypatch: pytest.M
     monkeypatch.setattr(chat, "MEMORY", 1 << 28)
     (llada / "chat_template.jinja").write_text(ENDLESS[what])
     with pytest.raises(UsageError, match="The chat template of model does not come to an end"):
-        prepare_model(make_settings("llada", llada))
+        make_settings("llada", llada).prepare()
 
 
 def test_a_rewards_template_is_tried_before_its_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rws_cli.rewards.classifier.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("rws_cli.models.loading.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
     folder = save_reward(tmp_path)
     with pytest.raises(UsageError, match=r"The chat template of reward fails: TemplateError: no"):
-        Classifier(classifier_settings(folder, template="{{ raise_exception('no') }}"))
+        load_classifier(folder, template="{{ raise_exception('no') }}")
     if sys.platform == "linux":
         with pytest.raises(UsageError, match="The chat template of reward does not come to an end"):
-            Classifier(classifier_settings(folder, template=ENDLESS["letters"]))
+            load_classifier(folder, template=ENDLESS["letters"])
 
 
 def test_the_library_would_run_the_python_of_a_part(tmp_path: Path) -> None:

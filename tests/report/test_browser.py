@@ -19,8 +19,8 @@ import pytest
 from support import small_run, write_big_run
 from typer.testing import CliRunner
 
+from rws_cli.analysis.story import tell
 from rws_cli.cli import app
-from rws_cli.report.story import tell
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -239,5 +239,5 @@ def test_five_thousand_examples(opened, rws, tmp_path: Path) -> None:
     expect(page.locator("#count")).to_have_text("1 of 5000 examples", timeout=10_000)
     assert shown_ids(page) == ["e-4321"]
     page.get_by_role("button", name="e-4321").click()
-    page.wait_for_function("document.getElementById('replay-title').textContent === 'e-4321'")
+    expect(page.locator("#replay-title")).to_have_text("e-4321", timeout=10_000)
     assert page.locator(".strip").nth(1).locator(".tokens span").count() == 64

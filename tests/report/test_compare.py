@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 from support import write_run
 
+from rws_cli.analysis.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.errors import UsageError
-from rws_cli.metrics.statistics import bootstrap_interval, difference_p, holm
-from rws_cli.report.compare import compare_runs
 from rws_cli.report.terminal import signed_number
+from rws_cli.runs.reading import compare_runs
 
 
 def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
@@ -24,16 +24,16 @@ def test_lines_pair_examples_and_average_seeds(tmp_path: Path) -> None:
     ]
     baseline, rws = compare_runs(runs)
     assert (baseline.label, baseline.seeds, baseline.examples) == ("confidence", [0], 3)
-    assert baseline.values["accuracy"] == pytest.approx(2 / 3)
-    assert baseline.interval["accuracy"] is None
+    assert baseline.cells["accuracy"].value == pytest.approx(2 / 3)
+    assert baseline.cells["accuracy"].interval is None
     assert (rws.label, rws.seeds) == ("rws", [0, 1])
-    assert rws.values["accuracy"] == pytest.approx(5 / 6)
-    assert rws.difference["accuracy"] == pytest.approx(1 / 6)  # per example: −1/2, +1, 0
-    low, high = rws.interval["accuracy"] or (math.nan, math.nan)
+    assert rws.cells["accuracy"].value == pytest.approx(5 / 6)
+    assert rws.cells["accuracy"].difference == pytest.approx(1 / 6)  # per example: −1/2, +1, 0
+    low, high = rws.cells["accuracy"].interval or (math.nan, math.nan)
     assert -0.5 <= low < 1 / 6 < high <= 1.0
-    assert rws.difference["god"] == pytest.approx(10 / 6)
-    assert rws.values["reward"] is None
-    assert rws.difference["length.words"] == pytest.approx(4 / 6)
+    assert rws.cells["god"].difference == pytest.approx(10 / 6)
+    assert rws.cells["reward"].value is None
+    assert rws.cells["length.words"].difference == pytest.approx(4 / 6)
 
 
 def test_labels_tell_same_named_samplers_apart(tmp_path: Path) -> None:

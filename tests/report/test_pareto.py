@@ -12,15 +12,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import manifest_of, sample_of
 
-from rws_cli.config import CONF, check, choices
+from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, curves_of, family, frontier
+from rws_cli.cli.launching import sweeps
+from rws_cli.config.catalog import CONF, choices
+from rws_cli.config.check import check
+from rws_cli.config.composing import unchecked
 from rws_cli.errors import UsageError
-from rws_cli.hydra_bridge import sweeps
-from rws_cli.report.curves import FAMILIES, Curve, Point, at_cost, family, frontier, read_curves
+from rws_cli.runs.reading import read_run
 
 
 def point(tokens: float, *right: float) -> Point:
     values = np.array(right)
-    return Point("", {"tokens": tokens}, {"accuracy": values}, {"accuracy": float(values.mean())}, {"accuracy": None})
+    return Point("", {"tokens": tokens}, {"accuracy": values})
 
 
 CURVE = Curve("t", "s", "orders", "", [point(1, 0, 0), point(2, 1, 0), point(3, 0, 0), point(8, 1, 1), point(9, 1, 0)])
@@ -68,7 +71,7 @@ def test_curves_join_a_samplers_settings_and_count_both_models_tokens(tmp_path: 
         save(tmp_path / "001-0", "best_of_n", dict.fromkeys("abcd", False), 50),
         save(tmp_path / "001-10", "best_of_n", yes | {"b": False, "c": False}, 200, n=2),
     ]
-    rws, reference = read_curves(runs, "best_of_n")
+    rws, reference = curves_of(list(map(read_run, runs)), "best_of_n")
     assert [p.cost["tokens"] for p in rws.points] == [60, 140]
     assert [p.settings for p in rws.points] == ["tokens_per_step=2", "tokens_per_step=1"]
     assert rws.paper == "RWS, 2509.00707"
@@ -77,7 +80,7 @@ def test_curves_join_a_samplers_settings_and_count_both_models_tokens(tmp_path: 
     assert rws.points[1].difference == pytest.approx(1 - 0.5 * share)
     assert all(p.difference is None for p in reference.points)
     with pytest.raises(UsageError, match="--against fk is none of the samplers here: choose from rws, best_of_n"):
-        read_curves(runs, "fk")
+        curves_of(list(map(read_run, runs)), "fk")
 
 
 def test_every_sampler_has_a_family() -> None:
@@ -124,13 +127,12 @@ def test_every_line_of_the_pareto_experiment_checks() -> None:
         names = next(part for part in line if part.startswith("sampler=")).removeprefix("sampler=").split(",")
         rest = [part for part in line[3:] if not part.startswith("sampler=")]
         first = [part if "[" in part else part.split(",")[0] for part in rest]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for name in names:
-                config = check(compose("config", ["~sweeps", f"sampler={name}", *first]))
-                seen.add(config.sampler.name)
-                tasks.add(config.benchmark.name)
-                assert config.benchmark.limit == 7
-                assert config.draw == "pareto"
+        for name in names:
+            config = check(unchecked("~sweeps", f"sampler={name}", *first))
+            seen.add(config.sampler.name)
+            tasks.add(config.benchmark.name)
+            assert config.benchmark.limit == 7
+            assert config.draw == "pareto"
     assert seen <= set(choices("sampler"))
     assert len(seen) > 20
     assert tasks == {"sudoku", "arithmetic"}

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from rws_cli.analysis.story import Commit, Step, Story
 from rws_cli.report.replay import Picture, Player, Scene, curve, window
-from rws_cli.report.story import Commit, Step, Story
 
 STORY = Story(
     "x",

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rws_cli.analysis.commits import by_step, heat
+from rws_cli.analysis.story import END
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
-from rws_cli.report.figures import FIGURES, by_step, heat, svg
+from rws_cli.report.figures import FIGURES, svg
 from rws_cli.report.shown import read_shown
-from rws_cli.report.story import END
 from rws_cli.report.terminal import number
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;"
@@ -241,13 +242,13 @@ def test_labels_are_letters_in_figures(rws, small: list[str], tmp_path: Path) ->
 def test_averages_by_hand(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
     (run,), _ = read_shown([tmp_path / "outputs/sudoku/small-rws/v001"])
-    cells = heat(run)
+    cells = heat(run.run)
     assert cells.shape == (6, 36)
     np.testing.assert_allclose(cells.sum(0), 1)  # each position at some step
     np.testing.assert_allclose(cells.sum(1), 6)
-    rows = run.rows
+    rows = run.run.rows(list(run.run.samples))
     assert cells[2, 5] == sum((2, 5) in zip(r["step"], r["position"], strict=True) for r in rows) / len(rows)
-    steps, means, low, high = by_step(run, "confidence")  # type: ignore[misc]
+    steps, means, low, high = by_step(run.run, "confidence")  # type: ignore[misc]
     assert steps.tolist() == list(range(6))
     of_step = [np.mean([c for c, s in zip(r["confidence"], r["step"], strict=True) if s == 3]) for r in rows]
     assert means[3] == pytest.approx(np.mean(of_step))

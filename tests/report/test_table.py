@@ -12,12 +12,14 @@ import pytest
 from markdown_it import MarkdownIt
 from support import write_run
 
+from rws_cli.analysis.compare import Cell
+from rws_cli.analysis.summary import summarize
+from rws_cli.analysis.table import Grid
 from rws_cli.errors import UsageError
-from rws_cli.metrics.summary import summarize
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import spreadsheet
 from rws_cli.report.sheets import Strong
-from rws_cli.report.table import Cell, Grid, as_sheet, print_tables, read_grids, write_tables
+from rws_cli.report.table import as_sheet, print_tables, read_grids, write_tables
 
 STEERING = {"reversals": 0.125, "scale": 1.5, "temperature": 0.75, "other_sets": 0.0}
 METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": STEERING, "measures": {"n": 3.0}}

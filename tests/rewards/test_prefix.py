@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import REWARD_FAMILIES, REWARD_SIZE, REWARD_TEMPLATE, REWARD_WORDS, save_reward, word_tokenizer
-from support import classifier_settings as settings
+from support import (
+    REWARD_FAMILIES,
+    REWARD_SIZE,
+    REWARD_TEMPLATE,
+    REWARD_WORDS,
+    load_classifier,
+    save_reward,
+    word_tokenizer,
+)
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.rewards.base import Candidate
-from rws_cli.rewards.classifier import Classifier
 
 
 def candidate(row: int, words: list[str]) -> Candidate:
@@ -27,8 +33,8 @@ def candidate(row: int, words: list[str]) -> Candidate:
 @pytest.mark.parametrize("family", REWARD_FAMILIES)
 def test_scores_along_a_decoding_are_those_of_each_text_alone(tmp_path: Path, family: str) -> None:
     """Rows change here and there, come and go, grow and shrink, two to a batch; another answer may take a slot."""
-    reward = Classifier(settings(save_reward(tmp_path, family, pad=family == "llama")))
-    alone = Classifier(settings(tmp_path))
+    reward = load_classifier(save_reward(tmp_path, family, pad=family == "llama"))
+    alone = load_classifier(tmp_path)
     alone.prefixes = None
     assert reward.prefixes is not None
     draw = random.Random(0)
@@ -57,7 +63,7 @@ def test_scores_along_a_decoding_are_those_of_each_text_alone(tmp_path: Path, fa
 
 def test_a_text_may_stand_in_one_call_twice(tmp_path: Path) -> None:
     """What is kept is the last one's, whole."""
-    reward = Classifier(settings(save_reward(tmp_path), batch_size=8))
+    reward = load_classifier(save_reward(tmp_path), batch_size=8)
     short, long = candidate(1, ["w1", "w2", "w3"]), candidate(1, ["w1", "w4", "w5", "w6", "w7"])
     reward.score([long, short])
     one, other = reward.score([long, replace(long, slot=None)]).values
@@ -65,11 +71,11 @@ def test_a_text_may_stand_in_one_call_twice(tmp_path: Path) -> None:
 
 
 def test_a_model_that_looks_ahead_or_slides_reads_all(tmp_path: Path) -> None:
-    assert Classifier(compose("reward=tiny").reward).prefixes is None  # bidirectional
+    assert compose("reward=tiny").reward.loaded(None, 0).prefixes is None  # bidirectional
     torch.manual_seed(0)
     config = LlamaConfig(**REWARD_SIZE, pad_token_id=1)
     config.sliding_window = 4
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer = word_tokenizer(REWARD_WORDS, eos_token="<end>", pad_token="<pad>", chat_template=REWARD_TEMPLATE)
     tokenizer.save_pretrained(tmp_path)
-    assert Classifier(settings(tmp_path)).prefixes is None
+    assert load_classifier(tmp_path).prefixes is None

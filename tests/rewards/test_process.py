@@ -7,18 +7,13 @@ from support import make_sampler
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
-from rws_cli.models import load_model
-from rws_cli.rewards import load_reward
-from rws_cli.rewards.base import Candidate, Scores
+from rws_cli.config.composing import compose
+from rws_cli.rewards.base import Candidate, Reward, Scores
 from rws_cli.rewards.process import Process, steps
 from rws_cli.rewards.scorer import renderer
-from rws_cli.schema import ProcessReward
 
 
-class Lengths:
-    statistics = None
-
+class Lengths(Reward):
     def score(self, asked: list[Candidate]) -> Scores:
         return Scores([float(len(c.text)) for c in asked], [1] * len(asked))
 
@@ -27,7 +22,7 @@ class Lengths:
 def test_steps_are_lines(join: str, expected: float) -> None:
     assert steps("a b\n\n c\nd") == ("a b", "a b\n\n c", "a b\n\n c\nd")
     assert steps("\n") == ("\n",)
-    reward = Process(ProcessReward("p", "process", None, "step", join, None), Lengths())
+    reward = Process(name="p", part=Lengths(name="l"), parts="step", join=join).loaded(None, 0)
     found = reward.score([Candidate(Example("e", "", ""), text, 1.0, 0) for text in ("one", "abc\ndefgh", "")])
     assert found.values == [3.0, expected, 0.0]
     assert found.tokens == [1, 2, 1]
@@ -37,12 +32,12 @@ def test_blocks_are_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verifier of a solved sudoku in blocks of 12: a third, two thirds, all of it."""
     benchmark = Sudoku(limit=1)
     example = benchmark.examples()[0]
-    denoiser = load_model(compose().model)
+    denoiser = compose().model.load()
     ids = denoiser.tokenizer(example.reference).input_ids
     render = renderer(denoiser, make_sampler(36, block_length=12))
     candidate = render(example, ids, 1.0, -1)
     assert candidate.blocks == (example.reference[:12], example.reference[:24], example.reference)
-    reward = load_reward(compose("reward=process", "reward@reward.part=verifier").reward, benchmark, 0)
+    reward = compose("reward=process", "reward@reward.part=verifier").reward.loaded(benchmark, 0)
     assert reward is not None
     assert reward.score([candidate]).values == [pytest.approx(2 / 3)]
     whole = renderer(denoiser, make_sampler(36))(example, ids, 1.0, -1)

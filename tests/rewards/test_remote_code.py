@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 from support import REWARD_WORDS, word_tokenizer
 
 from rws_cli.benchmarks.base import Example
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.rewards.base import Candidate
-from rws_cli.rewards.classifier import Classifier
 
 PIN = "0123456789" * 4
 CODE = '''
@@ -75,7 +74,7 @@ def test_presets_score_with_the_checkpoints_own_code(tmp_path: Path, name: str, 
         f"pins.{name}={PIN}",
         "reward.attention=eager",
     ).reward
-    found = Classifier(settings).score([Candidate(Example("e", "w1", ""), "w2 w3", 1.0, 0)])
+    found = settings.loaded(None, 0).score([Candidate(Example("e", "w1", ""), "w2 w3", 1.0, 0)])
     words = [word if word in TOKENS else "<unk>" for word in text.split()]
     assert found.tokens == [len(words)]
     assert found.values == pytest.approx([float(sum(worth[TOKENS.index(word)] for word in words))])

@@ -9,20 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support import REWARD_FAMILIES, REWARD_SIZE, REWARD_WORDS, save_reward, word_tokenizer
-from support import classifier_settings as settings
+from support import REWARD_FAMILIES, REWARD_SIZE, REWARD_WORDS, load_classifier, save_reward, word_tokenizer
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.sudoku import Sudoku
-from rws_cli.config import compose
+from rws_cli.config.composing import compose
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError, UsageError
-from rws_cli.rewards import load_reward
-from rws_cli.rewards.base import Candidate, Scores, ask, read_statistics
-from rws_cli.rewards.classifier import Classifier
-from rws_cli.rewards.controls import Constant, Shuffled, Verifier
+from rws_cli.rewards.base import Candidate, Reward, Scores, ask, read_statistics
+from rws_cli.rewards.constant import Constant
 from rws_cli.rewards.scorer import Renderer, RowScorer
+from rws_cli.rewards.shuffled import Shuffled
+from rws_cli.rewards.verifier import Verifier
 
 
 def candidates() -> list[Candidate]:
@@ -33,7 +32,7 @@ def candidates() -> list[Candidate]:
 @pytest.mark.parametrize("family", REWARD_FAMILIES)
 def test_scores_are_the_models_own_on_each_text_alone(tmp_path: Path, family: str) -> None:
     folder = save_reward(tmp_path, family, pad=family == "llama")
-    found = Classifier(settings(folder)).score(candidates())
+    found = load_classifier(folder).score(candidates())
     model = REWARD_FAMILIES[family]().__class__.from_pretrained(folder).eval()
     for candidate, value, tokens in zip(candidates(), found.values, found.tokens, strict=True):
         text = f"<user> {candidate.example.prompt} <end> <bot> {candidate.text} <end>"
@@ -63,7 +62,7 @@ def test_a_score_is_read_at_the_last_token_whatever_pads(tmp_path: Path, tokeniz
     model.save_pretrained(tmp_path)
     template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
     word_tokenizer(REWARD_WORDS, chat_template=template, **TOKENIZERS[tokenizer]).save_pretrained(tmp_path)
-    reward = Classifier(settings(tmp_path, batch_size=8))
+    reward = load_classifier(tmp_path, batch_size=8)
     assert reward.prefixes is not None
     reward.prefixes = reward.prefixes if reads_on else None
     texts = ["w1 <end>", "w2 <pad> w3 <end> w4 <pad>", "<pad> <end> <end>", "w5", "w1 <end> <pad> <pad> <pad> <pad>"]
@@ -80,7 +79,7 @@ def test_a_score_is_read_at_the_last_token_whatever_pads(tmp_path: Path, tokeniz
 
 def test_texts_of_all_tokens_are_scored(tmp_path: Path) -> None:
     """No token is left to pad with that no text has."""
-    reward = Classifier(settings(save_reward(tmp_path)))
+    reward = load_classifier(save_reward(tmp_path))
     text = " ".join(REWARD_WORDS)
     asked = [Candidate(Example("e", "w1", ""), words, 1.0, 0) for words in (text, "w1")]
     assert reward.score(asked).values == pytest.approx([reward.score([c]).values[0] for c in asked], abs=1e-5)
@@ -88,18 +87,18 @@ def test_texts_of_all_tokens_are_scored(tmp_path: Path) -> None:
 
 def test_statistics_lie_beside_the_weights_or_where_the_user_says(tmp_path: Path) -> None:
     folder = save_reward(tmp_path / "reward")
-    assert Classifier(settings(folder)).statistics is None
+    assert load_classifier(folder).normalization is None
     stored = {"mean": 1.0, "std": 2.0, "min": -3.0, "max": 4.0}
     (folder / "normalization.json").write_text(json.dumps(stored))
-    found = Classifier(settings(folder)).statistics
+    found = load_classifier(folder).normalization
     assert found is not None
     assert (found.mean, found.std, found.min, found.max) == (1, 2, -3, 4)
     del stored["std"]
     (tmp_path / "mine.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="lacks std"):
-        Classifier(settings(folder, statistics=str(tmp_path / "mine.json")))
+        load_classifier(folder, statistics=str(tmp_path / "mine.json"))
     with pytest.raises(UsageError, match="no normalization statistics"):
-        Classifier(settings(folder, statistics=str(tmp_path / "none.json")))
+        load_classifier(folder, statistics=str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize(
@@ -150,40 +149,46 @@ def test_numbers_of_any_library_are_scores() -> None:
 def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
     folder = save_reward(tmp_path)
     with pytest.raises(RunError, match="longer than the reward model reads"):
-        Classifier(settings(folder, max_length=5)).score(candidates())
+        load_classifier(folder, max_length=5).score(candidates())
     for file in folder.glob("*chat_template*"):
         file.unlink()
     with pytest.raises(UsageError, match="no chat template"):
-        Classifier(settings(folder))
+        load_classifier(folder)
 
 
 def test_controls(tmp_path: Path) -> None:
     benchmark = Sudoku(limit=2)
     example = benchmark.examples()[0]
     half = example.reference[:18]
-    verifier = Verifier(benchmark).score(
-        [Candidate(example, half, 0.5, 3), Candidate(example, example.reference, 1.0, 9)]
+    verifier = (
+        Verifier(name="v")
+        .loaded(benchmark, 0)
+        .score([Candidate(example, half, 0.5, 3), Candidate(example, example.reference, 1.0, 9)])
     )
     assert verifier.values == [0.5, 1.0]
-    assert Constant(0.25).score(candidates()).values == [0.25] * 5
+    assert Constant(name="c", value=0.25).score(candidates()).values == [0.25] * 5
 
     by_fill = [[float(10 * n + i) for i in range(5)] for n in range(10)]
     stored = {"mean": 0, "std": 1, "min": 0, "max": 1, "by_fill": by_fill}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "normalization.json").write_text(json.dumps(stored))
-    shuffled = Shuffled(str(tmp_path), seed=0)
+    shuffled = Shuffled(name="s", statistics=str(tmp_path)).loaded(benchmark, 0)
     asked = [Candidate(example, "anything", fill, step) for fill, step in ((0.0, 0), (0.57, 9), (1.0, 17), (0.57, 9))]
     values = shuffled.score(asked).values
     assert [int(v // 10) for v in values] == [0, 5, 9, 5]
     assert values[1] == values[3]
     assert shuffled.score(asked[1:2]).values == [values[1]]  # the same alone as in a batch
-    other = [Shuffled(str(tmp_path), seed=s).score(asked[1:2]).values[0] for s in range(20)]
+    other = [
+        Shuffled(name="s", statistics=str(tmp_path)).loaded(benchmark, s).score(asked[1:2]).values[0] for s in range(20)
+    ]
     assert len(set(other)) > 2
 
 
-def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
-    class Lengths:
-        statistics = None
+@pytest.mark.parametrize("stateless", [True, False])
+def test_unchanged_text_is_a_hit_where_a_reward_is_stateless_and_cost_goes_to_the_row_that_asked(
+    stateless: bool,
+) -> None:
+    class Lengths(Reward):
         calls = 0
 
         def score(self, asked: list[Candidate]) -> Scores:
@@ -191,14 +196,19 @@ def test_unchanged_text_is_a_hit_and_cost_goes_to_the_row_that_asked() -> None:
             return Scores([float(len(c.text)) for c in asked], [len(c.text) for c in asked])
 
     denoiser = SimpleNamespace(text=lambda ids, masks: "".join(map(str, ids)))
-    costs = [Cost(), Cost()]
-    reward = Lengths()
-    scorer = RowScorer(reward, Renderer(denoiser, "drop", 2), [Example("a", "", ""), Example("b", "", "")], costs, None)  # type: ignore[arg-type]
-    assert scorer([0, 1], torch.tensor([[1, 2], [3, 4]]), [0.0, 0.0], 0) == [2.0, 2.0]
-    assert scorer([0, 1], torch.tensor([[1, 2], [3, 14]]), [0.5, 0.5], 1) == [2.0, 3.0]
-    assert scorer([0], torch.tensor([[1, 2]]), [1.0], 2) == [2.0]
-    assert reward.calls == 2
-    assert [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in costs] == [(1, 2, 2), (2, 0, 5)]
+    reward = Lengths(name="lengths")
+    reward.stateless = stateless  # type: ignore[misc]
+    scorer = RowScorer(reward, Renderer(denoiser, "drop", 2), None)  # type: ignore[arg-type]
+    scorer.costs = [Cost(), Cost()]
+    scorer.enter({0: Example("a", "", ""), 1: Example("b", "", "")})
+    assert scorer({0: ([1, 2], 0.0, 0), 1: ([3, 4], 0.0, 0)}) == {0: 2.0, 1: 2.0}
+    assert scorer({0: ([1, 2], 0.5, 1), 1: ([3, 14], 0.5, 1)}) == {0: 2.0, 1: 3.0}
+    assert scorer({0: ([1, 2], 1.0, 2)}) == {0: 2.0}
+    counts = [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in scorer.costs]
+    assert counts == ([(1, 2, 2), (2, 0, 5)] if stateless else [(3, 0, 6), (2, 0, 5)])
+    scorer.enter({0: Example("c", "", "")})  # another example's text is not remembered
+    scorer({0: ([1, 2], 1.0, 2)})
+    assert scorer.costs[0].reward_calls == (2 if stateless else 4)
 
 
 def test_a_composite_sums_z_scores(tmp_path: Path) -> None:
@@ -209,15 +219,15 @@ def test_a_composite_sums_z_scores(tmp_path: Path) -> None:
     asked = [Candidate(Example("e", "w1", example.reference), text, 1.0, 0) for text in (example.reference, "w3")]
     overrides = ["reward=composite", "reward@reward.parts.a=classifier", f"reward.parts.a.path={folder}",
                  "reward.weights.a=2", "reward.weights.b=-0.5"]  # fmt: skip
-    composite = load_reward(compose(*overrides).reward, benchmark, seed=0)
+    composite = compose(*overrides).reward.loaded(benchmark, 0)
     assert composite is not None
-    assert composite.statistics is None
+    assert composite.normalization is None
     found = composite.score(asked)
-    alone = Classifier(settings(folder)).score(asked)
+    alone = load_classifier(folder).score(asked)
     partial = [1.0, 0.0]
     expected = [2 * (a - 0.1) / 0.5 - 0.5 * (p - 0.5) * 12**0.5 for a, p in zip(alone.values, partial, strict=True)]
     assert found.values == pytest.approx(expected, abs=1e-4)
     assert found.tokens == alone.tokens
     (folder / "normalization.json").unlink()
     with pytest.raises(UsageError, match=r"reward\.parts\.a stores no statistics"):
-        load_reward(compose(*overrides).reward, benchmark, seed=0)
+        compose(*overrides).reward.loaded(benchmark, 0)

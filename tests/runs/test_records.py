@@ -17,20 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import manifest_of, sample_of, write_run
 
+from rws_cli.analysis.summary import summarize
 from rws_cli.errors import RunError, UsageError, printable
-from rws_cli.metrics.summary import summarize
-from rws_cli.runs.folder import (
-    alone,
-    claim_version,
-    find_run,
-    find_runs,
-    home,
-    locked,
-    newest,
-    point_latest,
-    read_json,
-    write_json,
-)
+from rws_cli.files import alone, write_json
+from rws_cli.runs.folder import claim_version, find_run, find_runs, home, locked, newest, point_latest, read_json
 from rws_cli.runs.records import (
     append_samples,
     drop_broken_line,

@@ -51,7 +51,7 @@ def runs(llada_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A folder with two small runs, r0 and r1, of another sampler each."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rws_cli.metrics.statistics.RESAMPLES", 50)
+        patch.setattr("rws_cli.analysis.statistics.RESAMPLES", 50)
         patch.chdir(folder)
         for name, sampler in (("0", "rws"), ("1", "confidence")):
             settings = [*small_run(llada_folder), "benchmark.limit=3", f"sampler={sampler}", f"output={name}"]

@@ -1,0 +1,185 @@
+"""Runs side by side: the same examples under different settings, paired, with intervals of the difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.analysis.run import Measure, Run, measures_of
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference_p, holm
+from rws_cli.analysis.verdicts import judge_labels, verdicts_against
+from rws_cli.analysis.win_rate import WinRate, win_rate
+from rws_cli.config.identity import differing_keys, identity
+from rws_cli.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over examples, and its difference to the first line with the 95 % interval of that difference: the paired
+    bootstrap's over examples, None for a single one. Where there is no difference, the interval is the value's own.
+    published: the figure that a paper gives."""
+
+    value: float | None = None
+    difference: float | None = None
+    interval: Interval | None = None
+    published: Any = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a comparison: runs that differ in the seed alone, averaged within each example.
+
+    cells: by measure. p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number
+    of lines. wins: by judge, the win rate against the first line, where there are verdicts; judges of one name are told
+    apart by what differs (verdicts.judge_labels).
+    """
+
+    label: str
+    runs: list[Run]
+    examples: int
+    cells: dict[str, Cell]
+    p: float | None = None
+    wins: dict[str, WinRate] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.config["seed"] for run in self.runs]
+
+
+def compared(runs: list[Run]) -> list[Line]:
+    """The lines of a comparison, in the order in which their settings first appear.
+
+    Raises UsageError if the runs have no example in common, finished ones differ in their examples, an example in its
+    prompt or reference, or runs in the version of the marker.
+    """
+    ids, groups = paired(runs), by_settings(runs)
+    measures = measures_of(runs)
+    columns = [{name: column(group, ids, measure) for name, measure in measures.items()} for group in groups]
+    first, marked = columns[0], [n for n, own in enumerate(columns) if n and own["accuracy"] is not None]
+    p_values = [
+        difference_p(columns[n]["accuracy"] - first["accuracy"]) for n in marked if first["accuracy"] is not None
+    ]
+    adjusted = dict(zip(marked, holm(p_values), strict=False))
+    wins = [win_rates(group, groups[0], ids) if n else {} for n, group in enumerate(groups)]
+    judges = judge_labels(list(dict.fromkeys(judge for rates in wins for judge in rates)))
+    return [
+        Line(
+            label=label,
+            runs=group,
+            examples=len(ids),
+            cells={name: _cell(values, first[name] if n else None) for name, values in columns[n].items()},
+            p=adjusted.get(n),
+            wins={judges[judge]: rate for judge, rate in wins[n].items()},
+        )
+        for n, (label, group) in enumerate(zip(_labels(groups), groups, strict=True))
+    ]
+
+
+def _cell(values: np.ndarray | None, baseline: np.ndarray | None) -> Cell:
+    if values is None or baseline is None:
+        return Cell(None if values is None else float(values.mean()))
+    difference = values - baseline
+    return Cell(float(values.mean()), float(difference.mean()), bootstrap_interval(difference))
+
+
+def column(runs: list[Run], ids: list[str], measure: Measure, skip: bool = False) -> np.ndarray | None:
+    """A measure for each question, averaged over its answers and the runs (seeds) of a line. None where it is not defined
+    for all answers; skip: leave out those for which it is not, and None if that is all."""
+    import numpy as np
+
+    values: dict[str, list[float]] = {}
+    for i in ids:
+        for value in (measure(run.samples[i]) for run in runs):
+            if value is not None:
+                values.setdefault(runs[0].samples[i]["question"], []).append(value)
+            elif not skip:
+                return None
+    return np.array([np.mean(np.asarray(found, dtype=float)) for found in values.values()]) if values else None
+
+
+def opponent(run: Run, baseline: list[Run]) -> Run:
+    """The run of the first line that another is compared with: that of the same seed, else the first."""
+    return next((base for base in baseline if base.config["seed"] == run.config["seed"]), baseline[0])
+
+
+def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[str, WinRate]:
+    """By judge (verdicts.identity_of), what the verdicts on a line's runs come to."""
+    found: dict[str, list[Any]] = {}
+    for run in members:
+        for judge, verdicts in verdicts_against(run, opponent(run, baseline)).items():
+            for sample in (run.samples[i] for i in ids if i in verdicts):
+                verdict = (sample["question"], verdicts[sample["id"]], sample["order"][DEFAULT_GOD])
+                found.setdefault(judge, []).append(verdict)
+    asked = len(ids) * len(members)
+    rates = {judge: win_rate(verdicts, asked - len(verdicts)) for judge, verdicts in found.items()}
+    return {judge: rate for judge, rate in rates.items() if rate}
+
+
+def paired(runs: list[Run]) -> list[str]:
+    """The examples that all runs have. Raises UsageError as `compared` does."""
+    first, ids = runs[0], common(runs)
+    if not ids:
+        raise UsageError(
+            f"{shown(first.folder)} and the others have no example in common: compare runs of the same benchmark and seed of it."
+        )
+    whole = [run for run in runs if run.manifest["status"] == "finished"]
+    for run in whole[1:]:
+        if run.samples.keys() != whole[0].samples.keys():
+            both = len(run.samples.keys() & whole[0].samples.keys())
+            raise UsageError(
+                f"{shown(run.folder)} has {len(run.samples)} examples and {shown(whole[0].folder)} "
+                f"{len(whole[0].samples)}, {both} in common: compare finished runs of the same examples."
+            )
+    for run in runs[1:]:
+        if run.marker != first.marker:
+            older = min(run, first, key=lambda one: one.marker)
+            raise UsageError(
+                f"{shown(run.folder)} was marked by version {run.marker} of its marker, {shown(first.folder)} by "
+                f"version {first.marker}: mark the older one again with rws mark {shown(older.folder)}"
+            )
+        for i, what in ((i, what) for i in ids for what in ("prompt", "reference")):
+            if run.samples[i][what] != first.samples[i][what]:
+                raise UsageError(
+                    f"Example {i} has another {what} in {shown(run.folder)} than in {shown(first.folder)}."
+                )
+    return ids
+
+
+def common(runs: list[Run]) -> list[str]:
+    """The examples that all runs have, in the order of the first."""
+    return [i for i in runs[0].samples if all(i in run.samples for run in runs)]
+
+
+def by_settings(runs: list[Run]) -> list[list[Run]]:
+    """Runs that differ in the seed alone, together."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in identity(run.config).items() if key != "seed"}
+        groups.setdefault(repr(sorted(settings.items())), []).append(run)
+    return list(groups.values())
+
+
+def apart(run: Run, others: list[Run]) -> dict[str, Any]:
+    """The settings but for the seed, by dotted key, in which a run differs from any of some others."""
+    found: dict[str, Any] = {}
+    for other in others:
+        found |= {key: own for key, (own, _) in differing_keys(identity(run.config), identity(other.config)).items()}
+    found.pop("seed", None)
+    return found
+
+
+def _labels(groups: list[list[Run]]) -> list[str]:
+    """A name for each line, and what tells it apart from the others of that name."""
+    firsts, labels = [members[0] for members in groups], []
+    for run in firsts:
+        keys = apart(run, [other for other in firsts if other is not run and other.name == run.name])
+        group_names = [key for key in keys if key in ("model.name", "reward.name", "benchmark.name")]
+        details = ", ".join(
+            f"{key.removesuffix('.name').removeprefix('sampler.')}={keys[key]}" for key in group_names or keys
+        )
+        labels.append(f"{run.name} ({details})" if details else run.name)
+    return labels

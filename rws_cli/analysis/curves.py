@@ -1,0 +1,157 @@
+"""What answers cost and what they are worth: a sweep as curves, one a sampler and task, one point a setting.
+
+Cost is tokens put through model and reward, an example: it counts a pass of the one as a pass of the other, and a longer
+text as more. Nothing else about a run is a fair price: seconds change with the machine, passes leave the reward out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from rws_cli import registry
+from rws_cli.analysis.compare import apart, by_settings, column, paired
+from rws_cli.analysis.run import MEASURES, Run
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, mean_interval
+from rws_cli.config.catalog import choices
+from rws_cli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
+VALUES = {"accuracy": 100, "reward": 1}
+"""What is drawn, and the factor that it is shown with."""
+FAMILIES = ("orders", "Dream's", "as many as are sure", "masking again", "search")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting of a sampler. by_question: each question's value, by measure; difference: in accuracy to the best
+    that the reference does for at most this cost, with its 95 % interval; None where it does nothing that cheaply."""
+
+    settings: str
+    cost: dict[str, float]
+    by_question: dict[str, np.ndarray]
+    difference: float | None = None
+    difference_interval: Interval | None = None
+
+    @cached_property
+    def value(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in self.by_question.items()}
+
+    @cached_property
+    def interval(self) -> dict[str, Interval | None]:
+        return {name: mean_interval(values) for name, values in self.by_question.items()}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A sampler's points on one task, cheapest first."""
+
+    task: str
+    label: str
+    family: str
+    paper: str
+    points: list[Point]
+
+
+def curves_of(runs: list[Run], against: str) -> list[Curve]:
+    """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run.task, []).append(run)
+    curves: list[Curve] = []
+    for task, members in tasks.items():
+        found = _curves_of(task, members)
+        labels = [curve.label for curve in found]
+        if against not in labels and against != "best_of_n":
+            raise UsageError(
+                f"--against {against} is none of the samplers here: choose from {', '.join(labels)}{nearest(against, labels) or '.'}"
+            )
+        reference = next((curve for curve in found if curve.label == against), None)
+        curves += [_against(curve, reference) for curve in found] if reference else found
+    return curves
+
+
+def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
+    ids = paired(runs)
+    by_label: dict[str, list[list[Run]]] = {}
+    for members in by_settings(runs):
+        by_label.setdefault(members[0].name, []).append(members)
+    curves = []
+    for label, groups in by_label.items():
+        firsts = [members[0] for members in groups]
+        points = [_point(members, ids, apart(members[0], firsts)) for members in groups]
+        points.sort(key=lambda point: point.cost["tokens"])
+        sampler = firsts[0].config["sampler"]
+        curves.append(Curve(task, label, family(sampler), _paper(sampler["name"]), points))
+    return curves
+
+
+def family(sampler: dict[str, Any]) -> str:
+    """Which of FAMILIES a sampler's settings belong to."""
+    kind = sampler["schedule"]["kind"]
+    if sampler["search"]["kind"] != "none":
+        return "search"
+    schedule = registry.find("schedule").get(kind)  # a part of before may be gone
+    declared = schedule.facts if schedule else {}
+    if declared.get("masks_again") or sampler["review"]["kind"] != "none":
+        return "masking again"
+    if declared.get("adaptive"):
+        return "as many as are sure"
+    return "Dream's" if kind == "dream" else "orders"
+
+
+def _paper(sampler: str) -> str:
+    found = re.search(r"\(([^()]*\d{4}\.\d{5})\)", choices("sampler").get(sampler, ""))
+    return found.group(1) if found else ""
+
+
+def _point(members: list[Run], ids: list[str], settings: dict[str, Any]) -> Point:
+    columns = {name: column(members, ids, MEASURES[name]) for name in (*VALUES, *COST)}
+    defined = {name: values for name, values in columns.items() if values is not None}
+    return Point(
+        ", ".join(f"{key.removeprefix('sampler.')}={value}" for key, value in settings.items()),
+        {name: float(defined[name].mean()) for name in COST if name in defined},
+        {name: defined[name] for name in VALUES if name in defined},
+    )
+
+
+def _against(curve: Curve, reference: Curve) -> Curve:
+    points = []
+    for point in curve.points:
+        theirs = None if curve is reference else at_cost(reference, point.cost["tokens"], "accuracy")
+        if theirs is None or "accuracy" not in point.by_question:
+            points.append(point)
+            continue
+        gained = point.by_question["accuracy"] - theirs
+        points.append(replace(point, difference=float(gained.mean()), difference_interval=bootstrap_interval(gained)))
+    return replace(curve, points=points)
+
+
+def frontier(points: list[Point], measure: str) -> list[Point]:
+    """Of points, cheapest first, those that are better than all cheaper ones."""
+    kept: list[Point] = []
+    for point in points:
+        if measure in point.value and (not kept or point.value[measure] > kept[-1].value[measure]):
+            kept.append(point)
+    return kept
+
+
+def at_cost(curve: Curve, tokens: float, measure: str) -> np.ndarray | None:
+    """Each question's value for at most this cost: on the line between the two points of the frontier around it, costs
+    on a logarithmic scale; None below the cheapest point."""
+    best = frontier(curve.points, measure)
+    if not best or tokens < best[0].cost["tokens"]:
+        return None
+    for a, b in pairwise(best):
+        low, high = a.cost["tokens"], b.cost["tokens"]
+        if tokens < high:
+            share = math.log(tokens / low) / math.log(high / low)
+            return (1 - share) * a.by_question[measure] + share * b.by_question[measure]
+    return best[-1].by_question[measure]

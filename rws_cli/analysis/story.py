@@ -1,0 +1,123 @@
+"""How an answer came about, step by step, from its row of the trace: what replays and pictures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from rws_cli.analysis.statistics import mean
+
+END = "∎"
+"""Stands for an end token and all that comes behind it."""
+BREAK = "⏎"
+"""Stands for a line break."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A token as it was committed: its place in the response, its text, and how sure the model was of it."""
+
+    position: int
+    text: str
+    confidence: float | None
+
+
+@dataclass
+class Step:
+    """What one step did. number: of the decoding, from 0. masked: positions that were masks again before it. reward and
+    scale: None where nothing scaled the logits."""
+
+    number: int
+    reward: float | None = None
+    scale: float | None = None
+    committed: list[Commit] = field(default_factory=list)
+    masked: list[int] = field(default_factory=list)
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean over the tokens that it committed."""
+        return mean(commit.confidence for commit in self.committed)
+
+
+Place = tuple[int, Commit] | None
+"""What a position holds: which of the steps put it there, counted from 0, and what; None while it is a mask."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """The steps of one decoding that changed something. positions: of the response; length: tokens before the end;
+    finished: whether these are all steps."""
+
+    id: str
+    positions: int
+    length: int
+    steps: list[Step]
+    finished: bool = True
+
+    @cached_property
+    def states(self) -> list[list[Place]]:
+        """What each position holds after n steps, for n from 0 to all of them."""
+        places: list[Place] = [None] * self.positions
+        states = [places]
+        for n, step in enumerate(self.steps):
+            places = list(places)
+            for position in step.masked:
+                places[position] = None
+            for commit in step.committed:
+                places[commit.position] = (n, commit)
+            states.append(places)
+        if self.finished:  # what was never committed stands behind an end token that stopped the decoding
+            last = len(self.steps) - 1
+            states[-1] = [place or (last, Commit(i, END, None)) for i, place in enumerate(states[-1])]
+        return states
+
+    @cached_property
+    def end(self) -> str | None:
+        """The text of the token that ended the answer, if one did."""
+        if not self.finished:
+            return None
+        found = [c.text for step in self.steps for c in step.committed if c.position == self.length]
+        return found[-1] if found else None
+
+    def shown(self, commit: Commit) -> str:
+        """A token's text as it is shown: on one line, and end tokens as one sign."""
+        return END if commit.text == self.end else visible(commit.text)
+
+    def left_to_right(self) -> Story:
+        """The same tokens, as many a step, but each step the leftmost: what an autoregressive model would do."""
+        commits = [place[1] for place in self.states[-1] if place and place[1].confidence is not None]
+        steps: list[Step] = []
+        taken = 0
+        for step in self.steps:
+            count = min(len(step.committed), len(commits) - taken)
+            if count:
+                steps.append(Step(len(steps), committed=commits[taken : taken + count]))
+                taken += count
+        return replace(self, steps=steps)
+
+
+def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Story:
+    """The story of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
+    texts tell token ids instead."""
+    texts: Sequence[str] = row.get("text") or [f"[{token}]" for token in row["token"]]
+    again = row.get("masked") or [None] * len(row["step"])
+    by_number: dict[int, Step] = {}
+    for n, number in enumerate(row["step"]):
+        step = by_number.setdefault(number, Step(number, row["reward"][n], row["scale"][n]))
+        step.committed.append(Commit(row["position"][n], texts[n], row["confidence"][n]))
+    steps = [by_number[number] for number in sorted(by_number)]
+    for n, before in enumerate(again):
+        if before is not None and (later := [step for step in steps if step.number >= before]):
+            later[0].masked.append(row["position"][n])
+    positions = len(sample["tokens"])
+    return Story(row["id"], positions, sample.get("length", positions), steps, finished)
+
+
+@lru_cache(1 << 16)
+def visible(text: str) -> str:
+    """Text as it can be shown on one line: line breaks and tabs as signs, and no control character that a terminal or
+    a page would obey."""
+    signs = {"\n": BREAK, "\r": "", "\t": "⇥"}
+    return "".join(signs.get(c, c) if c in signs else c if c.isprintable() or c == " " else "�" for c in text)

@@ -1,0 +1,95 @@
+"""metrics.json: the means and sums of a run's samples."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from typing import Any
+
+from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
+from rws_cli.analysis.statistics import bootstrap_interval, mean, wilson
+from rws_cli.analysis.steering import mean_steering
+
+PASS_AT = (1, 2, 5, 10, 20, 50, 100)
+
+
+def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over examples, sums of cost; seconds of cost are decoding alone. What nothing defines is None.
+
+    accuracy_interval: at 95 %, Wilson's; where questions have several answers, the bootstrap's over questions.
+    pass_at: for those, the chance that one of k answers is right, by k: the mean over the questions that have so many
+    answers, for failures may have left some with fewer.
+    """
+    return {
+        "examples": len(samples),
+        **_marks(samples),
+        "reward": mean(sample["reward"] for sample in samples),
+        "god": DEFAULT_GOD,
+        "order": mean_statistics([sample["order"] for sample in samples]),
+        "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
+        "steering": mean_steering([sample["steering"] for sample in samples]),
+        "near_ties": near_ties(samples),
+        "cost": total_cost(samples),
+    }
+
+
+def near_ties(samples: list[dict[str, Any]]) -> float | None:
+    """The share of committed tokens that a last bit of the model's dtype could have decided otherwise; None for samples of
+    a version that did not record it."""
+    committed = sum(sample["committed"] for sample in samples)
+    if not committed or not all("near_ties" in sample for sample in samples):
+        return None
+    return sum(sample["near_ties"] for sample in samples) / committed
+
+
+def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums of what samples cost, and the tokens committed in a second of decoding."""
+    cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
+    committed = sum(sample["committed"] for sample in samples)
+    return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
+
+
+def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    marks: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        if sample["mark"]:
+            marks.setdefault(sample["question"], []).append(sample["mark"])
+    if not marks:
+        return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
+    right = {question: sum(mark["correct"] for mark in given) for question, given in marks.items()}
+    n, most = sum(map(len, marks.values())), max(map(len, marks.values()))
+    interval: tuple[float, float] | None
+    if most == 1:
+        interval = wilson(sum(right.values()), n)
+    else:
+        interval = bootstrap_interval(np.array([right[q] / len(marks[q]) for q in marks]))
+    return {
+        "accuracy": sum(right.values()) / n,
+        "accuracy_interval": interval and list(interval),
+        "pass_at": {str(k): _mean_pass_at(k, marks, right) for k in PASS_AT if k <= most} if most > 1 else None,
+        "partial": sum(mark["partial"] for given in marks.values() for mark in given) / n,
+    }
+
+
+def _mean_pass_at(k: int, marks: dict[str, list[dict[str, Any]]], right: dict[str, int]) -> float:
+    enough = [question for question, given in marks.items() if len(given) >= k]
+    return sum(pass_at(k, len(marks[question]), right[question]) for question in enough) / len(enough)
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """The chance that k answers drawn from n, of which some are right, hold a right one: the unbiased estimator
+    1 − C(n − c, k) / C(n, k) of Codex (arXiv 2107.03374, equation 1)."""
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes: the GPU's where one was used, else resident memory."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,102 @@
+"""The table of a comparison, as a paper would have it: columns that its configuration asks for, with published figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rws_cli.analysis.compare import Cell, Line, opponent
+from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.analysis.statistics import mean
+
+DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
+STEERING = ("scale", "temperature", "reversals", "other_sets")
+
+
+@dataclass(frozen=True)
+class Grid:
+    title: str
+    task: str
+    notes: list[str]
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+    @property
+    def has_published(self) -> list[bool]:
+        return [any(cells[n].published is not None for _, cells in self.rows) for n in range(len(self.columns))]
+
+
+def grid_of(lines: list[Line]) -> Grid:
+    """The table of a comparison, as the configuration of its first run wants it."""
+    config, task = lines[0].runs[0].config, lines[0].runs[0].task
+    spec = config.get("table") or {}
+    columns = list(spec.get("columns") or DEFAULT_COLUMNS)
+    judges = sorted({judge for line in lines for judge in line.wins})
+    named = config.get("judge", {}).get("name")
+    judge = next((j for j in judges if j == named or j.startswith(f"{named} (")), next(iter(judges), None))
+    published = spec.get("published") or {}
+    rows = []
+    for line in lines:
+        theirs = published.get(line.label, {})
+        cells = [replace(_cell(column, line, lines[0], judge), published=theirs.get(column)) for column in columns]
+        rows.append((line.label, cells))
+    seeds = sorted({seed for line in lines for seed in line.seeds})
+    notes = [
+        f"{task}: {lines[0].examples} examples, seeds "
+        f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
+    ]
+    if judge and any(column.startswith("win_rate") for column in columns):
+        notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
+        if unjudged := sum(line.wins[judge].unjudged for line in lines if judge in line.wins):
+            notes.append(f"{unjudged} answers have no verdict of this judge and are left out of its win rates.")
+    if "god" in columns:
+        notes.append(f"god is {DEFAULT_GOD}.")
+    if spec.get("note"):
+        notes.append(str(spec["note"]))
+    return Grid(spec.get("title") or task, task, notes, columns, rows)
+
+
+def _cell(column: str, line: Line, first: Line, judge: str | None) -> Cell:
+    if column.startswith("win_rate"):
+        fifth, wins = column.partition(".")[2], line.wins.get(judge or "")
+        if not wins or (fifth and not wins.by_god):
+            return Cell()
+        part = wins.by_god[int(fifth) - 1] if fifth else wins
+        return Cell(part.rate, None, part.interval)
+    if column in ("overhead", "speedup"):
+        return _time(column, line, first)
+    if column == "same_answers":
+        return Cell() if line is first else Cell(_same_answers(line, first))
+    return line.cells[column] if column in line.cells else Cell(_whole(column, line))
+
+
+def _time(column: str, line: Line, first: Line) -> Cell:
+    """The seconds that a line takes more, as a share of the first line's; or how many times as fast it is, without an
+    interval, for examples of a batch share its time, and runs differ in theirs."""
+    seconds, base = line.cells["seconds"], first.cells["seconds"].value
+    if column == "speedup":
+        return Cell(base / seconds.value)  # type: ignore[operator]
+    if line is first:
+        return Cell()
+    interval = (seconds.interval[0] / base, seconds.interval[1] / base) if seconds.interval and base else None
+    return Cell(seconds.value / base - 1, None, interval)  # type: ignore[operator]
+
+
+def _same_answers(line: Line, first: Line) -> float:
+    """The share of answers that have the tokens of the first line's run with the same seed (the first of it, if none)."""
+    same = []
+    for run in line.runs:
+        theirs = opponent(run, first.runs).samples
+        same += [sample["tokens"] == theirs[i]["tokens"] for i, sample in run.samples.items() if i in theirs]
+    return sum(same) / len(same)
+
+
+def _whole(column: str, line: Line) -> float | None:
+    """A figure that a run has as a whole, averaged over the runs of the line; None where one has none."""
+    found = []
+    for metrics in (run.metrics or {} for run in line.runs):
+        if column.startswith("pass@"):
+            values, name = metrics.get("pass_at"), column.removeprefix("pass@")
+        else:
+            values, name = metrics.get("steering" if column in STEERING else "measures"), column
+        found.append((values or {}).get(name))
+    return None if None in found else mean(found)

@@ -1,0 +1,81 @@
+"""Which verdicts of judges are about two runs, and which judges are the same.
+
+Two judges are the same if all that decides a verdict is the same, settings and weights, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rws_cli.analysis.run import Run, Sample
+from rws_cli.config.identity import differing_keys
+
+OPERATIONAL = (
+    "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
+    "dollars_per_million_in", "dollars_per_million_out",
+)  # fmt: skip
+"""Settings that change no verdict."""
+
+Verdicts = dict[str, tuple[float | None, float | None]]
+"""Example → how much the judged run's answer was preferred (1, 0.5, 0; None: unreadable), shown second and first."""
+
+
+def verdicts_against(run: Run, base: Run) -> dict[str, Verdicts]:
+    """By judge (see `identity_of`), the examples of a run that were judged in both orders against another."""
+    sides: dict[str, dict[str, dict[int, float | None]]] = {}
+    for about in run.judged:
+        if about["against"]["config_hash"] != base.manifest["config_hash"]:
+            continue
+        judged = sides.setdefault(identity_of(about["judge"], about.get("weights") or {}), {})
+        for line in about["verdicts"]:
+            i, order, first = line["id"], line["order"], line["first"]
+            both = i in run.samples and i in base.samples
+            if both and line["answers"] == answers_hash(base.samples[i], run.samples[i]):
+                judged.setdefault(i, {})[order] = first if order or first is None else 1 - first
+    return {judge: {i: (by[0], by[1]) for i, by in judged.items() if len(by) == 2} for judge, judged in sides.items()}
+
+
+def identity_of(judge: dict[str, Any], weights: dict[str, Any]) -> str:
+    """All that decides a judge's verdicts: its settings and weights, as JSON."""
+    return json.dumps(decisive(judge) | ({"weights": weights} if weights else {}), sort_keys=True)
+
+
+def decisive(node: Any) -> Any:
+    """Settings without those that change no verdict."""
+    if not isinstance(node, dict):
+        return node
+    return {key: decisive(value) for key, value in node.items() if key not in OPERATIONAL}
+
+
+def answers_hash(base: Sample, sample: Sample) -> str:
+    """What pins the two answers, and the turns before them, that a verdict is about."""
+    shown = [[s["history"], s["prompt"], s["answer"]] for s in (base, sample)]
+    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def judge_labels(identities: Sequence[str]) -> dict[str, str]:
+    """A label for each judge: its name, and where others have the same name the settings in which it differs from them.
+    Long values, a template or weights, are shown as a hash."""
+    judges = {identity: json.loads(identity) for identity in identities}
+    labels = {}
+    for identity, judge in judges.items():
+        namesakes = [other for other in judges.values() if other is not judge and other["name"] == judge["name"]]
+        differing = {key for other in namesakes for key in differing_keys(judge, other)}
+        keys = sorted({"weights" if key.startswith("weights") else key for key in differing})
+        details = ", ".join(f"{key}={_short(_at(judge, key))}" for key in keys)
+        labels[identity] = f"{judge['name']} ({details})" if details else judge["name"]
+    return labels
+
+
+def _at(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 40 else f"#{hashlib.sha256(text.encode()).hexdigest()[:6]}"

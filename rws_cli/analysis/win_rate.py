@@ -1,0 +1,99 @@
+"""Win rates: what verdicts in both orders come to, with intervals, and by how unordered the answers were written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rws_cli.analysis.statistics import wilson
+
+QUINTILES = 5
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """The share of questions that are won; a tie counts half. Several answers to a question are averaged first.
+
+    interval: Wilson's, at 95 %, over questions. wins, ties, losses count answers; disagreements are those ties where
+    the judge preferred whichever answer came first, or whichever second; unreadable verdicts count nowhere else.
+    unjudged: answers that lack a verdict in one order or both, as a judge that gave up leaves them.
+    by_god: the same by fifths of the questions, those with the lowest GOD of the judged answers first.
+    """
+
+    rate: float
+    interval: tuple[float, float]
+    questions: int
+    wins: int
+    ties: int
+    losses: int
+    disagreements: int
+    unreadable: int
+    unjudged: int
+    by_god: list[Quintile]
+
+
+@dataclass(frozen=True)
+class Quintile:
+    rate: float
+    interval: tuple[float, float]
+    questions: int
+    god: tuple[float, float]
+
+
+def outcome(shown_second: float, shown_first: float) -> float:
+    """1 if an answer was preferred in both orders, 0 if the other was, else 0.5: what follows the order says nothing."""
+    both = shown_second + shown_first
+    return 1.0 if both == 2 else 0.0 if both == 0 else 0.5
+
+
+def win_rate(
+    verdicts: Sequence[tuple[str, tuple[float | None, float | None], float | None]], unjudged: int = 0
+) -> WinRate | None:
+    """verdicts: for each judged answer its question, how much it was preferred when shown second and first, and its GOD.
+    unjudged: answers without verdicts.
+
+    None if no verdict can be read.
+    """
+    read = [
+        (question, outcome(a, b), {a, b}, god) for question, (a, b), god in verdicts if a is not None and b is not None
+    ]
+    if not read:
+        return None
+    scores: dict[str, list[float]] = {}
+    gods: dict[str, list[float]] = {}
+    for question, score, _, god in read:
+        scores.setdefault(question, []).append(score)
+        if god is not None:
+            gods.setdefault(question, []).append(god)
+    won = {question: sum(found) / len(found) for question, found in scores.items()}
+    counts = [sum(score == value for _, score, *_ in read) for value in (1.0, 0.5, 0.0)]
+    return WinRate(
+        rate=sum(won.values()) / len(won),
+        interval=wilson(sum(won.values()), len(won)),
+        questions=len(won),
+        wins=counts[0],
+        ties=counts[1],
+        losses=counts[2],
+        disagreements=sum(sides == {0.0, 1.0} for *_, sides, _ in read),
+        unreadable=len(verdicts) - len(read),
+        unjudged=unjudged,
+        by_god=_by_god({q: (sum(g) / len(g), won[q]) for q, g in gods.items()}),
+    )
+
+
+def _by_god(questions: dict[str, tuple[float, float]]) -> list[Quintile]:
+    """Fifths as equal as can be; equal GODs keep the order of the questions. None of them where there are fewer than five."""
+    ordered = sorted(questions.values(), key=lambda pair: pair[0])
+    n = len(ordered)
+    if n < QUINTILES:
+        return []
+    parts = [ordered[n * k // QUINTILES : n * (k + 1) // QUINTILES] for k in range(QUINTILES)]
+    return [
+        Quintile(
+            rate=sum(won for _, won in part) / len(part),
+            interval=wilson(sum(won for _, won in part), len(part)),
+            questions=len(part),
+            god=(part[0][0], part[-1][0]),
+        )
+        for part in parts
+    ]

@@ -1,0 +1,22 @@
+"""MT-Bench: open conversations of several turns, each of which sees the answers before it (arXiv 2306.05685)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rws_cli.benchmarks import fields
+from rws_cli.benchmarks.base import Row
+from rws_cli.benchmarks.data import DataBenchmark
+from rws_cli.part import part
+
+
+@part
+class MtBench(DataBenchmark):
+    open_ended = True
+    needed = {"turns|prompt": fields.some_texts}  # FastChat's field, or that of the set on the hub
+
+    def names(self, row: Row) -> dict[str, Any]:
+        return {"prompt": row["turns"][0]}
+
+    def later_turns(self, row: Row) -> list[str]:
+        return row["turns"][1:]

@@ -1,0 +1,141 @@
+"""What all commands share: the application, how their arguments are read, and errors as one sentence."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from rws_cli.errors import Interrupted, RunError, UsageError, nearest, printable
+
+DECODE, LOOK, COMPARE, RECORDS, THERE = "Decode", "Look", "Compare", "Records", "What there is"
+"""The panels of the help."""
+
+
+def complain(sentence: str) -> None:
+    """Print an error in one line; what a user typed, or a file is called, may have line breaks."""
+    typer.secho("rws: " + re.sub(r"\s*\n\s*", " ", printable(sentence)), fg="red", err=True)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Print an error that the user can mend as one sentence, without a traceback, and exit with its code."""
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        complain(str(error))
+        raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
+    except UnicodeEncodeError as error:
+        text = ascii(error.object[error.start : error.end])
+        complain(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as stop:
+        advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
+        complain(f"interrupted{advice}")
+        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
+
+
+class Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        with one_sentence():
+            return super().invoke(ctx)
+
+
+class Command(TyperCommand):
+    """A command whose arguments may be anything. Click would read -cd=/a/path as short options, -h among them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put options first and arguments behind `--`. Raises UsageError for an unknown option."""
+        known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = iter(args)
+        for argument in rest:
+            name, equals, _ = argument.partition("=")
+            if argument == "--":
+                arguments += rest
+            elif name in known:
+                options.append(argument)
+                if not equals and not getattr(known[name], "is_flag", True):
+                    options += itertools.islice(rest, 1)
+            elif re.fullmatch(r"--?[A-Za-z][\w-]*", name) and not ctx.resilient_parsing:
+                raise UsageError(f"{name} is not an option of rws {self.name}{nearest(name, list(known)) or '.'}")
+            else:
+                arguments.append(argument)
+        return super().parse_args(ctx, [*options, "--", *arguments])
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="rws",
+    help="Run and compare decoding experiments on masked diffusion language models.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def command(panel: str, **more: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Mark a function as a command. panel: the part of the help that lists it."""
+    return app.command(cls=Command, rich_help_panel=panel, **more)
+
+
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--parts", metavar="DIR", help="A folder with parts of your own, and conf/; may be given again."),
+]
+
+
+def takes_parts(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --parts."""
+
+    @functools.wraps(function)
+    def with_parts(parts: list[str] | None = None, **given: Any) -> None:
+        from rws_cli import registry
+
+        registry.set_folders(parts or [])
+        function(**given)
+
+    own = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter("parts", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Parts)
+    with_parts.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
+    with_parts.__annotations__ = {**inspect.get_annotations(function, eval_str=True), "parts": Parts}
+    return with_parts
+
+
+def complete(incomplete: str) -> list[str]:
+    """Shell completion of an override: settings up to the equals sign, choices of a group behind it."""
+    from rws_cli.config.catalog import GROUPS, choices
+    from rws_cli.config.keys import known_keys
+
+    key, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{name}=" for name in dict.fromkeys([*GROUPS, *known_keys()]) if name.startswith(key)]
+    return [full for name in choices(key) if (full := f"{key}={name}").startswith(incomplete)] if key in GROUPS else []
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OVERRIDES",
+        help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
+        autocompletion=complete,
+    ),
+]
+ConfigDir = Annotated[
+    str | None, typer.Option("--config-dir", "-cd", metavar="DIR", help="A folder of configurations besides conf/.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")]

@@ -1,0 +1,308 @@
+"""What a choice of a group is, and what can be set of it: `rws list GROUP NAME`.
+
+All of it is read where it acts: descriptions and values in conf/, as Hydra composes them; types, ranges and meanings in
+the schema and in the source of parts, none of which is imported. So help cannot say what is not so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from rws_cli import registry
+from rws_cli.config.catalog import PACKAGE, choices, files
+from rws_cli.config.composing import unchecked
+from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
+from rws_cli.config.schema import Config, Sampler
+from rws_cli.config.typed import type_words
+from rws_cli.errors import UsageError, nearest
+from rws_cli.registry import Setting
+from rws_cli.report.terminal import wide_console
+
+FREE = ("method", "experiment")
+"""Groups whose choices set whatever they like; only that is shown of them."""
+AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
+"""Where a group's settings stand, if not under its own name."""
+MEANINGS = {"name": "what tables and run folders call it", "kind": "what it is, which decides what else can be set"}
+NARROW = 100
+"""A terminal of fewer columns shows a setting in two lines."""
+BOUNDS = {"min": "≥", "above": ">", "max": "≤"}
+UNSET, ABSENT = "must be set", object()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting. key: as it is typed; own: whether the choice sets it otherwise than its base, or than the default."""
+
+    key: str
+    default: str
+    may_be: str
+    meaning: str
+    own: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """facts: label and text, e.g. its files and papers. base: the file that its rows are compared with; None: with defaults."""
+
+    description: str
+    facts: list[tuple[str, str]]
+    base: str | None
+    rows: list[Row]
+    example: str
+
+
+def print_choice(group: str, name: str) -> None:
+    """All of a choice on the terminal. Raises UsageError if there is none of that name."""
+    choice, console = describe(group, name), wide_console()
+    console.print(choice.description, style="bold")
+    about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    about.add_column(style="dim")
+    about.add_column(overflow="fold")
+    for label, text in choice.facts:
+        about.add_row(label, text)
+    console.print(about)
+    if choice.rows:
+        console.print("", _table(choice.rows, narrow=console.width < NARROW))
+    if any(row.own for row in choice.rows):
+        compared = f"not in {choice.base}, or another value there" if choice.base else "not the default"
+        console.print(f"\n* {compared}", style="dim")
+    console.print(f"\n{choice.example}", soft_wrap=True)
+
+
+def _table(rows: list[Row], narrow: bool) -> Table:
+    """A column each for setting, default, what it may be and its meaning; two over each other where it is narrow."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    heads = ("setting\n  default", "may be\nmeaning") if narrow else ("setting", "default", "may be", "meaning")
+    for head in heads:
+        table.add_column(head, overflow="fold", no_wrap=head == "setting")
+    for row in rows:
+        default = f"{row.default} *" if row.own else row.default
+        cells = (row.key, default, row.may_be, row.meaning)
+        if narrow:
+            cells = (f"{row.key}\n  {default}", f"{row.may_be}\n{row.meaning}")  # type: ignore[assignment]
+        table.add_row(*cells)
+    return table
+
+
+def describe(group: str, name: str) -> Choice:
+    """All of a choice of a group. Raises UsageError if there is none of that name."""
+    found = choices(group)
+    if name not in found:
+        raise UsageError(f"{name} is no {group}: choose from {', '.join(found)}{nearest(name, list(found)) or '.'}")
+    file, source = files(group)[name]
+    here, base = _composed(_overrides(group, name)), _base(file)
+    facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
+    facts.append(("conf", f"{group}/{name}.yaml" if source == "rws" else str(file)))
+    if group in FREE:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tops = [setting for setting in settings_of(Config) if setting.name in content]
+        keys = {key for setting in tops for key in _leaves(content[setting.name], setting.name)}
+        rows = [row for top in tops for row in _rows(top, top.name, here, here.raw) if row.key in keys]
+        facts += _chosen(content)
+    else:
+        at = AT.get(group, group)
+        (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
+        facts += [("code", code) for code in _code(top, at, here)]
+        facts += _measures(here.values) if group == "metric" else []
+        rows = list(_rows(top, at, here, _raw(_overrides(group, base))[1] if base else None))
+    example = _example(group, name, file, here.values)
+    unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
+    return Choice(found[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
+
+
+# --- what Hydra makes of a choice ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A configuration before it is checked: interpolations resolved (values), and as they are written (raw)."""
+
+    values: Any
+    raw: Any
+
+
+@lru_cache
+def _raw(overrides: tuple[str, ...]) -> tuple[DictConfig, Any]:
+    composed = unchecked(*overrides)
+    return composed, OmegaConf.to_container(composed)
+
+
+def _composed(overrides: tuple[str, ...]) -> _Composed:
+    composed, raw = _raw(overrides)
+    return _Composed(OmegaConf.to_container(composed, resolve=True), raw)
+
+
+def _overrides(group: str, name: str) -> tuple[str, ...]:
+    """What chooses it; a guidance goes over a sampler that has none of its own."""
+    if group == "metric":
+        return (f"metric=[{name}]",)
+    if group == "guidance":
+        return "sampler=threshold", f"guidance={name}"
+    return (f"{'+' if group in FREE else ''}{group}={name}",)
+
+
+def _base(file: Path) -> str | None:
+    """The file of the same group that a choice's file starts from, or that this one starts from, and so on."""
+    base = None
+    while True:
+        first = ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or [None])[0]
+        if not isinstance(first, str) or first == "_self_":
+            return base
+        base, file = first, file.with_name(f"{first}.yaml")
+
+
+def _at(tree: Any, key: str) -> Any:
+    """What stands at a dotted key; ABSENT if nothing does."""
+    for part in key.split("."):
+        tree = tree.get(part, ABSENT) if isinstance(tree, dict) else ABSENT
+    return tree
+
+
+def _leaves(node: Any, at: str) -> list[str]:
+    if not isinstance(node, dict) or at == "table.published":
+        return [at]
+    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{at}.{key}")]
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def _rows(setting: Setting, key: str, here: _Composed, base: Any) -> Iterator[Row]:
+    """A row for the setting at a key; or for each below it, if it is a group of settings."""
+    value, raw = _at(here.values, key), _at(here.raw, key)
+    meaning = setting.meaning or MEANINGS.get(setting.name, "")
+    if value is ABSENT:
+        if setting.default is not MISSING:
+            yield Row(f"+{key}", _written(setting.default), _may_be(setting), meaning, False)
+        return
+    if isinstance(value, dict) and (inner := _inside(setting, key, value)) is not None:
+        for each in inner:
+            yield from _rows(each, f"{key}.{each.name}", here, base)
+        return
+    default = _written(value)
+    if isinstance(raw, str) and "${" in raw:
+        default += f" ({re.sub(r'[${}]', '', raw)})"
+    own = setting.name not in MEANINGS and setting.default not in (MISSING, raw)
+    if base is not None:
+        own = _at(base, key) != raw
+    yield Row(key, default, _may_be(setting), meaning, own)
+
+
+def _inside(setting: Setting, key: str, value: dict[str, Any]) -> list[Setting] | None:
+    """The settings of the one at a key, if it is a group of them: a part, several parts by name, or one of the schema."""
+    if (role := _role(setting, key)) and (kinds := kinds_of(role)):
+        kind = value.get("kind", setting.name)
+        if kind not in kinds:
+            return [replace(setting, name=name) for name in value]
+        named = {"choices": tuple(kinds)}
+        return [replace(s, allowed=s.allowed | named) if s.name == "kind" else s for s in kinds[kind]]
+    if inner := group_of(setting):
+        order = str(value.get("order"))  # of a sampler; its settings stand beside its name
+        known = isinstance(value.get(order), dict) and order in registry.find("order")
+        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if known else inner
+    of_each = re.fullmatch(r"dict\[str, (?!dict)(.*)\]", setting.type)
+    return [Setting(name, of_each[1], setting.meaning, MISSING, {}) for name in value] if of_each and value else None
+
+
+def _role(setting: Setting, key: str) -> str | None:
+    return setting.allowed.get("role") or PARTS.get(key)
+
+
+def _written(value: Any) -> str:
+    """A value as it is typed."""
+    if value == "???":
+        return UNSET
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _may_be(setting: Setting) -> str:
+    """Type, choices and range, in words."""
+    about, kind = setting.allowed, re.match(r"\w+", setting.type)
+    words = {"Any": "anything", "dict": "settings", "list": "a list"}.get(kind[0] if kind else "", "")
+    if not words:
+        words = type_words(setting.type) if group_of(setting) is None else "settings or null"
+    null = " or null" if words.endswith(" or null") else ""
+    bounds = [f"{sign} {about[name]:g}" for name, sign in BOUNDS.items() if name in about]
+    names = dict.fromkeys([*about.get("choices", ()), *(kinds_of(about["role"]) if "role" in about else ())])
+    return (" · ".join(names) or words.removesuffix(null)) + " " * bool(bounds) + ", ".join(bounds) + null
+
+
+# --- what else is said of a choice --------------------------------------------------------------------------------
+
+
+def _code(top: Setting, at: str, here: _Composed) -> list[str]:
+    """The Python files of the parts that a choice names, and where those come from that are none of rws's."""
+    value = _at(here.values, at)
+    settings = [(top, at), *((inner, f"{at}.{inner.name}") for inner in _inside(top, at, value) or ())]
+    found = []
+    for setting, key in settings:
+        named, role = _at(here.values, key), _role(setting, key)
+        kind = named.get("kind") if isinstance(named, dict) else named
+        source = registry.find(role).get(str(kind)) if role and kind != "none" else None
+        if source and source.root.path == PACKAGE:
+            found.append(f"rws_cli/{source.file.relative_to(PACKAGE).as_posix()}")
+        elif source:
+            found.append(f"{source.file} (from {source.root.source})")
+    return list(dict.fromkeys(found))
+
+
+def _measures(values: Any) -> list[tuple[str, str]]:
+    """What metrics measure, by the key that records have it under."""
+    return [
+        ("measures", f"{name}.{key}: {meaning}")
+        for name, metric in values["metric"].items()
+        for key, meaning in registry.find("metric")[metric["kind"]].facts["measures"].items()
+    ]
+
+
+def _chosen(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a file of a method or an experiment chooses, and what it sweeps over."""
+    pairs = [pair for entry in content.get("defaults", []) if isinstance(entry, dict) for pair in entry.items()]
+    chosen = [f"{key.removeprefix('override /')}={_typed(value)}" for key, value in pairs]
+    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    swept = [[" ".join(f"{key}={value}" for key, value in params.items())]] if params else []
+    facts = [("sets", " ".join(chosen))] if chosen else []
+    for number, lines in enumerate([*swept, *content.get("sweeps", [])]):
+        facts += [("or" if n else "times" if number else "sweeps", line) for n, line in enumerate(lines)]
+    return facts
+
+
+def _typed(value: Any) -> str:
+    return f"[{','.join(value)}]" if isinstance(value, list) else str(value)
+
+
+def _example(group: str, name: str, file: Path, values: Any) -> str:
+    """A command that uses the choice."""
+    written = re.search(r"^# (rws run .*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    if group in FREE and written:
+        return written.group(1)
+    if group in ("metric", "judge"):
+        return {
+            "metric": f"rws measure outputs/sudoku/tiny-rws metric=[{name}]",
+            "judge": f"rws judge outputs/multirun/latest judge={name}",
+        }[group]
+    words = ["rws run"]
+    if values["reward"]["kind"] == "none" and group == "reward":
+        words.append("sampler=confidence")
+    words += _overrides(group, name)
+    if group == "search":
+        words.append("sampler.temperature=1")
+    if values["reward"].get("needs_remote_code"):
+        words.append(f"trust_remote_code=true pins.{values['reward']['name']}=…")
+    if group == "benchmark" and "allow_code_execution" in values["benchmark"]:
+        words.append("benchmark.allow_code_execution=true")
+    if group == "benchmark" and values["benchmark"].get("hub", "") is None and values["benchmark"]["path"] is None:
+        words.append("benchmark.path=…")
+    return " ".join(words)

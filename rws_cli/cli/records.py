@@ -1,0 +1,62 @@
+"""Commands on a finished run's records: mark, measure, push."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rws_cli.cli.base import RECORDS, Run, command, takes_parts
+
+
+@command(RECORDS)
+@takes_parts
+def mark(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value"),
+    ] = None,
+) -> None:
+    """Mark a run's answers again, without decoding."""
+    from rws_cli.report.terminal import print_run
+    from rws_cli.runs import remark
+    from rws_cli.runs.folder import find_run
+
+    folder = find_run(run)
+    changed = remark.mark(folder, overrides or [])
+    print_run(folder)
+    kept = "; samples.jsonl keeps the old ones as marks_before" if changed else ""
+    typer.echo(f"{changed} marks changed{kept}")
+
+
+@command(RECORDS)
+@takes_parts
+def measure(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OVERRIDES", help="Metrics and their settings: metric=[length,diversity]"),
+    ] = None,
+) -> None:
+    """Measure a run's answers with more metrics, without decoding."""
+    from rws_cli.report.terminal import print_run
+    from rws_cli.runs import remark
+    from rws_cli.runs.folder import find_run
+
+    folder = find_run(run)
+    remark.measure(folder, overrides or [])
+    print_run(folder)
+
+
+@command(RECORDS)
+def push(
+    run: Run,
+    to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face hub, or ./a/folder.")],
+    public: Annotated[bool, typer.Option("--public", help="If it is new on the hub, for everyone to see.")] = False,
+) -> None:
+    """A run as a data set with a card, on the Hugging Face hub or in a folder."""
+    from rws_cli.report.push import push as push_run
+    from rws_cli.runs.folder import find_run
+
+    typer.echo(push_run(find_run(run), to, public))

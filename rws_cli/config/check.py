@@ -1,0 +1,162 @@
+"""From a composed configuration to a checked one: `check` gives a `Config`, or says in one sentence what is wrong.
+
+It needs no weights and imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rws_cli import registry
+from rws_cli.config.combinations import check_combinations
+from rws_cli.config.identity import flat, resolved
+from rws_cli.config.keys import PARTS
+from rws_cli.config.schema import Config, Sampler
+from rws_cli.config.typed import typed
+from rws_cli.errors import UsageError, first_line, nearest
+from rws_cli.files import user_path
+
+
+def largest_block(gen_length: int, most: int = 32) -> int:
+    """The longest block, of at most 32 tokens, that divides an answer into several; for methods that work by blocks."""
+    return max(n for n in range(1, most + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
+
+
+def _no_environment(name: str, default: str | None = None) -> str:
+    raise ValueError(
+        f"a configuration does not read environment variables, for it is recorded: let the shell fill in ${name}"
+    )
+
+
+OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
+OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
+
+
+def check(composed: DictConfig) -> Config:
+    """The typed configuration of a composed one.
+
+    Raises UsageError naming the key, the value and what is allowed.
+    """
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"The configuration cannot be resolved at {error.full_key}: {first_line(error)}") from error
+    assert isinstance(values, dict)
+    for key in ("hydra", "sweeps"):
+        values.pop(key, None)
+    sampler: Any = values.get("sampler")
+    order_settings = sampler.pop(sampler["order"], None) if _has_own_settings(sampler) else None
+    config: Config = typed(Config, values, "")
+    config.model, config.reward = _part(config.model, "model", "model"), _part(config.reward, "reward", "reward")
+    config.benchmark = _part(config.benchmark, "benchmark", "benchmark")
+    sampler = config.sampler
+    order = registry.load("order", sampler.order, "sampler.order")
+    sampler.order = typed(order, {"kind": sampler.order} | (order_settings or {}), f"sampler.{sampler.order}")
+    for name in ("guidance", "schedule", "review", "search"):
+        at = f"sampler.{name}"
+        setattr(sampler, name, _part(getattr(sampler, name), at, PARTS[at]))
+    for at in ("model", "reward", "sampler", "benchmark"):
+        _check_name(f"{at}.name", getattr(config, at).name)
+    config.judge = _part(config.judge, "judge", "judge")
+    config.metric = {name: _part(_metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()}
+    check_combinations(config)
+    return config
+
+
+def _has_own_settings(sampler: Any) -> bool:
+    """Whether an order's settings stand beside its name, at sampler.NAME."""
+    order = registry.find("order").get(str(sampler.get("order"))) if isinstance(sampler, dict) else None
+    return order is not None and bool(order.settings.keys() - {"kind"})
+
+
+def check_recorded(recorded: dict[str, Any]) -> Config:
+    """The typed configuration of a recorded one, with the settings that came later at their defaults.
+
+    Raises UsageError as `check` does.
+    """
+    values = deepcopy(recorded)
+    if isinstance(sampler := values.get("sampler"), dict):
+        known = {f.name for f in fields(Sampler)}
+        values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
+    return check(OmegaConf.create(values))
+
+
+def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded configuration as it would be recorded now; as it is where it is no configuration any more."""
+    try:
+        return resolved(check_recorded(recorded))
+    except UsageError:
+        return recorded
+
+
+def check_consent(config: Config, typed: Sequence[str]) -> None:
+    """Python that comes with a checkpoint or a metric runs, and a judge's key is sent to an address, only if the user
+    typed so: not by the word of a configuration or of a run's records alone. typed: the arguments of the command line.
+
+    Raises UsageError naming what to type.
+    """
+    given = [(key.rpartition(".")[2], value) for word in typed for key, _, value in [word.partition("=")]]
+    trusted = any(name == "trust_remote_code" and value.lower() == "true" for name, value in given)
+    for key, value in flat(asdict(config)).items():
+        name = key.rpartition(".")[2]
+        if name == "trust_remote_code" and value and not trusted:
+            raise UsageError(f"{key}=true is taken from the command line alone: type trust_remote_code=true.")
+        if name == "base_url" and value and not any(typed_name == name and value in text for typed_name, text in given):
+            raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
+    for name, metric in config.metric.items():
+        module = getattr(metric, "module", None)  # of the library evaluate
+        named = any(word.lstrip("+").startswith("metric") and str(module) in word for word in typed)
+        if module and user_path(module).exists() and not trusted and not named:
+            raise UsageError(
+                f"metric.{name}.module={module} is Python that runs only if the command line names it: type "
+                f"metric.{name}.module={module}."
+            )
+
+
+def _part(values: Any, at: str, role: str, within: str = "") -> Any:
+    """The part that stands at a key, and those that it is made of. within: the role of the part that it is in.
+
+    Raises UsageError for one that is not known, or cannot be a part of another of its role.
+    """
+    kind, known = values.get("kind") if isinstance(values, dict) else None, registry.find(role)
+    if role == within:
+        known = {name: source for name, source in known.items() if source.facts.get("can_be_part", True)}
+    if kind not in known:
+        raise UsageError(
+            f"{at}.kind={kind} is not known: choose from {', '.join(known)}{nearest(str(kind), list(known)) or '.'}"
+        )
+    part = typed(registry.load(role, kind, f"{at}.kind"), values, at)
+    for f in fields(part):
+        if inner := f.metadata.get("role"):
+            value, key = getattr(part, f.name), f"{at}.{f.name}"
+            several = isinstance(value, dict) and "kind" not in value  # by names of the user's
+            here = {n: _part(v, f"{key}.{n}", inner, role) for n, v in value.items()} if several else {}
+            setattr(part, f.name, here if several else _part(value, key, inner, role))
+    for sentence in part.mistakes(at):
+        raise UsageError(sentence)
+    return part
+
+
+def _check_name(at: str, name: str) -> None:
+    """Names become folders: they must stay within the output folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
+        raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
+
+
+def _metric(values: Any) -> Any:
+    """A metric's settings, also where they are in the form of earlier runs: module, revision and arguments."""
+    if not isinstance(values, dict) or values.get("kind") == "evaluate":
+        return values
+    module, arguments = values.get("module"), values.get("arguments") or {}
+    if module is None:
+        return {key: value for key, value in values.items() if key != "arguments"} | arguments
+    if module in registry.find("metric"):
+        return {"kind": module} | arguments
+    return {"kind": "evaluate", "module": module, "revision": values.get("revision"), "arguments": arguments}

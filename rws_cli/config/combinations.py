@@ -1,0 +1,128 @@
+"""Settings that do not go together, or lack what they need: what the parts declare, and what no part can know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rws_cli import registry
+from rws_cli.config.schema import Config, Sampler
+from rws_cli.errors import UsageError
+from rws_cli.part import Part
+
+
+def check_combinations(config: Config) -> None:
+    """Raises UsageError with the first sentence that there is."""
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _answers):
+        if sentence := next(sentences(config), None):
+            raise UsageError(sentence)
+
+
+def parts_of(config: Config) -> dict[str, Part]:
+    """The parts of a configuration, by the key that each stands at."""
+    nodes = {f"sampler.{name}": part for name, part in config.sampler.parts.items()}
+    nodes |= {name: getattr(config, name) for name in ("model", "reward", "benchmark")}
+    nodes |= {
+        f"runtime.{name}": registry.make(role, getattr(config.runtime, name), f"runtime.{name}")
+        for role, name in (("worker", "backend"), ("tracker", "tracker"))
+    }
+    nodes |= {f"metric.{name}": metric for name, metric in config.metric.items()}
+    return nodes
+
+
+def seed_matters(config: Config) -> bool:
+    """Whether another seed can give other tokens."""
+    return config.sampler.draws or any(part.draws for part in parts_of(config).values())
+
+
+def _needs(config: Config) -> Iterator[str]:
+    for at, part in parts_of(config).items():
+        named = f"{at}.kind={part.kind}"
+        if "reward" in part.needs and not config.reward.scores:
+            yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
+        if "gradients" in part.needs and not config.reward.gradients:
+            yield (
+                f"{named} follows the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
+                "reward=classifier or a preset of a reward model."
+            )
+
+
+def _conflicts(config: Config) -> Iterator[str]:
+    for part in parts_of(config).values():
+        yield from part.conflicts(config)
+
+
+def _lengths(config: Config) -> Iterator[str]:
+    s = config.sampler
+    if s.gen_length % s.block_length:
+        divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
+        yield (
+            f"sampler.block_length={s.block_length} does not divide sampler.gen_length={s.gen_length}: "
+            f"choose from {', '.join(map(str, divisors))}."
+        )
+    counted = "steps" if s.steps is not None else "tokens_per_step" if s.tokens_per_step is not None else None
+    if counted and not s.schedule.counted:
+        yield (
+            f"sampler.{counted} is not read by sampler.schedule.kind={s.schedule.kind}, which takes as many steps as it "
+            f"needs: set sampler.{counted}=null."
+        )
+    if s.steps is not None:
+        yield from _steps(s)
+    elif s.tokens_per_step is not None and s.tokens_per_step > s.block_length:
+        yield (
+            f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
+            f"it must be at most sampler.block_length={s.block_length}."
+        )
+
+
+def _steps(s: Sampler) -> Iterator[str]:
+    assert s.steps is not None
+    if s.tokens_per_step is not None:
+        yield (
+            f"sampler.steps={s.steps} and sampler.tokens_per_step={s.tokens_per_step} are both set: set one, null the other."
+        )
+    if s.steps % s.blocks:
+        yield (
+            f"sampler.steps={s.steps} is not a multiple of the {s.blocks} blocks "
+            f"(gen_length {s.gen_length} / block_length {s.block_length}): choose {s.blocks}, {2 * s.blocks}, …"
+        )
+    if s.steps > s.gen_length:
+        yield f"sampler.steps={s.steps} is out of range: it must be at most sampler.gen_length={s.gen_length}."
+
+
+def _remasking(config: Config) -> Iterator[str]:
+    s = config.sampler
+    if s.eos == "stop" and (s.schedule.masks_again or s.review.masks_again):
+        yield "sampler.eos=stop ends answers that a method which masks tokens again may still change."
+
+
+def _answers(config: Config) -> Iterator[str]:
+    if config.benchmark.answers > 1 and not config.sampler.draws:
+        yield (
+            f"benchmark.answers={config.benchmark.answers} would all be the same: with sampler.temperature=0 nothing "
+            "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
+        )
+
+
+def _cache(config: Config) -> Iterator[str]:
+    """What does not go with a compiled model, or with keys and values that are kept."""
+    m, runtime, kind = config.model, config.runtime, config.runtime.cache
+    if runtime.compile and not m.native:
+        yield f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={m.kind}'s."
+    if kind == "none":
+        if runtime.cache_refresh is not None:
+            yield (
+                f"runtime.cache_refresh={runtime.cache_refresh} refreshes nothing: set runtime.cache=prefix or dual."
+            )
+        return
+    cannot = {
+        f"model.kind={m.kind}": not m.native,
+        "model.attention=flash_attention_2": m.attention == "flash_attention_2",
+        "runtime.compile=true": runtime.compile,
+        f"sampler.cfg_scale={config.sampler.cfg_scale}": config.sampler.cfg_scale > 0,
+    }
+    for named in (name for name, here in cannot.items() if here):
+        yield f"runtime.cache={kind} does not work with {named}: set runtime.cache=none."
+    for at, part in parts_of(config).items():
+        if kind not in part.caches:
+            other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
+            yield f"runtime.cache={kind} does not work with {at}.kind={part.kind}: set runtime.cache=none{other}."

@@ -1,0 +1,230 @@
+"""Hydra's composition, with a check of all that Hydra composes.
+
+Hydra makes Python objects of some of its own settings (callbacks, logging, launchers, sweepers) and sets environment
+variables by others. Any file and any line can contain them, so the check reads what Hydra composed, each time that it
+composes: for a sweep, and again for each of its jobs, in whatever process that runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rws_cli import registry
+from rws_cli.config.catalog import CONF, added
+from rws_cli.config.check import check
+from rws_cli.config.explain import NOT_COMPOSED, explain
+from rws_cli.config.identity import differing_keys
+from rws_cli.config.keys import PARTS
+from rws_cli.config.schema import Config
+from rws_cli.errors import UsageError
+from rws_cli.files import user_path
+
+CORE, PLUGINS = "hydra._internal.core_plugins", "hydra_plugins"
+TARGETS = {
+    "hydra.launcher._target_": "|".join(
+        (
+            rf"{CORE}\.basic_launcher\.BasicLauncher",
+            rf"{PLUGINS}\.hydra_joblib_launcher\.joblib_launcher\.JoblibLauncher",
+            rf"{PLUGINS}\.hydra_submitit_launcher\.submitit_launcher\.(Slurm|Local)Launcher",
+        )
+    ),
+    "hydra.sweeper._target_": rf"{CORE}\.basic_sweeper\.BasicSweeper|"
+    rf"{PLUGINS}\.hydra_optuna_sweeper\.optuna_sweeper\.OptunaSweeper",
+    "hydra.sweeper.sampler._target_": r"optuna\.samplers\.\w+",
+}
+"""The classes that Hydra may make objects of, by the key that names them."""
+NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging)|(^|[.{, ])_target_ *[:=]")
+"""Overrides that are refused in our words, before Hydra refuses some of them in its own."""
+OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
+SWEEP_DIR = "${output}/multirun"
+"""hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
+METRIC_THEN = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
+"""Keys that each metric had before metrics were parts (see config.check)."""
+STRANGERS = ("command-line", "parts")
+"""Hydra's names for folders whose files may not change how Hydra runs."""
+FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
+"""Settings of Hydra's own that a configuration folder may change."""
+
+
+class Loader(ConfigLoaderImpl):
+    """Composes conf/ and the configurations that come with parts from outside, and before them a folder of the user's, if
+    one is given. Raises UsageError if there is no such folder.
+
+    It can be sent to another process, which then looks for parts in the same folders.
+    """
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        path = create_config_search_path(str(CONF))
+        for folder in added().values():
+            path.prepend(STRANGERS[1], f"file://{folder}", SearchPathQuery(provider="schema"))
+        self.parts = registry.folders()
+        if config_dir is not None:
+            folder = user_path(config_dir).absolute()
+            if not folder.is_dir():
+                raise UsageError(f"--config-dir={config_dir} is not a folder.")
+            path.prepend(STRANGERS[0], f"file://{folder}", SearchPathQuery(provider="schema"))
+        super().__init__(path)
+        self.sweep_dir: str | None = None  # of all that is composed from here on, once a sweep has begun
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """Raises UsageError for a configuration that names Python to run."""
+        for folder in self.parts:
+            registry.add_folder(folder)
+        composed = super().load_configuration(*args, **kwargs)
+        _check_objects(composed)
+        if self.sweep_dir is not None:
+            composed.hydra.sweep.dir = self.sweep_dir
+        return composed
+
+    def _parse_overrides_and_create_caching_repo(self, config_name: str | None, overrides: list[str]) -> Any:
+        for override in overrides:
+            if found := NAMES_OBJECTS.search(override):
+                raise UsageError(OBJECTS.format(found[0].strip("+~.{:,= ")))
+        now = [METRIC_THEN.sub(r"++\1", override) for override in overrides]
+        return super()._parse_overrides_and_create_caching_repo(config_name, now)
+
+    def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
+        """A search path may be a package, which Hydra would import before it has composed anything."""
+        primary = repo.load_config(config_path=config_name) if config_name else None
+        named = any(override.get_key_element() == "hydra.searchpath" for override in parsed_overrides)
+        if named or (primary and OmegaConf.select(primary.config, "hydra.searchpath")):
+            raise UsageError("hydra.searchpath is not read: name a folder of configurations with --config-dir DIR.")
+
+    def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        """What the files say, and of each part that they name the settings that they leave at their defaults."""
+        composed = super()._compose_config_from_defaults_list(defaults, repo)
+        for at, role in PARTS.items():
+            _fill(OmegaConf.select(composed, at), role)
+        for node in (OmegaConf.select(composed, "metric") or {}).values():
+            _fill(node, "metric")
+        sampler = OmegaConf.select(composed, "sampler")
+        order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
+        if order and order.settings.keys() - {"kind"}:
+            sampler.setdefault(order.name, {})
+            _fill(sampler[order.name], "order", order.name)
+        return composed
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        loaded = super()._load_single_config(default, repo)
+        if loaded.provider in STRANGERS:
+            _check_folder(loaded.config, default.config_path)
+        return loaded
+
+
+def _fill(node: Any, role: str, kind: str | None = None) -> None:
+    """Add the settings that a part's node does not have, with their defaults; and those of the parts within it."""
+    if not OmegaConf.is_dict(node):
+        return
+    values: Any = OmegaConf.to_container(node)
+    source = registry.find(role).get(kind or str(values.get("kind")))
+    if source is None:
+        return
+    for setting in source.settings.values():
+        if setting.name not in values and setting.name != "kind" and setting.default is not MISSING:
+            node[setting.name] = setting.default
+        elif inner := setting.allowed.get("role"):
+            below = node[setting.name] if OmegaConf.is_dict(node[setting.name]) else {}
+            for part in [below] if "kind" in below else below.values():
+                _fill(part, inner)
+
+
+def hydra_of(loader: Loader) -> Hydra:
+    """Hydra, composing by that loader alone."""
+    version.setbase("1.3")
+    return Hydra(task_name="rws", config_loader=loader)
+
+
+def compose(*overrides: str) -> Config:
+    """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
+    return check(unchecked(*overrides))
+
+
+def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
+    """What Hydra composes of overrides, conf/ and a folder of configurations. Raises UsageError for what it refuses."""
+    try:
+        composed = hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
+    except NOT_COMPOSED as error:
+        raise UsageError(explain(error)) from error
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def check_plain(overrides: Iterable[str], where: object) -> None:
+    """Overrides that were read from a file change settings of rws alone. Raises UsageError for others."""
+    for override in overrides:
+        if override.startswith("-"):
+            raise UsageError(f"{where}: {override} is an option, which is not taken from a file.")
+        if is_hydras(override):
+            raise UsageError(f"{where}: {override} changes how Hydra runs, which is not taken from a file.")
+
+
+def is_hydras(override: str) -> bool:
+    """Whether an override changes a setting of Hydra's own. Raises HydraException if it cannot be read."""
+    read = OverridesParser.create().parse_override(override)
+    return any(re.match(r"hydra\b", part or "") for part in (read.key_or_group, read.package))
+
+
+def _check_objects(composed: DictConfig) -> None:
+    """Raises UsageError naming the key of something that Hydra would make an object of."""
+    params = OmegaConf.select(composed, "hydra.sweeper.params")
+    if OmegaConf.is_config(params):
+        OmegaConf.resolve(params)  # as Hydra does before it looks for targets in it
+    values: Any = OmegaConf.to_container(composed)
+    hydra = values["hydra"]
+    found = [f"hydra.{key}" for key in ("job_logging", "hydra_logging") if (hydra[key] or {"root": key})["root"]]
+    if hydra["callbacks"]:
+        found.append("hydra.callbacks")
+    if isinstance(hydra["sweeper"], dict) and hydra["sweeper"].get("custom_search_space"):
+        found.append("hydra.sweeper.custom_search_space")
+    found += [key for key, name in _targets(values) if not re.fullmatch(TARGETS.get(key, "(?!)"), str(name))]
+    if found:
+        raise UsageError(OBJECTS.format(found[0]))
+
+
+def _targets(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Each `_target_` within a node, by its dotted key."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        here = f"{at}.{key}".lstrip(".")
+        if key == "_target_":
+            yield here, value
+        yield from _targets(value, here)
+
+
+def _check_folder(config: Any, name: str) -> None:
+    """Raises UsageError if a file of a configuration folder changes how Hydra runs.
+
+    A launcher's settings become a shell script on a cluster, env_set becomes the environment, and so on: from a folder
+    come the swept values, and what conf/config.yaml has as well.
+    """
+    values = OmegaConf.to_container(config)
+    theirs = values.get("hydra") or {} if isinstance(values, dict) else {}
+    if not isinstance(theirs, dict):
+        raise UsageError(f"{name}: hydra={theirs} must be a group of settings.")
+    if found := next(
+        (key for key in ("callbacks", "job_logging", "hydra_logging") if theirs.get(key) is not None), None
+    ):
+        raise UsageError(f"{name}: " + OBJECTS.format(f"hydra.{found}"))
+    ours = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]
+    for key, (value, _) in differing_keys(theirs, ours).items():
+        if value is not None and not FROM_A_FOLDER.fullmatch(key):
+            raise UsageError(
+                f"{name}: hydra.{key} would change how Hydra runs, which is not taken from a folder of configurations: "
+                "give it on the command line."
+            )
+    sweeper = theirs.get("sweeper")
+    if isinstance(sweeper, dict) and isinstance(sweeper.get("params"), dict):
+        check_plain((f"{key}=0" for key in sweeper["params"]), name)

@@ -1,0 +1,103 @@
+"""A pass of the model over some rows: logits at the positions asked about, and what it cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.batch import Batch
+from rws_cli.decoding.prediction import log_softmax
+from rws_cli.decoding.protocols import Cache, Denoiser
+from rws_cli.decoding.record import Cost, charge
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a step asks about. rows: those with open positions, active_B as a mask; wanted_BG: positions asked about, all in
+    these rows; read_BG: those of them that the schedule reads; wanted: how many of each row; read: of all rows; weighs:
+    whether the search weighs rows; numbers: of each row's step."""
+
+    rows: list[int]
+    active_B: Tensor
+    wanted_BG: Tensor
+    read_BG: Tensor
+    wanted: list[int]
+    read: int
+    weighs: bool
+    numbers: list[int]
+
+
+@dataclass
+class Predictor:
+    """most_rows: in one forward pass. cache: answers in place of the model, approximately."""
+
+    denoiser: Denoiser
+    sampler: Any
+    most_rows: int
+    cache: Cache | None = None
+
+    def __call__(
+        self, batch: Batch, look: Look, prompt_lengths: list[int], costs: list[Cost]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, V) at the wanted positions; and, for schedules with a shadow, the probability of each token of the
+        block, blind to itself (1 elsewhere). prompt_lengths: of all rows of the batch."""
+        rows, wanted_BG = look.rows, look.wanted_BG
+        row_R = look.active_B.to(torch.int8).argsort(descending=True, stable=True)[: len(rows)]
+        passes = 2 if self.sampler.cfg_scale > 0 else 1
+        shadow_BG = torch.ones_like(batch.p_BG) if self.sampler.schedule.shadow else None
+        found = []
+        for start in range(0, len(rows), self.most_rows):
+            some = rows[start : start + self.most_rows]
+            at: Any = slice(None) if len(some) == len(wanted_BG) else row_R[start : start + self.most_rows]
+            with charge(costs, some, "mdm_seconds"):
+                if self.cache:
+                    logits_NV, tokens = self.cache.logits(batch, some, wanted_BG[at])
+                else:
+                    left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
+                    tokens_RL, seen_RL = batch.tokens_BL[at, left:], batch.attention_BL[at, left:]
+                    wanted_RL = torch.zeros_like(seen_RL)
+                    wanted_RL[:, batch.start - left :] = wanted_BG[at]
+                    tokens = [prompt_lengths[row] + wanted_BG.shape[1] for row in some]
+                    if shadow_BG is None:
+                        count = sum(look.wanted[row] for row in some)
+                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count)
+                    else:
+                        inside_RG = batch.inside_BG[at]
+                        logits_NV, shadow_BG[at] = self.shadowed(tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest)
+                        tokens = [count + self.sampler.block_length for count in tokens]
+            found.append(logits_NV)
+            for row, count in zip(some, tokens, strict=True):
+                costs[row].mdm_passes += passes
+                costs[row].mdm_tokens += passes * count
+        return torch.cat(found) if len(found) > 1 else found[0], shadow_BG
+
+    def logits(self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int) -> Tensor:
+        """Logits, with classifier-free guidance if asked: z_u + (w + 1)(z_c − z_u), in the model's dtype where confidences
+        are. start: of the answer; count: of wanted positions."""
+        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, count)
+        if self.sampler.cfg_scale == 0:
+            return logits_NV
+        unconditional_RL = tokens_RL.clone()
+        unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], self.denoiser.mask_id)
+        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count)
+        dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else logits_NV.dtype
+        without_NV, with_NV = without_NV.to(dtype), logits_NV.to(dtype)
+        return (without_NV + (self.sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)
+
+    def shadowed(
+        self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and the shadow's probability of each committed token inside (1 elsewhere); count: positions inside, at
+        most."""
+        first = tokens_RL.shape[1] - inside_RG.shape[1]
+        place_RK = inside_RG.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :count]
+        is_inside_RK = inside_RG.gather(1, place_RK)
+        logits_NV, shadow_RKV = self.denoiser.shadowed(tokens_RL, seen_RL, wanted_RL, place_RK + first, is_inside_RK)
+        token_RK = tokens_RL[:, first:].gather(1, place_RK)
+        log_p_RK = (
+            log_softmax(shadow_RKV.double().flatten(0, 1)).gather(-1, token_RK.reshape(-1, 1)).view(token_RK.shape)
+        )
+        doubtful_RK = is_inside_RK & (token_RK != self.denoiser.mask_id)
+        shadow_RG = torch.ones(inside_RG.shape, dtype=torch.float64, device=inside_RG.device)
+        return logits_NV, shadow_RG.scatter(1, place_RK, torch.where(doubtful_RK, log_p_RK.exp(), 1.0))

@@ -1,0 +1,206 @@
+"""How a step ranks its open positions: tokens proposed, their log-probabilities, the order's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.noise import uniform
+from rws_cli.decoding.prediction import (
+    GUMBEL,
+    ORDER,
+    PLACE,
+    PURPOSES,
+    lead,
+    likeliest,
+    log_p_of,
+    log_softmax,
+    propose,
+    rounded_log_p,
+    temper,
+    ulp,
+)
+from rws_cli.decoding.step import Prediction, Ranking, Step, spread
+
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+"""Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""
+
+LOWEST = torch.finfo(torch.float64).min
+"""The log-probability of what comes last."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """N positions of all rows, row_N and position_N, and their logits (N, V). order_logits_NV: those that orders read, if
+    not the same; top_N: the likeliest tokens, where nothing is drawn."""
+
+    row_N: Tensor
+    position_N: Tensor
+    logits_NV: Tensor
+    order_logits_NV: Tensor | None
+    top_N: Tensor | None
+
+    def some(self, index_n: Any) -> Asked:
+        parts = (self.row_N, self.position_N, self.logits_NV, self.order_logits_NV, self.top_N)
+        return Asked(*(None if x is None else x[index_n] for x in parts))  # type: ignore[arg-type]
+
+
+def greedy(sampler: Any) -> bool:
+    """Whether the token proposed is the likeliest one, whatever scales the logits."""
+    return sampler.temperature == 0 and sampler.top_p >= 1.0
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Ranks the positions of a step under scales (N,) of their logits.
+
+    dtype: of the model; end_E: its end tokens. A few positions at a time, so that copies for a large vocabulary never
+    exist for all of them; and without probabilities of all tokens where nobody reads them.
+    """
+
+    sampler: Any
+    dtype: torch.dtype
+    end_E: Tensor
+
+    def __call__(self, asked: Asked, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
+        s, row_N, position_N = self.sampler, asked.row_N, asked.position_N
+        size = max(1, CHUNK_BYTES["cuda" if asked.logits_NV.is_cuda else "cpu"] // (8 * asked.logits_NV.shape[-1]))
+        found = []
+        for start in range(0, len(asked.logits_NV), size):
+            n = slice(start, start + size)
+            found.append(self.predict(asked.some(n), None if scale_N is None else scale_N[n], step))
+        token_N, raw_N, log_p_N, order_read_N, read_N = (torch.cat(values) for values in zip(*found, strict=True))
+        log_p_N = log_p_N.clamp(min=LOWEST)  # −inf stands for a closed position
+        key_N, number_N = step.key_B[row_N], step.number_B[row_N]
+        first_B = (step.masked_BG | step.committed_BG).to(torch.int8).argmax(-1)
+        prediction = Prediction(
+            row_N, position_N, position_N - first_B[row_N], token_N, log_p_N, order_read_N, key_N, number_N
+        )
+        score_N = s.order.score(prediction, step)
+        if s.order_temperature > 0:  # Dream's alg_temp: the highest are a draw from softmax(score / temperature)
+            u_N = uniform(key_N, number_N * PURPOSES + ORDER, position_N, PLACE + 1)[:, PLACE]
+            score_N = s.order.as_probability(score_N) / s.order_temperature - (-u_N.log()).log()
+        if s.eos == "suppress" or (s.eos == "confidence_eos_eot_inf" and s.order.reads_tokens):
+            is_end_N = torch.isin(token_N, self.end_E)
+            score_N = score_N.masked_fill(is_end_N, torch.finfo(score_N.dtype).min)
+            log_p_N = log_p_N.masked_fill(is_end_N, LOWEST)
+
+        def opened(value_N: Tensor) -> Tensor:
+            return spread(value_N, row_N, position_N, open_BG, -torch.inf).masked_fill(~open_BG, -torch.inf)
+
+        tied_BG = opened(score_N)
+        return Ranking(
+            open_BG=open_BG,
+            read_BG=spread(torch.ones_like(row_N, dtype=torch.bool), row_N, position_N, open_BG, False),
+            row_N=row_N,
+            position_N=position_N,
+            read_N=read_N,
+            token_BG=spread(token_N, row_N, position_N, open_BG, 0),
+            log_p_BG=opened(log_p_N),
+            raw_BG=spread(raw_N, row_N, position_N, open_BG, 0.0),
+            score_BG=break_ties(tied_BG, opened(raw_N)) if s.ties == "probability" else tied_BG,
+            tied_BG=tied_BG,
+        )
+
+    def predict(self, asked: Asked, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
+        """Of n positions the tokens proposed, their untempered log-probabilities, those that orders read, and what order
+        and schedule read of the probabilities of all tokens."""
+        s, logits_nV, top_n = self.sampler, asked.logits_NV, asked.top_N
+        if scale_n is not None and s.guidance.target != "all":
+            top_n = None  # what is scaled alone may change places
+        reads_all = s.order.reads_all or s.schedule.reads_all or asked.order_logits_NV is not None
+        if top_n is not None and not reads_all and s.confidence != "model_dtype":
+            raw_n = log_p_n = log_p_of(logits_nV, top_n, scale_n)
+            if s.eos == "confidence_eos_eot_inf":
+                log_p_n = log_p_of(self.without_ends(logits_nV), top_n, scale_n)
+            nothing_n0 = raw_n[:, None][:, :0]
+            return top_n, raw_n, log_p_n, nothing_n0, nothing_n0
+        z_nV = logits_nV.double()
+        if scale_n is not None:
+            z_nV = s.guidance.apply(z_nV, scale_n)
+        tempered_nV = temper(z_nV, s.temperature, s.top_p)
+        untempered = s.temperature in (0.0, 1.0) and s.top_p >= 1.0
+        raw_nV = tempered_nV if untempered else log_softmax(z_nV)
+        if top_n is None:
+            key_n, number_n = step.key_B[asked.row_N], step.number_B[asked.row_N]
+            top_n = propose(tempered_nV, s.temperature, step.mask_id, key_n, number_n, asked.position_N, GUMBEL)
+        log_p_nV = self.read_by_orders(asked, z_nV, raw_nV, tempered_nV)
+        raw_n, log_p_n = (values.gather(-1, top_n[:, None])[:, 0] for values in (raw_nV, log_p_nV))
+        return top_n, raw_n, log_p_n, s.order.read(log_p_nV), s.schedule.read(raw_nV)
+
+    def read_by_orders(self, asked: Asked, z_nV: Tensor, raw_nV: Tensor, tempered_nV: Tensor) -> Tensor:
+        """The log-probabilities that orders read."""
+        s = self.sampler
+        without_ends = s.eos == "confidence_eos_eot_inf"
+        if asked.order_logits_NV is not None:
+            z_nV = asked.order_logits_NV.double()
+            return temper(self.without_ends(z_nV) if without_ends else z_nV, s.temperature, 1.0)
+        if s.confidence == "model_dtype":
+            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.dtype)
+        if without_ends:
+            z_nV = self.without_ends(z_nV)
+            return log_softmax(z_nV) if s.confidence == "raw" else temper(z_nV, s.temperature, s.top_p)
+        return raw_nV if s.confidence == "raw" else tempered_nV
+
+    def without_ends(self, z_nV: Tensor) -> Tensor:
+        return z_nV.index_fill(1, self.end_E, -torch.inf)
+
+    def near_ties(self, asked: Asked, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
+        """Which chosen tokens a last bit of the model's dtype could have decided otherwise, (B, G): the token itself where
+        nothing is drawn, or the choice of its step where scores come of logits."""
+        s, near_BG = self.sampler, torch.zeros_like(chosen_BG)
+        chosen = asked.some(chosen_BG[asked.row_N, asked.position_N].nonzero()[:, 0])
+        at = (chosen.row_N, chosen.position_N)
+        token_C = ranking.token_BG[at]
+        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.dtype)
+        if greedy(s):
+            near_BG[at] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
+        if s.order.reads_tokens and s.order_temperature == 0:
+            unit_BG = spread(unit_C, *at, near_BG, 0.0)
+            near_BG |= chosen_BG & hangs(ranking.tied_BG, chosen_BG, unit_BG)[:, None]
+        return near_BG
+
+
+def hangs(score_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
+    """Rows (B,) whose last chosen and first refused score differ by less than a logit's unit in the last place moves them:
+    relative to the larger score, by less than that unit at the last chosen position. Closed positions hold −inf."""
+    last_B, place_B = score_BG.masked_fill(~chosen_BG, torch.inf).min(-1)
+    first_B = score_BG.masked_fill(chosen_BG, -torch.inf).amax(-1)
+    size_B = torch.maximum(last_B.abs(), first_B.abs())
+    unit_B = unit_BG.gather(-1, place_B[:, None])[:, 0]
+    apart_B = (last_B - first_B).abs()
+    real_B = size_B < 1e300  # not where nothing is chosen or refused, or an end token was put last
+    return real_B & ((apart_B < size_B * unit_B) | (apart_B == 0))
+
+
+def break_ties(score_BG: Tensor, log_p_BG: Tensor) -> Tensor:
+    """Ranks within each row in place of scores: of two equal scores the one with the higher log-probability is higher, and
+    where both are equal they stay equal. Closed positions keep −inf."""
+    by_p_BG = log_p_BG.argsort(dim=-1, stable=True)
+    by_both_BG = by_p_BG.gather(-1, score_BG.gather(-1, by_p_BG).argsort(dim=-1, stable=True))
+    score, log_p = score_BG.gather(-1, by_both_BG), log_p_BG.gather(-1, by_both_BG)
+    rises_BG = (score[:, 1:] > score[:, :-1]) | (log_p[:, 1:] > log_p[:, :-1])
+    rank_BG = torch.cat([torch.zeros_like(rises_BG[:, :1]), rises_BG], -1).cumsum(-1).double()
+    ranks_BG = torch.empty_like(rank_BG).scatter_(-1, by_both_BG, rank_BG)
+    return ranks_BG.masked_fill(score_BG == -torch.inf, -torch.inf)
+
+
+def count_reversals(before_BG: Tensor, after_BG: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row (B,) the pairs of open positions, and those of them whose order by score is strictly turned around.
+    Closed positions hold −inf."""
+    open_BG = before_BG > -torch.inf
+    count_B = open_BG.sum(-1)
+    turned = []
+    for before_G, after_G, open_G in zip(before_BG, after_BG, open_BG, strict=True):
+        before, after = before_G.masked_fill(~open_G, 0.0), after_G.masked_fill(~open_G, 0.0)
+        signs_GG = torch.sign(before[:, None] - before) * torch.sign(after[:, None] - after)
+        turned.append(((signs_GG < 0) & open_G[:, None] & open_G).sum() // 2)
+    return count_B * (count_B - 1) // 2, torch.stack(turned)
+
+
+def first_guess(logits_NV: Tensor, sampler: Any, mask_id: int) -> Tensor | None:
+    """The likeliest tokens, where they are what is proposed."""
+    return likeliest(logits_NV, mask_id) if greedy(sampler) else None

@@ -1,0 +1,1 @@
+"""Guidance: what changes logits before the order reads them."""

@@ -1,0 +1,176 @@
+"""Gradients of a reward model move the logits, through embeddings mixed by entropy (EntRGi, 2602.05000)
+
+At each step the logits z of the masked positions take `steps` steps of Adam against −r. The reward model reads, at a
+masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ) over the tokens that both vocabularies have,
+ē the embedding of a token drawn from softmax(z / τ) cut to sampler.top_p, anew at each step of Adam, and
+w = H(softmax(z)) / log V. So what the model is sure of is read softly, what it is unsure of as a token, and gradients
+always flow through ẽ. The order of positions reads the logits before they were moved.
+
+The reward model has a vocabulary of its own: a token of the model stands for the token that is written the same there,
+and one without such a token takes no part in the mixture.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.noise import mix
+from rws_cli.decoding.prediction import FILL, propose, temper
+from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.record import charge
+from rws_cli.decoding.step import Step
+from rws_cli.errors import RunError, UsageError
+from rws_cli.guidance.base import Guidance, Guided
+from rws_cli.models.chat import render
+from rws_cli.part import part, setting
+
+PLACEHOLDER = "\u241f"  # stands where the answer goes; no prompt has it
+GRADIENT_COST = 3
+"""Tokens that one of a gradient step counts for: the pass back is twice the work of the pass forth."""
+
+ADAM = 1 << 43
+"""What is added to keys for random numbers of a further step of Adam."""
+
+LEAST_SHARED = 0.5
+"""Of the model's vocabulary, the share that must have a counterpart."""
+
+
+@part
+class Entrgi(Guidance):
+    steps: int = setting("gradient steps in a decoding step", 3, min=1)
+    rate: float = setting("Adam's learning rate", 0.5, above=0.0)
+    temperature: float = setting("τ, of the mixture of embeddings", 0.7, above=0.0)
+
+    needs = ("reward", "gradients")
+    draws = True
+    caches = ("prefix",)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        if getattr(config.reward, "needs_remote_code", False):
+            yield (
+                f"sampler.guidance.kind={self.kind} reads embeddings, which reward={config.reward.name}'s own Python does "
+                "not take."
+            )
+
+    def load(self, task: Any, reward: Any) -> None:
+        self.top_p, self.reward = task.config.sampler.top_p, reward
+        ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
+        self.use(token_map(ours, theirs, task.prepared.vocabulary), task.prepared.eos_ids)
+
+    def use(self, map_V: Tensor, eos_ids: tuple[int, ...]) -> None:
+        """Take the reward model's token for each of the model's, and the tokens that end an answer."""
+        self.eos_ids, self.mapping = eos_ids, map_V.tolist()
+        self.embedding = self.reward.model.get_input_embeddings().weight
+        self.map_V = map_V.to(self.embedding.device)
+        self.known_K = (self.map_V >= 0).nonzero()[:, 0]
+        self.around: dict[str, tuple[list[int], list[int]]] = {}
+
+    def reads_masked(self, step: Step) -> Tensor:
+        return step.live_B
+
+    def calls(self, steps: int) -> int:
+        return steps * self.steps
+
+    def guide(self, asked: Asked, step: Step) -> Guided:
+        index_n = step.all_masked_BG[asked.row_N, asked.position_N].nonzero()[:, 0]
+        logits_NV = asked.logits_NV.clone()
+        logits_NV[index_n] = self.move(asked.some(index_n), step)
+        return Guided(logits_NV, order_logits_NV=asked.logits_NV)
+
+    def move(self, asked: Asked, step: Step) -> Tensor:
+        """The logits (N, V) of masked positions, moved."""
+        scorer, key_N = step.reward, step.key_B[asked.row_N]
+        assert scorer is not None
+        rows_N, positions_N = torch.stack([asked.row_N, asked.position_N]).tolist()
+        rows, places = list(dict.fromkeys(rows_N)), list(zip(rows_N, positions_N, strict=True))
+        with charge(scorer.costs, rows, "reward_seconds"), torch.inference_mode(False), torch.enable_grad():
+            layout, lengths = self.layout(rows, places, step)
+            z_NV = asked.logits_NV.clone().requires_grad_()
+            adam = torch.optim.Adam([z_NV], lr=self.rate)
+            for number in range(self.steps):
+                adam.zero_grad()
+                keys_N = key_N if number == 0 else mix(key_N + number * ADAM)
+                drawn_NV = temper(z_NV.detach().double(), self.temperature, self.top_p)
+                token_N = propose(
+                    drawn_NV, self.temperature, step.mask_id, keys_N, step.number_B[asked.row_N], asked.position_N, FILL
+                )
+                score = self.score(layout, self.mixture(z_NV, token_N))
+                if score.requires_grad:  # not where all masks stand behind an end token
+                    (-score.sum()).backward()
+                adam.step()
+                for row, count in zip(rows, lengths, strict=True):
+                    scorer.costs[row].reward_calls += 1
+                    scorer.costs[row].reward_tokens += GRADIENT_COST * count
+        return z_NV.detach()
+
+    def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
+        """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
+        q_NK = (z_NV[:, self.known_K] / self.temperature).softmax(-1).to(self.embedding.dtype)
+        soft_NE = q_NK @ self.embedding[self.map_V[self.known_K]]
+        w_N = torch.special.entr(z_NV.detach().double().softmax(-1)).sum(-1) / math.log(z_NV.shape[-1])
+        mapped_N = self.map_V[token_N]
+        hard_NE = torch.where((mapped_N >= 0)[:, None], self.embedding[mapped_N.clamp(min=0)], soft_NE)
+        return soft_NE + (w_N[:, None].to(soft_NE.dtype) * (hard_NE - soft_NE)).detach()
+
+    def layout(self, rows: list[int], places: list[tuple[int, int]], step: Step) -> tuple[Tensor, list[int]]:
+        """What the reward model reads of each row, (rows, length): its own tokens, −1 − n for the n-th masked place (row and
+        position), and beyond the vocabulary padding; and the length of each."""
+        place = {at: n for n, at in enumerate(places)}
+        listed = step.tokens_BG.tolist()
+        texts = []
+        for row in rows:
+            before, after = self.surroundings(step.reward.examples[row])
+            answer: list[int] = []
+            for position, token in enumerate(listed[row]):
+                if (n := place.get((row, position))) is not None:
+                    answer.append(-1 - n)
+                elif token in self.eos_ids:
+                    break
+                elif self.mapping[token] >= 0:
+                    answer.append(self.mapping[token])
+            texts.append([*before, *answer, *after])
+        lengths = [len(text) for text in texts]
+        padded = [text + [len(self.embedding)] * (max(lengths) - len(text)) for text in texts]
+        return torch.tensor(padded).to(self.embedding.device), lengths
+
+    def surroundings(self, example: Any) -> tuple[list[int], list[int]]:
+        """The reward model's tokens before and after an answer."""
+        if example.id not in self.around:
+            reward = self.reward
+            text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.at, reward.template, RunError)
+            before, _, after = text.partition(PLACEHOLDER)
+            ids = [reward.tokenizer(half, add_special_tokens=False).input_ids for half in (before, after)]
+            self.around[example.id] = (ids[0], ids[1])
+        return self.around[example.id]
+
+    def score(self, layout_BL: Tensor, soft_NE: Tensor) -> Tensor:
+        """Rewards (rows,) of texts whose masks are read as mixtures."""
+        is_read_BL = layout_BL < len(self.embedding)
+        soft_BLE = soft_NE[(-1 - layout_BL).clamp(min=0)]
+        hard_BLE = self.embedding[layout_BL.clamp(0, len(self.embedding) - 1)]
+        embeds = torch.where((layout_BL < 0)[..., None], soft_BLE, hard_BLE)
+        embeds = torch.where(is_read_BL[..., None], embeds, 0.0)
+        model = self.reward.model
+        states = getattr(model, model.base_model_prefix)(inputs_embeds=embeds, attention_mask=is_read_BL.long())[0]
+        last_B = is_read_BL.sum(-1) - 1
+        return model.score(states[torch.arange(len(states), device=last_B.device), last_B])[:, 0].float()
+
+
+def token_map(denoiser: dict[str, int], reward: dict[str, int], size: int) -> Tensor:
+    """For each of `size` tokens of the model the reward model's token that is written the same, −1 if none is.
+
+    Raises UsageError if fewer than half have one: gradients through such a map would mean little.
+    """
+    found = torch.full((size,), -1, dtype=torch.int64)
+    for text, token in denoiser.items():
+        if token < size and text in reward:
+            found[token] = reward[text]
+    if (share := float((found >= 0).double().mean())) < LEAST_SHARED:
+        raise UsageError(
+            f"sampler.guidance.kind=entrgi needs a reward model that shares the model's vocabulary; only {share:.0%} of "
+            "its tokens are written the same there: choose another reward."
+        )
+    return found

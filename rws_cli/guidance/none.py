@@ -1,0 +1,9 @@
+"""Logits as they are"""
+
+from rws_cli.guidance.base import Guidance
+from rws_cli.part import part
+
+
+@part
+class NoGuidance(Guidance):
+    pass

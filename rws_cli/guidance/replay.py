@@ -1,0 +1,121 @@
+"""The scales that a finished run of Reward-Weighted Sampling recorded, without its reward: a control
+
+Reward-Weighted Sampling multiplies the logits by r_t(x), which follows the text. Replayed, the same numbers come
+without it: each example's own (which must give the same tokens again), their mean, their mean at each step, or those
+of another example. If these do as well as the reward did, temperature explains it.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.config.check import read_again
+from rws_cli.config.identity import differing_keys, resolved
+from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.step import Step
+from rws_cli.errors import UsageError
+from rws_cli.guidance.base import Guidance, Guided, scaled
+from rws_cli.part import part, setting
+from rws_cli.runs.folder import find_run, read_json
+from rws_cli.runs.records import read_trace
+
+Scales = dict[int, float]
+"""Step → r, at the steps that committed something."""
+
+
+@part
+class Replay(Guidance):
+    run: str = setting("the folder of a finished run of sampler=rws")
+    how: str = setting(
+        "each example's own scales, their mean, the mean at each step, or another example's",
+        "constant",
+        choices=("own", "constant", "schedule", "shuffled"),
+    )
+
+    @property
+    def draws(self) -> bool:
+        return self.how == "shuffled"
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        s = config.sampler
+        if s.schedule.masks_again or s.review.masks_again:
+            yield f"sampler.guidance.kind={self.kind} needs a method that never masks a token again."
+        if s.search.kind != "none":
+            yield f"sampler.guidance.kind={self.kind} follows one decoding and does not go together with a search."
+
+    def load(self, task: Any, reward: Any) -> None:
+        self.use(read_scales(self, task))
+
+    def use(self, scales: dict[str, Scales]) -> None:
+        """Take each example's scales."""
+        self.scales = scales
+        digest = hashlib.sha256(json.dumps(scales, sort_keys=True).encode()).hexdigest()
+        self.source = {"replayed": digest}  # type: ignore[misc]
+        self.rows: dict[int, list[float]] = {}
+
+    def begin(self, rows: dict[int, str]) -> None:
+        for row, example in rows.items():
+            scales = self.scales[example]
+            self.rows[row] = [scale_at(scales, step) for step in range(max(scales) + 1)]
+        self.table: Tensor | None = None
+
+    def guide(self, asked: Asked, step: Step) -> Guided:
+        if self.table is None:
+            longest = max(map(len, self.rows.values()))
+            table = [self.rows.get(row, [1.0]) for row in range(len(step.index_B))]
+            padded = [each + each[-1:] * (longest - len(each)) for each in table]
+            self.table = torch.tensor(padded, dtype=torch.float64).to(step.index_B.device)
+        number_B1 = step.number_B.clamp(max=self.table.shape[1] - 1)[:, None]
+        return scaled(asked, self.table.gather(1, number_B1)[:, 0])
+
+
+def scale_at(scales: Scales, step: int) -> float:
+    """r at a step; where none was recorded, that of the last step before it, or of the first."""
+    before = [s for s in scales if s <= step]
+    return scales[max(before) if before else min(scales)]
+
+
+def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]:
+    """Which scales each example gets. shuffled: another example's, never its own: all pass theirs on along one circle."""
+    if how == "own":
+        return recorded
+    if how == "shuffled":
+        circle = sorted(recorded)
+        random.Random(f"replay {seed}").shuffle(circle)
+        return {i: recorded[giver] for giver, i in zip(circle, [*circle[1:], circle[0]], strict=True)}
+    by_step: dict[int, list[float]] = {}
+    for scales in recorded.values():
+        for step, r in scales.items():
+            by_step.setdefault(0 if how == "constant" else step, []).append(r)
+    means = {step: sum(found) / len(found) for step, found in by_step.items()}
+    return dict.fromkeys(recorded, means)
+
+
+def read_scales(settings: Replay, task: Any) -> dict[str, Scales]:
+    """The scales that a finished run recorded, by example of this one.
+
+    Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
+    """
+    run, at = find_run(settings.run), f"sampler.guidance.run={settings.run}"
+    manifest = read_json(run / "manifest.json")
+    if manifest["status"] != "finished":
+        raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
+    here, there = resolved(task.config), read_again(manifest["config"])
+    for node in (here, there):
+        node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
+    groups = ("model", "benchmark", "sampler", "seed")
+    if differing := differing_keys({g: there[g] for g in groups}, {g: here[g] for g in groups}):
+        listed = ", ".join(f"{key}={old}" for key, (old, _) in list(differing.items())[:8])
+        raise UsageError(f"{at} was made with other settings; to replay it, set {listed}.")
+    recorded = {
+        row["id"]: {step: r for step, r in zip(row["step"], row["scale"], strict=True) if r is not None}
+        for row in read_trace(run)
+    }
+    if not all(recorded.get(example.id) for example in task.examples):
+        raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
+    return dealt(recorded, settings.how, task.config.seed)

@@ -1,0 +1,53 @@
+"""A causal language model on this machine as a judge: which letter, A or B, does it think comes next?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rws_cli.errors import RunError
+from rws_cli.judges.base import Contest, Judge, Verdict, prefer, render
+from rws_cli.models import chat
+from rws_cli.models.checkpoint import Weights
+from rws_cli.part import part, setting
+
+
+@part
+class CausalJudge(Weights, Judge):
+    """Compares the log-probabilities of the two letters, so every verdict can be read and nothing is drawn at random."""
+
+    path: str = setting("a folder, a name on the hub, or package:NAME")
+    file: str | None = setting("a GGUF file in it; null: safetensors", None)
+    batch_size: int = setting("questions asked together", 4, min=1)
+    margin: float = setting("log-probabilities this close are a tie", 0.0, min=0.0)
+    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+
+    def load(self, benchmark: Any) -> None:
+        from rws_cli.models.causal import load_causal
+
+        self.causal = load_causal("judge", self.path, self.file, self.revision, self.dtype, self.device)
+
+    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
+        tokenizer = self.causal.tokenizer
+        letters = [tokenizer(letter, add_special_tokens=False).input_ids[-1] for letter in "AB"]
+        limit = getattr(self.causal.model.config, "max_position_embeddings", None)
+        for start in range(0, len(contests), self.batch_size):
+            rows = [self._encode(contest) for contest in contests[start : start + self.batch_size]]
+            if limit and max(map(len, rows)) > limit:
+                raise RunError(
+                    f"A question with two answers has {max(map(len, rows))} tokens, more than the judge reads ({limit})."
+                )
+            for log_p_LV in self.causal.log_probabilities(rows):
+                a, b = log_p_LV[-1, letters].tolist()
+                if not math.isfinite(a - b):
+                    raise RunError("The judge's log-probabilities are not finite: check judge.path and judge.dtype.")
+                yield Verdict(prefer(a - b, self.margin), f"log p(A) − log p(B) = {a - b:.4f}")
+
+    def _encode(self, contest: Contest) -> list[int]:
+        asked, tokenizer = render(self.template, contest), self.causal.tokenizer
+        if not tokenizer.chat_template:
+            return tokenizer(asked + "\nBetter answer:").input_ids
+        message = [{"role": "user", "content": asked}]
+        text = chat.render(tokenizer, message, "judge", failure=RunError, add_generation_prompt=True)
+        return tokenizer(text, add_special_tokens=False).input_ids

@@ -1,0 +1,65 @@
+"""How different answers are: distinct-n (arXiv 1510.03055), self-BLEU (arXiv 1802.01886), share of unique ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rws_cli.metrics.base import Metric
+from rws_cli.metrics.text import mean, ngrams
+from rws_cli.part import part
+
+MOST_TEXTS = 100
+"""Self-BLEU compares each text with all others; of a larger group the first so many are compared."""
+
+
+@part
+class Diversity(Metric):
+    """Among the answers to one question; where each question has one answer, among all answers. Means over questions."""
+
+    inputs = ("predictions", "questions")
+    measures = {
+        "distinct_1": "share of words that are different",
+        "distinct_2": "share of 2-grams that are different",
+        "distinct_3": "share of 3-grams that are different",
+        "distinct_4": "share of 4-grams that are different",
+        "self_bleu": "mean BLEU of each answer against the others, 0 to 100; high where they are alike",
+        "unique": "share of different answers",
+    }
+
+    def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:
+        grouped = groups(predictions, questions)
+        return {
+            **{f"distinct_{n}": mean([distinct(texts, n) for texts in grouped]) for n in (1, 2, 3, 4)},
+            "self_bleu": mean([self_bleu(texts) for texts in grouped]),
+            "unique": mean([unique_share(texts) for texts in grouped]),
+        }
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """The share of n-grams, over all texts, that are different; None of none."""
+    found = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(found)) / len(found) if found else None
+
+
+def self_bleu(texts: Sequence[str]) -> float | None:
+    """Mean BLEU (sacrebleu's, 0 to 100) of each text against all others; None for fewer than two."""
+    from sacrebleu import sentence_bleu
+
+    texts = texts[:MOST_TEXTS]
+    if len(texts) < 2:
+        return None
+    return mean([sentence_bleu(text, [*texts[:n], *texts[n + 1 :]]).score for n, text in enumerate(texts)])
+
+
+def unique_share(texts: Sequence[str]) -> float:
+    return len({text.strip() for text in texts}) / len(texts)
+
+
+def groups(texts: Sequence[str], questions: Sequence[str]) -> list[list[str]]:
+    """The answers to each question that has several; where none has, all texts as one group."""
+    by_question: dict[str, list[str]] = {}
+    for text, question in zip(texts, questions, strict=True):
+        by_question.setdefault(question, []).append(text)
+    several = [group for group in by_question.values() if len(group) > 1]
+    return several or [list(texts)]

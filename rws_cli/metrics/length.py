@@ -1,0 +1,17 @@
+"""How long answers are, in words and characters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rws_cli.metrics.base import Metric
+from rws_cli.metrics.text import words
+from rws_cli.part import part
+
+
+@part
+class Length(Metric):
+    measures = {"words": "runs of letters and digits in an answer", "characters": "characters of an answer"}
+
+    def compute(self, predictions: list[str]) -> dict[str, Any]:
+        return {"words": [len(words(text)) for text in predictions], "characters": list(map(len, predictions))}

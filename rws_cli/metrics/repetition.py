@@ -1,0 +1,28 @@
+"""How much answers repeat themselves: n-grams of words that occurred before (arXiv 1908.04319: seq-rep-n)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rws_cli.metrics.base import Metric
+from rws_cli.metrics.text import ngrams
+from rws_cli.part import part
+
+
+@part
+class Repetition(Metric):
+    measures = {
+        "rep_1": "share of an answer's words that occurred in it before",
+        "rep_2": "share of its 2-grams that did",
+        "rep_3": "share of its 3-grams that did",
+        "rep_4": "share of its 4-grams that did",
+    }
+
+    def compute(self, predictions: list[str]) -> dict[str, Any]:
+        return {f"rep_{n}": [repetition(text, n) for text in predictions] for n in (1, 2, 3, 4)}
+
+
+def repetition(text: str, n: int) -> float | None:
+    """The share of a text's n-grams that occurred in it before; None for a text of fewer than n words."""
+    found = ngrams(text, n)
+    return 1 - len(set(found)) / len(found) if found else None

@@ -1,0 +1,1 @@
+"""Orders: a score for each open position; the highest are committed first."""

@@ -1,0 +1,42 @@
+"""Sure tokens first, frequent ones late, the left before the right (PC-Sampler, 2508.13021)"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.step import Prediction, Step
+from rws_cli.files import newest
+from rws_cli.orders.base import Order
+from rws_cli.orders.frequencies import FILE, read_frequencies
+from rws_cli.part import part, setting
+
+
+@part
+class Pc(Order):
+    """exp(−λ·i) · min(−p(x̂) log(f(x̂) + 1e−9), α), i from the block's start, f a token's share of a corpus (1/N of its N
+    tokens where the corpus has none of it)."""
+
+    decay: float = setting("λ, how fast scores fall from the block's start, a position", 0.25, min=0.0)
+    cap: float = setting("α, the most that a score can be before it decays", 10.0, above=0.0)
+    frequencies: str | None = setting(
+        "a file that rws corpus wrote; null: frequencies.json of the model's checkpoint", None
+    )
+
+    def load(self, task: Any) -> None:
+        """Raises UsageError if there are no frequencies for the model's tokenizer."""
+        path = newest(Path(self.frequencies or Path(task.prepared.path) / FILE))
+        found = read_frequencies(path, task.prepared.tokenizer, task.prepared.vocabulary, "sampler.pc.frequencies")
+        self.use(torch.tensor(found, dtype=torch.float64))
+
+    def use(self, frequency_V: Tensor) -> None:
+        """Take these shares of a corpus."""
+        self.source = {"frequencies": hashlib.sha256(frequency_V.numpy().tobytes()).hexdigest()}  # type: ignore[misc]
+        self.surprise_V = -(frequency_V + 1e-9).log()
+
+    def score(self, prediction: Prediction, step: Step) -> Tensor:
+        self.surprise_V = self.surprise_V.to(prediction.token_N.device)
+        sure_N = prediction.log_p_N.exp() * self.surprise_V[prediction.token_N]
+        return (-self.decay * prediction.offset_N.double()).exp() * sure_N.clamp(max=self.cap)

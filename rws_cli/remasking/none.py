@@ -1,0 +1,9 @@
+"""Finished blocks stay as they are"""
+
+from rws_cli.part import part
+from rws_cli.remasking.base import Remasking
+
+
+@part
+class NoRemasking(Remasking):
+    pass

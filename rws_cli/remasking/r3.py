@@ -1,0 +1,67 @@
+"""Finished blocks are scored, and masked again in proportion to how badly they did (R3, 2507.08018)
+
+The specification at hand says that blocks with a low score are proportionally masked again and redone; the map from
+score to share, and which tokens go, are options of ours.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli import registry
+from rws_cli.decoding.noise import everywhere
+from rws_cli.decoding.prediction import ORDER, PURPOSES, REMASK
+from rws_cli.decoding.statistics import normalize
+from rws_cli.decoding.step import Step, share
+from rws_cli.part import part, setting
+from rws_cli.remasking.base import Remasking
+from rws_cli.schedules.base import best
+
+
+@part
+class R3(Remasking):
+    """A block's score r is the reward of the answer as far as the block's end, as the logistic function of its z-score.
+    Where r < threshold, round((1 − r)·length) of its tokens go: those that were least sure when they were committed
+    (`confidence`), or any (`random`)."""
+
+    threshold: float = setting("normalized reward below which a block is masked again in part", 0.5, above=0.0, max=1.0)
+    rounds: int = setting("reviews of a block, at most", 1, min=1)
+    window: int = setting("blocks reviewed each time, the newest included", 1, min=1)
+    choose: str = setting("which tokens go: the least sure, or any", "confidence", choices=("confidence", "random"))
+
+    needs = ("reward", "statistics")
+    masks_again = True
+    caches = ()
+
+    @property
+    def draws(self) -> bool:
+        return self.choose == "random"
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        if not config.sampler.schedule.refills:
+            able = [name for name, source in registry.find("schedule").items() if source.facts.get("refills")]
+            yield (
+                f"sampler.review.kind={self.kind} refills what it masks again by sampler.schedule.kind={' or '.join(able)}, "
+                f"not {config.sampler.schedule.kind}."
+            )
+
+    def again(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:
+        again_BG, length = torch.zeros_like(step.free_BG), step.free_BG.shape[1]
+        keep_BG = step.p_BG
+        if self.choose == "random":
+            keep_BG = everywhere(step.key_B, number_B * PURPOSES + ORDER, length, REMASK)
+        for back in reversed(range(self.window)):
+            reviewed_B = step.block_B - back
+            here_BG = (step.block_BG == reviewed_B[:, None]) & step.free_BG
+            shown_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
+            filled_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
+            scores = step.score(shown_BG, rows_B & (reviewed_B >= 0), filled_B, number_B)
+            masked_share = torch.zeros(len(rows_B), dtype=torch.float64)
+            for row, score in scores.items():
+                r = normalize(score, "sigmoid", step.reward.statistics)
+                masked_share[row] = 1 - r if r < self.threshold else 0.0
+            count_B = (masked_share.to(rows_B.device) * here_BG.sum(-1)).round().long()
+            again_BG |= best((-keep_BG).masked_fill(~here_BG, -torch.inf), count_B)
+        return again_BG

@@ -1,0 +1,226 @@
+"""A finished run as a data set: on the Hugging Face hub, or in a folder that holds exactly what the hub would.
+
+`datasets.load_dataset` reads it: the samples by default, the trace as the configuration "trace". It reads all of a data
+set's configurations as files of one format, so samples.jsonl goes with samples.parquet, the same with types. The card says
+how the run was made; it shows no model output, and nothing in it is read as Markdown or HTML that was not written here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rws_cli.errors import RunError, UsageError, without_secrets
+from rws_cli.files import replacing, user_path, write_whole
+from rws_cli.report.escape import markdown
+from rws_cli.report.terminal import rows_of
+from rws_cli.runs.folder import read_json
+from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
+
+FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
+CARD, TYPED = "README.md", "samples.parquet"
+UNFINISHED = ".unfinished"
+"""In a folder that is being written: if that was broken off, it is written again."""
+ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def push(run: Path, to: str, public: bool = False) -> str:
+    """Write a run to USER/NAME on the hub, or into a new or empty folder; returns where it is. A data set that the hub
+    does not have yet is made private, unless it is to be public.
+
+    Raises UsageError if the run has not ended or the place is none, and RunError if the hub does not take it.
+    """
+    manifest = read_json(run / "manifest.json")
+    if not (run / "metrics.json").exists() or not (manifest["status"] == "finished" or manifest["failed"]):
+        raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run}.")
+    folder = user_path(to)
+    if to.startswith((".", "/", "~")) or folder.exists():
+        unfinished = folder / UNFINISHED
+        if folder.exists() and not (folder.is_dir() and (unfinished.exists() or not any(folder.iterdir()))):
+            raise UsageError(f"{to} is not empty: name a new or an empty folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+        write(run, manifest, folder)
+        unfinished.unlink()
+        return str(folder)
+    if not ON_HUB.fullmatch(to):
+        raise UsageError(
+            f"{to} is no place for a data set: write USER/NAME for the Hugging Face hub, or ./{to} for a folder."
+        )
+    with tempfile.TemporaryDirectory() as made:
+        write(run, manifest, Path(made))
+        return upload(Path(made), to, public)
+
+
+def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
+    """The run's files, its samples with types, and its card. Raises RunError for a file that is a link, as what it leads
+    to is not the run's, and for one that does not hold what it should."""
+    import pyarrow.parquet as pq
+
+    names = [name for name in FILES if name != FAILURES or (run / name).exists()]
+    if links := [name for name in names if (run / name).is_symlink()]:
+        raise RunError(f"{run / links[0]} is a link: only files of the run itself are pushed.")
+    samples, metrics = read_whole(run)
+    read_lines(run / FAILURES)
+    read_trace(run)
+    for name in names:
+        with replacing(folder / name) as fresh:
+            shutil.copyfile(run / name, fresh)
+    with replacing(folder / TYPED) as fresh:
+        pq.write_table(typed(samples), fresh)
+    write_whole(folder / CARD, card(manifest, metrics))
+
+
+def typed(samples: list[dict[str, Any]]) -> Any:
+    """The samples as a table. A field that holds nothing anywhere is left out, for Parquet has no empty records; one that is
+    now of one type and now of another is JSON text."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        values = [sample.get(name) for sample in samples]
+        try:
+            array = pa.array(values)
+            mixed = "struct<>" in str(array.type)
+        except (pa.ArrowException, OverflowError):
+            mixed = True
+        if not mixed:
+            columns[name] = array
+        elif any(values):
+            columns[name] = pa.array([json.dumps(value, ensure_ascii=False) for value in values])
+    return pa.table(columns)
+
+
+def upload(folder: Path, name: str, public: bool) -> str:
+    """Raises RunError, in one sentence and without the token, if the hub does not take it."""
+    from huggingface_hub import HfApi, get_token
+
+    token = get_token()
+    if not token:
+        raise RunError(f"{name} cannot be written without a token of the hub: run hf auth login, or set HF_TOKEN.")
+    api = HfApi()
+    try:
+        url = api.create_repo(name, repo_type="dataset", exist_ok=True, private=not public)
+        api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            repo_type="dataset",
+            commit_message="A run of rws",
+            delete_patterns=[FAILURES],  # of a run that was here before
+        )
+    except Exception as error:  # of the hub's client or the one below it, which changes from version to version
+        raise RunError(f"{name} was not written: {refusal(error).replace(token, '…')}.") from error
+    return str(url)
+
+
+def refusal(error: Exception) -> str:
+    """Why the hub did not take something."""
+    known = {
+        401: "the hub does not know the token; run hf auth login, or set HF_TOKEN",
+        403: "the token may not write there",
+        404: "there is no such user or organization, or the token may not see it",
+    }
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if type(error).__name__ == "OfflineModeIsEnabled":
+        return "the hub is turned off by HF_HUB_OFFLINE"
+    if status in known:
+        return known[status]
+    text = str(getattr(error, "server_message", None) or error).strip() or type(error).__name__
+    return f"the hub could not be reached or refused it: {without_secrets(text.splitlines()[0].rstrip('.'))}"
+
+
+def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """The data set card: a header for machines, then Markdown for people."""
+    import yaml
+
+    config = manifest["config"]
+    title = " · ".join(config[group]["name"] for group in ("benchmark", "model", "sampler"))
+    failed = len(manifest["failed"])
+    notes = [
+        *([f"Its label is {markdown(config['label'])}."] if config.get("label") else []),
+        *([f"{failed} examples failed and are not among them, see {FAILURES}."] if failed else []),
+    ]
+    git = manifest["git"]
+    facts = {
+        "started": manifest["started"],
+        "finished": manifest["finished"],
+        "git": f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git else "an installed package",
+        **{f"machine: {name}": shown(value) for name, value in manifest["machine"].items()},
+        **{f"version of {name}": value for name, value in manifest["versions"].items()},
+    }
+    return f"""---
+{yaml.safe_dump(header(title), sort_keys=False, allow_unicode=True).strip()}
+---
+
+# {markdown(title)}
+
+{metrics["examples"]} answers of a masked diffusion language model, each with its mark, reward, order statistics and
+cost, and the trace of its decoding. Written by `rws`, which runs decoding experiments. {" ".join(notes)}
+
+## Loading
+
+```python
+from datasets import load_dataset
+
+here = "."  # this folder, or its name on the hub
+samples = load_dataset(here, split="train")  # a row an example
+trace = load_dataset(here, "trace", split="train")  # a row an example, with a list entry for each committed token
+```
+
+`manifest.json` holds all that is said below, `metrics.json` the metrics without rounding, `samples.jsonl` the samples as
+they were written; fields that are empty everywhere are not among what is loaded.
+
+## Metrics
+
+{table(rows_of(metrics))}
+
+## How it was made
+
+{code(manifest["command"], "sh")}
+
+Overrides:
+
+{code("".join(f"{line}{chr(10)}" for line in manifest["overrides"]) or "none", "")}
+
+{table(facts.items())}
+
+What pins weights and examples:
+
+{code(yaml.safe_dump(manifest["sources"], sort_keys=False, allow_unicode=True), "yaml")}
+
+The resolved configuration (hash `{manifest["config_hash"]}`):
+
+{code(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml")}
+"""
+
+
+def header(title: str) -> dict[str, Any]:
+    """What the hub and `datasets` read."""
+    return {
+        "pretty_name": title,
+        "tags": ["rws", "masked-diffusion", "decoding"],
+        "configs": [
+            {"config_name": "samples", "data_files": TYPED, "default": True},
+            {"config_name": "trace", "data_files": TRACE},
+        ],
+    }
+
+
+def table(rows: Any) -> str:
+    return "\n".join(
+        ["| | |", "| --- | --- |", *(f"| {markdown(name)} | {markdown(str(value))} |" for name, value in rows)]
+    )
+
+
+def code(text: str, language: str) -> str:
+    """A block in which nothing is read as Markdown or HTML: its fence is longer than any in the text."""
+    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
+    return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
+
+
+def shown(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

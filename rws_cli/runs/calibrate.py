@@ -1,0 +1,185 @@
+"""Normalization statistics of a reward: how its scores lie along the decodings that it will be asked to steer.
+
+`rws calibrate` decodes a benchmark as the sampler would without any steering, lets the reward score every intermediate
+sequence that Reward-Weighted Sampling would have shown to it, and stores where the scores lie. Normalized guidance of
+the same reward, model and benchmark then finds them (calibrations.py). Beside them it stores where the scores of answers that were masked
+again lie, by fill level: how a reward judges what is not finished.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from rws_cli import __version__, registry
+from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Config, Sampler
+from rws_cli.decoding.batch import Batch, prompt_of
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.prediction import fill
+from rws_cli.decoding.statistics import Statistics
+from rws_cli.errors import RunError, UsageError
+from rws_cli.files import write_json
+from rws_cli.models.base import Denoiser
+from rws_cli.remasking.none import NoRemasking
+from rws_cli.rewards.base import Candidate, ask
+from rws_cli.rewards.scorer import Renderer, renderer
+from rws_cli.runs.answering import rows_at_once
+from rws_cli.runs.calibrations import facts_of, folder_of
+from rws_cli.runs.folder import claim_version, point_latest
+from rws_cli.runs.manifest import now
+from rws_cli.runs.task import load, prepare, sources
+from rws_cli.search.none import NoSearch
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+KEPT = 200
+"""Scores stored for each tenth of the fill level, for reward=shuffled to draw from."""
+
+
+class Recorder:
+    """In place of a reward: keeps what guidance would show to one, and gives every text the score 0."""
+
+    statistics = Statistics(0.0, 1.0, 0.0, 1.0)
+
+    def __init__(self, render: Renderer, examples: Sequence[Example]) -> None:
+        self.render, self.examples = render, examples
+        self.seen: list[Candidate] = []
+
+    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        self.seen += [self.render(self.examples[row], *what) for row, what in asked.items()]
+        return dict.fromkeys(asked, 0.0)
+
+
+def unsteered(sampler: Sampler) -> Sampler:
+    """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
+    fill = getattr(sampler.guidance, "fill", "argmax")
+    watching = registry.load("guidance", "rws", "guidance")(kind="rws", strength=0.0, normalize="none", fill=fill)
+    return replace(sampler, guidance=watching, review=NoRemasking(kind="none"), search=NoSearch(kind="none"))
+
+
+def watch(
+    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+) -> tuple[Batch, list[Candidate]]:
+    """Decode some examples in one batch: the batch, and every sequence that the sampler's guidance showed."""
+    rows = [prompt_of(ids, seed, example.id) for ids, example in zip(prompts, examples, strict=True)]
+    recorder = Recorder(renderer(denoiser, sampler), examples)
+    decoder = Decoder(denoiser, rows, sampler, recorder)
+    list(decoder.run())
+    return decoder.batch, recorder.seen
+
+
+@torch.inference_mode()
+def mask_again(
+    denoiser: Denoiser, examples: Sequence[Example], batch: Batch, sampler: Sampler, seed: int
+) -> list[Candidate]:
+    """Mask decoded answers, and fill them in one pass, for each tenth of the fill level from 0 to 9.
+
+    Which positions stay is drawn once for each example: those of one level stay at the next. Unlike along a decoding
+    they are not the surest, so what fills the rest sees the text at random places.
+    """
+    render = renderer(denoiser, sampler)
+    whole_BG, length = batch.response_BG.clone(), sampler.gen_length
+    orders = [random.Random(f"masked {seed} {e.id}").sample(range(length), length) for e in examples]
+    rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
+    seen = []
+    for tenth in range(10):
+        batch.response_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
+        masked_BG = batch.masked_BG
+        wanted_BL = torch.zeros_like(batch.attention_BL)
+        wanted_BL[:, batch.start :] = masked_BG
+        logits_NV = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
+        row_N, position_N = masked_BG.nonzero().unbind(1)
+        shown_BG = batch.response_BG.clone()
+        shown_BG[masked_BG] = fill(
+            logits_NV, sampler.guidance.fill, denoiser.mask_id, batch.key_B[row_N], tenth, position_N
+        )
+        seen += [render(e, row, tenth / 10, tenth) for e, row in zip(examples, shown_BG.tolist(), strict=True)]
+    return seen
+
+
+def statistics_of(scores: Sequence[float], filled: Sequence[float], source: str) -> dict[str, Any]:
+    """The content of a normalization file: location and spread of scores, and a sample of them by fill level."""
+    pools = by_tenth(scores, filled)
+    draw = random.Random(0)
+    return {
+        **describe(scores),
+        "source": source,
+        "by_fill": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
+    }
+
+
+def by_tenth(scores: Sequence[float], filled: Sequence[float]) -> list[list[float]]:
+    """Scores, to four decimals, for each tenth of the fill level."""
+    pools: list[list[float]] = [[] for _ in range(10)]
+    for score, share in zip(scores, filled, strict=True):
+        pools[min(int(share * 10), 9)].append(round(score, 4))
+    return pools
+
+
+def describe(scores: Sequence[float]) -> dict[str, Any]:
+    """Where scores lie: mean, standard deviation, extremes, quantiles and their number, to four decimals."""
+    values = np.asarray(scores)
+    return {
+        "mean": round(float(values.mean()), 4),
+        "std": round(float(values.std(ddof=1)), 4) if len(values) > 1 else 0.0,
+        "min": round(float(values.min()), 4),
+        "max": round(float(values.max()), 4),
+        "quantiles": {str(q): round(float(np.quantile(values, q)), 4) for q in QUANTILES},
+        "n": len(values),
+    }
+
+
+def calibrate(config: Config, overrides: list[str]) -> Path:
+    """Measure the statistics of config.reward, and write them with where they come from; returns the file.
+
+    Raises UsageError as a run would, and for reward=none; RunError if scores are not numbers or do not vary.
+    """
+    config = replace(config, sampler=unsteered(config.sampler))
+    task = prepare(config)
+    parts = load(config, task)
+    if parts.reward is None:
+        raise UsageError("reward=none has no scores to calibrate: choose a reward.")
+    scores: list[float] = []
+    filled: list[float] = []
+    masked_scores: list[float] = []
+    masked_filled: list[float] = []
+    size = rows_at_once(config, task)
+    console = Console(stderr=True)
+    examples = [example for example in task.examples if not example.follows]
+    starts = range(0, len(examples), size)
+    for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
+        batch = examples[start : start + size]
+        prompts = [task.prompts[example.id] for example in batch]
+        decoded, seen = watch(parts.denoiser, batch, prompts, parts.sampler, config.seed)
+        scores += ask(parts.reward, seen).values
+        filled += [candidate.filled for candidate in seen]
+        again = mask_again(parts.denoiser, batch, decoded, config.sampler, config.seed)
+        masked_scores += ask(parts.reward, again).values
+        masked_filled += [candidate.filled for candidate in again]
+    if np.ptp(scores) == 0:
+        raise RunError(f"reward={config.reward.name} gave the same score to everything: nothing to normalize.")
+    source = (
+        f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
+        f"with {config.sampler.name} unsteered; every step counts once."
+    )
+    folder = claim_version(folder_of(config))
+    facts = facts_of(config, task.benchmark, task.examples, parts.reward)
+    provenance = {"rws": __version__, "at": now(), "overrides": overrides, "sampler": asdict(config.sampler),
+                  "sources": sources(config, task, parts)}  # fmt: skip
+    along = [describe(pool) if pool else None for pool in by_tenth(scores, filled)]
+    masked = [describe(pool) for pool in by_tenth(masked_scores, masked_filled)]
+    write_json(
+        folder / "normalization.json",
+        statistics_of(scores, filled, source)
+        | {"decodings_by_fill": along, "masked_by_fill": masked, "calibrated": facts, "provenance": provenance},
+    )
+    point_latest(folder)
+    return folder / "normalization.json"

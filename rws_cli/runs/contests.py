@@ -1,0 +1,116 @@
+"""Whole runs before a judge: every example's two answers, in both orders, and the verdicts kept as they come.
+
+Verdicts lie with the run that is judged, in judgements/<judge>-<hash>/: verdicts.jsonl, and judge.json with what judged
+it against what. Judging again asks only what has no verdict yet, or other answers than it had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rws_cli.analysis.compare import by_settings, opponent, paired
+from rws_cli.analysis.run import Sample
+from rws_cli.analysis.verdicts import answers_hash, decisive
+from rws_cli.benchmarks.base import Example
+from rws_cli.config.check import check_recorded
+from rws_cli.errors import UsageError
+from rws_cli.files import user_path, write_json
+from rws_cli.judges.base import Contest
+from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
+from rws_cli.runs.folder import check_no_links, read_json
+from rws_cli.runs.manifest import now
+from rws_cli.runs.reading import JUDGEMENTS, read_run
+from rws_cli.runs.records import drop_broken_line, read_lines
+
+
+def judge_runs(folders: list[Path], settings: Any) -> None:
+    """Put each line's runs to a judge, against the run of the first line with the same seed (the first of it, if none).
+
+    Raises what compared and judge_run do.
+    """
+    runs = [read_run(folder) for folder in folders]
+    paired(runs)
+    first, *others = by_settings(runs)
+    for run in (run for members in others for run in members):
+        base = opponent(run, first)
+        judge_run(settings, run.folder, base.folder, run.samples, base.samples)
+
+
+def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sample], base: dict[str, Sample]) -> None:
+    """Put the answers of a run and a baseline (by example) to the judge that the settings name.
+
+    Raises UsageError if the judge cannot be had or the examples are no longer those of the run, RunError if it gives
+    up; its verdicts until then are kept.
+    """
+    config = check_recorded(read_json(run / "manifest.json")["config"])
+    examples = {e.id: e for e in config.benchmark.asked()}
+    contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
+    weights = _weights(settings)
+    folder = run / JUDGEMENTS / f"{settings.name}-{_key(settings, weights, baseline)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    check_no_links(folder)
+    drop_broken_line(folder / "verdicts.jsonl")
+    known = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
+    todo = [
+        (i, order)
+        for i in contests
+        for order in (0, 1)
+        if known.get((i, order), {}).get("answers") != answers_hash(base[i], samples[i])
+    ]
+    if not todo:
+        return
+    judge = settings.loaded(config.benchmark)
+    about = {
+        "judge": asdict(settings),
+        "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},
+        "at": now(),
+        "weights": weights,
+        "sources": _sources(settings),
+    }
+    write_json(folder / "judge.json", about)
+    shown = [contests[i] if order == 0 else contests[i].swapped() for i, order in todo]
+    try:
+        with (folder / "verdicts.jsonl").open("a", encoding="utf-8") as file:
+            for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
+                line = {
+                    "id": i,
+                    "order": order,
+                    "first": verdict.first,
+                    "said": verdict.said,
+                    "answers": answers_hash(base[i], samples[i]),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+    finally:
+        write_json(folder / "judge.json", about | judge.spent())
+
+
+def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Contest:
+    example = examples.get(sample["id"])
+    if example is None or example.prompt != sample["prompt"]:
+        raise UsageError(f"{run} cannot be judged: example {sample['id']} is not what it was.")
+    histories = tuple(tuple((user, said) for user, said in s["history"]) for s in (base, sample))
+    return Contest(example, (base["answer"], sample["answer"]), histories)  # type: ignore[arg-type]
+
+
+def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
+    against = read_json(baseline / "manifest.json")["config_hash"]
+    pinned = [decisive(asdict(settings)), against, *([weights] if weights else [])]
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _weights(settings: Any) -> dict[str, Any]:
+    """What pins the weights in local folders, which may change under their path."""
+    folders = {at: user_path(node.path) for at, node in checkpoints(settings, "judge").items()}
+    return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
+
+
+def _sources(settings: Any) -> dict[str, Any]:
+    nodes = {at: node for at, node in checkpoints(settings, "judge").items() if isinstance(node, Checkpoint)}
+    return {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}

@@ -1,0 +1,50 @@
+"""Every token that is sure and whose distribution has come to rest (KLASS, 2511.05664)"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.step import Ranking, Step
+from rws_cli.part import part, setting
+from rws_cli.schedules.base import Adaptive, one
+
+
+@part
+class Klass(Adaptive):
+    """Every token with probability ≥ threshold whose distribution has moved by KL(p_t ‖ p_{t−1}) < kl at each of the last
+    `history` steps, else the best one. The history covers all masks of the answer and goes on from block to block; the
+    first history − 1 steps of a block commit one token each, as in the authors' code."""
+
+    threshold: float = setting("probability from which a token counts as sure", 0.6, above=0.0, max=1.0)
+    kl: float = setting(
+        "KL divergence between two steps below which a distribution counts as at rest, in nats", 0.015, above=0.0
+    )
+    history: int = setting("steps that it must have been at rest", 2, min=1)
+
+    reads_all = True
+
+    def reads_at(self, step: Step, open_BG: Tensor) -> Tensor:
+        return step.all_masked_BG & open_BG.any(-1, keepdim=True)
+
+    def read(self, log_p_nV: Tensor) -> Tensor:
+        return log_p_nV
+
+    def observe(self, ranking: Ranking, step: Step) -> None:
+        (_, length), at = ranking.open_BG.shape, (ranking.row_N, ranking.position_N)
+        last_BGV = step.memory.get("last", math.nan, length, ranking.read_N.shape[-1], dtype=torch.float32)
+        rest_BG = self.rest(step)
+        log_p_NV, last_NV = ranking.read_N, last_BGV[at].double()
+        kl_N = (log_p_NV.exp() * (log_p_NV - last_NV)).nansum(-1).where(~last_NV[:, 0].isnan(), math.inf)
+        rest_BG[at] = torch.where(kl_N < self.kl, rest_BG[at] + 1, 0)
+        last_BGV[at] = log_p_NV.float()
+
+    def rest(self, step: Step) -> Tensor:
+        """How many steps each position's distribution has been at rest, (B, G)."""
+        return step.memory.get("rest", 0, step.masked_BG.shape[1], dtype=torch.int64)
+
+    def choose(self, ranking: Ranking, step: Step) -> Tensor:
+        sure_BG = ranking.open_BG & (ranking.log_p_BG >= math.log(self.threshold))
+        sure_BG = sure_BG & (self.rest(step) >= self.history)
+        sure_BG = sure_BG & (step.index_B >= self.history - 1)[:, None]
+        return torch.where(sure_BG.any(-1, keepdim=True), sure_BG, one(ranking.score_BG))

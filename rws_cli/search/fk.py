@@ -1,0 +1,103 @@
+"""Particles resampled by the reward of their completions (FK steering, 2501.06848)"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.noise import mix
+from rws_cli.decoding.prediction import fill
+from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.step import Step
+from rws_cli.part import part, setting
+from rws_cli.search.base import Search
+
+COMPLETION = 1 << 42
+"""What is added to keys for random numbers of a further completion."""
+
+
+@part
+class Fk(Search):
+    """Particles are weighed by what a reward says of the text so far, masks filled, and resampled every few steps; the
+    target is p(x)·exp(r(x)/β). A reward of unfinished text is r̂(x_t) = log mean_j exp(r(x0^j)/β) over completions x0^j.
+    They are filled in from the logits of the step that follows, so one pass of the model serves both, where the paper
+    counts two."""
+
+    particles: int = setting("answers to one prompt that are decoded side by side", 4, min=1)
+    beta: float = setting("β of the target p(x)·exp(r(x)/β)", 0.1, above=0.0)
+    potential: str = setting(
+        "what a particle is weighed by: the reward's rise since last, its highest, or its sum",
+        "difference",
+        choices=("difference", "max", "sum"),
+    )
+    every: int = setting("steps between resamplings", 5, min=1)
+    completions: int = setting("completions of each intermediate sequence that are scored", 1, min=1)
+    fill: str = setting(
+        "what completes it: the likeliest tokens (one completion), or drawn ones",
+        "argmax",
+        choices=("argmax", "sample"),
+    )
+    ending: str = setting(
+        "return the particle of highest reward, or one drawn by weight", "best", choices=("best", "draw")
+    )
+
+    needs = ("reward",)
+    caches = ("prefix",)
+    weighs_text = True
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        yield from super().conflicts(config)
+        if not config.sampler.schedule.in_step:
+            yield (
+                f"sampler.search.kind={self.kind} needs particles that commit alike: sampler.schedule.kind=fixed or dream, "
+                f"not {config.sampler.schedule.kind}."
+            )
+        if self.fill == "argmax" and self.completions > 1:
+            yield (
+                f"sampler.search.completions={self.completions} would all be the same: set sampler.search.fill=sample."
+            )
+
+    def calls(self, steps: int) -> int:
+        return (steps - 1) // self.every * self.completions + 1
+
+    def due(self, step: Step) -> Tensor:
+        return (step.number_B > 0) & (step.number_B % self.every == 0)
+
+    def weigh(self, asked: Asked, step: Step, active_B: Tensor) -> Tensor | None:
+        """Weigh every particle of the prompts that are not finished by its reward so far, and resample."""
+        busy_B = (active_B & self.due(step)).view(-1, self.particles).any(1).repeat_interleave(self.particles)
+        reward_B = self.estimate(asked, step, busy_B)
+        most_B, sum_B = (step.memory.get(f"search.{n}", v) for n, v in (("most", -math.inf), ("sum", 0.0)))
+        spent_B, log_w_B = step.memory.get("search.spent", 0.0), self.log_w(step)
+        most_B.copy_(torch.where(busy_B, torch.maximum(most_B, reward_B), most_B))
+        sum_B += reward_B
+        # The sum of potentials that are differences is the last reward itself.
+        potentials = {"difference": reward_B - spent_B, "max": most_B, "sum": sum_B}
+        log_g_B = potentials[self.potential].where(busy_B, 0.0)
+        spent_B += log_g_B
+        log_w_B += log_g_B
+        return self.resample(busy_B, step, step.number_B)
+
+    def estimate(self, asked: Asked, step: Step, busy_B: Tensor) -> Tensor:
+        """r̂ of the busy rows, 0 of the others."""
+        at, found = (asked.row_N, asked.position_N), []
+        for number in range(self.completions):
+            key_N = step.key_B[asked.row_N]
+            key_N = key_N if number == 0 else mix(key_N + number * COMPLETION)
+            shown_BG = step.tokens_BG.clone()
+            filled_N = fill(asked.logits_NV, self.fill, step.mask_id, key_N, step.number_B[at[0]], asked.position_N)
+            shown_BG[at] = torch.where(step.all_masked_BG[at], filled_N, shown_BG[at])
+            found.append(step.score(shown_BG, busy_B))
+        rows, reward_B = list(found[0]), torch.zeros(len(busy_B), dtype=torch.float64)
+        rewards = torch.tensor([[scores[row] for row in rows] for scores in found], dtype=torch.float64)
+        reward_B[rows] = rewards.div(self.beta).logsumexp(0) - math.log(self.completions)
+        return reward_B.to(busy_B.device)
+
+    def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
+        scores = step.final_scores(rows)
+        log_w_B = self.log_w(step)
+        final = torch.tensor(scores, dtype=torch.float64).to(log_w_B.device)
+        log_w_B[rows] += final / self.beta - step.memory.get("search.spent", 0.0)[rows]
+        return self.chosen(scores, step, rows, self.ending)

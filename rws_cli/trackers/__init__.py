@@ -1,0 +1,1 @@
+"""Libraries that runs are also logged with, a file each."""

@@ -1,0 +1,11 @@
+"""Runs are logged in their folders alone."""
+
+from __future__ import annotations
+
+from rws_cli.part import part
+from rws_cli.trackers.base import Tracker
+
+
+@part
+class NoTracker(Tracker):
+    """Logs nothing."""

@@ -1,0 +1,81 @@
+"""Weights & Biases: files in the run's folder, sent to the server if the user is logged in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, ClassVar
+
+from rws_cli.part import part
+from rws_cli.trackers.base import Run, Tracker, sentence
+
+
+@part
+class Wandb(Tracker):
+    """Without a key or a network the files stay, for `wandb sync`, unless WANDB_MODE says that they must be sent."""
+
+    package = "wandb"
+    environment: ClassVar[dict[str, str]] = {
+        "WANDB_PROJECT": "rws",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_INIT_TIMEOUT": "30",
+        "WANDB_FINISH_TIMEOUT": "60",
+    }
+
+    def open(self, run: Run) -> None:
+        self.hooks = sys.exit, sys.excepthook  # the library's service replaces them for good
+        import wandb
+
+        self.alone = wandb.run is None
+        options: dict[str, Any] = {
+            "config": run.config,
+            "settings": wandb.Settings(
+                reinit="create_new",  # a notebook that calls rws may have a run of its own
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
+            ),
+        }
+        for variable, option, value in (
+            ("WANDB_NAME", "name", run.name),
+            ("WANDB_DIR", "dir", str(run.folder)),
+            ("WANDB_RUN_ID", "id", run.id),
+            ("WANDB_RESUME", "resume", "allow"),
+        ):
+            if variable not in os.environ:
+                options[option] = value
+        try:
+            try:
+                self.run = wandb.init(**options)
+            except wandb.Error as error:
+                if "WANDB_MODE" in os.environ:
+                    raise
+                self.run = wandb.init(**options, mode="offline")
+                self.note = f"wandb: {sentence(error)}; logged in {run.folder / 'wandb'}, for wandb sync to send"
+        except BaseException:
+            self.stop()
+            raise
+        self.id = self.run.id
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.run.log(values, step=step)
+
+    def finish(self, step: int, metrics: dict[str, float]) -> None:
+        self.run.summary.update(metrics)
+
+    def close(self, status: str) -> None:
+        try:
+            self.run.finish(exit_code=0 if status == "finished" else 1)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the library's service, unless it has another run in this process."""
+        import wandb
+
+        if self.alone:
+            wandb.teardown()
+            sys.exit, sys.excepthook = self.hooks

@@ -1,0 +1,119 @@
+"""Actors in a Ray cluster, each with a copy of the model. Ray restarts one that is lost and gives it its batch again."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from rws_cli import registry
+from rws_cli.benchmarks.base import Example
+from rws_cli.config.schema import Config
+from rws_cli.errors import RunError, UsageError
+from rws_cli.part import part
+from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.task import Task, load, prepare, sources
+from rws_cli.workers.base import TRIES, Workers, placed
+
+REACH_SECONDS = 10.0
+
+
+class Actor:
+    """One copy of the model, somewhere in the cluster. config: a reference to the configuration in a list, for it is to be
+    read once the folders with parts of the user's are known."""
+
+    def __init__(self, folder: str, parts: list[str], config: list[Any]) -> None:
+        os.chdir(folder)  # paths mean what they mean where the run was started
+        registry.set_folders(parts)
+        self.config = config
+        self.answerer: Answerer | None = None
+
+    def begin(self) -> dict[str, Any] | UsageError:
+        """Load; returns its sources. What loading raised is returned too, for Ray would wrap it."""
+        import ray
+
+        try:
+            config = ray.get(self.config[0])
+            task = prepare(config)
+            parts = load(config, task)
+        except UsageError as error:
+            return error
+        self.answerer = Answerer(config, task, parts)
+        return sources(config, task, parts)
+
+    def answer(self, batch: list[Example]) -> Outcome | RunError | UsageError:
+        if self.answerer is None:  # a restarted actor
+            begun = self.begin()
+            if isinstance(begun, UsageError):
+                return begun
+        try:
+            return sum(self.answerer(batch), Outcome())  # type: ignore[misc]
+        except RunError as error:
+            return error
+
+
+@part
+class Ray(Workers):
+    """Decodes in the cluster at runtime.address, or in one that is started on this machine."""
+
+    def open(self, config: Config, task: Task) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError(f"runtime={self.kind} needs Ray: pip install 'rws[{self.kind}]'.") from error
+        connect(config.runtime.address)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        cores = int(ray.cluster_resources()["CPU"])
+        self.count = config.runtime.workers or gpus or cores
+        needs = {"num_gpus": 1} if gpus else {"num_cpus": max(1, cores // self.count)}
+        actor = ray.remote(**needs, max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
+        stored = [ray.put(placed(config, "cuda" if gpus else "cpu", max(1, cores // self.count)))]
+        self.actors = [actor.remote(os.getcwd(), registry.folders(), stored) for _ in range(self.count)]
+        begun = ray.get([one.begin.remote() for one in self.actors])
+        if wrong := next((one for one in begun if isinstance(one, UsageError)), None):
+            raise wrong
+        self.sources = begun[0]
+
+    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
+        import ray
+
+        waiting, idle = list(batches)[::-1], list(self.actors)
+        busy: dict[Any, Any] = {}
+        while waiting or busy:
+            while waiting and idle:
+                one = idle.pop()
+                busy[one.answer.remote(waiting.pop())] = one
+            (done, *_), _ = ray.wait(list(busy), num_returns=1)
+            idle.append(busy.pop(done))
+            try:
+                outcome = ray.get(done)
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise RunError(f"A worker of the Ray cluster failed {TRIES} times over a batch: {reason}") from error
+            if isinstance(outcome, RunError | UsageError):
+                raise outcome
+            self.step(sum(sample["committed"] for sample in outcome.samples))
+            yield outcome
+
+    def close(self) -> None:
+        with suppress(ImportError):
+            import ray
+
+            ray.shutdown()
+
+
+def connect(address: str | None) -> None:
+    """Raises UsageError if there is no cluster at the address."""
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if at := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or ""):
+            # Ray itself would wait for many minutes.
+            socket.create_connection((at[1], int(at[2])), timeout=REACH_SECONDS).close()
+        ray.init(address=address or "local", include_dashboard=False, logging_level="error", log_to_driver=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"runtime.address={address} is no Ray cluster: {error}.") from error
