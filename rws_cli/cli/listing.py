@@ -14,8 +14,7 @@ from rws_cli.errors import UsageError, nearest
 @takes_parts
 def list_(
     group: Annotated[
-        str | None,
-        typer.Argument(help="A group, such as model or experiment; all of them if not given."),
+        str | None, typer.Argument(help="A group, such as model or experiment; all of them if not given.")
     ] = None,
     name: Annotated[
         str | None, typer.Argument(help="A choice of it: what it is, and every setting with its default and meaning.")
