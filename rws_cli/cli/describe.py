@@ -24,7 +24,7 @@ from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import type_words
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 from rws_cli.registry import Setting
 from rws_cli.report.terminal import wide_console
 
@@ -98,7 +98,7 @@ def describe(group: str, name: str) -> Choice:
     """All of a choice of a group. Raises UsageError if there is none of that name."""
     found = choices(group)
     if name not in found:
-        raise UsageError(f"{name} is no {group}: choose from {', '.join(found)}{nearest(name, list(found)) or '.'}")
+        raise UsageError(f"{name} is no {group}: {choose_from(name, found)}")
     file, source = files(group)[name]
     here, base = _composed(_overrides(group, name)), _base(file)
     facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
