@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, locked, and read with a limit."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

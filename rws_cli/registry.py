@@ -5,8 +5,6 @@ rws.parts, or in a folder given by --parts. Its class is marked `@part`. What it
 declares are read off the source, so that listing parts runs nothing.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What all commands share: the application, how their arguments are read, and errors as one sentence."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import inspect

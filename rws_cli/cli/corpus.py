@@ -1,7 +1,5 @@
 """`rws corpus`: token frequencies."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

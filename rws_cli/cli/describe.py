@@ -4,8 +4,6 @@ All of it is read where it acts: descriptions and values in conf/, as Hydra comp
 the schema and in the source of parts, none of which is imported. So help cannot say what is not so.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Commands on a finished run's records: mark, measure, push."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

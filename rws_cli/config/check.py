@@ -3,8 +3,6 @@
 It needs no weights and imports no torch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Settings that do not go together, or lack what they need: what the parts declare, and what no part can know."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from rws_cli import registry

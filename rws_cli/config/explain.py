@@ -1,7 +1,5 @@
 """What Hydra and OmegaConf find wrong with overrides, in one sentence of ours."""
 
-from __future__ import annotations
-
 import re
 import shlex
 

@@ -1,7 +1,5 @@
 """Every key that can be set, and the sentence for one that cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 

@@ -1,7 +1,5 @@
 """Values as a typed node: each of its type and within its range, or one sentence that says what is wrong."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import fields, is_dataclass

@@ -5,8 +5,6 @@ examples. A run takes the newest calibration whose facts are its own. Limits, de
 checkpoint or a data file may have moved, as long as its content is the same.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shlex

@@ -4,8 +4,6 @@ Verdicts lie with the run that is judged, in judgements/<judge>-<hash>/: verdict
 it against what. Judging again asks only what has no verdict yet, or other answers than it had.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

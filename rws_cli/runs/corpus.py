@@ -1,7 +1,5 @@
 """Token frequencies of a corpus, for the order `pc`: counted with a model's own tokenizer, with where they come from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable

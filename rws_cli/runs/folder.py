@@ -3,8 +3,6 @@
 A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it runs), metrics.json and run.log.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

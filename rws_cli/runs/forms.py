@@ -3,8 +3,6 @@
 Forms name what is read somewhere. More fields may stand beside them; they are kept as they are.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

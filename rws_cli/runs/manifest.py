@@ -1,7 +1,5 @@
 """manifest.json: all that is needed to say where a run's numbers come from, and to make them again."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -4,8 +4,6 @@ Lines are appended whole and flushed to disk as examples finish, a batch's trace
 with a line has its trace. A run killed in the middle of a line loses that line alone, and the example is done again.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Mark or measure a run's answers again, by today's markers and metrics, without decoding anything."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One run, from a checked configuration to a finished run folder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace
