@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
@@ -112,7 +112,7 @@ def describe(group: str, name: str) -> Choice:
         (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
         facts += [("code", code) for code in _code(top, at, here)]
         facts += _measures(here.values) if group == "metric" else []
-        rows = list(_rows(top, at, here, _raw(_overrides(group, base))[1] if base else None))
+        rows = list(_rows(top, at, here, _composed(_overrides(group, base)).raw if base else None))
     example = _example(group, name, file, here.values)
     unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
     return Choice(found[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
@@ -121,23 +121,16 @@ def describe(group: str, name: str) -> Choice:
 # --- what Hydra makes of a choice ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class _Composed:
     """A configuration before it is checked: interpolations resolved (values), and as they are written (raw)."""
 
-    values: Any
-    raw: Any
+    def __init__(self, overrides: tuple[str, ...]) -> None:
+        composed = unchecked(*overrides)
+        self.values: Any = OmegaConf.to_container(composed, resolve=True)
+        self.raw: Any = OmegaConf.to_container(composed)
 
 
-@lru_cache
-def _raw(overrides: tuple[str, ...]) -> tuple[DictConfig, Any]:
-    composed = unchecked(*overrides)
-    return composed, OmegaConf.to_container(composed)
-
-
-def _composed(overrides: tuple[str, ...]) -> _Composed:
-    composed, raw = _raw(overrides)
-    return _Composed(OmegaConf.to_container(composed, resolve=True), raw)
+_composed = lru_cache(_Composed)
 
 
 def _overrides(group: str, name: str) -> tuple[str, ...]:

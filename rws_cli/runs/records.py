@@ -83,16 +83,16 @@ def drop_untraced(run: Path) -> None:
         replace_samples(run, kept)
 
 
-def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
-    """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
-    text = as_lines(samples)
+def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Append lines of JSON and see them to the disk. Raises RunError if the disk refuses."""
+    text = as_lines(lines)
     try:
-        with (run / SAMPLES).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(f"{run / SAMPLES} cannot be written: {error.strerror}.") from error
+        raise RunError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
@@ -100,15 +100,14 @@ def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     write_whole(run / SAMPLES, as_lines(samples))
 
 
-def as_lines(samples: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
+def as_lines(values: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def write_failures(run: Path, failures: dict[str, str]) -> None:
     """Which examples failed and why, a line each; no file if none did."""
     if failures:
-        text = "".join(json.dumps({"id": i, "error": why}, ensure_ascii=False) + "\n" for i, why in failures.items())
-        write_whole(run / FAILURES, text)
+        write_whole(run / FAILURES, as_lines([{"id": i, "error": why} for i, why in failures.items()]))
     else:
         (run / FAILURES).unlink(missing_ok=True)
 
