@@ -1,7 +1,5 @@
 """metrics.json: the means and sums of a run's samples."""
 
-from __future__ import annotations
-
 import math
 import resource
 import sys

@@ -3,8 +3,6 @@
 Two judges are the same if all that decides a verdict is the same, settings and weights, whatever they are called.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Reach a target from given numbers, each used exactly once, with + - * /; marked by evaluating what is written."""
 
-from __future__ import annotations
-
 import ast
 import operator
 import re

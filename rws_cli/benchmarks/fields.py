@@ -4,8 +4,6 @@ A kind takes a value that is there and gives it as the benchmark reads it. It ra
 words that go on from the field's name.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from decimal import Decimal

@@ -3,8 +3,6 @@
 A file is opened by its name, read as it is now and without a cache. A row comes with its place, for messages.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

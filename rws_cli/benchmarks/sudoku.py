@@ -8,8 +8,6 @@ Train and test never share a grid, nor a grid that differs only by renaming digi
 solution with its digits renamed in order of first appearance.
 """
 
-from __future__ import annotations
-
 import random
 
 from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out

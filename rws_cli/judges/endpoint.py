@@ -1,7 +1,5 @@
 """A language model behind any OpenAI-compatible endpoint as a judge"""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """How different answers are: distinct-n (arXiv 1510.03055), self-BLEU (arXiv 1802.01886), share of unique ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the metrics of a configuration say of a run's answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

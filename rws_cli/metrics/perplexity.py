@@ -4,8 +4,6 @@ Each answer stands alone, after the model's begin-of-text token where its tokeni
 to predict has none.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Words of texts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

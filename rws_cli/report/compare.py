@@ -1,7 +1,5 @@
 """Comparisons as tables: on a terminal, and on the page of a report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rws_cli.analysis.compare import Line

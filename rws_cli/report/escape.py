@@ -1,7 +1,5 @@
 """Text as it is, in forms that would read some of it as their own: Markdown, LaTeX and the cells of a spreadsheet."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -5,8 +5,6 @@ All that a model or a user wrote is escaped by the template or set as text by th
 other script run.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Accuracy and reward against cost, as Markdown, CSV and a picture: what analysis/curves.py reads from a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ set's configurations as files of one format, so samples.jsonl goes with samples.
 how the run was made; it shows no model output, and nothing in it is read as Markdown or HTML that was not written here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

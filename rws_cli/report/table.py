@@ -1,7 +1,5 @@
 """A sweep as a table for a paper: Markdown, CSV and LaTeX, from the records alone, published figures beside ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

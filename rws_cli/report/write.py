@@ -1,7 +1,5 @@
 """Where reports and figures are written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rws_cli.analysis.compare import common

@@ -1,7 +1,5 @@
 """The base class of trackers, and what a run tells one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path

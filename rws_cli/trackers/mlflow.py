@@ -3,8 +3,6 @@
 Without MLFLOW_TRACKING_URI it is in a data base under the output folder.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """TensorBoard: event files in the run's folder."""
 
-from __future__ import annotations
-
 from rws_cli.part import part
 from rws_cli.trackers.base import Run, Tracker
 

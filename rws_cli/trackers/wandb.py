@@ -1,7 +1,5 @@
 """Weights & Biases: files in the run's folder, sent to the server if the user is logged in."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any, ClassVar
