@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
 VALUES = {"accuracy": 100, "reward": 1}
 """What is drawn, and the factor that it is shown with."""
-FAMILIES = ("orders", "Dream's", "as many as are sure", "masking again", "search")
+FAMILIES = ("orders", "as many as are sure", "masking again", "search")
+"""Of samplers; a schedule may declare another as its `family`."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,23 @@ def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
 
 
 def family(sampler: dict[str, Any]) -> str:
-    """Which of FAMILIES a sampler's settings belong to."""
-    kind = sampler["schedule"]["kind"]
+    """The family that a sampler's settings belong to."""
     if sampler["search"]["kind"] != "none":
         return "search"
-    schedule = registry.find("schedule").get(kind)  # a part of before may be gone
+    schedule = registry.find("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
     declared = schedule.facts if schedule else {}
     if declared.get("masks_again") or sampler["review"]["kind"] != "none":
         return "masking again"
     if declared.get("adaptive"):
         return "as many as are sure"
-    return "Dream's" if kind == "dream" else "orders"
+    return declared.get("family") or "orders"
+
+
+def families(curves: list[Curve]) -> list[str]:
+    """The families of some curves, in the order in which they are drawn."""
+    found = {curve.family for curve in curves}
+    first, *others = FAMILIES
+    return [name for name in (first, *sorted(found - {*FAMILIES}), *others) if name in found]
 
 
 def _paper(sampler: str) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rws_cli.analysis.statistics import mean
 from rws_cli.metrics.base import Metric
-from rws_cli.metrics.text import mean, ngrams
+from rws_cli.metrics.text import ngrams
 from rws_cli.part import part
 
 MOST_TEXTS = 100
@@ -28,9 +29,9 @@ class Diversity(Metric):
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:
         grouped = groups(predictions, questions)
         return {
-            **{f"distinct_{n}": mean([distinct(texts, n) for texts in grouped]) for n in (1, 2, 3, 4)},
-            "self_bleu": mean([self_bleu(texts) for texts in grouped]),
-            "unique": mean([unique_share(texts) for texts in grouped]),
+            **{f"distinct_{n}": mean(distinct(texts, n) for texts in grouped) for n in (1, 2, 3, 4)},
+            "self_bleu": mean(map(self_bleu, grouped)),
+            "unique": mean(map(unique_share, grouped)),
         }
 
 
@@ -47,7 +48,7 @@ def self_bleu(texts: Sequence[str]) -> float | None:
     texts = texts[:MOST_TEXTS]
     if len(texts) < 2:
         return None
-    return mean([sentence_bleu(text, [*texts[:n], *texts[n + 1 :]]).score for n, text in enumerate(texts)])
+    return mean(sentence_bleu(text, [*texts[:n], *texts[n + 1 :]]).score for n, text in enumerate(texts))
 
 
 def unique_share(texts: Sequence[str]) -> float:

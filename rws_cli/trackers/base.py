@@ -54,6 +54,7 @@ class Tracker(Part):
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
         """What the run came to, by names such as metrics/cost/seconds."""
+        self.log(step, metrics)
 
     def close(self, status: str) -> None:
         """The end: finished, failed or interrupted. Nothing of the library goes on running."""

@@ -23,8 +23,5 @@ class TensorBoard(Tracker):
             self.writer.add_scalar(key, value, step)
         self.writer.flush()
 
-    def finish(self, step: int, metrics: dict[str, float]) -> None:
-        self.log(step, metrics)
-
     def close(self, status: str) -> None:
         self.writer.close()
