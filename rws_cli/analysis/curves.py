@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rws_cli import registry
 from rws_cli.analysis.compare import apart, by_settings, column, paired
 from rws_cli.analysis.run import MEASURES, Run
-from rws_cli.analysis.statistics import Interval, bootstrap_interval, mean_interval
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
 from rws_cli.config.catalog import choices
 from rws_cli.errors import UsageError, nearest
 
@@ -63,11 +63,8 @@ class Curve:
 
 def curves_of(runs: list[Run], against: str) -> list[Curve]:
     """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
-    tasks: dict[str, list[Run]] = {}
-    for run in runs:
-        tasks.setdefault(run.task, []).append(run)
     curves: list[Curve] = []
-    for task, members in tasks.items():
+    for task, members in grouped([run.task for run in runs], runs).items():
         found = _curves_of(task, members)
         labels = [curve.label for curve in found]
         if against not in labels and against != "best_of_n":
@@ -81,11 +78,8 @@ def curves_of(runs: list[Run], against: str) -> list[Curve]:
 
 def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
     ids = paired(runs)
-    by_label: dict[str, list[list[Run]]] = {}
-    for members in by_settings(runs):
-        by_label.setdefault(members[0].name, []).append(members)
-    curves = []
-    for label, groups in by_label.items():
+    settings, curves = by_settings(runs), []
+    for label, groups in grouped([members[0].name for members in settings], settings).items():
         firsts = [members[0] for members in groups]
         points = [_point(members, ids, apart(members[0], firsts)) for members in groups]
         points.sort(key=lambda point: point.cost["tokens"])

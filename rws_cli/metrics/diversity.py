@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rws_cli.analysis.statistics import mean
+from rws_cli.analysis.statistics import grouped, mean
 from rws_cli.metrics.base import Metric
 from rws_cli.metrics.text import ngrams
 from rws_cli.part import part
@@ -57,8 +57,5 @@ def unique_share(texts: Sequence[str]) -> float:
 
 def groups(texts: Sequence[str], questions: Sequence[str]) -> list[list[str]]:
     """The answers to each question that has several; where none has, all texts as one group."""
-    by_question: dict[str, list[str]] = {}
-    for text, question in zip(texts, questions, strict=True):
-        by_question.setdefault(question, []).append(text)
-    several = [group for group in by_question.values() if len(group) > 1]
+    several = [group for group in grouped(questions, texts).values() if len(group) > 1]
     return several or [list(texts)]

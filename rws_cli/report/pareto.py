@@ -6,8 +6,7 @@ from typing import Any
 
 from rws_cli.analysis.curves import VALUES, Curve, Point, curves_of, families, frontier
 from rws_cli.files import write_whole
-from rws_cli.report.escape import bounds, csv
-from rws_cli.report.table import bar
+from rws_cli.report.escape import bounds, csv, markdown_table
 from rws_cli.runs.folder import find_all, home
 from rws_cli.runs.reading import read_run
 
@@ -33,29 +32,23 @@ def as_markdown(curves: list[Curve], against: str) -> str:
     by_label: dict[str, dict[str, Curve]] = {}
     for curve in curves:
         by_label.setdefault(curve.label, {})[curve.task] = curve
-    lines = [
-        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
-        "reward, an example.",
-        "",
-        bar(["sampler", "paper", "swept", *tasks]),
-        bar(["---"] * (3 + len(tasks))),
-    ]
+    rows = []
     for label, found in by_label.items():
         one = next(iter(found.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
-        lines.append(bar([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)]))
-    if any(point.difference is not None for curve in curves for point in curve.points):
-        lines += [
-            "",
-            f"Difference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} does for at "
-            "most that cost, on the line between its two settings around it.",
-            "",
-            bar(["sampler", *tasks]),
-            bar(["---"] * (1 + len(tasks))),
-        ]
-        others = {label: found for label, found in by_label.items() if label != against}
-        lines += [bar([label, *(_cells(found, tasks, _difference, "–"))]) for label, found in others.items()]
-    return "\n".join(lines)
+        rows.append([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)])
+    accuracy = (
+        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
+        f"reward, an example.\n\n{markdown_table(['sampler', 'paper', 'swept', *tasks], rows)}"
+    )
+    if all(point.difference is None for curve in curves for point in curve.points):
+        return accuracy
+    others = [[label, *_cells(found, tasks, _difference, "–")] for label, found in by_label.items() if label != against]
+    return (
+        f"{accuracy}\n\nDifference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} "
+        "does for at most that cost, on the line between its two settings around it.\n\n"
+        f"{markdown_table(['sampler', *tasks], others)}"
+    )
 
 
 def _cells(curves: dict[str, Curve], tasks: list[str], shown: Callable[[Point], str], empty: str = "") -> list[str]:
