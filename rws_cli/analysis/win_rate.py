@@ -59,7 +59,7 @@ def win_rate(
         return None
     scores = [outcome(*sides) for _, sides, _ in read]
     questions = [question for question, *_ in read]
-    won = {question: mean(found) or 0.0 for question, found in grouped(questions, scores).items()}
+    won = {question: sum(found) / len(found) for question, found in grouped(questions, scores).items()}
     gods = {question: mean(found) for question, found in grouped(questions, [god for *_, god in read]).items()}
     return WinRate(
         rate=sum(won.values()) / len(won),

@@ -78,4 +78,4 @@ def some_statements(value: Any) -> list[str]:
 
 def _called(value: Any) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return "missing" if value is None else names.get(type(value), type(value).__name__)
+    return names.get(type(value), "missing" if value is None else type(value).__name__)
