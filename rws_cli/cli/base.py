@@ -131,7 +131,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="OVERRIDES",
-        help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
+        help="Hydra overrides: sampler=rws model=tiny key=value +x=… ~x",
         autocompletion=complete,
     ),
 ]
