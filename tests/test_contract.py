@@ -23,7 +23,7 @@ from rws_cli.config.schema import Runtime
 from rws_cli.decoding.batch import OF_THE_PROMPT, Prompt, prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.statistics import Statistics
-from rws_cli.decoding.step import Step
+from rws_cli.decoding.step import Prediction, Step
 from rws_cli.errors import UsageError
 from rws_cli.guidance.entrgi import token_map
 from rws_cli.part import part as marked
@@ -182,11 +182,11 @@ def decoding(
 
 
 def most_steps(found: Decoding, rows: int = QUESTIONS) -> int:
-    """The most steps of the whole loop: each row's, twice as many for given positions and rounding to whole blocks."""
+    """The most steps of the whole loop; rows: questions side by side."""
     sampler = found.decoder.sampler
-    passes = sampler.schedule.most_passes(sampler) * (1 + sampler.review.rounds * sampler.review.window)
-    waves = -(-len(found.questions) // rows)
-    return (passes + sampler.blocks) * sampler.search.sweeps * waves
+    blocks = max(sampler.blocks, *(len(prompt.block_ends or ()) for prompt in found.decoder.prompts))
+    steps = blocks * sampler.schedule.steps * (1 + sampler.review.rounds * sampler.review.window)
+    return steps * sampler.search.sweeps * -(-len(found.questions) // rows)
 
 
 EXACT = ("step", "position", "token", "masked", "pairs", "reversals", "other_set")
@@ -205,14 +205,35 @@ def assert_alike(found: list[Completion], others: list[Completion]) -> None:
             assert mine == theirs or mine == pytest.approx(theirs, rel=1e-4), name
 
 
+def by_itself(order: Any) -> Callable[..., Tensor]:
+    """An order's rule, which must give the positions of each row the scores that they have without the others."""
+    rule = order.score
+
+    def score(prediction: Prediction, step: Step) -> Tensor:
+        score_N = rule(prediction, step)
+        assert (score_N.dtype, score_N.shape) == (torch.float64, prediction.row_N.shape)
+        for row in prediction.row_N.unique():
+            of_row = prediction.row_N == row
+            own = Prediction(*(getattr(prediction, f.name)[of_row] for f in fields(Prediction)))
+            assert torch.allclose(rule(own, step), score_N[of_row], rtol=1e-12)
+        return score_N
+
+    return score
+
+
+STAGGERED = [{}, {"block_ends": [2, 8]}, {"block_ends": [3, 5, 8]}]
+"""So that rows are at different steps of their blocks."""
+
+
 @pytest.mark.parametrize(("role", "name"), every(*DECODE))
 def test_rows_are_the_same_in_any_batch(role: str, name: str) -> None:
     """Alone, beside two others, and in a row that others had before."""
-    beside = decoding(role, name)
+    beside = decoding(role, name, given=STAGGERED)
+    beside.decoder.sampler.order.score = by_itself(beside.decoder.sampler.order)
     together = beside.completions(most_steps(beside))
-    in_turn = decoding(role, name, rows=1)
+    in_turn = decoding(role, name, rows=1, given=STAGGERED)
     assert_alike(in_turn.completions(most_steps(in_turn, 1)), together)
-    two = decoding(role, name, questions=[2, 0])
+    two = decoding(role, name, questions=[2, 0], given=STAGGERED)
     assert_alike(two.completions(most_steps(two)), [together[2], together[0]])
     assert len({tuple(one.tokens) for one in together}) > 1  # they could differ
 
@@ -264,7 +285,7 @@ def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> No
     schedule.before = watched(schedule.before, lambda step: ~step.free_BG)
     schedule.after = watched(schedule.after, lambda chosen_BG, shadow_BG, step: ~step.free_BG)
     review.again = watched(review.again, lambda step, rows_B, number_B: ~(step.free_BG & rows_B[:, None]))
-    completions = found.completions(2 * most_steps(found))  # the third has a block more than the sampler counts
+    completions = found.completions(most_steps(found))
     for one, about in zip(completions, GIVEN, strict=True):
         fixed, end = about.get("given", {}), about.get("length", GEN)
         assert {position: one.tokens[position] for position in fixed} == fixed
@@ -281,7 +302,7 @@ def test_state_survives_a_copy_of_rows(role: str, name: str, after: int) -> None
     """Rows that trade places in the middle, with their prompts, end as they would have."""
     if (role, name) in APART:
         pytest.skip(APART[role, name])
-    plain, moved = decoding(role, name), decoding(role, name)
+    plain, moved = decoding(role, name, given=STAGGERED), decoding(role, name, given=STAGGERED)
     decoder, k = moved.decoder, moved.decoder.particles
     turn = torch.arange(k * QUESTIONS).roll(k)
 

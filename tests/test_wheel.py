@@ -33,8 +33,10 @@ packages = ["someones"]
 IMPORTED = """
 import sys
 from rws_cli.cli import app
-app(sys.argv[1:], standalone_mode=False)
-print(*sorted(name for name in sys.modules if name.startswith("someones.parts.") and name.count(".") == 3), sep="\\n")
+try:
+    app(sys.argv[1:])
+finally:
+    print("imported:", *sorted(name for name in sys.modules if name.startswith("someones.parts.")))
 """
 """Types a command, then prints which parts of the other package were imported."""
 
@@ -70,7 +72,7 @@ def test_rws_run_from_an_empty_folder(python: Callable[..., str], installed: Pat
     assert str(installed) in python("-c", "import rws_cli; print(rws_cli.__file__)")
     output = python("-c", IMPORTED, "run", "benchmark.limit=2", "sampler.tokens_per_step=6")
     assert "mean reward" in output
-    assert "someones.parts." not in output
+    assert output.splitlines()[-1].split() == ["imported:"]
     assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "metrics.json").exists()
     python("-m", "rws_cli", "report", "outputs/sudoku/tiny-rws")
     assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "report.html").exists()
@@ -88,11 +90,12 @@ def test_parts_of_an_installed_package(python: Callable[..., str], installed: Pa
     for file in files:
         (line,) = (line for line in listed.splitlines() if line.split()[:1] == [file.stem])
         assert line.endswith("(from someones-parts)")
-    assert "someones.parts." not in listed
+    assert listed.splitlines()[-1].split() == ["imported:"]
     chosen = ["benchmark=counting", "benchmark.limit=1", "sampler=outward", "sampler.schedule.kind=growing"]
     chosen += ["guidance=steady", "search=vote", "sampler.temperature=1", "reward=brief", "metric=[overlap]"]
     ran = python("-c", IMPORTED, "run", *chosen, "judge=shorter")
-    assert ran.splitlines()[-len(files) :] == [f"someones.parts.{file.parent.name}.{file.stem}" for file in files]
+    imported = ran.splitlines()[-1].split()
+    assert {f"someones.parts.{file.parent.name}.{file.stem}" for file in files} <= set(imported)
     run = tmp_path / "outputs/counting/tiny-outward/v001"
     assert "overlap.share" in json.loads((run / "metrics.json").read_text())["measures"]
     used = json.loads((run / "manifest.json").read_text())["sources"]["parts"]
