@@ -48,14 +48,18 @@ def file_of(name: str) -> Path:
     return file
 
 
+def forget() -> None:
+    """No folder is known, and nothing of one is imported: other tests of this process may have left some."""
+    registry.set_folders([])
+    for name in [name for name in sys.modules if name.startswith("rws_parts")]:
+        del sys.modules[name]
+
+
 @pytest.fixture(autouse=True)
 def _no_folders() -> Iterator[None]:
-    before = set(sys.modules)
+    forget()
     yield
-    registry.set_folders([])
-    for name in set(sys.modules) - before:
-        if name.startswith("rws_parts"):
-            del sys.modules[name]
+    forget()
 
 
 @pytest.fixture(scope="module")
