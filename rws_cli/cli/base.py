@@ -128,7 +128,7 @@ def complete(incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="OVERRIDES", help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x", autocompletion=complete
+        metavar="OVERRIDES", help="Hydra overrides: sampler=rws model=tiny key=value +x=… ~x", autocompletion=complete
     ),
 ]
 ConfigDir = Annotated[

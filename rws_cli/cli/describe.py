@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
-from rws_cli.config.catalog import PACKAGE, choices, files
+from rws_cli.config.catalog import CONF, PACKAGE, choices, files
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
 from rws_cli.config.schema import Config, Sampler
@@ -98,7 +98,7 @@ def describe(group: str, name: str) -> Choice:
     if name not in found:
         raise UsageError(f"{name} is no {group}: {choose_from(name, found)}")
     file, source = files(group)[name]
-    here, base = _composed(_overrides(group, name)), _base(file)
+    here, base = _composed(_overrides(group, name)), _base(group, file)
     facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
     facts.append(("conf", f"{group}/{name}.yaml" if source == "rws" else str(file)))
     if group in FREE:
@@ -142,14 +142,15 @@ def _overrides(group: str, name: str) -> tuple[str, ...]:
     return (f"{'+' if group in FREE else ''}{group}={name}",)
 
 
-def _base(file: Path) -> str | None:
+def _base(group: str, file: Path) -> str | None:
     """The file of the same group that a choice's file starts from, or that this one starts from, and so on."""
     base = None
     while True:
         first = ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or [None])[0]
         if not isinstance(first, str) or first == "_self_":
             return base
-        base, file = first, file.with_name(f"{first}.yaml")
+        near = file.with_name(f"{first}.yaml")
+        base, file = first, near if near.exists() else CONF / group / near.name
 
 
 def _at(tree: Any, key: str) -> Any:

@@ -105,7 +105,8 @@ def _cache(config: Config) -> Iterator[str]:
     """What does not go with a compiled model, or with keys and values that are kept."""
     m, runtime, kind = config.model, config.runtime, config.runtime.cache
     if runtime.compile and not m.native:
-        yield f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={m.kind}'s."
+        able = [name for name, source in registry.find("model").items() if source.facts.get("native")]
+        yield f"runtime.compile=true compiles the backbones of model.kind={' or '.join(able)}, not model.kind={m.kind}'s."
     if kind == "none":
         if runtime.cache_refresh is not None:
             yield (

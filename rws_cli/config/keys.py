@@ -75,5 +75,5 @@ def unknown_key(key: str, more: Sequence[str] = ()) -> str:
     whole = None if siblings else closest(key, keys)
     found = siblings[near] if near else elsewhere[0] if elsewhere else whole
     hint = f"; did you mean {found}?" if found else ""
-    allowed = f" Settings there: {', '.join(others)}." if siblings and not hint else ""
+    allowed = f" Settings there: {', '.join(others)}." if others and not hint else ""
     return f"{key} is not a setting here{hint or '.'}{allowed}"

@@ -1,4 +1,4 @@
-"""Token frequencies of a corpus, for the order `pc`: counted with a model's own tokenizer, with where they come from."""
+"""Token frequencies of a corpus, for orders that read them: counted with a model's own tokenizer, with where they come from."""
 
 import hashlib
 from collections import Counter

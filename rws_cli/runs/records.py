@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,12 @@ def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
     folder.mkdir(exist_ok=True)
     name = hashlib.sha256("\n".join(row["id"] for row in rows).encode()).hexdigest()[:16]
     with replacing(folder / f"{name}.parquet") as fresh:
-        pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema()), fresh)
+        pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema(set().union(*rows))), fresh)
 
 
-def trace_schema() -> Any:
+def trace_schema(columns: Iterable[str] = ()) -> Any:
     """One row an example; lists have an entry for each committed token, in the order of commits: RowTrace's, and text,
-    what the tokenizer writes for the token alone."""
+    what the tokenizer writes for the token alone; and those of these columns that the guidance recorded."""
     import pyarrow as pa
 
     return pa.schema(
@@ -144,8 +145,13 @@ def trace_schema() -> Any:
             ("masked", pa.list_(pa.int32())),
             ("near_tie", pa.list_(pa.bool_())),
             ("text", pa.list_(pa.string())),
+            *((name, pa.list_(pa.float64())) for name in sorted(columns) if name.startswith(RECORDED)),
         ]
     )
+
+
+RECORDED = "guidance."
+"""What the names of columns begin with that the guidance recorded, besides reward and scale."""
 
 
 ADDED = ("masked", "text", "near_tie")
@@ -187,7 +193,7 @@ def part_table(file: Path) -> Any:
     try:
         with open_regular(file) as source:
             table = pq.read_table(source)
-        schema = trace_schema()
+        schema = trace_schema(table.column_names)
         if missing := [name for name in schema.names if name not in (*table.column_names, *ADDED)]:
             raise ValueError(f"it has no column {missing[0]}")
         names = [name for name in schema.names if name in table.column_names]
@@ -195,7 +201,7 @@ def part_table(file: Path) -> Any:
         lengths = pc.list_value_length(table["step"])
         for name in names:
             column = table[name]
-            if column.null_count and name not in ADDED:
+            if column.null_count and name not in ADDED and not name.startswith(RECORDED):
                 raise ValueError(f"column {name} has gaps")
             if name == "id":
                 continue
@@ -222,6 +228,7 @@ def join_trace(run: Path, ids: list[str]) -> None:
         return
     # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
     rows = {row["id"]: row for row in read_trace(run)}
+    schema = trace_schema(set().union(*rows.values()))
     with replacing(run / TRACE) as fresh:
-        pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
+        pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=schema), fresh)
     shutil.rmtree(run / TRACE_PARTS)
