@@ -382,3 +382,5 @@ class Decoder:
 
     def copy_traces(self, parents: list[int]) -> None:
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]
+        if self.scorer:
+            self.scorer.copy_rows(parents)
