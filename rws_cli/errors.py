@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -66,6 +67,11 @@ def nearest(word: str, allowed: list[str]) -> str:
     """ "; did you mean X?" for the closest allowed word, or "" where none is close."""
     match = closest(word, allowed)
     return f"; did you mean {match}?" if match else ""
+
+
+def choose_from(word: object, allowed: Collection[str]) -> str:
+    """The end of a sentence about a word that is none of those allowed."""
+    return f"choose from {', '.join(allowed)}{nearest(str(word), list(allowed)) or '.'}"
 
 
 def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:

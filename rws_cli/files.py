@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, locked, and read with a limit."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json
@@ -32,11 +30,16 @@ def newest(path: Path) -> Path:
     `latest` is a version of old."""
     for at in (path, *path.parents):
         if at.name == "latest" and not (at.is_symlink() and at.exists()):
-            versions = [p for p in at.parent.glob("v*") if VERSION.fullmatch(p.name) and any(p.iterdir())]
-            if versions:
-                highest = max(versions, key=lambda p: int(p.name[1:]))
-                return newest(highest.parent) / highest.name / path.relative_to(at)
+            for version in versions(at.parent):
+                if any(version.iterdir()):
+                    return newest(version.parent) / version.name / path.relative_to(at)
     return path
+
+
+def versions(parent: Path) -> list[Path]:
+    """The folders vNNN, the newest first."""
+    found = [p for p in parent.glob("v*") if VERSION.fullmatch(p.name)]
+    return sorted(found, key=lambda p: int(p.name[1:]), reverse=True)
 
 
 def warn(line: str) -> None:

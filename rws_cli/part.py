@@ -4,8 +4,6 @@ Settings are the fields. What a part needs and what it does not go with are cons
 of a configuration read before any weights load.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field

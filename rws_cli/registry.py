@@ -5,8 +5,6 @@ rws.parts, or in a folder given by --parts. Its class is marked `@part`. What it
 declares are read off the source, so that listing parts runs nothing.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os
@@ -21,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 
 PACKAGE = Path(__file__).parent
@@ -165,9 +163,7 @@ def get(role: str, name: Any, at: str) -> Source:
     """A part by name. Raises UsageError naming the setting `at` and the names that there are."""
     known = find(role)
     if not isinstance(name, str) or name not in known:
-        raise UsageError(
-            f"{at}={name} is not known: choose from {', '.join(known)}{nearest(str(name), list(known)) or '.'}"
-        )
+        raise UsageError(f"{at}={name} is not known: {choose_from(name, known)}")
     return known[name]
 
 

@@ -218,7 +218,7 @@ class Bench:
                 (self.reward, "score", timed("reward", self.reward.score)),
                 (self.reward, "tokenizer", Timed(tokenizer, timed)),
                 (Renderer, "__call__", timed("tokenization", Renderer.__call__)),
-                (run, "append_samples", timed("records", run.append_samples)),
+                (run, "append_lines", timed("records", run.append_lines)),
                 (run, "write_trace_part", timed("records", run.write_trace_part)),
                 (answering, "_sample", timed("records", answering._sample)),
             ):

@@ -107,6 +107,7 @@ class Scored:
     def __init__(self, score: Any, statistics: Any, costs: list[Cost]) -> None:
         self.score, self.statistics, self.costs = score, statistics, costs
         self.examples = getattr(score, "examples", [])
+        self.last: dict[int, tuple[str, float]] = {}
 
     def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
         if not asked:
@@ -117,7 +118,11 @@ class Scored:
             some = [row for row in rows if asked[row][2] == step]
             tokens = torch.tensor([asked[row][0] for row in some])
             found |= dict(zip(some, self.score(some, tokens, [asked[row][1] for row in some], step), strict=True))
+        self.last |= {row: ("", score) for row, score in found.items()}
         return found
+
+    def copy_rows(self, ancestors: list[int]) -> None:
+        self.last = {row: self.last[a] for row, a in enumerate(ancestors) if a in self.last}
 
     def final(self, answers: dict[int, list[int]]) -> list[float]:
         return list(self({row: (ids, 1.0, -1) for row, ids in answers.items()}).values())

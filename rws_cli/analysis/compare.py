@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.analysis.run import Measure, Run, measures_of
-from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference_p, holm
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference_p, grouped, holm, mean_interval
 from rws_cli.analysis.verdicts import judge_labels, verdicts_against
 from rws_cli.analysis.win_rate import WinRate, win_rate
 from rws_cli.config.identity import differing_keys, identity
@@ -27,6 +27,13 @@ class Cell:
     difference: float | None = None
     interval: Interval | None = None
     published: Any = None
+
+
+def alone(run: Run) -> dict[str, Cell]:
+    """By measure, what a run alone came to, over the questions for which the measure is defined."""
+    columns = {name: column([run], list(run.samples), measure, True) for name, measure in measures_of([run]).items()}
+    defined = {name: values for name, values in columns.items() if values is not None}
+    return {name: Cell(float(values.mean()), None, mean_interval(values)) for name, values in defined.items()}
 
 
 @dataclass(frozen=True)
@@ -156,11 +163,8 @@ def common(runs: list[Run]) -> list[str]:
 
 def by_settings(runs: list[Run]) -> list[list[Run]]:
     """Runs that differ in the seed alone, together."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        settings = {key: value for key, value in identity(run.config).items() if key != "seed"}
-        groups.setdefault(repr(sorted(settings.items())), []).append(run)
-    return list(groups.values())
+    settings = [sorted((key, value) for key, value in identity(run.config).items() if key != "seed") for run in runs]
+    return list(grouped(map(repr, settings), runs).values())
 
 
 def apart(run: Run, others: list[Run]) -> dict[str, Any]:

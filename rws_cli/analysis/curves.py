@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rws_cli import registry
 from rws_cli.analysis.compare import apart, by_settings, column, paired
 from rws_cli.analysis.run import MEASURES, Run
-from rws_cli.analysis.statistics import Interval, bootstrap_interval, mean_interval
+from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
 from rws_cli.config.catalog import choices
 from rws_cli.errors import UsageError, nearest
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
 VALUES = {"accuracy": 100, "reward": 1}
 """What is drawn, and the factor that it is shown with."""
-FAMILIES = ("orders", "Dream's", "as many as are sure", "masking again", "search")
+FAMILIES = ("orders", "as many as are sure", "masking again", "search")
+"""Of samplers; a schedule may declare another as its `family`."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,8 @@ class Curve:
 
 def curves_of(runs: list[Run], against: str) -> list[Curve]:
     """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
-    tasks: dict[str, list[Run]] = {}
-    for run in runs:
-        tasks.setdefault(run.task, []).append(run)
     curves: list[Curve] = []
-    for task, members in tasks.items():
+    for task, members in grouped([run.task for run in runs], runs).items():
         found = _curves_of(task, members)
         labels = [curve.label for curve in found]
         if against not in labels and against != "best_of_n":
@@ -80,11 +78,8 @@ def curves_of(runs: list[Run], against: str) -> list[Curve]:
 
 def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
     ids = paired(runs)
-    by_label: dict[str, list[list[Run]]] = {}
-    for members in by_settings(runs):
-        by_label.setdefault(members[0].name, []).append(members)
-    curves = []
-    for label, groups in by_label.items():
+    settings, curves = by_settings(runs), []
+    for label, groups in grouped([members[0].name for members in settings], settings).items():
         firsts = [members[0] for members in groups]
         points = [_point(members, ids, apart(members[0], firsts)) for members in groups]
         points.sort(key=lambda point: point.cost["tokens"])
@@ -94,17 +89,23 @@ def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
 
 
 def family(sampler: dict[str, Any]) -> str:
-    """Which of FAMILIES a sampler's settings belong to."""
-    kind = sampler["schedule"]["kind"]
+    """The family that a sampler's settings belong to."""
     if sampler["search"]["kind"] != "none":
         return "search"
-    schedule = registry.find("schedule").get(kind)  # a part of before may be gone
+    schedule = registry.find("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
     declared = schedule.facts if schedule else {}
     if declared.get("masks_again") or sampler["review"]["kind"] != "none":
         return "masking again"
     if declared.get("adaptive"):
         return "as many as are sure"
-    return "Dream's" if kind == "dream" else "orders"
+    return declared.get("family") or "orders"
+
+
+def families(curves: list[Curve]) -> list[str]:
+    """The families of some curves, in the order in which they are drawn."""
+    found = {curve.family for curve in curves}
+    first, *others = FAMILIES
+    return [name for name in (first, *sorted(found - {*FAMILIES}), *others) if name in found]
 
 
 def _paper(sampler: str) -> str:

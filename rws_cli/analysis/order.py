@@ -6,8 +6,6 @@ is offered here; the default, in tokens, is our choice and every output names it
 (arXiv 2506.20639).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

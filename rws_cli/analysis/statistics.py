@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
 
+K = TypeVar("K")
+V = TypeVar("V")
 Interval = tuple[float, float]
 RESAMPLES = 10_000
 AT_ONCE = 1 << 20
@@ -20,6 +22,14 @@ def mean(values: Iterable[float | None]) -> float | None:
     """Of those that are defined; None of none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+def grouped(keys: Iterable[K], values: Iterable[V]) -> dict[K, list[V]]:
+    """The values of each key, in the order in which keys first come."""
+    found: dict[K, list[V]] = {}
+    for key, value in zip(keys, values, strict=True):
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> Interval | None:

@@ -1,14 +1,12 @@
 """metrics.json: the means and sums of a run's samples."""
 
-from __future__ import annotations
-
 import math
 import resource
 import sys
 from typing import Any
 
 from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
-from rws_cli.analysis.statistics import bootstrap_interval, mean, wilson
+from rws_cli.analysis.statistics import bootstrap_interval, grouped, mean, wilson
 from rws_cli.analysis.steering import mean_steering
 
 PASS_AT = (1, 2, 5, 10, 20, 50, 100)
@@ -53,10 +51,8 @@ def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
-    marks: dict[str, list[dict[str, Any]]] = {}
-    for sample in samples:
-        if sample["mark"]:
-            marks.setdefault(sample["question"], []).append(sample["mark"])
+    marked = [sample for sample in samples if sample["mark"]]
+    marks = grouped([sample["question"] for sample in marked], [sample["mark"] for sample in marked])
     if not marks:
         return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
     right = {question: sum(mark["correct"] for mark in given) for question, given in marks.items()}

@@ -1,7 +1,5 @@
 """The table of a comparison, as a paper would have it: columns that its configuration asks for, with published figures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from rws_cli.analysis.compare import Cell, Line, opponent

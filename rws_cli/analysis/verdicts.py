@@ -3,15 +3,13 @@
 Two judges are the same if all that decides a verdict is the same, settings and weights, whatever they are called.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from rws_cli.analysis.run import Run, Sample
-from rws_cli.config.identity import differing_keys
+from rws_cli.config.identity import differing_keys, flat
 
 OPERATIONAL = (
     "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
@@ -59,23 +57,20 @@ def answers_hash(base: Sample, sample: Sample) -> str:
 def judge_labels(identities: Sequence[str]) -> dict[str, str]:
     """A label for each judge: its name, and where others have the same name the settings in which it differs from them.
     Long values, a template or weights, are shown as a hash."""
-    judges = {identity: json.loads(identity) for identity in identities}
+    judges = {}
+    for identity in identities:
+        judge = json.loads(identity)
+        weights = {"weights": json.dumps(judge["weights"], sort_keys=True)} if "weights" in judge else {}
+        judges[identity] = flat(judge | weights)
     labels = {}
     for identity, judge in judges.items():
-        namesakes = [other for other in judges.values() if other is not judge and other["name"] == judge["name"]]
-        differing = {key for other in namesakes for key in differing_keys(judge, other)}
-        keys = sorted({"weights" if key.startswith("weights") else key for key in differing})
-        details = ", ".join(f"{key}={_short(_at(judge, key))}" for key in keys)
+        namesakes = [other for other in judges.values() if other["name"] == judge["name"]]
+        keys = sorted({key for other in namesakes for key in differing_keys(judge, other)})
+        details = ", ".join(f"{key}={_short(judge.get(key))}" for key in keys)
         labels[identity] = f"{judge['name']} ({details})" if details else judge["name"]
     return labels
 
 
-def _at(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"#{hashlib.sha256(text.encode()).hexdigest()[:6]}"

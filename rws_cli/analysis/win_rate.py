@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rws_cli.analysis.statistics import wilson
+from rws_cli.analysis.statistics import grouped, mean, wilson
 
 QUINTILES = 5
 
@@ -54,36 +54,30 @@ def win_rate(
 
     None if no verdict can be read.
     """
-    read = [
-        (question, outcome(a, b), {a, b}, god) for question, (a, b), god in verdicts if a is not None and b is not None
-    ]
+    read = [(question, (a, b), god) for question, (a, b), god in verdicts if a is not None and b is not None]
     if not read:
         return None
-    scores: dict[str, list[float]] = {}
-    gods: dict[str, list[float]] = {}
-    for question, score, _, god in read:
-        scores.setdefault(question, []).append(score)
-        if god is not None:
-            gods.setdefault(question, []).append(god)
-    won = {question: sum(found) / len(found) for question, found in scores.items()}
-    counts = [sum(score == value for _, score, *_ in read) for value in (1.0, 0.5, 0.0)]
+    scores = [outcome(*sides) for _, sides, _ in read]
+    questions = [question for question, *_ in read]
+    won = {question: sum(found) / len(found) for question, found in grouped(questions, scores).items()}
+    gods = {question: mean(found) for question, found in grouped(questions, [god for *_, god in read]).items()}
     return WinRate(
         rate=sum(won.values()) / len(won),
         interval=wilson(sum(won.values()), len(won)),
         questions=len(won),
-        wins=counts[0],
-        ties=counts[1],
-        losses=counts[2],
-        disagreements=sum(sides == {0.0, 1.0} for *_, sides, _ in read),
+        wins=scores.count(1.0),
+        ties=scores.count(0.5),
+        losses=scores.count(0.0),
+        disagreements=sum({*sides} == {0.0, 1.0} for _, sides, _ in read),
         unreadable=len(verdicts) - len(read),
         unjudged=unjudged,
-        by_god=_by_god({q: (sum(g) / len(g), won[q]) for q, g in gods.items()}),
+        by_god=_by_god([(god, won[question]) for question, god in gods.items() if god is not None]),
     )
 
 
-def _by_god(questions: dict[str, tuple[float, float]]) -> list[Quintile]:
+def _by_god(questions: list[tuple[float, float]]) -> list[Quintile]:
     """Fifths as equal as can be; equal GODs keep the order of the questions. None of them where there are fewer than five."""
-    ordered = sorted(questions.values(), key=lambda pair: pair[0])
+    ordered = sorted(questions, key=lambda pair: pair[0])
     n = len(ordered)
     if n < QUINTILES:
         return []

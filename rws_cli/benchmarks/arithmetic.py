@@ -7,8 +7,6 @@ Quantities are 1 to 30, a token each; each partial result is written once, so th
 copied. Train and test never share a chain of numbers and operations ("12+7-15*3"): the split is a hash of it.
 """
 
-from __future__ import annotations
-
 import random
 import re
 

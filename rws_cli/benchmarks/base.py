@@ -1,7 +1,5 @@
 """What a benchmark is: examples to answer, and a rule that marks an answer."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from abc import abstractmethod

@@ -1,7 +1,5 @@
 """What benchmarks share that run programs: how code is read off an answer, and run with its tests."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 import re

@@ -1,7 +1,5 @@
 """Reach a target from given numbers, each used exactly once, with + - * /; marked by evaluating what is written."""
 
-from __future__ import annotations
-
 import ast
 import operator
 import re
@@ -18,16 +16,13 @@ from rws_cli.part import part
 
 MOST_LINES = 50
 SIGNS = [
-    (re.compile(pattern), sign)
-    for pattern, sign in (
-        (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))"),
-        (r"\\boxed\s*\{(.*)\}", r"\1"),
-        (r"</?answer>|\\left|\\right|\\[()\[\],;! ]|\$", " "),
-        (r"\\times|\\cdot|\\ast|[×✕✖⋅·∙∗]|(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*"),
-        (r"\\div|[÷∕⁄]", "/"),
-        (r"[−–—]", "-"),
-        (r"\s+", " "),
-    )
+    (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))"),
+    (r"\\boxed\s*\{(.*)\}", r"\1"),
+    (r"</?answer>|\\left|\\right|\\[()\[\],;! ]|\$", " "),
+    (r"\\times|\\cdot|\\ast|[×✕✖⋅·∙∗]|(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*"),
+    (r"\\div|[÷∕⁄]", "/"),
+    (r"[−–—]", "-"),
+    (r"\s+", " "),
 ]
 """How arithmetic is written in text and in LaTeX, and how in Python."""
 LABEL = re.compile(r"^.*:|^\s*(?:[-*+>•]|\d+\))\s+")
@@ -84,9 +79,8 @@ class Countdown(DataBenchmark):
         partial = 0.0
         for line in lines[:MOST_LINES]:
             steps += line
-            marked = _expression(steps[0], numbers, target) if len(steps) == 1 else _equations(steps, numbers, target)
-            correct, partial = marked
-            if correct:
+            partial = _expression(steps[0], numbers, target) if len(steps) == 1 else _equations(steps, numbers, target)
+            if partial == 1.0:
                 break
         extracted = ", ".join("=".join(step) for step in steps)
         extractor = "equations" if len(steps) > 1 else "expression" if steps else "none"
@@ -94,21 +88,20 @@ class Countdown(DataBenchmark):
 
 
 def problem(row: Row) -> tuple[list[int], int]:
-    """Numbers and target. Dream's files put the target last among the inputs; d1's have it as the output."""
+    """Numbers and target. Files with equations as the output have the target last among the inputs; others as the output."""
     given = [int(n) for n in row["input"].split(",")]
     return (given[:-1], given[-1]) if "=" in row["output"] else (given, int(row["output"]))
 
 
-def _expression(sides: list[str], numbers: list[int], target: int) -> tuple[bool, float]:
-    """Whether each side is the target, and one is made of all numbers."""
+def _expression(sides: list[str], numbers: list[int], target: int) -> float:
+    """1 if each side is the target, and one is made of all numbers."""
     values = [evaluate(side) for side in sides]
     wanted = Counter(map(Fraction, numbers))
-    correct = all(value == target for value, _ in values) and any(used == wanted for _, used in values)
-    return correct, float(correct)
+    return float(all(value == target for value, _ in values) and any(used == wanted for _, used in values))
 
 
-def _equations(steps: list[list[str]], numbers: list[int], target: int) -> tuple[bool, float]:
-    """Whether each is true and uses numbers at hand, results among them, once, so that the target alone is left."""
+def _equations(steps: list[list[str]], numbers: list[int], target: int) -> float:
+    """1 if each is true and uses numbers at hand, results among them, once, so that the target alone is left."""
     at_hand, good, reached = Counter(map(Fraction, numbers)), 0, None
     for left, *claims in steps:
         value, used = evaluate(left)
@@ -118,7 +111,7 @@ def _equations(steps: list[list[str]], numbers: list[int], target: int) -> tuple
         good, reached = good + 1, value
     correct = good == len(steps) and reached == target and at_hand == Counter([Fraction(target)])
     needed = max(len(numbers) - 1, 1)
-    return correct, 1.0 if correct else min(good, needed - 1) / needed
+    return 1.0 if correct else min(good, needed - 1) / needed
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -137,7 +130,7 @@ def final_answer(answer: str) -> str:
 def statements(line: str) -> list[list[str]]:
     """The expressions and equations of a line, each as its sides, in Python's signs; labels and words are dropped."""
     for pattern, sign in SIGNS:
-        line = pattern.sub(sign, line)
+        line = re.sub(pattern, sign, line)
     parts = [LABEL.sub("", part).strip(" *`_") for part in re.split(r"[,;]|\.(?!\d)", line)]
     return [part.split("=") for part in parts if ARITHMETIC.fullmatch(part) and re.search(r"[-+*/=]", part)]
 

@@ -1,7 +1,5 @@
 """What benchmarks share that read a data set on the Hugging Face hub or a local file with the same fields."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar

@@ -4,8 +4,6 @@ A kind takes a value that is there and gives it as the benchmark reads it. It ra
 words that go on from the field's name.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from decimal import Decimal
@@ -80,4 +78,4 @@ def some_statements(value: Any) -> list[str]:
 
 def _called(value: Any) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return "missing" if value is None else names.get(type(value), type(value).__name__)
+    return names.get(type(value), "missing" if value is None else type(value).__name__)

@@ -1,7 +1,5 @@
 """Grade-school word problems (GSM8K, arXiv 2110.14168), marked by the number behind #### or the last one."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any

@@ -1,7 +1,5 @@
 """Functions from docstrings (HumanEval, arXiv 2107.03374), marked by running their tests in a sandbox."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.benchmarks import fields

@@ -1,7 +1,5 @@
 """Open instructions without a right answer, for win rates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.benchmarks import fields

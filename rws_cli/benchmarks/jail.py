@@ -33,66 +33,19 @@ FILE_RIGHTS = EXECUTE | 1 << 1 | READ_FILE | 1 << 14
 """The rights that a rule on a single file may grant: execute, write, read, truncate."""
 READABLE = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/urandom")
 
+
+def listed_calls(column: int) -> dict[str, int]:
+    """Names and numbers of the system calls that a program may make, from a column of syscalls.txt."""
+    with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as table:
+        rows = [line.split() for line in table if line.strip() and not line.startswith("#")]
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+
+
 # Architecture (AUDIT_ARCH_*) and the numbers of system calls there: those of the jail, and those that a program may make.
 SYSTEMS: dict[str, tuple[int, dict[str, int], dict[str, int]]] = {
-    "x86_64": (0xC000003E, {"capset": 126, "timer_create": 222, "timer_settime": 223}, {
-        # files, by names and by descriptors
-        "open": 2, "openat": 257, "creat": 85, "close": 3, "read": 0, "write": 1, "pread64": 17, "pwrite64": 18,
-        "readv": 19, "writev": 20, "preadv": 295, "pwritev": 296, "preadv2": 327, "pwritev2": 328, "lseek": 8,
-        "sendfile": 40, "copy_file_range": 326, "ftruncate": 77, "fallocate": 285, "fadvise64": 221, "fsync": 74,
-        "fdatasync": 75, "stat": 4, "fstat": 5, "lstat": 6, "newfstatat": 262, "statx": 332, "statfs": 137,
-        "fstatfs": 138, "access": 21, "faccessat": 269, "readlink": 89, "readlinkat": 267, "getdents": 78,
-        "getdents64": 217, "getcwd": 79, "chdir": 80, "fchdir": 81, "umask": 95, "mkdir": 83, "mkdirat": 258,
-        "rmdir": 84, "unlink": 87, "unlinkat": 263, "rename": 82, "renameat": 264, "renameat2": 316, "link": 86,
-        "linkat": 265, "symlink": 88, "symlinkat": 266, "dup": 32, "dup2": 33, "dup3": 292, "fcntl": 72, "ioctl": 16,
-        # waiting, and descriptors of this process alone
-        "pipe": 22, "pipe2": 293, "socketpair": 53, "sendto": 44, "recvfrom": 45, "recvmsg": 47, "shutdown": 48,
-        "getsockname": 51, "getpeername": 52, "getsockopt": 55, "memfd_create": 319, "eventfd": 284, "eventfd2": 290,
-        "signalfd": 282, "signalfd4": 289, "timerfd_create": 283, "timerfd_settime": 286, "timerfd_gettime": 287,
-        "poll": 7, "ppoll": 271, "select": 23, "pselect6": 270, "epoll_create": 213, "epoll_create1": 291,
-        "epoll_ctl": 233, "epoll_wait": 232, "epoll_pwait": 281,
-        # memory
-        "brk": 12, "mmap": 9, "munmap": 11, "mremap": 25, "mprotect": 10, "madvise": 28, "msync": 26,
-        "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "get_mempolicy": 239,
-        # threads, and the process about itself
-        "clone": 56, "exit": 60, "exit_group": 231, "futex": 202, "set_robust_list": 273, "set_tid_address": 218,
-        "rseq": 334, "sched_yield": 24, "sched_getaffinity": 204, "sched_getparam": 143, "sched_getscheduler": 145,
-        "sched_get_priority_max": 146, "sched_get_priority_min": 147, "getpriority": 140, "getcpu": 309, "gettid": 186,
-        "getpid": 39, "getppid": 110, "getpgid": 121, "getpgrp": 111, "getsid": 124, "getuid": 102, "geteuid": 107,
-        "getresuid": 118, "getgid": 104, "getegid": 108, "getresgid": 120, "getgroups": 115, "getrusage": 98,
-        "times": 100, "sysinfo": 99, "uname": 63, "getrandom": 318, "prctl": 157, "prlimit64": 302, "wait4": 61,
-        "waitid": 247,
-        # signals to itself, time
-        "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "rt_sigpending": 127, "rt_sigtimedwait": 128,
-        "rt_sigsuspend": 130, "sigaltstack": 131, "pause": 34, "alarm": 37, "getitimer": 36, "setitimer": 38,
-        "nanosleep": 35, "clock_nanosleep": 230, "clock_gettime": 228, "clock_getres": 229, "gettimeofday": 96,
-        "time": 201, "restart_syscall": 219,
-    }),
-    "aarch64": (0xC00000B7, {"capset": 91, "timer_create": 107, "timer_settime": 110}, {
-        "openat": 56, "close": 57, "read": 63, "write": 64, "pread64": 67, "pwrite64": 68, "readv": 65, "writev": 66,
-        "preadv": 69, "pwritev": 70, "preadv2": 286, "pwritev2": 287, "lseek": 62, "sendfile": 71,
-        "copy_file_range": 285, "ftruncate": 46, "fallocate": 47, "fadvise64": 223, "fsync": 82, "fdatasync": 83,
-        "fstat": 80, "newfstatat": 79, "statx": 291, "statfs": 43, "fstatfs": 44, "faccessat": 48, "readlinkat": 78,
-        "getdents64": 61, "getcwd": 17, "chdir": 49, "fchdir": 50, "umask": 166, "mkdirat": 34, "unlinkat": 35,
-        "renameat": 38, "renameat2": 276, "linkat": 37, "symlinkat": 36, "dup": 23, "dup3": 24, "fcntl": 25,
-        "ioctl": 29,
-        "pipe2": 59, "socketpair": 199, "sendto": 206, "recvfrom": 207, "recvmsg": 212, "shutdown": 210,
-        "getsockname": 204, "getpeername": 205, "getsockopt": 209, "memfd_create": 279, "eventfd2": 19,
-        "signalfd4": 74, "timerfd_create": 85, "timerfd_settime": 86, "timerfd_gettime": 87, "ppoll": 73,
-        "pselect6": 72, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22,
-        "brk": 214, "mmap": 222, "munmap": 215, "mremap": 216, "mprotect": 226, "madvise": 233, "msync": 227,
-        "pkey_mprotect": 288, "pkey_alloc": 289, "pkey_free": 290, "get_mempolicy": 236,
-        "clone": 220, "exit": 93, "exit_group": 94, "futex": 98, "set_robust_list": 99, "set_tid_address": 96,
-        "rseq": 293, "sched_yield": 124, "sched_getaffinity": 123, "sched_getparam": 121, "sched_getscheduler": 120,
-        "sched_get_priority_max": 125, "sched_get_priority_min": 126, "getpriority": 141, "getcpu": 168, "gettid": 178,
-        "getpid": 172, "getppid": 173, "getpgid": 155, "getsid": 156, "getuid": 174, "geteuid": 175, "getresuid": 148,
-        "getgid": 176, "getegid": 177, "getresgid": 150, "getgroups": 158, "getrusage": 165, "times": 153,
-        "sysinfo": 179, "uname": 160, "getrandom": 278, "prctl": 167, "prlimit64": 261, "wait4": 260, "waitid": 95,
-        "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "rt_sigpending": 136, "rt_sigtimedwait": 137,
-        "rt_sigsuspend": 133, "sigaltstack": 132, "getitimer": 102, "setitimer": 103, "nanosleep": 101,
-        "clock_nanosleep": 115, "clock_gettime": 113, "clock_getres": 114, "gettimeofday": 169, "restart_syscall": 128,
-    }),
-}  # fmt: skip
+    "x86_64": (0xC000003E, {"capset": 126, "timer_create": 222, "timer_settime": 223}, listed_calls(1)),
+    "aarch64": (0xC00000B7, {"capset": 91, "timer_create": 107, "timer_settime": 110}, listed_calls(2)),
+}
 EVERYWHERE = {"close_range": 436, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
 NEWER = 424
 """From this number on system calls have the same numbers on all architectures, and C libraries do without them."""

@@ -1,7 +1,5 @@
 """Keyword-constrained generation: all given words in one sentence."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Competition problems (MATH, arXiv 2103.03874), marked by math-verify on the last boxed formula."""
 
-from __future__ import annotations
-
 import logging
 import re
 import threading

@@ -1,7 +1,5 @@
 """Small Python tasks (MBPP, arXiv 2108.07732), marked by running their tests in a sandbox."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.benchmarks import fields

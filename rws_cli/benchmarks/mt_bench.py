@@ -1,7 +1,5 @@
 """MT-Bench: open conversations of several turns, each of which sees the answers before it (arXiv 2306.05685)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.benchmarks import fields

@@ -1,7 +1,5 @@
 """One prompt of the user's own: nothing is right or wrong about its answer."""
 
-from __future__ import annotations
-
 import hashlib
 
 from rws_cli.benchmarks.base import Benchmark, Example

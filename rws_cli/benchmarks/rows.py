@@ -3,8 +3,6 @@
 A file is opened by its name, read as it is now and without a cache. A row comes with its place, for messages.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -112,10 +110,9 @@ def _located(line: int) -> Iterator[None]:
         yield
     except json.JSONDecodeError as error:
         raise BrokenError(f"line {line + error.lineno - 1}, column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise BrokenError(f"line {line}: it is nested too deeply") from error
-    except ValueError as error:
-        raise BrokenError(f"line {line}: {error}") from error
+    except (RecursionError, ValueError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise BrokenError(f"line {line}: {why}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Row:
@@ -180,9 +177,5 @@ def _parquet_rows(path: Path) -> Iterator[Placed]:
             raise BrokenError(f"after row {row}: {' '.join(str(error).split())[:300]}") from error
 
 
-FORMATS: dict[str, Callable[[Path], Iterator[Placed]]] = {
-    ".jsonl": _json_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
+Format = Callable[[Path], Iterator[Placed]]
+FORMATS: dict[str, Format] = {".jsonl": _json_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}

@@ -19,8 +19,6 @@ always true, a trace function that jumps over an assertion, a search through the
 says "passed". For code that is worse than a model's mistakes, use a virtual machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -8,8 +8,6 @@ Train and test never share a grid, nor a grid that differs only by renaming digi
 solution with its digits renamed in order of first appearance.
 """
 
-from __future__ import annotations
-
 import random
 
 from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
@@ -21,17 +19,14 @@ BLANK = "_"
 NAMES = [f"{row}{column}" for row in "abcdef" for column in range(1, 7)]
 
 
-def _box(cell: int) -> int:
-    return cell // SIZE // 2 * 2 + cell % SIZE // 3
+def _units(cell: int) -> tuple[int, int, int]:
+    """The row, the column and the box of a cell, told apart by sign and size."""
+    row, column = divmod(cell, SIZE)
+    return row, -1 - column, SIZE + row // 2 * 2 + column // 3
 
 
 PEERS = [
-    [
-        other
-        for other in range(CELLS)
-        if other != cell and (other // SIZE == cell // SIZE or other % SIZE == cell % SIZE or _box(other) == _box(cell))
-    ]
-    for cell in range(CELLS)
+    [other for other in range(CELLS) if other != cell and {*_units(cell)} & {*_units(other)}] for cell in range(CELLS)
 ]
 ALL_DIGITS = 0b111111
 
@@ -44,44 +39,32 @@ def _candidates(grid: list[int], cell: int) -> int:
     return ALL_DIGITS & ~taken
 
 
+def _digits(mask: int) -> list[int]:
+    return [1 << d for d in range(SIZE) if mask >> d & 1]
+
+
 def _fill(grid: list[int], rng: random.Random | None = None) -> bool:
     """Complete `grid` in place (fewest candidates first, digits shuffled by `rng`); False if it has no solution."""
-    best, best_options = -1, 0
-    for cell in range(CELLS):
-        if not grid[cell]:
-            options = _candidates(grid, cell)
-            if not options:
-                return False
-            if best < 0 or options.bit_count() < best_options.bit_count():
-                best, best_options = cell, options
-                if options.bit_count() == 1:
-                    break
-    if best < 0:
+    options = {cell: _candidates(grid, cell) for cell in range(CELLS) if not grid[cell]}
+    if not options:
         return True
-    digits = [1 << d for d in range(SIZE) if best_options >> d & 1]
+    cell = min(options, key=lambda cell: options[cell].bit_count())
+    digits = _digits(options[cell])
     if rng:
         rng.shuffle(digits)
     for digit in digits:
-        grid[best] = digit
         trial = grid[:]
+        trial[cell] = digit
         if _fill(trial, rng):
             grid[:] = trial
             return True
-    grid[best] = 0
     return False
 
 
 def _forced(grid: list[int], cell: int) -> bool:
     """Whether emptying `cell` of a puzzle with one solution leaves it with one."""
-    trial = grid[:]
-    trial[cell] = 0
-    others = _candidates(trial, cell) & ~grid[cell]
-    for digit in (1 << d for d in range(SIZE) if others >> d & 1):
-        attempt = trial[:]
-        attempt[cell] = digit
-        if _fill(attempt):
-            return False
-    return True
+    others = _candidates(grid, cell) & ~grid[cell]
+    return not any(_fill([*grid[:cell], digit, *grid[cell + 1 :]]) for digit in _digits(others))
 
 
 def canonical(solution: str) -> str:

@@ -1,7 +1,5 @@
 """4x4 sudoku with boxes of 2x2, as published: CSV of Puzzle and Solution, or JSON lines of input and output."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

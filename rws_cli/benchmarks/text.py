@@ -1,7 +1,5 @@
 """Numbers and formulas as people and models write them."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 

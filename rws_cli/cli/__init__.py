@@ -1,7 +1,5 @@
 """The command line: arguments and messages. Heavy imports stay inside the commands that need them."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from typing import Annotated

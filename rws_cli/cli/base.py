@@ -1,7 +1,5 @@
 """What all commands share: the application, how their arguments are read, and errors as one sentence."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import inspect
@@ -130,9 +128,7 @@ def complete(incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="OVERRIDES",
-        help="Hydra overrides: sampler=rws model=llada key=value +x=… ~x",
-        autocompletion=complete,
+        metavar="OVERRIDES", help="Hydra overrides: sampler=rws model=tiny key=value +x=… ~x", autocompletion=complete
     ),
 ]
 ConfigDir = Annotated[

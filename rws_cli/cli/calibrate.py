@@ -1,7 +1,5 @@
 """`rws calibrate`."""
 
-from __future__ import annotations
-
 from rws_cli.cli.base import DECODE, ConfigDir, Overrides, command, takes_parts
 
 

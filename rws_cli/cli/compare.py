@@ -1,7 +1,5 @@
 """Commands that compare runs: compare, table, pareto, judge."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`rws corpus`: token frequencies."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -15,7 +13,7 @@ from rws_cli.errors import UsageError, shown
 def corpus(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]... [OVERRIDES]...", help="Text or data files; the model: model=llada"),
+        typer.Argument(metavar="[FILE]... [OVERRIDES]...", help="Text or data files; the model: model=NAME"),
     ] = None,
     hub: Annotated[str | None, typer.Option(help="A data set on the Hugging Face hub.")] = None,
     subset: Annotated[str | None, typer.Option(help="Its subset.")] = None,
@@ -24,7 +22,8 @@ def corpus(
     field: Annotated[str, typer.Option(help="The field of a row that holds the text.")] = "text",
     limit: Annotated[int | None, typer.Option(min=1, help="Documents to read; all of them if not given.")] = None,
 ) -> None:
-    """Count a corpus' tokens for sampler=pc; keep what you evaluate on out of it."""
+    """Count a corpus' tokens for orders that read frequencies; keep what you evaluate on out of it."""
+    from rws_cli import registry
     from rws_cli.config.composing import compose
     from rws_cli.runs.corpus import Corpus, count_corpus
 
@@ -33,4 +32,7 @@ def corpus(
     if not files and not hub:
         raise UsageError("There is nothing to count: give text files, data files, or --hub NAME.")
     written = count_corpus(compose(*overrides), Corpus(files, hub, subset, split, revision, field, limit))
-    typer.echo(f"{shown(written)}\nUse it with sampler=pc sampler.pc.frequencies={shown(written)}")
+    typer.echo(shown(written))
+    for name, order in registry.find("order").items():
+        if "frequencies" in order.settings:
+            typer.echo(f"Use it with sampler={name} sampler.{name}.frequencies={shown(written)}")

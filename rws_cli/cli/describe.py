@@ -4,8 +4,6 @@ All of it is read where it acts: descriptions and values in conf/, as Hydra comp
 the schema and in the source of parts, none of which is imported. So help cannot say what is not so.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -15,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
-from rws_cli.config.catalog import PACKAGE, choices, files
+from rws_cli.config.catalog import CONF, PACKAGE, choices, files
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import type_words
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 from rws_cli.registry import Setting
 from rws_cli.report.terminal import wide_console
 
@@ -98,9 +96,9 @@ def describe(group: str, name: str) -> Choice:
     """All of a choice of a group. Raises UsageError if there is none of that name."""
     found = choices(group)
     if name not in found:
-        raise UsageError(f"{name} is no {group}: choose from {', '.join(found)}{nearest(name, list(found)) or '.'}")
+        raise UsageError(f"{name} is no {group}: {choose_from(name, found)}")
     file, source = files(group)[name]
-    here, base = _composed(_overrides(group, name)), _base(file)
+    here, base = _composed(_overrides(group, name)), _base(group, file)
     facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
     facts.append(("conf", f"{group}/{name}.yaml" if source == "rws" else str(file)))
     if group in FREE:
@@ -114,7 +112,7 @@ def describe(group: str, name: str) -> Choice:
         (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
         facts += [("code", code) for code in _code(top, at, here)]
         facts += _measures(here.values) if group == "metric" else []
-        rows = list(_rows(top, at, here, _raw(_overrides(group, base))[1] if base else None))
+        rows = list(_rows(top, at, here, _composed(_overrides(group, base)).raw if base else None))
     example = _example(group, name, file, here.values)
     unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
     return Choice(found[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
@@ -123,23 +121,16 @@ def describe(group: str, name: str) -> Choice:
 # --- what Hydra makes of a choice ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class _Composed:
     """A configuration before it is checked: interpolations resolved (values), and as they are written (raw)."""
 
-    values: Any
-    raw: Any
+    def __init__(self, overrides: tuple[str, ...]) -> None:
+        composed = unchecked(*overrides)
+        self.values: Any = OmegaConf.to_container(composed, resolve=True)
+        self.raw: Any = OmegaConf.to_container(composed)
 
 
-@lru_cache
-def _raw(overrides: tuple[str, ...]) -> tuple[DictConfig, Any]:
-    composed = unchecked(*overrides)
-    return composed, OmegaConf.to_container(composed)
-
-
-def _composed(overrides: tuple[str, ...]) -> _Composed:
-    composed, raw = _raw(overrides)
-    return _Composed(OmegaConf.to_container(composed, resolve=True), raw)
+_composed = lru_cache(_Composed)
 
 
 def _overrides(group: str, name: str) -> tuple[str, ...]:
@@ -151,14 +142,15 @@ def _overrides(group: str, name: str) -> tuple[str, ...]:
     return (f"{'+' if group in FREE else ''}{group}={name}",)
 
 
-def _base(file: Path) -> str | None:
+def _base(group: str, file: Path) -> str | None:
     """The file of the same group that a choice's file starts from, or that this one starts from, and so on."""
     base = None
     while True:
         first = ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or [None])[0]
         if not isinstance(first, str) or first == "_self_":
             return base
-        base, file = first, file.with_name(f"{first}.yaml")
+        near = file.with_name(f"{first}.yaml")
+        base, file = first, near if near.exists() else CONF / group / near.name
 
 
 def _at(tree: Any, key: str) -> Any:

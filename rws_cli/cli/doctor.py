@@ -1,7 +1,5 @@
 """`rws doctor`."""
 
-from __future__ import annotations
-
 import typer
 
 from rws_cli.cli.base import THERE, Overrides, command, takes_parts

@@ -1,7 +1,5 @@
 """`rws generate`: one prompt, decoded now."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

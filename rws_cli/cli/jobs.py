@@ -1,7 +1,5 @@
 """What `rws run` and `rws calibrate` do with each configuration that a command line composes."""
 
-from __future__ import annotations
-
 import functools
 import shlex
 import tempfile

@@ -1,21 +1,18 @@
 """`rws list`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
 
 from rws_cli.cli.base import THERE, command, takes_parts
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 
 
 @command(THERE, name="list")
 @takes_parts
 def list_(
     group: Annotated[
-        str | None,
-        typer.Argument(help="A group, such as model or experiment; all of them if not given."),
+        str | None, typer.Argument(help="A group, such as model or experiment; all of them if not given.")
     ] = None,
     name: Annotated[
         str | None, typer.Argument(help="A choice of it: what it is, and every setting with its default and meaning.")
@@ -25,9 +22,7 @@ def list_(
     from rws_cli.config.catalog import GROUPS, choices
 
     if group is not None and group not in GROUPS:
-        raise UsageError(
-            f"{group} is not a group: choose from {', '.join(GROUPS)}{nearest(group, list(GROUPS)) or '.'}"
-        )
+        raise UsageError(f"{group} is not a group: {choose_from(group, GROUPS)}")
     if group is not None and name is not None:
         from rws_cli.cli.describe import print_choice
 

@@ -35,7 +35,8 @@ def report(
     ] = None,
 ) -> None:
     """Runs as one HTML file to look at: numbers, figures, and each example to replay; or figures for a paper."""
-    from rws_cli.report.write import write_figures, write_reports
+    from rws_cli.report.figures import write_figures
+    from rws_cli.report.html import write_reports
 
     formats = [form for form, wanted in (("png", png), ("pdf", pdf)) if wanted]
     if (figure or example) and not formats:

@@ -1,7 +1,5 @@
 """Commands on a finished run's records: mark, measure, push."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -14,8 +12,7 @@ from rws_cli.cli.base import RECORDS, Run, command, takes_parts
 def mark(
     run: Run,
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value"),
+        list[str] | None, typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value")
     ] = None,
 ) -> None:
     """Mark a run's answers again, without decoding."""

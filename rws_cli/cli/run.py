@@ -1,7 +1,5 @@
 """`rws run`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """The catalog: the folders of configurations, their groups, and the choices of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rws_cli import registry

@@ -3,8 +3,6 @@
 It needs no weights and imports no torch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -20,7 +18,7 @@ from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import typed
-from rws_cli.errors import UsageError, first_line, nearest
+from rws_cli.errors import UsageError, choose_from, first_line
 from rws_cli.files import user_path
 
 
@@ -129,9 +127,7 @@ def _part(values: Any, at: str, role: str, within: str = "") -> Any:
     if role == within:
         known = {name: source for name, source in known.items() if source.facts.get("can_be_part", True)}
     if kind not in known:
-        raise UsageError(
-            f"{at}.kind={kind} is not known: choose from {', '.join(known)}{nearest(str(kind), list(known)) or '.'}"
-        )
+        raise UsageError(f"{at}.kind={kind} is not known: {choose_from(kind, known)}")
     part = typed(registry.load(role, kind, f"{at}.kind"), values, at)
     for f in fields(part):
         if inner := f.metadata.get("role"):

@@ -1,7 +1,5 @@
 """Settings that do not go together, or lack what they need: what the parts declare, and what no part can know."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from rws_cli import registry
@@ -107,7 +105,8 @@ def _cache(config: Config) -> Iterator[str]:
     """What does not go with a compiled model, or with keys and values that are kept."""
     m, runtime, kind = config.model, config.runtime, config.runtime.cache
     if runtime.compile and not m.native:
-        yield f"runtime.compile=true compiles LLaDA's and Dream's backbones, not model.kind={m.kind}'s."
+        able = [name for name, source in registry.find("model").items() if source.facts.get("native")]
+        yield f"runtime.compile=true compiles the backbones of model.kind={' or '.join(able)}, not model.kind={m.kind}'s."
     if kind == "none":
         if runtime.cache_refresh is not None:
             yield (

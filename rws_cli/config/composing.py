@@ -5,8 +5,6 @@ variables by others. Any file and any line can contain them, so the check reads 
 composes: for a sweep, and again for each of its jobs, in whatever process that runs.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING

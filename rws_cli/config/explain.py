@@ -1,7 +1,5 @@
 """What Hydra and OmegaConf find wrong with overrides, in one sentence of ours."""
 
-from __future__ import annotations
-
 import re
 import shlex
 
@@ -12,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli.config.catalog import GROUPS, choices
 from rws_cli.config.keys import known_keys, unknown_key
-from rws_cli.errors import first_line, nearest
+from rws_cli.errors import choose_from, first_line, nearest
 
 PLUGINS = ("joblib", "optuna", "submitit")
 """Extras that install a launcher or a sweeper of Hydra's, whose names begin like theirs."""
@@ -38,8 +36,7 @@ def quoted(override: str) -> str | None:
 
 def unknown_choice(group: str, name: str) -> str:
     if group in GROUPS:
-        found = list(choices(group))
-        return f"{group}={name} is not known: choose from {', '.join(found)}{nearest(name, found) or '.'}"
+        return f"{group}={name} is not known: {choose_from(name, choices(group))}"
     if extra := next((extra for extra in PLUGINS if group.startswith("hydra/") and name.startswith(extra)), None):
         return f"{group}={name} is not installed: pip install 'rws[{extra}]'."
     return f"{group}={name} is not known{nearest(group, list(GROUPS)) or '.'}"

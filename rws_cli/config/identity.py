@@ -1,7 +1,5 @@
 """What a configuration is recorded as, and which part of it decides a run's results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, fields, is_dataclass

@@ -1,7 +1,5 @@
 """Every key that can be set, and the sentence for one that cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
@@ -77,5 +75,5 @@ def unknown_key(key: str, more: Sequence[str] = ()) -> str:
     whole = None if siblings else closest(key, keys)
     found = siblings[near] if near else elsewhere[0] if elsewhere else whole
     hint = f"; did you mean {found}?" if found else ""
-    allowed = f" Settings there: {', '.join(others)}." if siblings and not hint else ""
+    allowed = f" Settings there: {', '.join(others)}." if others and not hint else ""
     return f"{key} is not a setting here{hint or '.'}{allowed}"

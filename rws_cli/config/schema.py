@@ -103,7 +103,7 @@ class Runtime:
     workers: int | None = setting(
         "copies, or parts, of the model; null: one a GPU, without GPUs one a core, at most 4, and 2 parts", min=1
     )
-    address: str | None = setting("of a Ray cluster, as ray.init takes it; null: one of its own on this machine")
+    address: str | None = setting("of a cluster, as Ray's init takes it; null: one of its own on this machine")
     tracker: str = setting(
         "a library that runs are also logged with; where to is what its own environment variables say", role="tracker"
     )

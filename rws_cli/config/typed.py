@@ -1,7 +1,5 @@
 """Values as a typed node: each of its type and within its range, or one sentence that says what is wrong."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import fields, is_dataclass
@@ -12,7 +10,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from rws_cli import registry
 from rws_cli.config.keys import unknown_key
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 
 
 def typed(cls: type, values: Any, at: str) -> Any:
@@ -64,9 +62,7 @@ def _check_limits(node: Any, where: str) -> None:
             if role and isinstance(value, str):
                 registry.get(role, value, key)
             if allowed and value not in allowed:
-                raise UsageError(
-                    f"{key}={value} is not known: choose from {', '.join(allowed)}{nearest(value, list(allowed)) or '.'}"
-                )
+                raise UsageError(f"{key}={value} is not known: {choose_from(value, allowed)}")
             within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
             for at, number in within.items():
                 if isinstance(number, float) and not math.isfinite(number):

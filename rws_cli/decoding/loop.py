@@ -288,7 +288,8 @@ class Decoder:
             committed = dict(zip(prefix.position, prefix.token, strict=True))
             answers.append([row, *(committed.get(n, self.batch.mask_id) for n in range(response_BG.shape[1]))])
         table = torch.tensor(answers).to(response_BG.device)
-        response_BG[table[:, 0]] = table[:, 1:]
+        at, answer_RG = table[:, 0], table[:, 1:]
+        response_BG[at] = torch.where(self.batch.free_BG[at], answer_RG, response_BG[at])  # given tokens stay
 
     def enter(self) -> bool:
         """Give rows that are free to prompts that wait; whether any row is in use."""
@@ -381,3 +382,5 @@ class Decoder:
 
     def copy_traces(self, parents: list[int]) -> None:
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]
+        if self.scorer:
+            self.scorer.copy_rows(parents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class RowTrace:
     open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
     than a scale of 1 would have (all None where nothing scales). masked: the step before which the token was masked
     again; None if it stayed. near_tie: whether a last bit of the model's dtype could have decided otherwise (see
-    Decoding.near_ties).
+    Decoding.near_ties). recorded: what else the guidance recorded, by name; None where it recorded no number.
     """
 
     step: list[int] = field(default_factory=list)
@@ -56,7 +57,7 @@ class RowTrace:
     other_set: list[bool | None] = field(default_factory=list)
     masked: list[int | None] = field(default_factory=list)
     near_tie: list[bool] = field(default_factory=list)
-    recorded: dict[str, list[float]] = field(default_factory=dict)
+    recorded: dict[str, list[float | None]] = field(default_factory=dict)
 
     def commit(
         self,
@@ -81,8 +82,10 @@ class RowTrace:
         self.reversals.append(compared.get("reversals"))
         self.other_set.append(bool(compared["other_set"]) if compared else None)
         self.masked.append(None)
-        for name, value in guidance.items():
-            self.recorded.setdefault(name, []).append(value)
+        for name in self.recorded.keys() | guidance.keys():
+            value = guidance.get(name, math.nan)
+            values = self.recorded.setdefault(name, [None] * (len(self.step) - 1))
+            values.append(value if math.isfinite(value) else None)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""

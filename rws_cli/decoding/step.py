@@ -1,5 +1,6 @@
 """What a step knows, for the parts that it asks."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ class Step:
     """Where every row stands before a step. No rule reads another row's.
 
     index_B: the step's number within its block, from 0; number_B: within the whole decoding, for random numbers.
-    tokens_BG: the answers; masked_BG: masked positions that are being decoded; committed_BG: the others of them but given
+    prompt_BP: the prompts' tokens, where shown_BP is True; before them is padding. tokens_BG: the answers; masked_BG: masked positions that are being decoded; committed_BG: the others of them but given
     ones; all_masked_BG: masked positions of the whole answer; free_BG: all that are not given. started_B: how many were
     masked at index 0. block_B: the block that a row is in; block_BG: that of each position. p_BG: each token's
     probability when it was committed. key_B: of random numbers. memory: what parts keep. live_B: rows that are not
@@ -25,6 +26,8 @@ class Step:
 
     index_B: Tensor
     number_B: Tensor
+    prompt_BP: Tensor
+    shown_BP: Tensor
     tokens_BG: Tensor
     masked_BG: Tensor
     committed_BG: Tensor
@@ -61,6 +64,12 @@ class Step:
         }
         return self.reward(asked) if asked else {}
 
+    def last_scores(self) -> Tensor:
+        """What the reward gave each row when it was last asked, (B,) float64; NaN where it was not."""
+        last = self.reward.last if self.reward else {}
+        scores = [last[row][1] if row in last else math.nan for row in range(len(self.key_B))]
+        return torch.tensor(scores, dtype=torch.float64).to(self.key_B.device)
+
     def final_scores(self, rows: list[int]) -> list[float]:
         """The reward of finished answers."""
         answers = self.tokens_BG[torch.tensor(rows).to(self.tokens_BG.device)].tolist()
@@ -78,6 +87,8 @@ def step_of(batch: Batch, reward: Any = None) -> Step:
     return Step(
         index_B=batch.index_B,
         number_B=batch.step_B,
+        prompt_BP=batch.tokens_BL[:, : batch.start],
+        shown_BP=batch.attention_BL[:, : batch.start],
         tokens_BG=batch.response_BG,
         masked_BG=masked_BG & inside_BG,
         committed_BG=~masked_BG & inside_BG & batch.free_BG,

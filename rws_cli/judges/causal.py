@@ -1,7 +1,5 @@
 """A causal language model on this machine as a judge: which letter, A or B, does it think comes next?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A language model behind any OpenAI-compatible endpoint as a judge"""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -90,18 +88,13 @@ class EndpointJudge(Judge):
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         """What so many tokens cost; None where the price is not set."""
-        prices = (self.dollars_per_million_in, self.dollars_per_million_out)
-        if prices[0] is None or prices[1] is None:
-            return None
-        return (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
+        price_in, price_out = self.dollars_per_million_in, self.dollars_per_million_out
+        return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
     def _request(self, contest: Contest) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "messages": [{"role": "user", "content": render(self.template, contest)}],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
+        message = {"role": "user", "content": render(self.template, contest)}
+        settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {"model": self.model, "messages": [message], **settings}
 
     def _open_cache(self) -> None:
         """Make the folder of replies. Raises UsageError if it cannot be written, before a reply is paid for and lost."""

@@ -1,12 +1,11 @@
 """How different answers are: distinct-n (arXiv 1510.03055), self-BLEU (arXiv 1802.01886), share of unique ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
+from rws_cli.analysis.statistics import grouped, mean
 from rws_cli.metrics.base import Metric
-from rws_cli.metrics.text import mean, ngrams
+from rws_cli.metrics.text import ngrams
 from rws_cli.part import part
 
 MOST_TEXTS = 100
@@ -30,9 +29,9 @@ class Diversity(Metric):
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:
         grouped = groups(predictions, questions)
         return {
-            **{f"distinct_{n}": mean([distinct(texts, n) for texts in grouped]) for n in (1, 2, 3, 4)},
-            "self_bleu": mean([self_bleu(texts) for texts in grouped]),
-            "unique": mean([unique_share(texts) for texts in grouped]),
+            **{f"distinct_{n}": mean(distinct(texts, n) for texts in grouped) for n in (1, 2, 3, 4)},
+            "self_bleu": mean(map(self_bleu, grouped)),
+            "unique": mean(map(unique_share, grouped)),
         }
 
 
@@ -49,7 +48,7 @@ def self_bleu(texts: Sequence[str]) -> float | None:
     texts = texts[:MOST_TEXTS]
     if len(texts) < 2:
         return None
-    return mean([sentence_bleu(text, [*texts[:n], *texts[n + 1 :]]).score for n, text in enumerate(texts)])
+    return mean(sentence_bleu(text, [*texts[:n], *texts[n + 1 :]]).score for n, text in enumerate(texts))
 
 
 def unique_share(texts: Sequence[str]) -> float:
@@ -58,8 +57,5 @@ def unique_share(texts: Sequence[str]) -> float:
 
 def groups(texts: Sequence[str], questions: Sequence[str]) -> list[list[str]]:
     """The answers to each question that has several; where none has, all texts as one group."""
-    by_question: dict[str, list[str]] = {}
-    for text, question in zip(texts, questions, strict=True):
-        by_question.setdefault(question, []).append(text)
-    several = [group for group in by_question.values() if len(group) > 1]
+    several = [group for group in grouped(questions, texts).values() if len(group) > 1]
     return several or [list(texts)]

@@ -1,7 +1,5 @@
 """A module of the library evaluate: a script in a folder, or one on the Hugging Face hub."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Iterator

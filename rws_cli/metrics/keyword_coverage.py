@@ -1,7 +1,5 @@
 """The share of given words that an answer holds."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """How long answers are, in words and characters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.metrics.base import Metric

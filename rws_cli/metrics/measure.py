@@ -1,15 +1,13 @@
 """What the metrics of a configuration say of a run's answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from rws_cli.analysis.statistics import mean
 from rws_cli.benchmarks.base import Example
 from rws_cli.errors import RunError, UsageError
 from rws_cli.metrics.base import Metric
-from rws_cli.metrics.text import mean
 
 Measures = dict[str, float | None]
 
@@ -29,9 +27,7 @@ def measure(
     """
     inputs: dict[str, list[Any]] = {
         "predictions": [sample["answer"] for sample in samples],
-        "references": [sample["reference"] for sample in samples],
-        "prompts": [sample["prompt"] for sample in samples],
-        "questions": [sample["question"] for sample in samples],
+        **{f"{key}s": [sample[key] for sample in samples] for key in ("reference", "prompt", "question")},
         "keywords": [list(example.keywords) for example in examples],
     }
     absent = {key for key in ("references", "keywords") if not any(inputs[key])}

@@ -4,29 +4,21 @@ Each answer stands alone, after the model's begin-of-text token where its tokeni
 to predict has none.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Any
 
 from rws_cli.metrics.base import Metric
+from rws_cli.models.checkpoint import Weights
 from rws_cli.part import part, setting
 
 
 @part
-class Perplexity(Metric):
+class Perplexity(Weights, Metric):
     at = "metric.perplexity"
     measures = {"answer": "perplexity of an answer", "corpus": "that of all their tokens together"}
 
     path: str = setting("a folder, a name on the hub, or package:NAME", "???")
     file: str | None = setting("a GGUF file in it; null: safetensors", None)
-    revision: str | None = setting("branch, tag or commit on the hub; null: the newest", None)
-    dtype: str = setting(
-        "of the weights; auto: as stored on a GPU, float32 on a CPU",
-        "auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N", "auto")
     batch_size: int = setting("answers scored together", 8, min=1)
 
     def load(self, at: str) -> Metric:

@@ -1,7 +1,5 @@
 """How much answers repeat themselves: n-grams of words that occurred before (arXiv 1908.04319: seq-rep-n)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rws_cli.metrics.base import Metric

@@ -1,9 +1,6 @@
 """Words of texts."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Sequence
 
 
 def words(text: str) -> list[str]:
@@ -15,9 +12,3 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     """Runs of n words."""
     tokens = words(text)
     return list(zip(*(tokens[k:] for k in range(n)), strict=False))
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are defined."""
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None

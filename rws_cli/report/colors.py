@@ -1,7 +1,5 @@
 """The colors of pages, pictures and replays: told apart without red and green, in print and by color-blind readers."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")

@@ -1,7 +1,5 @@
 """Comparisons as tables: on a terminal, and on the page of a report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rws_cli.analysis.compare import Line
@@ -42,31 +40,23 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
         ["sampler", "GOD", "difference", "passes", "calls", "seconds"], title="Order and cost of an example"
     )
     for line in lines:
-        v = {name: cell.value for name, cell in line.cells.items()}
-        quality.add(
-            line.label,
-            ",".join(map(str, line.seeds)),
-            number(v["accuracy"], ".1%"),
-            signed(line.cells["accuracy"], 100, ".1f"),
-            number(line.p, ".3f"),
-            number(v["partial"], ".1%"),
-            number(v["reward"], ".3f"),
-        )
-        process.add(
-            line.label,
-            number(v["god"], ".2f"),
-            signed(line.cells["god"], 1, ".2f"),
-            number(v["mdm_passes"], ".1f"),
-            number(v["reward_calls"], ".1f"),
-            number(v["seconds"], ".3f"),
-        )
+        cells, seeds = line.cells, ",".join(map(str, line.seeds))
+        accuracy = [_mean(line, "accuracy", ".1%"), signed(cells["accuracy"], 100, ".1f"), number(line.p, ".3f")]
+        quality.add(line.label, seeds, *accuracy, _mean(line, "partial", ".1%"), _mean(line, "reward", ".3f"))
+        god = [_mean(line, "god", ".2f"), signed(cells["god"], 1, ".2f")]
+        passes, calls = _mean(line, "mdm_passes", ".1f"), _mean(line, "reward_calls", ".1f")
+        process.add(line.label, *god, passes, calls, _mean(line, "seconds", ".3f"))
     sheets = [quality, process]
     for name in [name for name in lines[0].cells if name not in MEASURES]:
         sheet = Sheet(["sampler", name, "difference"])
         for line in lines:
-            sheet.add(line.label, number(line.cells[name].value), signed(line.cells[name], 1, ".3f"))
+            sheet.add(line.label, _mean(line, name, ",.3f"), signed(line.cells[name], 1, ".3f"))
         sheets.append(sheet)
     return [*sheets, *(sheet for sheet in _win_sheets(lines) if sheet.rows)]
+
+
+def _mean(line: Line, name: str, form: str) -> str:
+    return number(line.cells[name].value, form)
 
 
 def _win_sheets(lines: list[Line]) -> list[Sheet]:

@@ -1,8 +1,7 @@
 """Text as it is, in forms that would read some of it as their own: Markdown, LaTeX and the cells of a spreadsheet."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rws_cli.errors import UNPRINTABLE
@@ -13,6 +12,12 @@ def markdown(text: str) -> str:
     text = " ".join(UNPRINTABLE.sub("", text).split())
     text = re.sub(r"[\\`*|~]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)", r"\\\g<0>", text)
     return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], words: int | None = None) -> str:
+    """A table; of its columns the first `words` are words, and figures at the right of their cells."""
+    ruler = ["---" if words is None or n < words else "--:" for n in range(len(headers))]
+    return "\n".join(f"| {' | '.join(markdown(str(cell)) for cell in row)} |" for row in (headers, ruler, *rows))
 
 
 LATEX = {
@@ -52,3 +57,9 @@ def csv(rows: list[dict[str, Any]], drop_empty: bool = False) -> str:
 
     frame = pd.DataFrame([{spreadsheet(name): spreadsheet(value) for name, value in row.items()} for row in rows])
     return (frame.dropna(axis="columns", how="all") if drop_empty else frame).to_csv(index=False)
+
+
+def as_yaml(value: Any, width: int = 80) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=width)

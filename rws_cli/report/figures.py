@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli.analysis.commits import by_step, extent, heat
+from rws_cli.analysis.compare import common
 from rws_cli.analysis.run import MEASURES
 from rws_cli.analysis.steering import mean_steering
 from rws_cli.analysis.story import Story
 from rws_cli.errors import UsageError, nearest
+from rws_cli.files import user_path
 from rws_cli.report.colors import STEPS, ink, mixed
-from rws_cli.report.shown import Shown
+from rws_cli.report.replay import place_of
+from rws_cli.report.shown import Shown, read_shown
+from rws_cli.runs.folder import home
+from rws_cli.runs.reading import by_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,24 +236,31 @@ def svg(name: str, shown: list[Shown], example: str) -> str:
     return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
 
 
-def save(names: list[str], shown: list[Shown], example: str, formats: list[str], folder: Path) -> list[Path]:
-    """Write figures into a folder, in each of some formats (png, pdf); those with nothing to see are left out.
+def write_figures(
+    paths: list[str], out: str | None, names: list[str], formats: list[str], example: str | None
+) -> list[Path]:
+    """Single figures in each of some formats (png, pdf), into the folder `out`, or figures/ in the first run's or sweep's;
+    those with nothing to see are left out.
 
-    Raises UsageError for a name that is none.
+    Raises UsageError for runs of several benchmarks or models, an unknown figure or example; RunError as read_shown does.
     """
-    for name in names:
-        if name not in FIGURES:
-            raise UsageError(
-                f"{name} is no figure: choose from {', '.join(FIGURES)}{nearest(name, list(FIGURES)) or '.'}"
-            )
+    folders, *others = by_task(paths)
+    if others:
+        raise UsageError("Figures show runs of one benchmark and model: name those run folders alone.")
+    shown, _ = read_shown(folders)
+    ids = common([run.run for run in shown])
+    chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
+    if unknown := next((name for name in names if name not in FIGURES), None):
+        near = nearest(unknown, list(FIGURES)) or "."
+        raise UsageError(f"{unknown} is no figure: choose from {', '.join(FIGURES)}{near}")
+    folder = user_path(out) if out else home(paths[0]) / "figures"
     folder.mkdir(exist_ok=True)
     written = []
     for name in [name for name in names or FIGURES if drawable(name, shown)]:
         for form in formats:
-            path = folder / f"{name}.{form}"
+            written.append(folder / f"{name}.{form}")
             with style():
-                figure = FIGURES[name](shown, example)
                 dateless = {"CreationDate": None} if form == "pdf" else {}
-                figure.savefig(path, format=form, dpi=300, facecolor="white", metadata=dateless)
-            written.append(path)
+                figure = FIGURES[name](shown, chosen)
+                figure.savefig(written[-1], format=form, dpi=300, facecolor="white", metadata=dateless)
     return written

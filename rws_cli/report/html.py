@@ -5,8 +5,6 @@ All that a model or a user wrote is escaped by the template or set as text by th
 other script run.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
@@ -16,21 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli import __version__
-from rws_cli.analysis.compare import Line, column, common
-from rws_cli.analysis.run import MEASURES, measures_of
-from rws_cli.analysis.statistics import mean_interval
+from rws_cli.analysis.compare import Line, alone, common
+from rws_cli.analysis.run import MEASURES
 from rws_cli.analysis.story import Story
 from rws_cli.analysis.summary import total_cost
 from rws_cli.analysis.table import grid_of
 from rws_cli.config.identity import differing_keys, flat, identity
+from rws_cli.errors import RunError
 from rws_cli.errors import shown as shown_path
+from rws_cli.files import user_path, write_whole
 from rws_cli.report.colors import CONFIDENCES, STEPS
 from rws_cli.report.compare import HOW_COMPARED, comparison_sheets
+from rws_cli.report.escape import as_yaml
 from rws_cli.report.figures import drawable, svg
 from rws_cli.report.sheets import Sheet, Strong
-from rws_cli.report.shown import Shown
+from rws_cli.report.shown import Shown, read_shown
 from rws_cli.report.table import as_sheet
 from rws_cli.report.terminal import number
+from rws_cli.runs.folder import home
+from rws_cli.runs.reading import by_task
 
 PAGE = Path(__file__).parent / "page"
 CHUNK = 50
@@ -39,6 +41,29 @@ MOST_BYTES = 16_000_000
 """Of packed examples in a page. Where they are more, later examples go without their replay, which the page says."""
 SNIPPET = 160
 """Letters of a prompt in the table of examples."""
+
+
+def write_reports(paths: list[str], out: str | None) -> list[Path]:
+    """A report on some runs, one for each benchmark and model; returns what was written.
+
+    Raises RunError if a run has nothing to show, and what compared does.
+    """
+    target = user_path(out) if out else home(paths[0]) / "report.html"
+    if target.is_dir():
+        target /= "report.html"
+    written = []
+    groups = by_task(paths)
+    for group in groups:
+        shown, lines = read_shown(group)
+        of = shown[0].config
+        name = f"{target.stem}-{of['benchmark']['name']}-{of['model']['name']}{target.suffix}"
+        path = target.with_name(name) if len(groups) > 1 else target
+        try:
+            write_whole(path, page(shown, lines))
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}.") from error
+        written.append(path)
+    return written
 
 
 def page(shown: list[Shown], lines: list[Line]) -> str:
@@ -77,7 +102,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         costs=costs(shown),
         figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
         differing=differing(shown),
-        settings=[(run, as_yaml(run.config), as_yaml(origin(run))) for run in shown],
+        settings=[(run, as_yaml(run.config, 100), as_yaml(origin(run), 100)) for run in shown],
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=script,
         digest=digest,
@@ -99,15 +124,10 @@ FIGURE_TITLES = {
 def means(run: Shown) -> Sheet:
     """What a run alone came to, each measure with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
-    for name, measure in measures_of([run.run]).items():
-        values = column([run.run], list(run.run.samples), measure, skip=True)
-        if values is None:
-            continue
-        factor, form = (100, ".1f") if name in ("accuracy", "partial") else (1, ",.3f")
-        unit = " %" if factor == 100 else ""
-        interval = mean_interval(values)
-        within = "–" if interval is None else " to ".join(format(factor * bound, form) for bound in interval) + unit
-        sheet.add(NAMES.get(name, name), format(factor * float(values.mean()), form) + unit, within)
+    for name, cell in alone(run.run).items():
+        factor, form, unit = (100, ".1f", " %") if name in ("accuracy", "partial") else (1, ",.3f", "")
+        value, *within = (format(factor * number, form) for number in (cell.value, *(cell.interval or ())))
+        sheet.add(NAMES.get(name, name), value + unit, " to ".join(within) + unit if within else "–")
     return sheet
 
 
@@ -162,12 +182,6 @@ def origin(run: Shown) -> dict[str, Any]:
     """Where a run's numbers come from."""
     keys = ("command", "started", "finished", "resumed", "versions", "git", "machine", "sources", "config_hash")
     return {key: run.run.manifest.get(key) for key in keys}
-
-
-def as_yaml(value: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
 # --- examples -----------------------------------------------------------------------------------------------------

@@ -1,15 +1,12 @@
 """Accuracy and reward against cost, as Markdown, CSV and a picture: what analysis/curves.py reads from a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rws_cli.analysis.curves import FAMILIES, VALUES, Curve, Point, curves_of, frontier
+from rws_cli.analysis.curves import VALUES, Curve, Point, curves_of, families, frontier
 from rws_cli.files import write_whole
-from rws_cli.report.escape import bounds, csv
-from rws_cli.report.table import bar
+from rws_cli.report.escape import bounds, csv, markdown_table
 from rws_cli.runs.folder import find_all, home
 from rws_cli.runs.reading import read_run
 
@@ -35,29 +32,23 @@ def as_markdown(curves: list[Curve], against: str) -> str:
     by_label: dict[str, dict[str, Curve]] = {}
     for curve in curves:
         by_label.setdefault(curve.label, {})[curve.task] = curve
-    lines = [
-        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
-        "reward, an example.",
-        "",
-        bar(["sampler", "paper", "swept", *tasks]),
-        bar(["---"] * (3 + len(tasks))),
-    ]
+    rows = []
     for label, found in by_label.items():
         one = next(iter(found.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
-        lines.append(bar([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)]))
-    if any(point.difference is not None for curve in curves for point in curve.points):
-        lines += [
-            "",
-            f"Difference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} does for at "
-            "most that cost, on the line between its two settings around it.",
-            "",
-            bar(["sampler", *tasks]),
-            bar(["---"] * (1 + len(tasks))),
-        ]
-        others = {label: found for label, found in by_label.items() if label != against}
-        lines += [bar([label, *(_cells(found, tasks, _difference, "–"))]) for label, found in others.items()]
-    return "\n".join(lines)
+        rows.append([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)])
+    accuracy = (
+        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
+        f"reward, an example.\n\n{markdown_table(['sampler', 'paper', 'swept', *tasks], rows)}"
+    )
+    if all(point.difference is None for curve in curves for point in curve.points):
+        return accuracy
+    others = [[label, *_cells(found, tasks, _difference, "–")] for label, found in by_label.items() if label != against]
+    return (
+        f"{accuracy}\n\nDifference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} "
+        "does for at most that cost, on the line between its two settings around it.\n\n"
+        f"{markdown_table(['sampler', *tasks], others)}"
+    )
 
 
 def _cells(curves: dict[str, Curve], tasks: list[str], shown: Callable[[Point], str], empty: str = "") -> list[str]:
@@ -106,14 +97,12 @@ def draw(curves: list[Curve], path: Path) -> None:
     tasks = list(dict.fromkeys(curve.task for curve in curves))
     measures = [name for name in VALUES if any(name in point.value for curve in curves for point in curve.points)]
     rows = [(task, measure) for task in tasks for measure in measures]
-    families = [name for name in FAMILIES if any(curve.family == name for curve in curves)]
-    figure = Figure(figsize=(3.2 * len(families) + 0.6, 2.3 * len(rows) + 1.8), layout="constrained")
-    axes = figure.subplots(
-        len(rows), len(families), squeeze=False, sharex="row", sharey="row",
-    )  # fmt: skip
+    columns = families(curves)
+    figure = Figure(figsize=(3.2 * len(columns) + 0.6, 2.3 * len(rows) + 1.8), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="row", sharey="row")
     for line, (task, measure) in zip(axes, rows, strict=True):
         shown = [curve for curve in curves if curve.task == task]
-        for panel, name in zip(line, families, strict=True):
+        for panel, name in zip(line, columns, strict=True):
             for curve in shown:
                 if curve.family != name and curve.label in ("best_of_n", "confidence"):
                     _trace(panel, curve, measure, "0.75", line="--" if curve.label == "confidence" else "-")
@@ -126,14 +115,12 @@ def draw(curves: list[Curve], path: Path) -> None:
             panel.grid(alpha=0.3)
             panel.tick_params(labelsize=8)
         line[0].set_ylabel(f"{task}\n{measure}{', %' if VALUES[measure] == 100 else ''}", fontsize=9)
-    for number, name in enumerate(families):
+    for number, name in enumerate(columns):
         axes[0][number].set_title(name, fontsize=11)
         bottom = axes[-1][number]
         bottom.set_xlabel("tokens through model and reward, an example", fontsize=8)
-        found = [row[number].get_legend_handles_labels() for row in axes]
-        handles = [handle for given, _ in found for handle in given]
-        labels = [label for _, given in found for label in given]
-        once = dict(zip(labels, handles, strict=True))
+        drawn = [row[number].get_legend_handles_labels() for row in axes]
+        once = {label: handle for handles, labels in drawn for label, handle in zip(labels, handles, strict=True)}
         bottom.legend(
             once.values(), once, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, fontsize=8, frameon=False
         )
@@ -148,17 +135,12 @@ def _trace(
     points = [point for point in curve.points if measure in point.value]
     factor, best = VALUES[measure], frontier(points, measure)
     if marker:
-        middle = [factor * point.value[measure] for point in points]
+        costs, middle = [point.cost["tokens"] for point in points], [factor * point.value[measure] for point in points]
         ends = [point.interval[measure] or (point.value[measure],) * 2 for point in points]
         errors = [
-            (max(0.0, m - factor * low), max(0.0, factor * high - m))
-            for m, (low, high) in zip(middle, ends, strict=True)
+            [max(0.0, m - factor * low) for m, (low, _) in zip(middle, ends, strict=True)],
+            [max(0.0, factor * high - m) for m, (_, high) in zip(middle, ends, strict=True)],
         ]
-        panel.errorbar(
-            [point.cost["tokens"] for point in points], middle, yerr=list(zip(*errors, strict=True)), color=color,
-            fmt=marker, markersize=4, elinewidth=0.6, label=label,
-        )  # fmt: skip
-    panel.plot(
-        [point.cost["tokens"] for point in best], [factor * point.value[measure] for point in best], line, color=color,
-        linewidth=1.2,
-    )  # fmt: skip
+        panel.errorbar(costs, middle, errors, color=color, fmt=marker, markersize=4, elinewidth=0.6, label=label)
+    best_values = [factor * point.value[measure] for point in best]
+    panel.plot([point.cost["tokens"] for point in best], best_values, line, color=color, linewidth=1.2)

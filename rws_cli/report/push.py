@@ -5,8 +5,6 @@ set's configurations as files of one format, so samples.jsonl goes with samples.
 how the run was made; it shows no model output, and nothing in it is read as Markdown or HTML that was not written here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -16,13 +14,14 @@ from typing import Any
 
 from rws_cli.errors import RunError, UsageError, without_secrets
 from rws_cli.files import replacing, user_path, write_whole
-from rws_cli.report.escape import markdown
+from rws_cli.report.escape import as_yaml, markdown, markdown_table
 from rws_cli.report.terminal import rows_of
 from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
 CARD, TYPED = "README.md", "samples.parquet"
+CARD_TEXT = Path(__file__).parent / "page" / "card.md"
 UNFINISHED = ".unfinished"
 """In a folder that is being written: if that was broken off, it is written again."""
 ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -135,8 +134,6 @@ def refusal(error: Exception) -> str:
 
 def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     """The data set card: a header for machines, then Markdown for people."""
-    import yaml
-
     config = manifest["config"]
     title = " · ".join(config[group]["name"] for group in ("benchmark", "model", "sampler"))
     failed = len(manifest["failed"])
@@ -152,50 +149,19 @@ def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
         **{f"machine: {name}": shown(value) for name, value in manifest["machine"].items()},
         **{f"version of {name}": value for name, value in manifest["versions"].items()},
     }
-    return f"""---
-{yaml.safe_dump(header(title), sort_keys=False, allow_unicode=True).strip()}
----
-
-# {markdown(title)}
-
-{metrics["examples"]} answers of a masked diffusion language model, each with its mark, reward, order statistics and
-cost, and the trace of its decoding. Written by `rws`, which runs decoding experiments. {" ".join(notes)}
-
-## Loading
-
-```python
-from datasets import load_dataset
-
-here = "."  # this folder, or its name on the hub
-samples = load_dataset(here, split="train")  # a row an example
-trace = load_dataset(here, "trace", split="train")  # a row an example, with a list entry for each committed token
-```
-
-`manifest.json` holds all that is said below, `metrics.json` the metrics without rounding, `samples.jsonl` the samples as
-they were written; fields that are empty everywhere are not among what is loaded.
-
-## Metrics
-
-{table(rows_of(metrics))}
-
-## How it was made
-
-{code(manifest["command"], "sh")}
-
-Overrides:
-
-{code("".join(f"{line}{chr(10)}" for line in manifest["overrides"]) or "none", "")}
-
-{table(facts.items())}
-
-What pins weights and examples:
-
-{code(yaml.safe_dump(manifest["sources"], sort_keys=False, allow_unicode=True), "yaml")}
-
-The resolved configuration (hash `{manifest["config_hash"]}`):
-
-{code(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml")}
-"""
+    return CARD_TEXT.read_text(encoding="utf-8").format(
+        header=as_yaml(header(title)).strip(),
+        title=markdown(title),
+        examples=metrics["examples"],
+        notes=" ".join(notes),
+        metrics=markdown_table(["", ""], rows_of(metrics)),
+        command=code(manifest["command"], "sh"),
+        overrides=code("\n".join(manifest["overrides"]) or "none", ""),
+        facts=markdown_table(["", ""], facts.items()),
+        sources=code(as_yaml(manifest["sources"]), "yaml"),
+        config_hash=manifest["config_hash"],
+        config=code(as_yaml(config), "yaml"),
+    )
 
 
 def header(title: str) -> dict[str, Any]:
@@ -208,12 +174,6 @@ def header(title: str) -> dict[str, Any]:
             {"config_name": "trace", "data_files": TRACE},
         ],
     }
-
-
-def table(rows: Any) -> str:
-    return "\n".join(
-        ["| | |", "| --- | --- |", *(f"| {markdown(name)} | {markdown(str(value))} |" for name, value in rows)]
-    )
 
 
 def code(text: str, language: str) -> str:

@@ -1,7 +1,5 @@
 """A decoding as a film in the terminal: masks fill in, and what the reward said of it ticks beside."""
 
-from __future__ import annotations
-
 import os
 import select
 import sys

@@ -1,7 +1,5 @@
 """Tables as text in cells: the same figures in the same form on a terminal and on a page."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from rich import box

@@ -1,7 +1,5 @@
 """Runs as reports show them: with a name and a color for each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

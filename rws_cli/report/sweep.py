@@ -1,7 +1,5 @@
 """The end of a sweep: its jobs joined in one table, judged, compared and drawn as its configuration asks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A sweep as a table for a paper: Markdown, CSV and LaTeX, from the records alone, published figures beside ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from rws_cli.analysis.compare import Cell
 from rws_cli.analysis.table import Grid, grid_of
 from rws_cli.errors import UsageError, printable
 from rws_cli.files import write_whole
-from rws_cli.report.escape import bounds, csv, latex, markdown
+from rws_cli.report.escape import bounds, csv, latex, markdown, markdown_table
 from rws_cli.report.sheets import Sheet, rich_table, signed, strong
 from rws_cli.report.terminal import wide_console
 from rws_cli.runs.folder import home
@@ -96,12 +94,8 @@ def as_sheet(grid: Grid) -> Sheet:
 
 def as_markdown(grid: Grid) -> str:
     sheet = as_sheet(grid)
-    lines = [f"**{markdown(grid.title)}**", "", bar(sheet.headers), bar(["---", *["--:"] * (len(sheet.headers) - 1)])]
-    return "\n".join([*lines, *map(bar, sheet.rows), "", *map(markdown, grid.notes)])
-
-
-def bar(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(markdown, cells)) + " |"
+    table = markdown_table(sheet.headers, sheet.rows, words=1)
+    return "\n".join([f"**{markdown(grid.title)}**", "", table, "", *map(markdown, grid.notes)])
 
 
 def as_csv(grids: list[Grid]) -> str:

@@ -1,7 +1,5 @@
 """A prompt's decoding, shown on the terminal while it goes on."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -69,6 +69,10 @@ class RowScorer:
             self.costs[row].reward_tokens += tokens
         return known
 
+    def copy_rows(self, ancestors: list[int]) -> None:
+        """Each row goes on from where its ancestor stands, with the score of that text."""
+        self.last = {row: self.last[a] for row, a in enumerate(ancestors) if a in self.last}
+
     def remembered(self, row: int, text: str) -> float | None:
         """The score of a row's text, if it has not changed since it was scored last."""
         last_text, score = self.last.get(row, (None, None))

@@ -16,6 +16,7 @@ from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.rewards.scorer import RowScorer, renderer
+from rws_cli.runs.records import RECORDED
 from rws_cli.runs.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
@@ -159,7 +160,9 @@ class Decoding:
         traces, samples = [], []
         for completion, reward in zip(completions, rewards, strict=True):
             example, trace = self.examples[completion.number], completion.trace
-            traces.append({"id": example.id, **asdict(trace), "text": [self.parts.piece(t) for t in trace.token]})
+            recorded = {f"{RECORDED}{name}": values for name, values in trace.recorded.items()}
+            pieces = [self.parts.piece(token) for token in trace.token]
+            traces.append({"id": example.id, **asdict(trace), **recorded, "text": pieces})
             samples.append(_sample(self.config, self.parts, example, completion, reward))
         return Outcome(samples, traces)
 

@@ -6,8 +6,6 @@ the same reward, model and benchmark then finds them (calibrations.py). Beside t
 again lie, by fill level: how a reward judges what is not finished.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace

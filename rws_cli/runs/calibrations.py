@@ -5,8 +5,6 @@ examples. A run takes the newest calibration whose facts are its own. Limits, de
 checkpoint or a data file may have moved, as long as its content is the same.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shlex
@@ -18,10 +16,10 @@ from rws_cli import registry
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
+from rws_cli.files import versions
 from rws_cli.models.base import Model
 from rws_cli.models.checkpoint import Checkpoint, content, locate
 from rws_cli.rewards.base import Reward, Statistics, as_statistics, read_statistics
-from rws_cli.runs.folder import VERSION
 
 OPERATIONAL = (
     "dtype",
@@ -104,9 +102,7 @@ def mismatches(there: dict[str, Any], here: dict[str, Any]) -> dict[str, tuple[A
 
 def _files(folder: Path) -> list[Path]:
     """The calibrations in a folder, the newest first; where they were copied without their versions, `latest`."""
-    versions = [p for p in folder.glob("v*") if VERSION.fullmatch(p.name)]
-    newest_first = sorted(versions, key=lambda p: int(p.name[1:]), reverse=True)
-    files = [p / "normalization.json" for p in (newest_first or [folder / "latest"])]
+    files = [p / "normalization.json" for p in (versions(folder) or [folder / "latest"])]
     return [file for file in files if file.is_file()]
 
 

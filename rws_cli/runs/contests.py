@@ -4,11 +4,8 @@ Verdicts lie with the run that is judged, in judgements/<judge>-<hash>/: verdict
 it against what. Judging again asks only what has no verdict yet, or other answers than it had.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, loca
 from rws_cli.runs.folder import check_no_links, read_json
 from rws_cli.runs.manifest import now
 from rws_cli.runs.reading import JUDGEMENTS, read_run
-from rws_cli.runs.records import drop_broken_line, read_lines
+from rws_cli.runs.records import append_lines, drop_broken_line, read_lines
 
 
 def judge_runs(folders: list[Path], settings: Any) -> None:
@@ -75,18 +72,10 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     write_json(folder / "judge.json", about)
     shown = [contests[i] if order == 0 else contests[i].swapped() for i, order in todo]
     try:
-        with (folder / "verdicts.jsonl").open("a", encoding="utf-8") as file:
-            for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
-                line = {
-                    "id": i,
-                    "order": order,
-                    "first": verdict.first,
-                    "said": verdict.said,
-                    "answers": answers_hash(base[i], samples[i]),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
+            answers = answers_hash(base[i], samples[i])
+            line = {"id": i, "order": order, "first": verdict.first, "said": verdict.said, "answers": answers}
+            append_lines(folder / "verdicts.jsonl", [line])
     finally:
         write_json(folder / "judge.json", about | judge.spent())
 

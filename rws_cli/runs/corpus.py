@@ -1,6 +1,4 @@
-"""Token frequencies of a corpus, for the order `pc`: counted with a model's own tokenizer, with where they come from."""
-
-from __future__ import annotations
+"""Token frequencies of a corpus, for orders that read them: counted with a model's own tokenizer, with where they come from."""
 
 import hashlib
 from collections import Counter
@@ -86,13 +84,8 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
                 line, column = undecodable(path)
                 raise UsageError(f"{name} is not text in UTF-8: line {line}, column {column}.") from error
     if corpus.hub:
-        hub: dict[str, Any] = {
-            "path": corpus.hub,
-            "name": corpus.subset,
-            "split": corpus.split,
-            "revision": corpus.revision,
-        }
-        hub |= {"streaming": corpus.limit is not None}
+        hub: dict[str, Any] = {"path": corpus.hub, "name": corpus.subset}
+        hub |= {"split": corpus.split, "revision": corpus.revision, "streaming": corpus.limit is not None}
         for place, row in hub_rows(hub, f"--hub {corpus.hub}"):
             yield _field(row, corpus.field, f"{place} of {corpus.hub}")
 

@@ -3,8 +3,6 @@
 A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it runs), metrics.json and run.log.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import VERSION, hold, newest, open_lock, open_regular, user_path, warn, whole, write_whole
+from rws_cli.files import hold, newest, open_lock, open_regular, user_path, versions, warn, whole, write_whole
 from rws_cli.runs.forms import reader
 
 JOB = re.compile(r"\d+(-\d+)?")
@@ -33,8 +31,7 @@ def claim_version(parent: Path) -> Path:
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        taken = [int(m.group(1)) for p in parent.iterdir() if (m := VERSION.fullmatch(p.name))]
-        number = max(taken, default=0) + 1
+        number = max((int(p.name[1:]) for p in versions(parent)), default=0) + 1
         while True:
             folder = parent / f"v{number:03d}"
             try:

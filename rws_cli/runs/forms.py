@@ -3,8 +3,6 @@
 Forms name what is read somewhere. More fields may stand beside them; they are kept as they are.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable
@@ -22,8 +20,6 @@ SCHEMA = 1
 """The version of these forms. A run of a later one is refused."""
 DEEPEST = 30
 """Levels of nesting in what a form leaves open."""
-
-strict = with_config(ConfigDict(strict=True, extra="allow"))
 
 
 def _plain(field: str, value: Any, levels: int = DEEPEST) -> None:
@@ -60,253 +56,115 @@ def _known(schema: int) -> int:
     return schema
 
 
+def _form(**fields: Any) -> Any:
+    """A JSON object with these fields, among others."""
+    form: Any = TypedDict("Form", fields)  # type: ignore[misc]
+    return with_config(ConfigDict(strict=True, extra="allow"))(form)
+
+
+def _list(each: Any, least: int = 0, most: int | None = None) -> Any:
+    return Annotated[list[each], Field(min_length=least, max_length=most)]
+
+
 Text = Annotated[Any, AfterValidator(_text)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Amount = Annotated[float, Field(ge=0, le=1e100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Order = Annotated[dict[str, Number | None], _with(DEFAULT_GOD, "kendall_tau")]
 
 
-@strict
-class Mark(TypedDict):
-    correct: bool
-    partial: Share
-    extracted: str
-    extractor: str
+Mark = _form(correct=bool, partial=Share, extracted=str, extractor=str)
+STEERING: dict[str, Any] = {"scale": Number, "temperature": Number, "reversals": Share | None, "other_sets": Share}
+COST = {
+    **dict.fromkeys(("mdm_passes", "mdm_tokens", "reward_calls", "reward_hits", "reward_tokens"), Count),
+    **dict.fromkeys(("mdm_seconds", "reward_seconds", "seconds"), Amount),
+}
+SPENT = {"setup_seconds": Amount, "run_seconds": Amount, "peak_memory_bytes": Count}
+MEASURED = {"order": Order, "order_with_eos": Order, "measures": dict[str, Number | None], "reward": Number | None}
 
+Sample = _form(
+    **MEASURED,
+    id=str,
+    question=str,
+    history=_list(_list(str, 2, 2)),
+    prompt=str,
+    answer=str,
+    reference=str,
+    mark=Mark | None,
+    steering=_form(**STEERING, reversals_by_fill=_list(_list(Count, 2, 2), 10, 10)) | None,
+    tokens=_list(Count, 1),
+    length=Count,
+    committed=Count,
+    masked_again=Count,
+    particles=list[Number],
+    cost=_form(**COST),
+    near_ties=NotRequired[Count],
+    marks_before=NotRequired[list[Any]],
+)
+Metrics = _form(
+    **MEASURED,
+    examples=Annotated[Count, Field(ge=1)],
+    accuracy=Share | None,
+    accuracy_interval=_list(Number, 2, 2) | None,
+    pass_at=dict[str, Share] | None,
+    partial=Share | None,
+    god=Literal["god_tokens"],
+    steering=_form(**STEERING) | None,
+    cost=_form(**COST, tokens_per_second=Amount | None, **{name: NotRequired[form] for name, form in SPENT.items()}),
+    near_ties=NotRequired[Share | None],
+)
 
-@strict
-class Steering(TypedDict):
-    scale: Number
-    temperature: Number
-    reversals: Share | None
-    other_sets: Share
-    reversals_by_fill: Annotated[
-        list[Annotated[list[Count], Field(min_length=2, max_length=2)]], Field(min_length=10, max_length=10)
-    ]
-
-
-@strict
-class SampleCost(TypedDict):
-    mdm_passes: Count
-    mdm_tokens: Count
-    mdm_seconds: Amount
-    reward_calls: Count
-    reward_hits: Count
-    reward_tokens: Count
-    reward_seconds: Amount
-    seconds: Amount
-
-
-@strict
-class Sample(TypedDict):
-    """A line of samples.jsonl."""
-
-    id: str
-    question: str
-    history: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
-    prompt: str
-    answer: str
-    reference: str
-    mark: Mark | None
-    reward: Number | None
-    measures: dict[str, Number | None]
-    order: Order
-    order_with_eos: Order
-    steering: Steering | None
-    tokens: Annotated[list[Count], Field(min_length=1)]
-    length: Count
-    committed: Count
-    masked_again: Count
-    particles: list[Number]
-    cost: SampleCost
-    near_ties: NotRequired[Count]
-    marks_before: NotRequired[list[Any]]
-
-
-@strict
-class MeanSteering(TypedDict):
-    scale: Number
-    temperature: Number
-    reversals: Share | None
-    other_sets: Share
-
-
-@strict
-class TotalCost(SampleCost):
-    tokens_per_second: Amount | None
-    setup_seconds: NotRequired[Amount]
-    run_seconds: NotRequired[Amount]
-    peak_memory_bytes: NotRequired[Count]
-
-
-@strict
-class Metrics(TypedDict):
-    """metrics.json."""
-
-    examples: Annotated[Count, Field(ge=1)]
-    accuracy: Share | None
-    accuracy_interval: Interval | None
-    pass_at: dict[str, Share] | None
-    partial: Share | None
-    reward: Number | None
-    god: Literal["god_tokens"]
-    order: Order
-    order_with_eos: Order
-    steering: MeanSteering | None
-    cost: TotalCost
-    measures: dict[str, Number | None]
-    near_ties: NotRequired[Share | None]
-
-
-@strict
-class Named(TypedDict):
-    name: Name
-
-
-@strict
-class Kind(TypedDict):
-    kind: str
-
-
-@strict
-class RecordedSampler(Named):
-    schedule: Kind
-    review: Kind
-    search: Kind
-
-
-@strict
-class Table(TypedDict):
-    title: NotRequired[str | None]
-    columns: NotRequired[list[str] | None]
-    published: NotRequired[dict[str, dict[str, Any]] | None]
-    note: NotRequired[str | None]
-
-
-@strict
-class RecordedConfig(TypedDict):
-    """A resolved configuration, as far as it is read without being checked as one."""
-
-    seed: int
-    benchmark: Named
-    model: Named
-    reward: Named
-    sampler: RecordedSampler
-    label: NotRequired[Annotated[Text, AfterValidator(printable)] | None]
-    table: NotRequired[Table | None]
-    judge: NotRequired[Named]
-    runtime: NotRequired[dict[str, Any]]
-
-
-@strict
-class BenchmarkSource(TypedDict):
-    version: int
-    examples: Count
-
-
-@strict
-class PartSource(TypedDict):
-    role: str
-    name: Text
-    source: Text
-    sha256: str
-
-
-@strict
-class Sources(TypedDict):
-    benchmark: BenchmarkSource
-    parts: NotRequired[dict[str, PartSource]]
-
-
-@strict
-class Marking(TypedDict):
-    marker: int
-
-
-@strict
-class Git(TypedDict):
-    commit: str
-    dirty: bool
-
-
-@strict
-class Tracked(TypedDict):
-    name: str
-    id: str | None
-
-
-@strict
-class Spending(TypedDict):
-    setup_seconds: Amount
-    run_seconds: Amount
-    peak_memory_bytes: Count
-
-
-@strict
-class Manifest(TypedDict):
-    """manifest.json."""
-
-    schema: Annotated[int, AfterValidator(_known)]
-    status: Literal["running", "finished", "failed", "interrupted"]
-    config: RecordedConfig
-    config_hash: str
-    overrides: list[Text]
-    command: Text
-    started: str
-    finished: str | None
-    resumed: list[str]
-    error: Text | None
-    failed: dict[str, Text]
-    versions: dict[str, str]
-    git: Git | None
-    machine: dict[str, Any]
-    sources: Sources
-    marked: NotRequired[list[Marking]]
-    measured: NotRequired[list[dict[str, Any]]]
-    tracker: NotRequired[Tracked]
-    spent: NotRequired[Spending]
-
-
-@strict
-class Failure(TypedDict):
-    id: str
-    error: Text
-
-
-@strict
-class Against(TypedDict):
-    config_hash: str
-
-
-@strict
-class Judging(TypedDict):
-    """judge.json."""
-
-    judge: Named
-    against: Against
-
-
-@strict
-class Verdict(TypedDict):
-    """A line of verdicts.jsonl."""
-
-    id: str
-    order: Literal[0, 1]
-    first: Share | None
-    answers: str
-
+Named, Kind = _form(name=Name), _form(kind=str)
+Table = _form(
+    title=NotRequired[str | None],
+    columns=NotRequired[list[str] | None],
+    published=NotRequired[dict[str, dict[str, Any]] | None],
+    note=NotRequired[str | None],
+)
+Config = _form(
+    seed=int,
+    benchmark=Named,
+    model=Named,
+    reward=Named,
+    sampler=_form(name=Name, schedule=Kind, review=Kind, search=Kind),
+    label=NotRequired[Annotated[Text, AfterValidator(printable)] | None],
+    table=NotRequired[Table | None],
+    judge=NotRequired[Named],
+    runtime=NotRequired[dict[str, Any]],
+)
+"""A resolved configuration, as far as it is read without being checked as one."""
+Part = _form(role=str, name=Text, source=Text, sha256=str)
+Manifest = _form(
+    schema=Annotated[int, AfterValidator(_known)],
+    status=Literal["running", "finished", "failed", "interrupted"],
+    config=Config,
+    config_hash=str,
+    overrides=list[Text],
+    command=Text,
+    started=str,
+    finished=str | None,
+    resumed=list[str],
+    error=Text | None,
+    failed=dict[str, Text],
+    versions=dict[str, str],
+    git=_form(commit=str, dirty=bool) | None,
+    machine=dict[str, Any],
+    sources=_form(benchmark=_form(version=int, examples=Count), parts=NotRequired[dict[str, Part]]),  # type: ignore[valid-type]
+    marked=NotRequired[_list(_form(marker=int))],
+    measured=NotRequired[list[dict[str, Any]]],
+    tracker=NotRequired[_form(name=str, id=str | None)],
+    spent=NotRequired[_form(**SPENT)],
+)
 
 FORMS: dict[str, Any] = {
     "manifest.json": Manifest,
     "metrics.json": Metrics,
     "samples.jsonl": Sample,
-    "failures.jsonl": Failure,
-    "judge.json": Judging,
-    "verdicts.jsonl": Verdict,
+    "failures.jsonl": _form(id=str, error=Text),
+    "judge.json": _form(judge=Named, against=_form(config_hash=str)),
+    "verdicts.jsonl": _form(id=str, order=Literal[0, 1], first=Share | None, answers=str),
 }
 """By a file's name, what it holds: a line of it where it has lines. Other files may hold any JSON."""
 

@@ -1,7 +1,5 @@
 """One prompt, decoded now: for a look at a method, and for scripts. It leaves no run folder."""
 
-from __future__ import annotations
-
 import locale
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """manifest.json: all that is needed to say where a run's numbers come from, and to make them again."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess
@@ -75,10 +73,7 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def open_run(
-    config: Config,
-    request: Request,
-    stopped: dict[str, Any] | None,
-    sources: dict[str, Any],
+    config: Config, request: Request, stopped: dict[str, Any] | None, sources: dict[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
     """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running.
 

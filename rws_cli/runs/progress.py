@@ -1,11 +1,9 @@
 """How far a run is: a bar on a terminal, a plain line now and then where there is none; run.log gets the lines too."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -30,7 +28,7 @@ class Progress:
         self.bar: RichProgress | None = None
         self.on_finished: Callable[[], None] = lambda: None  # for who wants to hear of it
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
             self.bar = RichProgress(*columns, TimeElapsedColumn(), console=self.console, transient=True)

@@ -1,7 +1,5 @@
 """Run folders, read for what compares and shows them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -4,13 +4,12 @@ Lines are appended whole and flushed to disk as examples finish, a batch's trace
 with a line has its trace. A run killed in the middle of a line loses that line alone, and the example is done again.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +84,16 @@ def drop_untraced(run: Path) -> None:
         replace_samples(run, kept)
 
 
-def append_samples(run: Path, samples: list[dict[str, Any]]) -> None:
-    """Append finished examples and see them to the disk. Raises RunError if the disk refuses."""
-    text = as_lines(samples)
+def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Append lines of JSON and see them to the disk. Raises RunError if the disk refuses."""
+    text = as_lines(lines)
     try:
-        with (run / SAMPLES).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(f"{run / SAMPLES} cannot be written: {error.strerror}.") from error
+        raise RunError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
@@ -102,15 +101,14 @@ def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
     write_whole(run / SAMPLES, as_lines(samples))
 
 
-def as_lines(samples: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
+def as_lines(values: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def write_failures(run: Path, failures: dict[str, str]) -> None:
     """Which examples failed and why, a line each; no file if none did."""
     if failures:
-        text = "".join(json.dumps({"id": i, "error": why}, ensure_ascii=False) + "\n" for i, why in failures.items())
-        write_whole(run / FAILURES, text)
+        write_whole(run / FAILURES, as_lines([{"id": i, "error": why} for i, why in failures.items()]))
     else:
         (run / FAILURES).unlink(missing_ok=True)
 
@@ -124,12 +122,12 @@ def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
     folder.mkdir(exist_ok=True)
     name = hashlib.sha256("\n".join(row["id"] for row in rows).encode()).hexdigest()[:16]
     with replacing(folder / f"{name}.parquet") as fresh:
-        pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema()), fresh)
+        pq.write_table(pa.Table.from_pylist(rows, schema=trace_schema(set().union(*rows))), fresh)
 
 
-def trace_schema() -> Any:
+def trace_schema(columns: Iterable[str] = ()) -> Any:
     """One row an example; lists have an entry for each committed token, in the order of commits: RowTrace's, and text,
-    what the tokenizer writes for the token alone."""
+    what the tokenizer writes for the token alone; and those of these columns that the guidance recorded."""
     import pyarrow as pa
 
     return pa.schema(
@@ -147,8 +145,13 @@ def trace_schema() -> Any:
             ("masked", pa.list_(pa.int32())),
             ("near_tie", pa.list_(pa.bool_())),
             ("text", pa.list_(pa.string())),
+            *((name, pa.list_(pa.float64())) for name in sorted(columns) if name.startswith(RECORDED)),
         ]
     )
+
+
+RECORDED = "guidance."
+"""What the names of columns begin with that the guidance recorded, besides reward and scale."""
 
 
 ADDED = ("masked", "text", "near_tie")
@@ -190,7 +193,7 @@ def part_table(file: Path) -> Any:
     try:
         with open_regular(file) as source:
             table = pq.read_table(source)
-        schema = trace_schema()
+        schema = trace_schema(table.column_names)
         if missing := [name for name in schema.names if name not in (*table.column_names, *ADDED)]:
             raise ValueError(f"it has no column {missing[0]}")
         names = [name for name in schema.names if name in table.column_names]
@@ -198,7 +201,7 @@ def part_table(file: Path) -> Any:
         lengths = pc.list_value_length(table["step"])
         for name in names:
             column = table[name]
-            if column.null_count and name not in ADDED:
+            if column.null_count and name not in ADDED and not name.startswith(RECORDED):
                 raise ValueError(f"column {name} has gaps")
             if name == "id":
                 continue
@@ -225,6 +228,7 @@ def join_trace(run: Path, ids: list[str]) -> None:
         return
     # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
     rows = {row["id"]: row for row in read_trace(run)}
+    schema = trace_schema(set().union(*rows.values()))
     with replacing(run / TRACE) as fresh:
-        pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=trace_schema()), fresh)
+        pq.write_table(pa.Table.from_pylist([rows[i] for i in ids if i in rows], schema=schema), fresh)
     shutil.rmtree(run / TRACE_PARTS)

@@ -1,7 +1,5 @@
 """Mark or measure a run's answers again, by today's markers and metrics, without decoding anything."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -107,11 +105,7 @@ def _check_same(run: Path, samples: Iterable[dict[str, Any]], examples: dict[str
 
 
 def _replace(
-    run: Path,
-    samples: list[dict[str, Any]],
-    before: dict[str, Any],
-    metrics: dict[str, Any],
-    manifest: dict[str, Any],
+    run: Path, samples: list[dict[str, Any]], before: dict[str, Any], metrics: dict[str, Any], manifest: dict[str, Any]
 ) -> None:
     """Write all three as one; what the run cost is not paid again, and measures that were not made again stay."""
     metrics = before | metrics | {"cost": before["cost"], "measures": before["measures"] | metrics["measures"]}

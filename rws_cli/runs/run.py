@@ -1,7 +1,5 @@
 """One run, from a checked configuration to a finished run folder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +19,7 @@ from rws_cli.runs.manifest import Request, open_run, recorded, resumable
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
     SAMPLES,
-    append_samples,
+    append_lines,
     join_trace,
     read_samples,
     replace_samples,
@@ -48,7 +46,7 @@ def run(config: Config, request: Request) -> Path:
     warning = task.benchmark.doubtful_references(task.examples)
     with locked(request.resume), open_workers(config, task) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
-        spent = Spent(manifest, started)
+        note_spent = spending(folder, manifest, started)
         with (
             locked(None if request.resume else folder),
             recorded(folder, manifest),
@@ -63,7 +61,7 @@ def run(config: Config, request: Request) -> Path:
                 tracking.follow(samples, progress)
                 if warning:
                     progress.say(warning)
-                failures = answer(config, task, workers, folder, samples, progress, stop, lambda: spent.write(folder))
+                failures = answer(config, task, workers, folder, samples, progress, stop, note_spent)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
             samples.sort(key=lambda sample: place[sample["id"]])
@@ -72,7 +70,7 @@ def run(config: Config, request: Request) -> Path:
             metrics = measured(config.metric, task.examples, samples) | {"failed": len(failures)}
             if config.metric:
                 replace_samples(folder, samples)
-            manifest["spent"] = spent.now()
+            note_spent()
             metrics["cost"] |= manifest["spent"]
             write_json(folder / "metrics.json", metrics)
             tracking.finish(metrics)
@@ -84,24 +82,20 @@ SHARES = 4
 """Times that each of several workers takes examples, about."""
 
 
-class Spent:
-    """What a run has taken until now, its earlier sittings included. The manifest keeps it for the next one."""
+def spending(folder: Path, manifest: dict[str, Any], started: float) -> Callable[[], None]:
+    """A function that writes into the manifest what the run has taken until now, its earlier sittings included."""
+    setup_seconds = time.perf_counter() - started
+    before = manifest.get("spent", {"setup_seconds": 0.0, "run_seconds": 0.0, "peak_memory_bytes": 0})
 
-    def __init__(self, manifest: dict[str, Any], started: float) -> None:
-        self.manifest, self.started = manifest, started
-        self.setup_seconds = time.perf_counter() - started
-        self.before = manifest.get("spent", {"setup_seconds": 0.0, "run_seconds": 0.0, "peak_memory_bytes": 0})
-
-    def now(self) -> dict[str, Any]:
-        return {
-            "setup_seconds": self.before["setup_seconds"] + self.setup_seconds,
-            "run_seconds": self.before["run_seconds"] + time.perf_counter() - self.started,
-            "peak_memory_bytes": max(self.before["peak_memory_bytes"], peak_memory()),
+    def note() -> None:
+        manifest["spent"] = {
+            "setup_seconds": before["setup_seconds"] + setup_seconds,
+            "run_seconds": before["run_seconds"] + time.perf_counter() - started,
+            "peak_memory_bytes": max(before["peak_memory_bytes"], peak_memory()),
         }
+        write_json(folder / "manifest.json", manifest)
 
-    def write(self, folder: Path) -> None:
-        self.manifest["spent"] = self.now()
-        write_json(folder / "manifest.json", self.manifest)
+    return note
 
 
 def answer(
@@ -140,7 +134,7 @@ def answer(
             on_batch()
             if outcome.samples:
                 write_trace_part(folder, outcome.traces)
-                append_samples(folder, outcome.samples)
+                append_lines(folder / SAMPLES, outcome.samples)
                 samples.extend(outcome.samples)
                 progress.finished(outcome.samples)
             if outcome.failures:

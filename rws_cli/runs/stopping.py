@@ -1,8 +1,6 @@
 """What SIGINT, SIGTERM and SIGHUP do to a run: the first lets it finish and record the batch in hand, the second stops
 it at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

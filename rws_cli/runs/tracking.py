@@ -4,8 +4,6 @@ A tracker is a convenience: whatever goes wrong with it costs the run one line o
 library prints, and what it sends home about itself, is turned off unless the user's environment turns it on.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -26,6 +26,8 @@ class Schedule(Part):
     """Whether `read` reads log-probabilities of all tokens."""
     refills: ClassVar[bool] = False
     """Whether it can decode positions of a block again that a remasking method masked."""
+    family: ClassVar[str] = ""
+    """What curves call samplers with it; "" for the family that follows from what it declares."""
     in_step: ClassVar[Any] = False
     """Whether rows of one prompt commit as many tokens at each step."""
 

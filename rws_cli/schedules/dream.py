@@ -20,6 +20,8 @@ class Dream(Schedule):
     eps: float = setting("ε, the time at which decoding ends; it starts at 1", 0.001, above=0.0, max=0.5)
     origin: bool = setting("commit each position by chance at this rate, not so many of the highest scores", False)
 
+    family = "Dream's"
+
     @property
     def draws(self) -> bool:
         return self.origin

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rws_cli import registry
 from rws_cli.decoding.noise import mix, uniform
 from rws_cli.decoding.rank import Asked
 from rws_cli.decoding.record import LAST
@@ -37,8 +38,11 @@ class Search(Part):
                 "sampler.temperature=0 nothing is drawn at random. Set sampler.temperature=1."
             )
         if self.weighs_text and (s.schedule.masks_again or s.review.masks_again):
+            others = {name: s for name, s in registry.find("search").items() if not s.facts.get("weighs_text")}
+            able = [name for name, source in others.items() if "particles" in source.settings]
             yield (
-                f"sampler.search.kind={self.kind} weighs what stands, and this sampler masks tokens again: use best_of_n."
+                f"sampler.search.kind={self.kind} weighs what stands, and this sampler masks tokens again: use "
+                f"{' or '.join(able)}."
             )
 
     def due(self, step: Step) -> Tensor | None:

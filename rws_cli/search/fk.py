@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rws_cli import registry
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.prediction import fill
 from rws_cli.decoding.rank import Asked
@@ -50,9 +51,11 @@ class Fk(Search):
     def conflicts(self, config: Any) -> Iterator[str]:
         yield from super().conflicts(config)
         if not config.sampler.schedule.in_step:
+            # A schedule whose settings decide is among those that may.
+            able = [name for name, source in registry.find("schedule").items() if source.facts.get("in_step", True)]
             yield (
-                f"sampler.search.kind={self.kind} needs particles that commit alike: sampler.schedule.kind=fixed or dream, "
-                f"not {config.sampler.schedule.kind}."
+                f"sampler.search.kind={self.kind} needs particles that commit alike: sampler.schedule.kind="
+                f"{' or '.join(able)}, not {config.sampler.schedule.kind}."
             )
         if self.fill == "argmax" and self.completions > 1:
             yield (

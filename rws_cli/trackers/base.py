@@ -1,7 +1,5 @@
 """The base class of trackers, and what a run tells one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +54,7 @@ class Tracker(Part):
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
         """What the run came to, by names such as metrics/cost/seconds."""
+        self.log(step, metrics)
 
     def close(self, status: str) -> None:
         """The end: finished, failed or interrupted. Nothing of the library goes on running."""

@@ -3,8 +3,6 @@
 Without MLFLOW_TRACKING_URI it is in a data base under the output folder.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -45,20 +43,19 @@ class Mlflow(Tracker):
             else:
                 artifacts = (store / "artifacts").as_uri() if store else None
                 experiment = self.client.create_experiment(name, artifact_location=artifacts)
-        self.id = self.known = self.begun(run.id) or self.begin(run, experiment)
+        self.id = self.known = (run.id and self.go_on(run.id)) or self.begin(run, experiment)
 
-    def begun(self, known: str | None) -> str | None:
-        """A known run, running again; None if there is none here."""
+    def go_on(self, known: str) -> str | None:
+        """A known run, running again; None if it is not in this store."""
         from mlflow.exceptions import MlflowException
 
-        if known:
-            try:
-                self.client.update_run(known, status="RUNNING")
-                return known
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        return None
+        try:
+            self.client.update_run(known, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return known
 
     def begin(self, run: Run, experiment: str) -> str:
         from mlflow.entities import Param
@@ -74,9 +71,6 @@ class Mlflow(Tracker):
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.known, [Metric(allowed(key), value, now, step) for key, value in values.items()])
-
-    def finish(self, step: int, metrics: dict[str, float]) -> None:
-        self.log(step, metrics)
 
     def close(self, status: str) -> None:
         ends = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}

@@ -1,7 +1,5 @@
 """Runs are logged in their folders alone."""
 
-from __future__ import annotations
-
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker
 

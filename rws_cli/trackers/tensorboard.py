@@ -1,7 +1,5 @@
 """TensorBoard: event files in the run's folder."""
 
-from __future__ import annotations
-
 from rws_cli.part import part
 from rws_cli.trackers.base import Run, Tracker
 
@@ -24,9 +22,6 @@ class TensorBoard(Tracker):
         for key, value in values.items():
             self.writer.add_scalar(key, value, step)
         self.writer.flush()
-
-    def finish(self, step: int, metrics: dict[str, float]) -> None:
-        self.log(step, metrics)
 
     def close(self, status: str) -> None:
         self.writer.close()

@@ -1,7 +1,5 @@
 """Weights & Biases: files in the run's folder, sent to the server if the user is logged in."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any, ClassVar
@@ -30,30 +28,25 @@ class Wandb(Tracker):
         import wandb
 
         self.alone = wandb.run is None
+        settings = wandb.Settings(
+            reinit="create_new",  # a notebook that calls rws may have a run of its own
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+        )
+        named = {"NAME": run.name, "DIR": str(run.folder), "RUN_ID": run.id, "RESUME": "allow"}
         options: dict[str, Any] = {
-            "config": run.config,
-            "settings": wandb.Settings(
-                reinit="create_new",  # a notebook that calls rws may have a run of its own
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
+            name.lower().removeprefix("run_"): value
+            for name, value in named.items()
+            if f"WANDB_{name}" not in os.environ
         }
-        for variable, option, value in (
-            ("WANDB_NAME", "name", run.name),
-            ("WANDB_DIR", "dir", str(run.folder)),
-            ("WANDB_RUN_ID", "id", run.id),
-            ("WANDB_RESUME", "resume", "allow"),
-        ):
-            if variable not in os.environ:
-                options[option] = value
         try:
             try:
-                self.run = wandb.init(**options)
+                self.run = wandb.init(config=run.config, settings=settings, **options)
             except wandb.Error as error:
                 if "WANDB_MODE" in os.environ:
                     raise
-                self.run = wandb.init(**options, mode="offline")
+                self.run = wandb.init(config=run.config, settings=settings, **options, mode="offline")
                 self.note = f"wandb: {sentence(error)}; logged in {run.folder / 'wandb'}, for wandb sync to send"
         except BaseException:
             self.stop()

@@ -1,7 +1,5 @@
 """Who decodes a run's batches. Examples are independent of each other, so every backend comes to the same samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The base class of worker backends; where a worker's models go; processes, and what is done about lost ones."""
 
-from __future__ import annotations
-
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """This process alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from rws_cli.benchmarks.base import Example

@@ -1,7 +1,5 @@
 """Several processes on the devices of this machine, each with a copy of the model."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Actors in a Ray cluster, each with a copy of the model. Ray restarts one that is lost and gives it its batch again."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -4,8 +4,6 @@ models/sharded.py says how. Every rank decodes every batch, in step with the oth
 the others must be the same. If one dies, the others would wait for it, so all are replaced.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

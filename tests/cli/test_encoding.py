@@ -54,10 +54,10 @@ def test_every_text_file_is_opened_as_utf8() -> None:
 IN_THE_C_LOCALE = """
 from pathlib import Path
 from rws_cli.runs.progress import Progress
-from rws_cli.runs.records import append_samples, read_samples
+from rws_cli.runs.records import append_lines, read_samples
 from support import sample_of
 here = Path(".")
-append_samples(here, [sample_of("a", 1.0, prompt="caf\\xe9 \\u674e")])
+append_lines(here / "samples.jsonl", [sample_of("a", 1.0, prompt="caf\\xe9 \\u674e")])
 assert read_samples(here)[0]["prompt"] == "caf\\xe9 \\u674e"
 Progress(1, [], here / "run.log").say("caf\\xe9 failed")
 """

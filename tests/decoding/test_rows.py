@@ -3,6 +3,7 @@ with the tokens and the trace that it has alone."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from rws_cli.decoding.batch import Prompt, prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.record import RowTrace
 from rws_cli.decoding.statistics import Statistics
-from rws_cli.decoding.step import Ranking, Step
+from rws_cli.decoding.step import Prediction, Ranking, Step
+from rws_cli.orders.base import Order
 from rws_cli.part import part as marked
 from rws_cli.schedules.base import Adaptive, Schedule, best
 from rws_cli.search.base import Search
@@ -164,6 +166,36 @@ def test_a_row_that_enters_late(model: Any, way: dict[str, Any]) -> None:
     assert [one.cost.mdm_passes for one in found] == [8, 4, 4]
     assert len(met) == 8  # of the row that takes longest; the third prompt took the second's place
     assert_as_alone(model, prompts, found, **settings)
+
+
+# --- what an order sees of its row --------------------------------------------------------------------------------
+
+
+@marked
+class Looking(Order):
+    """By confidence; notes what it sees."""
+
+    def score(self, prediction: Prediction, step: Step) -> Tensor:
+        prompts = [ids[shown].tolist() for ids, shown in zip(step.prompt_BP, step.shown_BP, strict=True)]
+        self.seen.append((prompts, step.all_masked_BG.sum(1).tolist(), step.last_scores().tolist()))
+        return prediction.log_p_N
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_an_order_sees_prompt_open_positions_and_the_last_score(model: Any, guided: bool) -> None:
+    prompts, order = rows_for(model, 3), Looking(kind="looking")
+    order.seen = []
+    guidance = part("guidance", "rws" if guided else "none")
+    found, _ = run(model, prompts, block_length=4, order=order, guidance=guidance)
+    order.seen = order.seen[::2] if guided else order.seen  # where logits are scaled, each step is ranked once more
+    assert len(order.seen) == GEN
+    for step, (seen, masked, scores) in enumerate(order.seen):
+        assert seen == [prompt.ids for prompt in prompts]
+        assert masked == [GEN - step] * 3
+        if guided:
+            assert scores == [one.trace.reward[step] for one in found]
+        else:
+            assert all(math.isnan(score) for score in scores)
 
 
 # --- a row that is rolled back ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import manifest_of, sample_of
 
-from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, curves_of, family, frontier
+from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, curves_of, families, family, frontier
 from rws_cli.cli.launching import sweeps
 from rws_cli.config.catalog import CONF, choices
 from rws_cli.config.check import check
@@ -89,7 +89,14 @@ def test_every_sampler_has_a_family() -> None:
             more = ["sampler.guidance.run=x"] if name == "replay" else []
             sampler = OmegaConf.to_container(compose("config", [f"sampler={name}", *more]).sampler, resolve=True)
             assert isinstance(sampler, dict)
-            assert family({str(key): value for key, value in sampler.items()}) in FAMILIES
+            assert family({str(key): value for key, value in sampler.items()}) in (*FAMILIES, "Dream's")
+
+
+def test_a_family_that_a_schedule_declares_is_drawn_behind_the_orders() -> None:
+    curves = [Curve("t", name, name, "", []) for name in ("search", "Dream's", "orders")]
+    assert families(curves) == ["orders", "Dream's", "search"]
+    schedule = {"schedule": {"kind": "dream"}, "search": {"kind": "none"}, "review": {"kind": "none"}}
+    assert family(schedule) == "Dream's"
 
 
 def test_a_sweep_draws_itself_and_can_be_drawn_again(rws, tmp_path: Path, small: list[str]) -> None:

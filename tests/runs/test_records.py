@@ -22,7 +22,7 @@ from rws_cli.errors import RunError, UsageError, printable
 from rws_cli.files import alone, write_json
 from rws_cli.runs.folder import claim_version, find_run, find_runs, home, locked, newest, point_latest, read_json
 from rws_cli.runs.records import (
-    append_samples,
+    append_lines,
     drop_broken_line,
     drop_untraced,
     join_trace,
@@ -78,7 +78,7 @@ samples_strategy = st.lists(
 @given(samples=samples_strategy, cut=st.integers(0, 10_000))
 def test_a_run_killed_in_a_line_loses_that_line_alone(tmp_path_factory, samples: list[dict], cut: int) -> None:
     run = tmp_path_factory.mktemp("run")
-    append_samples(run, samples)
+    append_lines(run / "samples.jsonl", samples)
     content = (run / "samples.jsonl").read_bytes()
     cut = cut % (len(content) + 1)
     (run / "samples.jsonl").write_bytes(content[:cut])
@@ -86,12 +86,12 @@ def test_a_run_killed_in_a_line_loses_that_line_alone(tmp_path_factory, samples:
     assert read_samples(run)[:whole] == samples[:whole]
     drop_broken_line(run / "samples.jsonl")
     assert read_samples(run) == samples[:whole]
-    append_samples(run, samples[whole:])
+    append_lines(run / "samples.jsonl", samples[whole:])
     assert (run / "samples.jsonl").read_bytes() == content
 
 
 def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
-    append_samples(tmp_path, [sample_of("a", 1.0)])
+    append_lines(tmp_path / "samples.jsonl", [sample_of("a", 1.0)])
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"id": \n{"id": 3}\n')
     with pytest.raises(RunError, match="line 2"):
@@ -316,7 +316,7 @@ def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_pat
     old = {key: value for key, value in trace_row("a", 0).items() if key not in ("near_tie", "text", "masked")}
     schema = pa.schema([field for field in trace_schema() if field.name in old])
     pq.write_table(pa.Table.from_pylist([old], schema=schema), tmp_path / "trace.parquet")
-    append_samples(tmp_path, [sample_of("a", 1.0)])
+    append_lines(tmp_path / "samples.jsonl", [sample_of("a", 1.0)])
     assert read_trace(tmp_path) == [old]
     drop_untraced(tmp_path)
     assert [sample["id"] for sample in read_samples(tmp_path)] == ["a"]

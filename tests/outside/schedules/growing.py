@@ -1,0 +1,26 @@
+"""Each step of a block commits some tokens more than the one before, by score"""
+
+import torch
+from torch import Tensor
+
+from rws_cli.decoding.step import Ranking, Step
+from rws_cli.part import part, setting
+from rws_cli.schedules.base import Adaptive, best
+
+
+@part
+class Growing(Adaptive):
+    """The first step of a block commits one. How many the last step committed is kept in the row's memory."""
+
+    more: int = setting("tokens that a step commits more than the one before", 1, min=0)
+
+    def last(self, step: Step) -> Tensor:
+        """How many tokens each row's last step was to commit, (B,)."""
+        return step.memory.get("growing.last", 0, dtype=torch.int64)
+
+    def observe(self, ranking: Ranking, step: Step) -> None:
+        last_B = self.last(step)
+        last_B.copy_(torch.where(step.index_B == 0, 1, last_B + self.more))
+
+    def choose(self, ranking: Ranking, step: Step) -> Tensor:
+        return best(ranking.score_BG, self.last(step))
