@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from rws_cli import registry
 from rws_cli.cli.base import DECODE, command, takes_parts
 from rws_cli.errors import UsageError, shown
 
@@ -24,6 +23,7 @@ def corpus(
     limit: Annotated[int | None, typer.Option(min=1, help="Documents to read; all of them if not given.")] = None,
 ) -> None:
     """Count a corpus' tokens for orders that read frequencies; keep what you evaluate on out of it."""
+    from rws_cli import registry
     from rws_cli.config.composing import compose
     from rws_cli.runs.corpus import Corpus, count_corpus
 
