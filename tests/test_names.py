@@ -20,7 +20,6 @@ EXCEPTIONS = {
     ("best_of_n", "cli/compare.py"): "curves are compared with it if nothing else is named; a sampler's name",
     ("best_of_n", "report/pareto.py"): "the same",
     ("best_of_n", "analysis/curves.py"): "the same",
-    ("dream", "analysis/curves.py"): "its methods are a family of their own there",
     ("pc", "runs/records.py"): "pyarrow.compute is commonly called so",
     ("pc", "analysis/commits.py"): "the same",
 }
