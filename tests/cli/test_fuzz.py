@@ -64,7 +64,7 @@ def test_command_lines(command: str, flags: list[str], overrides: list[str]) -> 
     answered([command, *(["--dry-run"] if command == "run" else []), *flags, *overrides])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(OVERRIDES)
 @example(["sampler.steps=1e400"])
 @example(["benchmark.limit=99999999999999999999999"])

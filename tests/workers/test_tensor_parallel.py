@@ -32,7 +32,7 @@ from rws_cli.workers.tensor_parallel import InStep, ShortOfMemoryError, TensorPa
 def shared(small: list[str], tmp_path: Path) -> list[str]:
     """A run with a reward model, in several batches."""
     return [
-        *small, "reward=classifier", f"reward.path={save_reward(tmp_path / 'reward')}", "benchmark.limit=16",
+        *small, "reward=classifier", f"reward.path={save_reward(tmp_path / 'reward')}", "benchmark.limit=10",
         "sampler.guidance.normalize=none", "sampler.guidance.form=exponential", "runtime.batch_size=2",
         "sampler.tokens_per_step=1", "sampler.temperature=1", "runtime.threads=1",
     ]  # fmt: skip
@@ -97,8 +97,8 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     result = rws("run", *cached, "runtime=tensor_parallel", "output=two")
     killer.join()
     assert result.exit_code == 143, result.output
-    assert re.search(r"a rank ended by SIGKILL: new ones take its (\d|1\d) examples", (run / "run.log").read_text())
-    assert 2 < len(samples_of(run)) < 16
+    assert re.search(r"a rank ended by SIGKILL: new ones take its \d examples", (run / "run.log").read_text())
+    assert 2 < len(samples_of(run)) < 10
     assert not children()
     assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
     assert_same(run, tmp_path / "here" / RUN)
