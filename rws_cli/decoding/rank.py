@@ -160,20 +160,27 @@ class Ranker:
             near_BG[at] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:
             unit_BG = spread(unit_C, *at, near_BG, 0.0)
-            near_BG |= chosen_BG & hangs(ranking.tied_BG, chosen_BG, unit_BG)[:, None]
+            keys = [ranking.tied_BG, *([ranking.raw_BG] if s.ties == "probability" else [])]
+            near_BG |= chosen_BG & hangs(keys, ranking.score_BG, chosen_BG, unit_BG)[:, None]
         return near_BG
 
 
-def hangs(score_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
-    """Rows (B,) whose last chosen and first refused score differ by less than a logit's unit in the last place moves them:
-    relative to the larger score, by less than that unit at the last chosen position. Closed positions hold −inf."""
-    last_B, place_B = score_BG.masked_fill(~chosen_BG, torch.inf).min(-1)
-    first_B = score_BG.masked_fill(chosen_BG, -torch.inf).amax(-1)
-    size_B = torch.maximum(last_B.abs(), first_B.abs())
-    unit_B = unit_BG.gather(-1, place_B[:, None])[:, 0]
-    apart_B = (last_B - first_B).abs()
-    real_B = size_B < 1e300  # not where nothing is chosen or refused, or an end token was put last
-    return real_B & ((apart_B < size_B * unit_B) | (apart_B == 0))
+def hangs(keys: list[Tensor], rank_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
+    """Rows (B,) whose last chosen and first refused position by rank differ by less than a logit's unit in the last place
+    moves their key: relative to the larger key, by less than that unit at the last chosen position. keys: what ranks come
+    of, each deciding where those before it are equal. Closed positions hold −inf."""
+    last_B = rank_BG.masked_fill(~chosen_BG, torch.inf).argmin(-1, keepdim=True)
+    refused_BG = rank_BG.masked_fill(chosen_BG, -torch.inf)
+    first_B = refused_BG.argmax(-1, keepdim=True)
+    unit_B = unit_BG.gather(-1, last_B)[:, 0]
+    near_B, equal_B = torch.zeros_like(chosen_BG[:, 0]), chosen_BG.any(-1) & (refused_BG > -torch.inf).any(-1)
+    for key_BG in keys:
+        last_key_B, first_key_B = (key_BG.gather(-1, place_B)[:, 0] for place_B in (last_B, first_B))
+        size_B = torch.maximum(last_key_B.abs(), first_key_B.abs())
+        equal_B &= size_B < 1e300  # not where an end token was put last
+        near_B |= equal_B & ((last_key_B - first_key_B).abs() < size_B * unit_B)
+        equal_B &= last_key_B == first_key_B
+    return near_B | equal_B
 
 
 def break_ties(score_BG: Tensor, log_p_BG: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rws_cli.analysis.summary import near_ties
 from rws_cli.decoding.prediction import ulp
+from rws_cli.decoding.rank import break_ties, hangs
 from rws_cli.decoding.record import RowTrace
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -81,6 +82,28 @@ def test_places_that_no_logit_decides_are_no_near_ties(options: dict) -> None:
     canvas = new_canvas([[1, 2, 3]], ["a"], 12, model.mask_id, 0, seed=0)
     (trace,) = decode(model, canvas, make_sampler(12, temperature=1.0, **options))
     assert trace.near_tie == [False] * 12
+
+
+def test_a_tie_that_a_rule_decides_is_as_near_as_what_the_rule_reads() -> None:
+    """Of equal scores `ties=probability` reads log-probabilities, and `leftmost` the places."""
+    score = torch.tensor([[0.0, 0.0, 0.0, -1.0, -torch.inf]], dtype=torch.float64)
+    chosen, unit = torch.tensor([[True, True, False, False, False]]), torch.full((1, 5), 1e-3, dtype=torch.float64)
+    for third, near in ((-0.3, False), (-0.20001, True), (-0.2, True)):
+        log_p = torch.tensor([[-0.1, -0.2, third, -2.0, -torch.inf]], dtype=torch.float64)
+        assert hangs([score], score, chosen, unit).tolist() == [True]
+        assert hangs([score, log_p], break_ties(score, log_p), chosen, unit).tolist() == [near]
+    assert hangs([score], score, chosen | (score == 0) | (score == -1), unit).tolist() == [False]  # nothing is refused
+    assert hangs([score], score, torch.zeros_like(chosen), unit).tolist() == [False]
+
+
+@pytest.mark.parametrize(("ties", "most"), [("leftmost", 1.0), ("probability", 0.0)])
+def test_sure_positions_under_top_p_are_told_apart_by_probability(ties: str, most: float) -> None:
+    """With top_p many positions have one token left, and so the score 0."""
+    model = Rounded(torch.float32, 0)
+    canvas = new_canvas([[1, 2, 3]], ["a"], 12, model.mask_id, 0, seed=0)
+    settings = {"temperature": 1.0, "top_p": 0.05, "confidence": "tempered"}
+    (trace,) = decode(model, canvas, make_sampler(12, tokens_per_step=2, ties=ties, **settings))
+    assert sum(trace.near_tie[:10]) == most * 10  # the last step has nothing to refuse
 
 
 def test_the_share_is_over_all_tokens_and_not_made_up_for_old_runs() -> None:
