@@ -26,8 +26,8 @@ def user_path(text: str | Path) -> Path:
 
 
 def newest(path: Path) -> Path:
-    """A path, with the highest version where it says `latest` and that is no link: copies often follow links, and then
-    `latest` is a version of old."""
+    """A path in which `latest` is replaced by the folder of the highest version, unless it is a link. A copy of a run
+    folder often has an old version there in place of the link."""
     for at in (path, *path.parents):
         if at.name == "latest" and not (at.is_symlink() and at.exists()):
             for version in versions(at.parent):

@@ -18,7 +18,7 @@ from rws_cli.analysis.compare import apart, by_settings, column, paired
 from rws_cli.analysis.run import MEASURES, Run
 from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
 from rws_cli.config.catalog import choices
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,9 +68,7 @@ def curves_of(runs: list[Run], against: str) -> list[Curve]:
         found = _curves_of(task, members)
         labels = [curve.label for curve in found]
         if against not in labels and against != "best_of_n":
-            raise UsageError(
-                f"--against {against} is none of the samplers here: choose from {', '.join(labels)}{nearest(against, labels) or '.'}"
-            )
+            raise UsageError(f"--against {against} is none of the samplers here: {choose_from(against, labels)}")
         reference = next((curve for curve in found if curve.label == against), None)
         curves += [_against(curve, reference) for curve in found] if reference else found
     return curves

@@ -19,15 +19,13 @@ BLANK = "_"
 NAMES = [f"{row}{column}" for row in "abcdef" for column in range(1, 7)]
 
 
-def _units(cell: int) -> tuple[int, int, int]:
-    """The row, the column and the box of a cell, told apart by sign and size."""
+def _units(cell: int) -> set[tuple[str, int]]:
+    """The row, the column and the box of a cell."""
     row, column = divmod(cell, SIZE)
-    return row, -1 - column, SIZE + row // 2 * 2 + column // 3
+    return {("row", row), ("column", column), ("box", row // 2 * 2 + column // 3)}
 
 
-PEERS = [
-    [other for other in range(CELLS) if other != cell and {*_units(cell)} & {*_units(other)}] for cell in range(CELLS)
-]
+PEERS = [[other for other in range(CELLS) if other != cell and _units(cell) & _units(other)] for cell in range(CELLS)]
 ALL_DIGITS = 0b111111
 
 
@@ -45,16 +43,22 @@ def _digits(mask: int) -> list[int]:
 
 def _fill(grid: list[int], rng: random.Random | None = None) -> bool:
     """Complete `grid` in place (fewest candidates first, digits shuffled by `rng`); False if it has no solution."""
-    options = {cell: _candidates(grid, cell) for cell in range(CELLS) if not grid[cell]}
-    if not options:
+    empty = [cell for cell in range(CELLS) if not grid[cell]]
+    if not empty:
         return True
-    cell = min(options, key=lambda cell: options[cell].bit_count())
-    digits = _digits(options[cell])
+    best, best_options = -1, ALL_DIGITS
+    for cell in empty:
+        options = _candidates(grid, cell)
+        if best < 0 or options.bit_count() < best_options.bit_count():
+            best, best_options = cell, options
+            if options.bit_count() <= 1:  # hardly any has fewer
+                break
+    digits = _digits(best_options)
     if rng:
         rng.shuffle(digits)
     for digit in digits:
         trial = grid[:]
-        trial[cell] = digit
+        trial[best] = digit
         if _fill(trial, rng):
             grid[:] = trial
             return True

@@ -65,8 +65,8 @@ class Batch:
     position, from 0; blocks_B: how many. Where a row stands: block_B; round_B, how often the block was taken up again;
     index_B, the step within it; first_B, the number of the step at index 0; inside_BG, the positions that are being
     decoded; started_B, how many of them were masked at index 0. p_BG: each token's probability when it was committed.
-    follows_B: whether the row follows the answer of an earlier sweep. widest: how many
-    positions the largest block so far has.
+    follows_B: whether the row follows the answer of an earlier sweep. widest: how many positions the largest block so
+    far has.
     """
 
     tokens_BL: Tensor

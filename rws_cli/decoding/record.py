@@ -43,7 +43,7 @@ class RowTrace:
     open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
     than a scale of 1 would have (all None where nothing scales). masked: the step before which the token was masked
     again; None if it stayed. near_tie: whether a last bit of the model's dtype could have decided otherwise (see
-    Decoding.near_ties). recorded: what else the guidance recorded, by name; None where it recorded no number.
+    Ranker.near_ties). recorded: what else the guidance recorded, by name; None where it recorded no number.
     """
 
     step: list[int] = field(default_factory=list)
@@ -83,9 +83,10 @@ class RowTrace:
         self.other_set.append(bool(compared["other_set"]) if compared else None)
         self.masked.append(None)
         for name in self.recorded.keys() | guidance.keys():
+            if name not in self.recorded:
+                self.recorded[name] = [None] * (len(self.step) - 1)
             value = guidance.get(name, math.nan)
-            values = self.recorded.setdefault(name, [None] * (len(self.step) - 1))
-            values.append(value if math.isfinite(value) else None)
+            self.recorded[name].append(value if math.isfinite(value) else None)
 
     def until(self, step: int) -> RowTrace:
         """A copy, as far as a step."""

@@ -17,11 +17,12 @@ class Step:
     """Where every row stands before a step. No rule reads another row's.
 
     index_B: the step's number within its block, from 0; number_B: within the whole decoding, for random numbers.
-    prompt_BP: the prompts' tokens, where shown_BP is True; before them is padding. tokens_BG: the answers; masked_BG: masked positions that are being decoded; committed_BG: the others of them but given
-    ones; all_masked_BG: masked positions of the whole answer; free_BG: all that are not given. started_B: how many were
-    masked at index 0. block_B: the block that a row is in; block_BG: that of each position. p_BG: each token's
-    probability when it was committed. key_B: of random numbers. memory: what parts keep. live_B: rows that are not
-    finished. follows_B: rows that follow the answer of an earlier sweep. reward: a rewards/scorer.RowScorer, or None.
+    prompt_BP: the prompts' tokens, where shown_BP is True; before them is padding. tokens_BG: the answers; masked_BG:
+    masked positions that are being decoded; committed_BG: the others of them but given ones; all_masked_BG: masked
+    positions of the whole answer; free_BG: all that are not given. started_B: how many were masked at index 0. block_B:
+    the block that a row is in; block_BG: that of each position. p_BG: each token's probability when it was committed.
+    key_B: of random numbers. memory: what parts keep. live_B: rows that are not finished. follows_B: rows that
+    follow the answer of an earlier sweep. reward: a rewards/scorer.RowScorer, or None.
     """
 
     index_B: Tensor

@@ -27,11 +27,11 @@ class Diversity(Metric):
     }
 
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:
-        grouped = groups(predictions, questions)
+        by_question = groups(predictions, questions)
         return {
-            **{f"distinct_{n}": mean(distinct(texts, n) for texts in grouped) for n in (1, 2, 3, 4)},
-            "self_bleu": mean(map(self_bleu, grouped)),
-            "unique": mean(map(unique_share, grouped)),
+            **{f"distinct_{n}": mean(distinct(texts, n) for texts in by_question) for n in (1, 2, 3, 4)},
+            "self_bleu": mean(map(self_bleu, by_question)),
+            "unique": mean(map(unique_share, by_question)),
         }
 
 

@@ -27,6 +27,7 @@ SPOKEN = [
 
 
 def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
+    """A conversation as chat templates take it: earlier turns, the prompt, and an answer to it if one is given."""
     turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
     spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
     return [{"role": role, "content": text} for role, text in spoken if text is not None]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.config.catalog import ASSETS, BUNDLED
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 from rws_cli.part import setting, settings
 
@@ -76,11 +76,8 @@ def locate(path: str, key: str) -> str:
     if path.startswith(BUNDLED):
         folder = ASSETS / path.removeprefix(BUNDLED)
         if not (folder / CONFIG).is_file():
-            names = sorted(p.parent.name for p in ASSETS.glob(f"*/{CONFIG}"))
-            raise UsageError(
-                f"{key}={path} is not bundled: choose from {', '.join(BUNDLED + n for n in names)}"
-                f"{nearest(folder.name, names) or '.'}"
-            )
+            names = sorted(BUNDLED + p.parent.name for p in ASSETS.glob(f"*/{CONFIG}"))
+            raise UsageError(f"{key}={path} is not bundled: {choose_from(path, names)}")
         return str(folder)
     folder = user_path(path)
     if folder.is_dir():

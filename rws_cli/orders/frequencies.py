@@ -28,7 +28,7 @@ def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[fl
             f"{key} needs token frequencies, and there is no {path}: count a corpus with rws corpus and set {key}."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{key}={path} is no file that rws corpus wrote: {error}.") from error
+        raise UsageError(f"{key}={path} was not written by rws corpus: {error}.") from error
     if stored.get("vocabulary") != vocabulary(tokenizer):
         raise UsageError(f"{key}={path} was counted with another tokenizer: count the corpus again with this model.")
     return [counts.get(str(token), 1) / total for token in range(size)]

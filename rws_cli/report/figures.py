@@ -16,7 +16,7 @@ from rws_cli.analysis.compare import common
 from rws_cli.analysis.run import MEASURES
 from rws_cli.analysis.steering import mean_steering
 from rws_cli.analysis.story import Story
-from rws_cli.errors import UsageError, nearest
+from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 from rws_cli.report.colors import STEPS, ink, mixed
 from rws_cli.report.replay import place_of
@@ -251,16 +251,15 @@ def write_figures(
     ids = common([run.run for run in shown])
     chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
     if unknown := next((name for name in names if name not in FIGURES), None):
-        near = nearest(unknown, list(FIGURES)) or "."
-        raise UsageError(f"{unknown} is no figure: choose from {', '.join(FIGURES)}{near}")
+        raise UsageError(f"{unknown} is not a figure: {choose_from(unknown, FIGURES)}")
     folder = user_path(out) if out else home(paths[0]) / "figures"
     folder.mkdir(exist_ok=True)
     written = []
     for name in [name for name in names or FIGURES if drawable(name, shown)]:
-        for form in formats:
-            written.append(folder / f"{name}.{form}")
-            with style():
+        with style():
+            figure = FIGURES[name](shown, chosen)
+            for form in formats:
+                written.append(folder / f"{name}.{form}")
                 dateless = {"CreationDate": None} if form == "pdf" else {}
-                figure = FIGURES[name](shown, chosen)
                 figure.savefig(written[-1], format=form, dpi=300, facecolor="white", metadata=dateless)
     return written

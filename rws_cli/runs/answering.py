@@ -34,6 +34,11 @@ class Outcome:
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(self.samples + other.samples, self.traces + other.traces, self.failures | other.failures)
 
+    def rest(self, batch: list[Example]) -> list[Example]:
+        """The examples of a batch that are neither done nor failed."""
+        done = {sample["id"] for sample in self.samples} | self.failures.keys()
+        return [example for example in batch if example.id not in done]
+
 
 class Answerer:
     """Decodes examples. rows: side by side, halved when memory runs out; say: tells the user so."""

@@ -51,8 +51,7 @@ class Processes(Workers):
                 if word == "say":
                     self.say(value)
                     continue
-                done = {sample["id"] for sample in value.samples} | value.failures.keys()
-                worker.batch = [example for example in worker.batch if example.id not in done]
+                worker.batch = value.rest(worker.batch)
                 self.step(sum(sample["committed"] for sample in value.samples))
                 yield value
 

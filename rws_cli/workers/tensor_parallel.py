@@ -151,8 +151,7 @@ class TensorParallel(Workers):
                     member.connection.send(waiting[0])
                 while waiting[0]:
                     outcome = agreed(self.hear(waiting[0]))
-                    done = {sample["id"] for sample in outcome.samples} | outcome.failures.keys()
-                    waiting[0] = [example for example in waiting[0] if example.id not in done]
+                    waiting[0] = outcome.rest(waiting[0])
                     yield outcome
             except (LostError, ConnectionError) as error:
                 why = str(error) if isinstance(error, LostError) else self.death() or "itself"

@@ -53,13 +53,13 @@ def recipe(target: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "clean"])
 def test_a_make_target_can_be_read(target: str) -> None:
     assert recipe(target).strip()
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize("target", ["run", "sweep", "paper-small", "pareto"])
 def test_what_make_types_are_command_lines(tmp_path: Path, target: str) -> None:
     names = re.search(r"^PAPER := (.*)$", MAKEFILE, re.MULTILINE)

@@ -219,7 +219,7 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     rws("report", run, "--pdf", "--figure", "order", "--example", "0")
     assert (tmp_path / written[1]).read_bytes() == before  # the same numbers, the same file
     for wrong, said in (
-        (["--png", "--figure", "gods"], "gods is no figure: choose from order, map, course, god, reversals; did you mean god?"),
+        (["--png", "--figure", "gods"], "gods is not a figure: choose from order, map, course, god, reversals; did you mean god?"),
         (["--png", "--example", "99"], "99 is no example"),
         (["--figure", "god"], "add one of these"),
     ):  # fmt: skip

@@ -41,7 +41,7 @@ def test_text_and_data_files_are_counted_with_the_models_tokenizer(rws, tmp_path
     Path("bad.json").write_text("[]")
     broken = rws(*use, "sampler.pc.frequencies=bad.json")
     assert broken.exit_code == 2
-    assert "is no file that rws corpus wrote" in broken.output
+    assert "was not written by rws corpus" in broken.output
 
 
 @pytest.mark.parametrize(
