@@ -122,13 +122,17 @@ def test_every_sampler_has_its_rule_and_test() -> None:
     assert all("::" in row[-1] for row in rows)
     methods = {name for row in rows for name in quoted(row[0])}
     assert methods == set(choices("sampler")) - {"rws", "temperature", "replay"}
-    assert {"sampler=temperature", "sampler=replay", "reward=constant", "reward=shuffled", "reward=verifier"} <= set(
-        CODE
-    )
+    assert {
+        "sampler=constant_scale",
+        "sampler=recorded_scale",
+        "reward=constant",
+        "reward=shuffled",
+        "reward=verifier",
+    } <= set(CODE)
 
 
 def test_every_option_of_guidance_is_named() -> None:
-    found = registry.find("guidance")
+    found = registry.available("guidance")
     settings = {name: setting for name, setting in found["rws"].settings.items() if name != "kind"}
     rows = {quoted(option)[0]: quoted(values) for option, _, values, _ in table("option", "default", "values", "why")}
     assert set(rows) == set(settings)
@@ -140,9 +144,9 @@ def test_every_option_of_guidance_is_named() -> None:
 def test_every_measure_is_named() -> None:
     order = order_statistics([0, 1], [0, 1], 2)
     assert set(order) == {key for keys, *_ in table("key", "formula", "range") for key in quoted(keys)}
-    assert {"scale", "temperature", "reversals", "other_sets", "reversals_by_fill"} <= set(CODE)
+    assert {"scale", "temperature", "reversals", "changed_selections", "reversals_by_progress"} <= set(CODE)
     assert {"accuracy", "partial", "pass_at", "reward", "order_with_eos", "failed"} <= set(CODE)
-    measured = {f"{m.name}.{key}" for m in registry.find("metric").values() for key in m.facts["measures"]}
+    measured = {f"{m.name}.{key}" for m in registry.available("metric").values() for key in m.facts["measures"]}
     said = {key for keys, *_ in table("key", "formula", "None of") for key in quoted(keys)}
     assert said <= measured
     assert {key.partition(".")[0] for key in measured} == {key.partition(".")[0] for key in said}
@@ -165,7 +169,7 @@ def test_benchmarks_are_as_they_are() -> None:
     found = {}
     for name in choices("benchmark"):
         composed = yaml.safe_load((CONF / "benchmark" / f"{name}.yaml").read_text())
-        found[name] = (registry.find("benchmark")[composed["kind"]].facts["version"], composed["gen_length"])
+        found[name] = (registry.available("benchmark")[composed["kind"]].facts["version"], composed["gen_length"])
     assert said == found
 
 

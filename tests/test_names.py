@@ -32,7 +32,7 @@ FILES = {
 OWN: dict[str, set[str]] = {}
 """Name → the files of the parts of that name."""
 for role, folder in registry.ROLES.items():
-    for name in registry.find(role):
+    for name in registry.available(role):
         OWN.setdefault(name, set()).add(f"{folder}/{name}.py")
 NAMES = sorted(OWN.keys() - set(ORDINARY.split()))
 

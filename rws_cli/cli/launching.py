@@ -24,9 +24,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rws_cli.config.check import check, check_consent
-from rws_cli.config.combinations import seed_matters
+from rws_cli.config.compatibility import seed_matters
 from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
-from rws_cli.config.explain import LIBRARIES, NOT_COMPOSED, explain
+from rws_cli.config.hydra_errors import LIBRARIES, NOT_COMPOSED, explain
 from rws_cli.config.identity import config_hash
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line, nearest
@@ -41,11 +41,11 @@ SHOWN = ("job", "hydra", "all")
 OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|hydra\.mode=\w+", re.DOTALL)
 """Overrides of Hydra's own settings that are taken from a sweep's file; its own folder is the sweep's."""
 
-Task = Callable[[Config, DictConfig], Any]
+JobFunction = Callable[[Config, DictConfig], Any]
 
 
 def launch(
-    task: Task,
+    task: JobFunction,
     arguments: list[str],
     typed: Sequence[str] | None = None,
     command: str = "",

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rws_cli import registry
 from rws_cli.config.catalog import CONF, added
 from rws_cli.config.check import check
-from rws_cli.config.explain import NOT_COMPOSED, explain
+from rws_cli.config.hydra_errors import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.keys import PARTS
 from rws_cli.config.schema import Config
@@ -105,14 +105,14 @@ class Loader(ConfigLoaderImpl):
         """What the files say, and of each part that they name the settings that they leave at their defaults."""
         composed = super()._compose_config_from_defaults_list(defaults, repo)
         for at, role in PARTS.items():
-            _fill(OmegaConf.select(composed, at), role)
+            _add_defaults(OmegaConf.select(composed, at), role)
         for node in (OmegaConf.select(composed, "metric") or {}).values():
-            _fill(node, "metric")
+            _add_defaults(node, "metric")
         sampler = OmegaConf.select(composed, "sampler")
-        order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
+        order = registry.available("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
         if order and order.settings.keys() - {"kind"}:
             sampler.setdefault(order.name, {})
-            _fill(sampler[order.name], "order", order.name)
+            _add_defaults(sampler[order.name], "order", order.name)
         return composed
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
@@ -122,12 +122,12 @@ class Loader(ConfigLoaderImpl):
         return loaded
 
 
-def _fill(node: Any, role: str, kind: str | None = None) -> None:
+def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
     """Add the settings that a part's node does not have, with their defaults; and those of the parts within it."""
     if not OmegaConf.is_dict(node):
         return
     values: Any = OmegaConf.to_container(node)
-    source = registry.find(role).get(kind or str(values.get("kind")))
+    source = registry.available(role).get(kind or str(values.get("kind")))
     if source is None:
         return
     for setting in source.settings.values():
@@ -136,7 +136,7 @@ def _fill(node: Any, role: str, kind: str | None = None) -> None:
         elif inner := setting.allowed.get("role"):
             below = node[setting.name] if OmegaConf.is_dict(node[setting.name]) else {}
             for part in [below] if "kind" in below else below.values():
-                _fill(part, inner)
+                _add_defaults(part, inner)
 
 
 def hydra_of(loader: Loader) -> Hydra:

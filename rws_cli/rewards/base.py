@@ -26,7 +26,7 @@ class Candidate:
 
     example: Example
     text: str
-    filled: float
+    progress: float
     step: int
     blocks: tuple[str, ...] = ()
     slot: int | None = None
@@ -53,7 +53,7 @@ class Reward(Part):
     role = "reward"
     scores: ClassVar[bool] = True
     """Whether there is anything to score with."""
-    can_be_part: ClassVar[bool] = True
+    can_be_component: ClassVar[bool] = True
     """Whether another reward may be made of it."""
     stateless: ClassVar[Any] = False
     """Whether the score of a text depends on example and text alone: then unchanged text may be scored from memory."""
@@ -72,7 +72,7 @@ class Reward(Part):
         return made
 
     def load(self, benchmark: Any, seed: int, at: str) -> None:
-        """Read what scoring needs into attributes of this copy. benchmark: what marks answers."""
+        """Read what scoring needs into attributes of this copy. benchmark: what grades answers."""
 
     def score(self, candidates: list[Candidate]) -> Scores:
         raise NotImplementedError

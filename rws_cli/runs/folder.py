@@ -58,7 +58,7 @@ def point_latest(folder: Path) -> None:
 
 
 @contextmanager
-def locked(run: Path | None) -> Iterator[None]:
+def run_lock(run: Path | None) -> Iterator[None]:
     """Hold a run's folder for this process; the system lets go of it however the process ends. None: nothing. What
     writers that were killed left half-written is removed.
 
@@ -158,7 +158,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
     return list(dict.fromkeys(folder for path in paths for folder in find_runs(str(path))))
 
 
-def home(path: Path | str) -> Path:
+def output_dir(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
     folder, runs = newest(user_path(path)), find_runs(str(path))
     return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]

@@ -63,7 +63,7 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
     for key, part in manifest["sources"].get("parts", {}).items():
         if part["source"] == "rws":
             continue  # its version is recorded
-        known = registry.find(part["role"]) if part["role"] in registry.ROLES else {}
+        known = registry.available(part["role"]) if part["role"] in registry.ROLES else {}
         made = f"{folder} was made with {key}={part['name']} of {part['source']}"
         if part["name"] not in known:
             advice = "type that again" if part["source"].startswith("--parts ") else "install that"
@@ -116,10 +116,10 @@ def open_run(
     return folder, manifest
 
 
-def marker_version(manifest: dict[str, Any]) -> int:
-    """The version of the marker that a run's marks are by."""
-    marked = manifest.get("marked")
-    return marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
+def grader_version(manifest: dict[str, Any]) -> int:
+    """The version of the grader that a run's grades are by."""
+    graded = manifest.get("graded")
+    return graded[-1]["grader"] if graded else manifest["sources"]["benchmark"]["version"]
 
 
 @contextmanager

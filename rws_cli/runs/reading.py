@@ -7,7 +7,7 @@ from rws_cli.analysis.compare import Line, compared
 from rws_cli.analysis.run import Run
 from rws_cli.errors import RunError
 from rws_cli.runs.folder import find_all, read_json
-from rws_cli.runs.manifest import marker_version
+from rws_cli.runs.manifest import grader_version
 from rws_cli.runs.records import SAMPLES, TRACE, read_lines, read_samples, trace_table
 
 JUDGEMENTS = "judgements"
@@ -37,7 +37,7 @@ def read_run(folder: Path, traced: bool = False) -> Run:
                 raise RunError(
                     f"{folder / TRACE} does not go with {folder / SAMPLES}: example {sample['id']} has fewer tokens."
                 )
-    return Run(folder, manifest, marker_version(manifest), samples, metrics, judged, trace)
+    return Run(folder, manifest, grader_version(manifest), samples, metrics, judged, trace)
 
 
 def by_task(paths: Iterable[Path | str]) -> list[list[Path]]:

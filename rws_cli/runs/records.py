@@ -141,8 +141,8 @@ def trace_schema(columns: Iterable[str] = ()) -> Any:
             ("scale", pa.list_(pa.float64())),
             ("pairs", pa.list_(pa.int32())),
             ("reversals", pa.list_(pa.int32())),
-            ("other_set", pa.list_(pa.bool_())),
-            ("masked", pa.list_(pa.int32())),
+            ("changed_selection", pa.list_(pa.bool_())),
+            ("remasked_at", pa.list_(pa.int32())),
             ("near_tie", pa.list_(pa.bool_())),
             ("text", pa.list_(pa.string())),
             *((name, pa.list_(pa.float64())) for name in sorted(columns) if name.startswith(RECORDED)),
@@ -154,7 +154,7 @@ RECORDED = "guidance."
 """What the names of columns begin with that the guidance recorded, besides reward and scale."""
 
 
-ADDED = ("masked", "text", "near_tie")
+ADDED = ("remasked_at", "text", "near_tie")
 """Columns of the trace that runs made before them do not have."""
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError
+from rws_cli.guidance.constant_scale import Temperature
 from rws_cli.guidance.rws import Rws
-from rws_cli.guidance.temperature import Temperature
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2], [9, 1, 1, 1], [3], [8, 7]]
 

@@ -46,7 +46,7 @@ Place = tuple[int, Commit] | None
 
 
 @dataclass(frozen=True)
-class Story:
+class Trajectory:
     """The steps of one decoding that changed something. positions: of the response; length: tokens before the end;
     finished: whether these are all steps."""
 
@@ -85,7 +85,7 @@ class Story:
         """A token's text as it is shown: on one line, and end tokens as one sign."""
         return END if commit.text == self.end else visible(commit.text)
 
-    def left_to_right(self) -> Story:
+    def left_to_right(self) -> Trajectory:
         """The same tokens, as many a step, but each step the leftmost: what an autoregressive model would do."""
         commits = [place[1] for place in self.states[-1] if place and place[1].confidence is not None]
         steps: list[Step] = []
@@ -98,11 +98,11 @@ class Story:
         return replace(self, steps=steps)
 
 
-def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Story:
-    """The story of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
+def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Trajectory:
+    """The trajectory of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
     texts tell token ids instead."""
     texts: Sequence[str] = row.get("text") or [f"[{token}]" for token in row["token"]]
-    again = row.get("masked") or [None] * len(row["step"])
+    again = row.get("remasked_at") or [None] * len(row["step"])
     by_number: dict[int, Step] = {}
     for n, number in enumerate(row["step"]):
         step = by_number.setdefault(number, Step(number, row["reward"][n], row["scale"][n]))
@@ -112,7 +112,7 @@ def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> 
         if before is not None and (later := [step for step in steps if step.number >= before]):
             later[0].masked.append(row["position"][n])
     positions = len(sample["tokens"])
-    return Story(row["id"], positions, sample.get("length", positions), steps, finished)
+    return Trajectory(row["id"], positions, sample.get("length", positions), steps, finished)
 
 
 @lru_cache(1 << 16)

@@ -12,12 +12,12 @@ from typing import Any
 
 from rws_cli.analysis.compare import by_settings, opponent, paired
 from rws_cli.analysis.run import Sample
-from rws_cli.analysis.verdicts import answers_hash, decisive
+from rws_cli.analysis.verdicts import completions_hash, deciding
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check_recorded
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path, write_json
-from rws_cli.judges.base import Contest
+from rws_cli.judges.base import Pair
 from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
 from rws_cli.runs.folder import check_no_links, read_json
 from rws_cli.runs.manifest import now
@@ -46,7 +46,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     """
     config = check_recorded(read_json(run / "manifest.json")["config"])
     examples = {e.id: e for e in config.benchmark.asked()}
-    contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
+    pairs = {i: _pair(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
     folder = run / JUDGEMENTS / f"{settings.name}-{_key(settings, weights, baseline)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,9 +55,9 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     known = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
     todo = [
         (i, order)
-        for i in contests
+        for i in pairs
         for order in (0, 1)
-        if known.get((i, order), {}).get("answers") != answers_hash(base[i], samples[i])
+        if known.get((i, order), {}).get("completions") != completions_hash(base[i], samples[i])
     ]
     if not todo:
         return
@@ -70,27 +70,27 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
         "sources": _sources(settings),
     }
     write_json(folder / "judge.json", about)
-    shown = [contests[i] if order == 0 else contests[i].swapped() for i, order in todo]
+    shown = [pairs[i] if order == 0 else pairs[i].swapped() for i, order in todo]
     try:
         for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
-            answers = answers_hash(base[i], samples[i])
-            line = {"id": i, "order": order, "first": verdict.first, "said": verdict.said, "answers": answers}
+            completions = completions_hash(base[i], samples[i])
+            line = {"id": i, "order": order, "first": verdict.first, "reply": verdict.reply, "completions": completions}
             append_lines(folder / "verdicts.jsonl", [line])
     finally:
         write_json(folder / "judge.json", about | judge.spent())
 
 
-def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Contest:
+def _pair(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Pair:
     example = examples.get(sample["id"])
     if example is None or example.prompt != sample["prompt"]:
         raise UsageError(f"{run} cannot be judged: example {sample['id']} is not what it was.")
     histories = tuple(tuple((user, said) for user, said in s["history"]) for s in (base, sample))
-    return Contest(example, (base["answer"], sample["answer"]), histories)  # type: ignore[arg-type]
+    return Pair(example, (base["completion"], sample["completion"]), histories)  # type: ignore[arg-type]
 
 
 def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
     against = read_json(baseline / "manifest.json")["config_hash"]
-    pinned = [decisive(asdict(settings)), against, *([weights] if weights else [])]
+    pinned = [deciding(asdict(settings)), against, *([weights] if weights else [])]
     return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
 
 
