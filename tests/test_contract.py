@@ -323,7 +323,10 @@ def test_state_survives_a_copy_of_rows(role: str, name: str) -> None:
             setattr(batch, name, value)
         for held in (decoder.traces, decoder.places, decoder.lengths, decoder.costs, moved.scorer.examples):
             held[: len(turn)] = [held[row] for row in turn.tolist()]
-        decoder.completions, decoder.done = decoder.completions[turn.numpy()], [decoder.done[row] for row in turn.tolist()]
+        decoder.completions, decoder.done = (
+            decoder.completions[turn.numpy()],
+            [decoder.done[row] for row in turn.tolist()],
+        )
 
     assert_alike(moved.completions(most_steps(moved), trade), plain.completions(most_steps(plain)))
 

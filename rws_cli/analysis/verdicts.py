@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rws_cli.analysis.run import Run, Sample
-from rws_cli.config.identity import differing_keys, flat
+from rws_cli.config.identity import differing_keys, flat, recorded_hash
 
 OPERATIONAL = (
     "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
@@ -25,7 +25,7 @@ def verdicts_against(run: Run, base: Run) -> dict[str, Verdicts]:
     """By judge (see `identity_of`), the examples of a run that were judged in both orders against another."""
     sides: dict[str, dict[str, dict[int, float | None]]] = {}
     for about in run.judged:
-        if about["against"]["config_hash"] != base.manifest["config_hash"]:
+        if about["against"]["config_hash"] != recorded_hash(base.manifest):
             continue
         judged = sides.setdefault(identity_of(about["judge"], about.get("weights") or {}), {})
         for line in about["verdicts"]:

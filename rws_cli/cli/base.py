@@ -47,6 +47,11 @@ def one_sentence() -> Iterator[None]:
 
 
 class Commands(TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from rws_cli.config.renamed import renamed
+
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, renamed("command", cmd_name))
+
     def invoke(self, ctx: Any) -> Any:
         with one_sentence():
             return super().invoke(ctx)

@@ -28,6 +28,7 @@ from rws_cli.config.compatibility import seed_matters
 from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
 from rws_cli.config.hydra_errors import LIBRARIES, NOT_COMPOSED, explain
 from rws_cli.config.identity import config_hash
+from rws_cli.config.renamed import renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line, nearest
 
@@ -201,7 +202,8 @@ def recorded(file: Path, typed: Sequence[str]) -> list[str]:
             f"{file.parent} was started with {missing}, which is not taken from a file: type it again, rws run --resume "
             f"{file.parent} {missing}"
         )
-    return [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
+    kept = [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
+    return [renamed_override(each, lambda old, new: None) for each in kept]
 
 
 def sweeps(arguments: list[str]) -> list[list[str]]:

@@ -16,6 +16,7 @@ from rws_cli import registry
 from rws_cli.config.compatibility import check_compatibility
 from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
+from rws_cli.config.renamed import metric_settings, rename_settings
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import typed
 from rws_cli.errors import UsageError, choose_from, first_line
@@ -63,7 +64,9 @@ def check(composed: DictConfig) -> Config:
     for at in ("model", "reward", "sampler", "benchmark"):
         _check_name(f"{at}.name", getattr(config, at).name)
     config.judge = _part(config.judge, "judge", "judge")
-    config.metric = {name: _part(_metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()}
+    config.metric = {
+        name: _part(metric_settings(values), f"metric.{name}", "metric") for name, values in config.metric.items()
+    }
     check_compatibility(config)
     return config
 
@@ -80,6 +83,7 @@ def check_recorded(recorded: dict[str, Any]) -> Config:
     Raises UsageError as `check` does.
     """
     values = deepcopy(recorded)
+    rename_settings(values)
     if isinstance(sampler := values.get("sampler"), dict):
         known = {f.name for f in fields(Sampler)}
         values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
@@ -144,15 +148,3 @@ def _check_name(at: str, name: str) -> None:
     """Names become folders: they must stay within the output folder."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
         raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
-
-
-def _metric(values: Any) -> Any:
-    """A metric's settings, also where they are in the form of earlier runs: module, revision and arguments."""
-    if not isinstance(values, dict) or values.get("kind") == "evaluate":
-        return values
-    module, arguments = values.get("module"), values.get("arguments") or {}
-    if module is None:
-        return {key: value for key, value in values.items() if key != "arguments"} | arguments
-    if module in registry.available("metric"):
-        return {"kind": module} | arguments
-    return {"kind": "evaluate", "module": module, "revision": values.get("revision"), "arguments": arguments}

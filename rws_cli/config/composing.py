@@ -26,6 +26,7 @@ from rws_cli.config.check import check
 from rws_cli.config.hydra_errors import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.keys import PARTS
+from rws_cli.config.renamed import advise, rename_settings, renamed_choice, renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path
@@ -49,8 +50,6 @@ NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging
 OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
 SWEEP_DIR = "${output}/multirun"
 """hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
-METRIC_THEN = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
-"""Keys that each metric had before metrics were parts (see config.check)."""
 STRANGERS = ("command-line", "parts")
 """Hydra's names for folders whose files may not change how Hydra runs."""
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
@@ -91,8 +90,15 @@ class Loader(ConfigLoaderImpl):
         for override in overrides:
             if found := NAMES_OBJECTS.search(override):
                 raise UsageError(OBJECTS.format(found[0].strip("+~.{:,= ")))
-        now = [METRIC_THEN.sub(r"++\1", override) for override in overrides]
-        return super()._parse_overrides_and_create_caching_repo(config_name, now)
+        parsed: Any
+        repo: Any
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(
+            config_name, [renamed_override(override) for override in overrides]
+        )
+        load, exists = repo.load_config, repo.config_exists  # files too may name choices of before
+        repo.load_config = lambda config_path: load(renamed_choice(config_path))
+        repo.config_exists = lambda config_path: exists(renamed_choice(config_path))
+        return parsed, repo
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
         """A search path may be a package, which Hydra would import before it has composed anything."""
@@ -117,6 +123,10 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         loaded = super()._load_single_config(default, repo)
+        values = OmegaConf.to_container(loaded.config)
+        rename_settings(values, advise)
+        if values != OmegaConf.to_container(loaded.config):
+            loaded.config = OmegaConf.create(values)
         if loaded.provider in STRANGERS:
             _check_folder(loaded.config, default.config_path)
         return loaded

@@ -52,6 +52,11 @@ def config_hash(resolved: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(resolved), sort_keys=True).encode()).hexdigest()
 
 
+def recorded_hash(manifest: dict[str, Any]) -> str:
+    """The hash of a run's configuration when it was made, by which verdicts name the run."""
+    return manifest.get("config_hash_before", manifest["config_hash"])
+
+
 def differing_keys(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys at which two nested dictionaries differ, with both values (None where a key is absent)."""
     flat_a, flat_b = flat(a), flat(b)

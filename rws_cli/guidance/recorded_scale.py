@@ -21,8 +21,9 @@ from rws_cli.decoding.step import Step
 from rws_cli.errors import UsageError
 from rws_cli.guidance.base import Guidance, Guided, scaled
 from rws_cli.part import part, setting
-from rws_cli.runs.folder import find_run, read_json
+from rws_cli.runs.folder import find_run
 from rws_cli.runs.records import read_trace
+from rws_cli.runs.upgrade import read_manifest
 
 Scales = dict[int, float]
 """Step → r, at the steps that committed something."""
@@ -55,7 +56,7 @@ class Replay(Guidance):
         """Take each example's scales."""
         self.scales = scales
         digest = hashlib.sha256(json.dumps(scales, sort_keys=True).encode()).hexdigest()
-        self.source = {"replayed": digest}  # type: ignore[misc]
+        self.source = {"recorded_scales": digest}  # type: ignore[misc]
         self.rows: dict[int, list[float]] = {}
 
     def begin(self, rows: dict[int, str]) -> None:
@@ -102,7 +103,7 @@ def read_scales(settings: Replay, prepared: Any) -> dict[str, Scales]:
     Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
     """
     run, at = find_run(settings.run), f"sampler.guidance.run={settings.run}"
-    manifest = read_json(run / "manifest.json")
+    manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
     here, there = resolved(prepared.config), read_again(manifest["config"])

@@ -16,6 +16,7 @@ from rws_cli.analysis.compare import common
 from rws_cli.analysis.guidance import mean_guidance
 from rws_cli.analysis.run import MEASURES
 from rws_cli.analysis.trajectory import Trajectory
+from rws_cli.config.renamed import renamed
 from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 from rws_cli.report.colors import STEPS, ink, mixed
@@ -252,6 +253,7 @@ def write_figures(
     shown, _ = load_report_runs(folders)
     ids = common([run.run for run in shown])
     chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
+    names = [renamed("figure", name) for name in names]
     if unknown := next((name for name in names if name not in FIGURES), None):
         raise UsageError(f"{unknown} is not a figure: {choose_from(unknown, FIGURES)}")
     folder = user_path(out) if out else output_dir(paths[0]) / "figures"

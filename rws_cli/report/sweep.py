@@ -12,6 +12,7 @@ from rws_cli.report.terminal import print_hint, wide_console
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.judging import judge_runs
 from rws_cli.runs.reading import by_task
+from rws_cli.runs.upgrade import read_manifest
 
 
 def write_sweep(folder: Path, typed: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
     runs = [run for run in begun if (run / "metrics.json").exists()]
     rows = []
     for run in begun:
-        manifest = read_json(run / "manifest.json")
+        manifest = read_manifest(run)
         config = manifest["config"]
         row = {
             "job": run.relative_to(folder.resolve()).as_posix(),
@@ -42,7 +43,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         rows.append(row)
     write_whole(folder / "sweep.csv", csv(rows))
     console = wide_console()
-    config = check_recorded(read_json(runs[0] / "manifest.json")["config"])
+    config = check_recorded(read_manifest(runs[0])["config"])
     if len(runs) > 1 and config.plot == "pareto":
         from rws_cli.report.pareto import write_pareto
 

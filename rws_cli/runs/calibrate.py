@@ -19,6 +19,7 @@ from rich.progress import track
 
 from rws_cli import __version__, registry
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.renamed import SCHEMA
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
 from rws_cli.decoding.loop import Decoder
@@ -108,6 +109,7 @@ def statistics_of(scores: Sequence[float], progress: Sequence[float], source: st
     pools = by_tenth(scores, progress)
     draw = random.Random(0)
     return {
+        "schema": SCHEMA,
         **describe(scores),
         "source": source,
         "by_progress": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],

@@ -14,10 +14,9 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.config.renamed import SCHEMA, rename_record, rename_settings
 from rws_cli.errors import printable
 
-SCHEMA = 2
-"""The version of these forms. A run of a later one is refused."""
 DEEPEST = 30
 """Levels of nesting in what a form leaves open."""
 
@@ -175,13 +174,14 @@ FORMS: dict[str, Any] = {
 
 
 @lru_cache
-def reader(name: str) -> Callable[[bytes], Any]:
-    """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError."""
+def reader(name: str, schema: int = SCHEMA) -> Callable[[bytes], Any]:
+    """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError.
+    schema: of the run's manifest; a manifest has its own."""
     form = FORMS.get(name, Any)
     adapter = TypeAdapter(form)
 
     def read(text: bytes) -> Any:
-        value = parsed(text)
+        value = _with_new_names(name, parsed(text), schema)
         try:
             value = adapter.validate_python(value)
         except ValidationError as error:
@@ -192,6 +192,14 @@ def reader(name: str) -> Callable[[bytes], Any]:
         return value
 
     return read
+
+
+def _with_new_names(name: str, value: Any, schema: int) -> Any:
+    if name == "manifest.json" and isinstance(value, dict) and isinstance(value.get("schema"), int):
+        schema = value["schema"]
+        if schema < SCHEMA:
+            rename_settings(value.get("config"))
+    return rename_record(name, value, schema)
 
 
 def parsed(text: bytes) -> Any:

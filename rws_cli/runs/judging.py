@@ -15,14 +15,16 @@ from rws_cli.analysis.run import Sample
 from rws_cli.analysis.verdicts import completions_hash, deciding
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check_recorded
+from rws_cli.config.identity import recorded_hash
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path, write_json
 from rws_cli.judges.base import Pair
 from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
-from rws_cli.runs.folder import check_no_links, read_json
+from rws_cli.runs.folder import check_no_links
 from rws_cli.runs.manifest import now
 from rws_cli.runs.reading import JUDGEMENTS, read_run
 from rws_cli.runs.records import append_lines, drop_broken_line, read_lines
+from rws_cli.runs.upgrade import read_manifest
 
 
 def judge_runs(folders: list[Path], settings: Any) -> None:
@@ -44,7 +46,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     Raises UsageError if the judge cannot be had or the examples are no longer those of the run, RunError if it gives
     up; its verdicts until then are kept.
     """
-    config = check_recorded(read_json(run / "manifest.json")["config"])
+    config = check_recorded(read_manifest(run)["config"])
     examples = {e.id: e for e in config.benchmark.asked()}
     pairs = {i: _pair(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
@@ -64,7 +66,7 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     judge = settings.loaded(config.benchmark)
     about = {
         "judge": asdict(settings),
-        "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},
+        "against": {"config_hash": recorded_hash(read_manifest(baseline)), "run": baseline.name},
         "at": now(),
         "weights": weights,
         "sources": _sources(settings),
@@ -89,7 +91,7 @@ def _pair(run: Path, examples: dict[str, Example], base: Sample, sample: Sample)
 
 
 def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
-    against = read_json(baseline / "manifest.json")["config_hash"]
+    against = recorded_hash(read_manifest(baseline))
     pinned = [deciding(asdict(settings)), against, *([weights] if weights else [])]
     return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -19,9 +19,10 @@ from rws_cli.config.identity import config_hash, differing_keys, identity, parts
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.files import write_json
-from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json
+from rws_cli.runs.folder import check_no_links, claim_version, point_latest
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
+from rws_cli.runs.upgrade import read_manifest, upgrade
 
 PACKAGES = (
     "torch",
@@ -49,8 +50,8 @@ class Request:
 
 
 def resumable(folder: Path, config: Config) -> dict[str, Any]:
-    """The manifest of a run to go on with. Raises UsageError naming the keys in which its configuration differs."""
-    manifest = read_json(folder / "manifest.json")
+    """The manifest of a run to resume. Raises UsageError naming the keys in which its configuration differs."""
+    manifest = read_manifest(folder)
     check_parts(folder, manifest)
     if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
         listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
@@ -87,7 +88,14 @@ def open_run(
             )
         drop_broken_line(request.resume / SAMPLES)
         drop_untraced(request.resume)
-        manifest = stopped | {"status": "running", "error": None, "failed": {}, "resumed": [*stopped["resumed"], now()]}
+        upgrade(request.resume)
+        manifest = stopped | {
+            "schema": SCHEMA,
+            "status": "running",
+            "error": None,
+            "failed": {},
+            "resumed": [*stopped["resumed"], now()],
+        }
         write_json(request.resume / "manifest.json", manifest)
         return request.resume, manifest
     parent = Path(config.output) / config.benchmark.name / f"{config.model.name}-{config.sampler.name}"

@@ -9,6 +9,7 @@ from rws_cli.errors import RunError
 from rws_cli.runs.folder import find_all, read_json
 from rws_cli.runs.manifest import grader_version
 from rws_cli.runs.records import SAMPLES, TRACE, read_lines, read_samples, trace_table
+from rws_cli.runs.upgrade import read_manifest
 
 JUDGEMENTS = "judgements"
 """In a run's folder, a folder for each judge: judge.json and verdicts.jsonl."""
@@ -19,7 +20,7 @@ def read_run(folder: Path, traced: bool = False) -> Run:
 
     Raises RunError for files that do not hold what they should; of a traced run, also if they do not go together.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     samples = {sample["id"]: sample for sample in read_samples(folder)}
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     judged = [

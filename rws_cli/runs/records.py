@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rws_cli.config.renamed import column_names
 from rws_cli.errors import RunError
 from rws_cli.files import open_regular, replacing, whole, write_whole
-from rws_cli.runs.folder import read_json, unreadable
+from rws_cli.runs.folder import read_json, schema_of, unreadable
 from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
@@ -44,7 +45,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that is appended to, as read_samples reads them; none if there is no file."""
     if not path.exists():
         return []
-    read, found, number = reader(path.name), [], 0
+    read, found, number = reader(path.name, schema_of(path.parent)), [], 0
     try:
         with open_regular(path) as file:
             while line := whole(file, line=True):
@@ -193,6 +194,8 @@ def part_table(file: Path) -> Any:
     try:
         with open_regular(file) as source:
             table = pq.read_table(source)
+        old_names = column_names(schema_of(file.parent))
+        table = table.rename_columns([old_names.get(name, name) for name in table.column_names])
         schema = trace_schema(table.column_names)
         if missing := [name for name in schema.names if name not in (*table.column_names, *ADDED)]:
             raise ValueError(f"it has no column {missing[0]}")

@@ -12,15 +12,17 @@ from rws_cli.benchmarks.base import Benchmark, Example, grade_completion
 from rws_cli.config.check import check
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
+from rws_cli.config.renamed import SCHEMA, renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import as_json
-from rws_cli.runs.folder import read_json, replace_together, run_lock
+from rws_cli.runs.folder import replace_together, run_lock
 from rws_cli.runs.manifest import check_parts, grader_version, now
 from rws_cli.runs.prepared import benchmark_source
 from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.run import measured
 from rws_cli.runs.stopping import stoppable
+from rws_cli.runs.upgrade import read_manifest, upgrade
 
 
 def regrade(run: Path, overrides: list[str]) -> int:
@@ -32,6 +34,7 @@ def regrade(run: Path, overrides: list[str]) -> int:
     """
     with run_lock(run):
         manifest = _finished(run)
+        overrides = list(map(renamed_override, overrides))
         for override in overrides:
             key = override.partition("=")[0]
             if not key.startswith("benchmark.") or "=" not in override:
@@ -81,11 +84,12 @@ def measure(run: Path, overrides: list[str]) -> None:
 
 
 def _finished(run: Path) -> dict[str, Any]:
-    manifest = read_json(run / "manifest.json")
+    manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run} first.")
     check_parts(run, manifest)
-    return manifest
+    upgrade(run)
+    return manifest | {"schema": SCHEMA}
 
 
 def _examples(config: Config) -> tuple[Benchmark, dict[str, Example]]:

@@ -53,7 +53,7 @@
 
   // --- trajectories: what an answer's positions hold after each step -------------------------------------------------
 
-  class Story {
+  class Trajectory {
     constructor(told, words) {
       Object.assign(this, { positions: told.n, rewards: told.r, scales: told.x, masked: told.m });
       let token = 0;
@@ -88,7 +88,7 @@
 
     // The same tokens, as many a step, each step the leftmost.
     leftToRight() {
-      const left = Object.assign(Object.create(Story.prototype), { positions: this.positions });
+      const left = Object.assign(Object.create(Trajectory.prototype), { positions: this.positions });
       const commits = this.after(this.steps.length)
         .map((place, position) => ({ position, text: place.text, sure: place.sure }))
         .filter((commit) => commit.sure !== null);
@@ -275,7 +275,7 @@
       $("film").hidden = !told;
       $("untold").hidden = Boolean(told);
       if (!told) return;
-      const trajectories = told.map((one) => new Story(one, words));
+      const trajectories = told.map((one) => new Trajectory(one, words));
       this.strips = [{ label: "left to right, for comparison", trajectory: trajectories[0].leftToRight() }];
       trajectories.forEach((trajectory, r) => {
         const [right, reward, god] = [example[2][r], example[3][r], example[4][r]];
