@@ -35,7 +35,7 @@ def settings(cls: Class) -> Class:
 def part(cls: Class) -> Class:
     """Mark the class of a file that is a part."""
     made: Any = settings(cls)
-    made.marked = cls.__module__
+    made.part_module = cls.__module__
     return made
 
 

@@ -175,7 +175,7 @@ def load(role: str, name: Any, at: str) -> type:
     except Exception as error:  # whatever a file that is being written can do
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise UsageError(f"{source.file} cannot be imported: {type(error).__name__}: {reason}.") from error
-    marked = [cls for cls in vars(module).values() if getattr(cls, "marked", None) == source.module]
+    marked = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
     if len(marked) != 1 or getattr(marked[0], "role", None) != role:
         raise UsageError(
             f"{source.file} must mark one class with @part, and derive it from the base class of a {role}."

@@ -39,7 +39,7 @@ def panel(run: Path, example: int, left: int) -> list[str]:
         weight = "bold" if clues[cell] else "normal"
         parts += [
             f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" stroke="#fff"/>',
-            f'<text x="{x + 9}" y="{y + 23}" fill="{ink}" class="digit" font-weight="{weight}">{sample["answer"][cell]}</text>',
+            f'<text x="{x + 9}" y="{y + 23}" fill="{ink}" class="digit" font-weight="{weight}">{sample["completion"][cell]}</text>',
             f'<text x="{x + CELL - 3}" y="{y + CELL - 4}" fill="{ink}" class="step">{step + 1}</text>',
         ]
     for row in range(0, 7, 2):

@@ -392,7 +392,7 @@ def sample_of(name: str, partial: float, **fields: Any) -> dict[str, Any]:
     cost = {"mdm_passes": 4, "mdm_tokens": 40, "mdm_seconds": 0.4, "reward_calls": 0, "reward_cache_hits": 0,
             "reward_tokens": 2, "reward_seconds": 0.0, "seconds": 0.5}  # fmt: skip
     return {
-        "id": name, "question": name, "history": [], "prompt": "p", "answer": "a", "reference": "r",
+        "id": name, "question": name, "history": [], "prompt": "p", "completion": "a", "reference": "r",
         "grade": {"correct": partial > 0.5, "partial": partial, "extracted": "a", "extractor": "x"}, "reward": None,
         "measures": {}, "order": order, "order_with_eos": order, "guidance": None, "tokens": [1], "length": 1,
         "committed": 1, "remasked": 0, "particles": [], "cost": cost,
@@ -443,7 +443,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
             {
                 "id": name, "question": name, "history": [], "reference": "42", "reward": numbers[0], "measures": {},
                 "prompt": f"question {number} " + " ".join(draw.choices(words, k=40)),
-                "answer": "".join(words[t] for t in response), "order": statistics, "order_with_eos": statistics,
+                "completion": "".join(words[t] for t in response), "order": statistics, "order_with_eos": statistics,
                 "grade": {"correct": numbers[1] < 0.5, "partial": numbers[1], "extracted": "41", "extractor": "x"},
                 "guidance": guidance_statistics(trace), "tokens": response, "length": tokens, "committed": tokens,
                 "remasked": 0, "particles": [], "cost": asdict(Cost(32, 3200, 1.0, 32, 0, 3200, 1.0, 2.0)),

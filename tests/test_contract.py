@@ -260,7 +260,7 @@ def test_blocks_end_and_what_a_part_declares_holds(role: str, name: str, tempera
         assert 11 not in one.tokens
         assert dict(zip(one.trace.position, one.trace.token, strict=True)) == dict(enumerate(one.tokens))
         assert one.trace.step == sorted(one.trace.step)
-        assert found.part.remasks or one.trace.masked == [None] * GEN
+        assert found.part.remasks or one.trace.remasked_at == [None] * GEN
     if not (temperature or found.part.draws):
         other = decoding(role, name, temperature=temperature, seed=4)
         assert_alike(other.completions(most_steps(other)), completions)
@@ -321,7 +321,7 @@ def test_state_survives_a_copy_of_rows(role: str, name: str) -> None:
         decoder.copy_rows(turn)
         for name, value in theirs.items():
             setattr(batch, name, value)
-        for held in (decoder.traces, decoder.places, decoder.lengths, decoder.costs, moved.scorer.examples):
+        for held in (decoder.traces, decoder.row_states, decoder.lengths, decoder.costs, moved.scorer.examples):
             held[: len(turn)] = [held[row] for row in turn.tolist()]
         decoder.completions, decoder.done = (
             decoder.completions[turn.numpy()],
@@ -370,7 +370,7 @@ def test_a_part_says_what_it_is_and_what_can_be_set(role: str, name: str) -> Non
     """Its kind is its file's name. Every setting has a meaning, a type, and a default that it may have: at the part, or,
     where there is none for all, in a file of conf/ that chooses the part."""
     source, cls = registry.available(role)[name], registry.load(role, name, role)
-    assert (source.name, cls.graded) == (source.file.stem, f"{cls.__module__}")
+    assert (source.name, cls.part_module) == (source.file.stem, f"{cls.__module__}")
     assert cls.__module__.endswith(f".{registry.ROLES[role]}.{name}")
     assert len(source.title) > 10
     hints = get_type_hints(cls)

@@ -108,7 +108,7 @@ def test_all_of_them_decide_a_run(here: Path) -> None:
         # the search has a score for each answer, the reward takes off a price for each word
         assert sample["particles"] == pytest.approx([sample["particles"][0]] * 2)
         assert 0.5 <= sample["particles"][0] <= 1
-        price = 0.05 * len(sample["answer"].split())
+        price = 0.05 * len(sample["completion"].split())
         assert sample["reward"] == pytest.approx(sample["grade"]["partial"] - price)
         # the benchmark and the metric
         first = int(sample["prompt"].removeprefix("count on from "))

@@ -26,14 +26,14 @@ class Commit:
 
 @dataclass
 class Step:
-    """What one step did. number: of the decoding, from 0. masked: positions that were masks again before it. reward and
+    """What one step did. number: of the decoding, from 0. remasked: positions that were masks again before it. reward and
     scale: None where nothing scaled the logits."""
 
     number: int
     reward: float | None = None
     scale: float | None = None
     committed: list[Commit] = field(default_factory=list)
-    masked: list[int] = field(default_factory=list)
+    remasked: list[int] = field(default_factory=list)
 
     @property
     def confidence(self) -> float | None:
@@ -63,7 +63,7 @@ class Trajectory:
         states = [places]
         for n, step in enumerate(self.steps):
             places = list(places)
-            for position in step.masked:
+            for position in step.remasked:
                 places[position] = None
             for commit in step.committed:
                 places[commit.position] = (n, commit)
@@ -110,7 +110,7 @@ def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = 
     steps = [by_number[number] for number in sorted(by_number)]
     for n, before in enumerate(again):
         if before is not None and (later := [step for step in steps if step.number >= before]):
-            later[0].masked.append(row["position"][n])
+            later[0].remasked.append(row["position"][n])
     positions = len(sample["tokens"])
     return Trajectory(row["id"], positions, sample.get("length", positions), steps, finished)
 

@@ -6,10 +6,12 @@ old key or choice on a command line or in a configuration file is taken for the 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Any
 
+from rws_cli import registry
+from rws_cli.config.keys import PARTS
 from rws_cli.files import warn
 
 SCHEMA = 2
@@ -115,10 +117,10 @@ def renamed(kind: str, name: str) -> str:
 
 
 def renamed_override(override: str, advice: Callable[[str, str], None] = advise) -> str:
-    """A Hydra override with the names of today: `sampler=temperature,rws`, `+sampler.review.kind=r3`."""
+    """A Hydra override with the names of today: `sampler=temperature,random`, `+sampler.review.kind=…`."""
     prefix, key, equals, value = re.fullmatch(r"([+~]*)([^=]*)(=?)(.*)", override, re.DOTALL).groups()  # type: ignore[union-attr]
-    if found := METRIC_KEY.match(override):
-        return f"++{found[1]}{override[found.end() :]}"
+    if METRIC_KEY.match(override):
+        return METRIC_KEY.sub(r"++\1", override)
     group, package, path = key.partition("@")
     values = [_renamed_value(key, each) for each in value.split(",")]
     new_key = f"{group}@{_renamed_key(path)}" if package else next((new for new, _ in values), _renamed_key(key))
@@ -129,16 +131,23 @@ def renamed_override(override: str, advice: Callable[[str, str], None] = advise)
     return new
 
 
+def _is_setting(key: str, kind: Any = MISSING) -> bool:
+    """Whether a part of today, one of the user's, has a setting of this name; kind: the only part that it can be of."""
+    at, _, name = key.rpartition(".")
+    parts = registry.available(PARTS[at]) if at in PARTS else {}
+    return any(name in part.settings for each, part in parts.items() if kind in (MISSING, each)) and name != "kind"
+
+
 def _renamed_value(key: str, value: str) -> tuple[str, str]:
     """A key and a value with the names of today."""
-    new = _table("setting").get(f"{key}={value.strip()}")
+    new = None if _is_setting(key) else _table("setting").get(f"{key}={value.strip()}")
     new_key, _, new_value = new.partition("=") if new else (_renamed_key(key), "", value)
     return new_key, new_value
 
 
 def _renamed_key(key: str) -> str:
     for old, new in _table("setting").items():
-        if "=" not in old and (key == old or key.startswith(f"{old}.")):
+        if "=" not in old and (key == old or key.startswith(f"{old}.")) and not _is_setting(old):
             return new + key.removeprefix(old)
     return key
 
@@ -160,14 +169,13 @@ def rename_settings(config: Any, advice: Callable[[str, str], None] = lambda old
     for old, new in _table("setting").items():
         key, equals, value = old.partition("=")
         new_key, _, new_value = new.partition("=")
-        if equals and _get(config, key) == value:
-            advice(old, new)
-            _set(config, key, None, remove=True)
-            _set(config, new_key, new_value)
-        elif not equals and (there := _get(config, key)) is not None:
-            advice(old, new)
-            _set(config, key, None, remove=True)
-            _set(config, new_key, there)
+        if (there := _get(config, key)) is MISSING or (equals and there != value):
+            continue
+        if _is_setting(key, _get(config, f"{key.rpartition('.')[0]}.kind")):
+            continue
+        advice(old, new)
+        _remove(config, key)
+        _set(config, new_key, new_value if equals else there)
     for name, metric in (config.get("metric") or {}).items() if isinstance(config.get("metric"), dict) else ():
         config["metric"][name] = metric_settings(metric)
     table, columns = config.get("table"), _table("column")
@@ -181,8 +189,6 @@ def rename_settings(config: Any, advice: Callable[[str, str], None] = lambda old
 
 def metric_settings(values: Any) -> Any:
     """A metric's settings, also where they are in the form of before metrics were parts: module, revision and arguments."""
-    from rws_cli import registry
-
     if not isinstance(values, dict) or values.get("kind") == "evaluate":
         return values
     module, arguments = values.get("module"), values.get("arguments") or {}
@@ -227,16 +233,21 @@ def _move(record: Any, old: str, new: str) -> None:
 
 
 def _get(node: Any, path: str) -> Any:
+    """What is at a dotted path; MISSING if nothing is."""
     for key in path.split("."):
-        node = node.get(key) if isinstance(node, dict) else None
+        node = node.get(key, MISSING) if isinstance(node, dict) else MISSING
     return node
 
 
-def _set(node: Any, path: str, value: Any, remove: bool = False) -> None:
+def _set(node: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for key in parents:
-        node = node.setdefault(key, {}) if not remove else node[key]
-    if remove:
-        del node[last]
-    else:
-        node[last] = value
+        node = node.setdefault(key, {})
+    node[last] = value
+
+
+def _remove(node: dict[str, Any], path: str) -> None:
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node[key]
+    del node[last]

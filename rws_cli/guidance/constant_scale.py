@@ -7,7 +7,7 @@ from rws_cli.part import part, setting
 
 
 @part
-class Temperature(Guidance):
+class ConstantScale(Guidance):
     scale: float = setting("what the logits are multiplied by, 1 / temperature", 1.5, above=0.0)
 
     def guide(self, predicted: PositionLogits, step: Step) -> Guided:

@@ -30,7 +30,7 @@ Scales = dict[int, float]
 
 
 @part
-class Replay(Guidance):
+class RecordedScale(Guidance):
     run: str = setting("the folder of a finished run of sampler=rws")
     how: str = setting(
         "each example's own scales, their mean, the mean at each step, or another example's",
@@ -97,7 +97,7 @@ def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]
     return dict.fromkeys(recorded, means)
 
 
-def read_scales(settings: Replay, prepared: Any) -> dict[str, Scales]:
+def read_scales(settings: RecordedScale, prepared: Any) -> dict[str, Scales]:
     """The scales that a finished run recorded, by example of this one.
 
     Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.

@@ -250,8 +250,8 @@ def pack_trajectory(trajectory: Trajectory, words: dict[str, int]) -> dict[str, 
     for key, values in (("r", [s.reward for s in trajectory.steps]), ("x", [s.scale for s in trajectory.steps])):
         if any(value is not None for value in values):
             told[key] = [_rounded(value) for value in values]
-    if any(step.masked for step in trajectory.steps):
-        told["m"] = [step.masked for step in trajectory.steps]
+    if any(step.remasked for step in trajectory.steps):
+        told["m"] = [step.remasked for step in trajectory.steps]
     return told
 
 

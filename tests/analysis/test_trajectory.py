@@ -41,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "steps": 12,
         "temperature": 1.0,
     },
-    "refine": {"schedule": Refine(kind="refine", fill=0.5, rounds=4, remask=2)},
+    "refine": {"schedule": Refine(kind="refine", share=0.5, rounds=4, remask=2)},
     "wino": {"schedule": Wino(kind="wino", threshold=0.3, verify=0.9, most=None)},
     "r3": {"schedule": Fixed(kind="fixed"), "remasking": R3, "block_length": 4},
     "best_of_n": {"search": BestOfN(kind="best_of_n", particles=3), "temperature": 1.0},
@@ -74,11 +74,11 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     before = {step.number: state for step, state in zip(told.steps, states, strict=False)}
     for number, step in enumerate(told.steps):
         shown = list(before[step.number])
-        for position in step.masked:
+        for position in step.remasked:
             shown[position] = str(model.mask_id)
         assert shown in seen, (way, number)
     assert states[-1] == [str(t) for t in canvas.response_BG[row].tolist()]
-    again = sum(len(step.masked) for step in told.steps)
+    again = sum(len(step.remasked) for step in told.steps)
     assert again == len(trace.step) - 12
     if way in ("refine", "r3"):
         assert again > 0

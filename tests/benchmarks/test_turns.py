@@ -75,8 +75,8 @@ def test_later_turns_see_earlier_answers_whatever_the_batch(rws, conversations: 
     assert by_id[0] == by_id[1] == by_id[2]
     first, second, third = (by_id[0][i] for i in ("mt_bench-1", "mt_bench-1.2", "mt_bench-1.3"))
     assert first["history"] == []
-    assert second["history"] == [["w1", first["answer"]]]
-    assert third["history"] == [["w1", first["answer"]], ["w11", second["answer"]]]
+    assert second["history"] == [["w1", first["completion"]]]
+    assert third["history"] == [["w1", first["completion"]], ["w11", second["completion"]]]
     assert first["grade"] is None
     metrics = json.loads((runs[0] / "metrics.json").read_text())
     assert (metrics["examples"], metrics["accuracy"]) == (9, None)
@@ -114,7 +114,7 @@ def test_several_answers_differ_and_are_summed_up(rws, small: list[str], tmp_pat
     run = next(tmp_path.glob("outputs/*/*/v001"))
     samples = read_samples(run)
     assert [s["id"].rpartition("/")[2] for s in samples] == ["0", "1"] * 6
-    assert any(a["answer"] != b["answer"] for a, b in zip(samples[::2], samples[1::2], strict=True))
+    assert any(a["completion"] != b["completion"] for a, b in zip(samples[::2], samples[1::2], strict=True))
     assert "pass@2" in result.output
     assert rws("grade", str(run)).exit_code == 0
 

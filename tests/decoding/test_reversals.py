@@ -13,7 +13,7 @@ from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, pa
 
 from rws_cli.analysis.guidance import guidance_statistics, mean_guidance
 from rws_cli.decoding.rank import count_reversals
-from rws_cli.guidance.constant_scale import Temperature
+from rws_cli.guidance.constant_scale import ConstantScale
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
 
@@ -35,7 +35,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
     denoiser = FakeDenoiser(seed=3)
     canvas = new_canvas([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, seed=0)
     replay = new_rows([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, 12)
-    guidance = Temperature(kind="temperature", scale=scale)
+    guidance = ConstantScale(kind="temperature", scale=scale)
     traces = decode(denoiser, canvas, make_sampler(12, tokens_per_step=3, guidance=guidance))
     some = False
     for row, trace in enumerate(traces):

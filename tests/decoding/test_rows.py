@@ -346,7 +346,7 @@ def test_an_edited_token(model: Any, way: dict[str, Any]) -> None:
         assert trace.step == list(range(GEN + 2))
         assert trace.position == [0, 1, 2, 3, 4, 0, 5, 0, 6, 7]
         assert dict(zip(trace.position, trace.token, strict=True)) == dict(enumerate(one.tokens))  # the last one stands
-        assert trace.masked == [None] * len(trace.step)
+        assert trace.remasked_at == [None] * len(trace.step)
         assert one.cost.mdm_passes == GEN + 2
     assert_as_alone(model, prompts, found, **settings)
 

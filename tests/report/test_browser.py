@@ -73,8 +73,8 @@ def report(llada_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         for job in "01":
             file = folder / "outputs/multirun/v001" / job / "samples.jsonl"
             samples = [json.loads(line) for line in file.read_text().splitlines()]
-            samples[0] |= {"prompt": EVIL, "answer": EVIL}
-            samples[1] |= {"answer": "a needle in a stack"}
+            samples[0] |= {"prompt": EVIL, "completion": EVIL}
+            samples[1] |= {"completion": "a needle in a stack"}
             samples[2]["grade"] |= {"correct": job == "0"}
             file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
         assert type_(["report", "outputs/multirun/latest"]).exit_code == 0
