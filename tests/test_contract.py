@@ -85,7 +85,7 @@ def _reward_model(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 FAKES: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Any], None]]] = {
     ("order", "pc"): ({}, frequencies),  # reads a file that was counted with the model's tokenizer
-    ("guidance", "replay"): ({"run": "none", "how": "own"}, scales),  # reads a finished run
+    ("guidance", "recorded_scale"): ({"run": "none", "how": "own"}, scales),  # reads a finished run
     ("guidance", "entrgi"): ({"steps": 1}, gradients),  # takes gradients of a reward model
 }
 """Parts that `load` reads files or a model for → settings, and what stands in for `load`."""
@@ -96,7 +96,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Settings of the sampler without which a part would do little here."""
 APART = {
-    ("guidance", "replay"): "follows one example's decoding and refuses a search, which alone copies rows",
+    ("guidance", "recorded_scale"): "follows one example's decoding and refuses a search, which alone copies rows",
 }
 """Parts whose rows are never copied."""
 CHOICES = {"classifier": "tiny"}
@@ -197,7 +197,7 @@ def most_steps(found: Decoding, rows: int = QUESTIONS) -> int:
     return steps * sampler.search.sweeps * -(-len(found.questions) // rows)
 
 
-EXACT = ("step", "position", "token", "masked", "pairs", "reversals", "changed_selection")
+EXACT = ("step", "position", "token", "remasked_at", "pairs", "reversals", "changed_selection")
 
 
 def outcome(one: Completion) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ PARTS = {
 RUN = [
     "benchmark=counting", "benchmark.limit=8", "sampler=outward", "sampler.outward.start=0.25",
     "sampler.schedule.kind=growing", "guidance=steady", "search=vote", "sampler.search.particles=2", "sampler.temperature=1", "reward=brief",
-    "reward@reward.component=verifier", "reward.price=0.05", "metric=[overlap]", "runtime.batch_size=2", "runtime.threads=1",
+    "reward@reward.part=verifier", "reward.price=0.05", "metric=[overlap]", "runtime.batch_size=2", "runtime.threads=1",
 ]  # fmt: skip
 MADE = Path("outputs/counting/tiny-outward/v001")
 

@@ -73,7 +73,7 @@ def test_the_eight_temperatures() -> None:
     scales = {
         label: config.sampler.guidance.scale
         for label, config in configs.items()
-        if config.sampler.guidance.kind == "temperature"
+        if config.sampler.guidance.kind == "constant_scale"
     }
     assert scales == {f"T = {t:g}": 1 / t for t in (0.01, 0.1, 2, 4, 8, 16, 32)}
     assert configs["T = 1"].sampler.guidance.kind == "none"

@@ -209,13 +209,13 @@ def test_a_reward_of_ones_own_may_hold_another(write, rws, small: list[str], tmp
     own, halves = scored("reward=halved")
     tiny, whole = scored("reward=tiny")
     assert halves == pytest.approx([score / 2 for score in whole])
-    assert own["reward.component"] == tiny["reward"]
+    assert own["reward.part"] == tiny["reward"]
     for mistake, words in (
-        ("reward.component.batch_size=0", "reward.component.batch_size=0 is out of range"),
-        ("reward.component.batchsize=1", "reward.component.batchsize is not a setting here"),
-        ("reward.component.path=/nowhere", "reward.component.path=/nowhere does not exist"),
-        ("reward@reward.component=none", "reward.component.kind=none is not known"),
-        ("reward.component.trust_remote_code=true", "pin it with reward.component.revision"),
+        ("reward.part.batch_size=0", "reward.part.batch_size=0 is out of range"),
+        ("reward.part.batchsize=1", "reward.part.batchsize is not a setting here"),
+        ("reward.part.path=/nowhere", "reward.part.path=/nowhere does not exist"),
+        ("reward@reward.part=none", "reward.part.kind=none is not known"),
+        ("reward.part.trust_remote_code=true", "pin it with reward.part.revision"),
     ):
         prefix = "+" if "batchsize" in mistake else ""
         result = rws("run", "--dry-run", *options, "reward=halved", prefix + mistake)
@@ -247,5 +247,5 @@ def test_what_rewards_say_of_themselves() -> None:
     assert about("reward=composite") == (True, False, False)
     assert about("reward=composite", "reward@reward.components.a=shuffled") == (False, True, False)
     assert about("reward=process") == (False, False, False)  # two texts that look alike may have other blocks
-    assert about("reward=process", "reward.components=step") == (True, False, False)
-    assert about("reward=process", "reward.components=step", "reward@reward.component=shuffled") == (False, True, False)
+    assert about("reward=process", "reward.unit=step") == (True, False, False)
+    assert about("reward=process", "reward.unit=step", "reward@reward.component=shuffled") == (False, True, False)

@@ -48,9 +48,11 @@ def one_sentence() -> Iterator[None]:
 
 class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if (command := super().get_command(ctx, cmd_name)) is not None:
+            return command
         from rws_cli.config.renamed import renamed
 
-        return super().get_command(ctx, cmd_name) or super().get_command(ctx, renamed("command", cmd_name))
+        return super().get_command(ctx, renamed("command", cmd_name))
 
     def invoke(self, ctx: Any) -> Any:
         with one_sentence():

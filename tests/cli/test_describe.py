@@ -100,7 +100,7 @@ def test_rws_says_what_it_is(rws) -> None:
 
 
 def test_what_must_be_set_and_where_a_default_comes_from() -> None:
-    replay = describe("sampler", "replay")
+    replay = describe("sampler", "recorded_scale")
     assert {row.key: row.default for row in replay.rows}["sampler.guidance.run"] == "must be set"
     assert replay.example == "rws run sampler=recorded_scale sampler.guidance.run=…"
     assert {row.key: row.default for row in replay.rows}["sampler.gen_length"] == "36 (benchmark.gen_length)"
@@ -126,7 +126,7 @@ def test_what_is_shown_fits_a_narrow_terminal(rws, monkeypatch: pytest.MonkeyPat
 
 EXAMPLES = [
     *(("guidance", name) for name in choices("guidance")), *(("search", name) for name in choices("search")),
-    ("reward", "none"), ("reward", "intern"), ("sampler", "replay"), ("benchmark", "mbpp"), ("benchmark", "keywords"),
+    ("reward", "none"), ("reward", "intern"), ("sampler", "recorded_scale"), ("benchmark", "mbpp"), ("benchmark", "keywords"),
     ("method", "rws_eurus"), ("model", "dream"),
 ]  # fmt: skip
 

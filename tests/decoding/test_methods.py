@@ -594,7 +594,7 @@ def test_remdm_for_llada(seed: int) -> None:
         for _ in range(left):
             refill(slow, where, step, 1)
             step += 1
-    schedule = part("schedule", "refine", fill=7 / 8, rounds=rounds, remask=k)
+    schedule = part("schedule", "refine", share=7 / 8, rounds=rounds, remask=k)
     found, trace = fast(model, PROMPT, 16, block_length=block, schedule=schedule)
     assert found == slow.x
     assert len(trace.step) == 16 + 2 * rounds * k

@@ -46,7 +46,7 @@ def test_blocks_are_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_reward_is_calibrated_and_steers(rws, small: list[str]) -> None:
-    options = [*small, "reward=process", "reward@reward.component=verifier", "reward.components=step"]
+    options = [*small, "reward=process", "reward@reward.component=verifier", "reward.unit=step"]
     assert "rws calibrate" in rws("run", *options).output
     result = rws("calibrate", *options)
     assert result.exit_code == 0, result.output

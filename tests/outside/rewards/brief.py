@@ -8,7 +8,7 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, ask
 
 @part
 class Brief(Reward):
-    part: Any = setting("the reward that is lowered; another: reward@reward.component=…", role="reward")
+    part: Any = setting("the reward that is lowered; another: reward@reward.part=…", role="reward")
     price: float = setting("what a word costs", 0.1, min=0.0)
 
     @property
