@@ -96,7 +96,7 @@ def test_an_example_that_fails_is_set_aside_and_said(rws, tmp_path: Path, fault:
         broken = breaks(patch, TINY, 2, value)  # type: ignore[operator]
         result = rws("run", *TINY, "output=hurt")
     assert result.exit_code == 1, result.output
-    assert "1 of the examples failed, see" in result.output
+    assert "1 of 6 examples failed, see" in result.output
     assert "Traceback" not in result.output
     run = tmp_path / "hurt" / TINY_RUN
     whole = samples_of(tmp_path / "whole" / TINY_RUN)

@@ -16,9 +16,9 @@ class RewardJudge(Judge):
     reward: Any = setting("what scores the answers; another: reward@judge.reward=…", role="reward")
     margin: float = setting("scores this close are a tie", 0.0, min=0.0)
 
-    def mistakes(self, at: str) -> Iterator[str]:
+    def mistakes(self, key: str) -> Iterator[str]:
         if not self.reward.scores:
-            yield f"{at}.reward={self.reward.name} scores nothing: choose a reward with reward@{at}.reward=…."
+            yield f"{key}.reward={self.reward.name} scores nothing: choose a reward with reward@{key}.reward=…."
 
     def load(self, benchmark: Any) -> None:
         self.scorer: Reward = self.reward.loaded(benchmark, 0, "judge.reward")

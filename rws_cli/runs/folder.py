@@ -15,7 +15,7 @@ from typing import Any
 
 from rws_cli.config.renamed import SCHEMA
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import hold, newest, open_lock, open_regular, user_path, versions, warn, whole, write_whole
+from rws_cli.files import hold, newest, open_lock, open_regular, read_limited, user_path, versions, warn, write_whole
 from rws_cli.runs.forms import reader
 
 JOB = re.compile(r"\d+(-\d+)?")
@@ -170,7 +170,7 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file, which has the form of a file of its name. Raises RunError if it has not, or is missing."""
     try:
         with open_regular(path) as file:
-            return reader(path.name, schema_of(path.parent))(whole(file))
+            return reader(path.name, schema_of(path.parent))(read_limited(file))
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
 

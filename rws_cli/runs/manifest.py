@@ -14,7 +14,7 @@ from typing import Any
 
 from rws_cli import __version__, registry
 from rws_cli.config.catalog import PACKAGE
-from rws_cli.config.check import read_again
+from rws_cli.config.check import updated_config
 from rws_cli.config.identity import config_hash, differing_keys, identity, parts_used, resolved
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
@@ -53,7 +53,7 @@ def resumable(folder: Path, config: Config) -> dict[str, Any]:
     """The manifest of a run to resume. Raises UsageError naming the keys in which its configuration differs."""
     manifest = read_manifest(folder)
     check_parts(folder, manifest)
-    if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
+    if differing := differing_keys(identity(updated_config(manifest["config"])), identity(resolved(config))):
         listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
         raise UsageError(f"{folder} was made with another configuration and cannot be resumed with this one: {listed}.")
     return manifest

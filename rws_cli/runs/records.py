@@ -15,7 +15,7 @@ from typing import Any
 
 from rws_cli.config.renamed import column_names
 from rws_cli.errors import RunError
-from rws_cli.files import open_regular, replacing, whole, write_whole
+from rws_cli.files import open_regular, read_limited, replacing, write_whole
 from rws_cli.runs.folder import read_json, schema_of, unreadable
 from rws_cli.runs.forms import reader
 
@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     read, found, number = reader(path.name, schema_of(path.parent)), [], 0
     try:
         with open_regular(path) as file:
-            while line := whole(file, line=True):
+            while line := read_limited(file, line=True):
                 number += 1
                 try:
                     if line.strip():

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rws_cli.config.check import read_again
+from rws_cli.config.check import updated_config
 from rws_cli.config.identity import config_hash
 from rws_cli.config.renamed import SCHEMA
 from rws_cli.files import replacing, write_json, write_whole
@@ -16,7 +16,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
     that this configuration would have now; `config_hash_before` is the one that was recorded."""
     manifest = read_json(run / "manifest.json")
     if manifest["schema"] < SCHEMA:
-        manifest["config"] = read_again(manifest["config"])
+        manifest["config"] = updated_config(manifest["config"])
         manifest.setdefault("config_hash_before", manifest["config_hash"])
         manifest["config_hash"] = config_hash(manifest["config"])
     return manifest

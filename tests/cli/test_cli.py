@@ -261,7 +261,7 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     assert rws("grade", str(run), "seed=1").exit_code == 2
     data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
     assert "gsm8k-0 is not what it was" in rws("grade", str(run)).output
-    assert "is finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
+    assert "is already finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
 
 
 def test_calibration_measures_what_an_unsteered_run_shows_to_the_reward(rws, small: list[str], tmp_path: Path) -> None:

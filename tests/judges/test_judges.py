@@ -447,7 +447,7 @@ def test_a_sweep_can_name_its_judge(rws, small: list[str], tmp_path: Path) -> No
     [
         (["judge=verifier"], "two or more"),
         (["a", "b"], "does not exist"),
-        (["{0}", "{1}"], "No judge is named"),
+        (["{0}", "{1}"], "No judge is chosen"),
         (["{0}", "{1}", "seed=1"], "cannot be set when judging"),
         (["{0}", "{1}", "judge=vrifier"], "did you mean verifier"),
         (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "scores nothing"),

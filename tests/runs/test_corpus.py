@@ -47,7 +47,7 @@ def test_text_and_data_files_are_counted_with_the_models_tokenizer(rws, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        ([], 2, "There is nothing to count"),
+        ([], 2, "Nothing to count"),
         (["nowhere.txt"], 2, "nowhere.txt does not exist"),
         (["rows.jsonl"], 2, "rows.jsonl has no text in a field text (it has said): set --field."),
         (["blob.txt"], 2, "blob.txt is not text in UTF-8"),

@@ -188,7 +188,7 @@ def test_a_resume_of_a_finished_run_writes_nothing_and_others_add_up(rws, small:
     run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
     before, cost = contents(tmp_path), json.loads((run / "metrics.json").read_text())["cost"]
     again = rws("run", "--resume", str(run))
-    assert (again.exit_code, again.output) == (0, "outputs/sudoku/small-rws/v001 is finished\n")
+    assert (again.exit_code, again.output) == (0, "outputs/sudoku/small-rws/v001 is already finished\n")
     assert contents(tmp_path) == before
 
     # As it stands after a kill in the middle: the manifest says what the first sitting took, two examples are missing.
