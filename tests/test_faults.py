@@ -126,7 +126,7 @@ def test_a_turn_after_one_that_failed_fails_with_it(rws, tmp_path: Path) -> None
     failed = json.loads((tmp_path / "outputs" / TINY_RUN / "manifest.json").read_text())["failed"]
     assert len(failed) == 2
     (after,) = set(failed) - {broken}
-    assert failed[after] == f"the turn before it, {broken}, failed"
+    assert failed[after] == f"the previous turn, {broken}, failed"
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------

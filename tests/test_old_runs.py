@@ -101,6 +101,6 @@ def test_a_killed_sweep_resumes_to_one_never_stopped(rws, old: Path) -> None:
 def test_an_old_run_does_not_resume_with_another_setting(rws, old: Path) -> None:
     result = rws("run", "--resume", "killed", "sampler.guidance.strength=2", "sampler.ties=probability")
     assert result.exit_code == 2
-    assert "cannot be resumed with this one" in result.output
+    assert "cannot be resumed, because these settings differ" in result.output
     assert "sampler.guidance.strength (1.0 there, 2.0 here)" in result.output
     assert "sampler.ties (leftmost there, probability here)" in result.output

@@ -103,14 +103,14 @@ class Runtime:
         "passes of a row between two over its whole sequence; null: one whole pass per block", min=1
     )
     backend: str = setting(
-        "where decoding runs: this process, several on this machine, several that share one model, or a Ray cluster",
+        "where decoding runs: this process, several on this machine, several that share one model, or a cluster",
         role="worker",
     )
     workers: int | None = setting(
         "copies of the model, or parts if it is shared; null: one per GPU; without GPUs one per core, at most 4, or 2 parts",
         min=1,
     )
-    address: str | None = setting("address of a Ray cluster, as in ray.init; null: start one on this machine")
+    address: str | None = setting("the cluster's address, as Ray's init takes it; null: start one on this machine")
     tracker: str = setting(
         "a library that also logs the run, configured by its own environment variables", role="tracker"
     )

@@ -260,7 +260,7 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     assert "did you mean benchmark.path" in rws("grade", str(run), "benchmark.pth=x").output
     assert rws("grade", str(run), "seed=1").exit_code == 2
     data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
-    assert "gsm8k-0 is not what it was" in rws("grade", str(run)).output
+    assert "gsm8k-0 has changed since the run" in rws("grade", str(run)).output
     assert "is already finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
 
 

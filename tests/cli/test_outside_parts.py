@@ -119,7 +119,7 @@ def test_another_file_is_refused_where_a_run_is_resumed_or_marked(rws, mine: str
     run = str(tmp_path / "outputs/echoing/small-confidence/v001")
     missing = rws("grade", run)
     assert missing.exit_code == 2
-    assert "benchmark=echoing of --parts mine, which is not here: type that again" in missing.output
+    assert "benchmark=echoing of --parts mine, which is missing: type that option again" in missing.output
     assert rws("grade", run, "--parts", "mine").exit_code == 0
     assert rws("measure", run, "metric=[length]", "--parts", "mine").exit_code == 0
     (tmp_path / "mine/benchmarks/echoing.py").write_text(BENCHMARK + "\n")

@@ -90,7 +90,7 @@ MISTAKES = [
     (["reward=none"], "needs a reward"),
     (["model.trust_remote_code=true"], "model.revision"),
     (["reward=constant", "sampler.guidance.normalize=none", "reward.value=-1"], "reward.value=-1.0"),
-    (["model=tiny", "~model.path"], "model.path is not set"),
+    (["model=tiny", "~model.path"], "model.path has no default: set it"),
     (["sampler.block_length=${nowhere}"], "cannot be resolved"),
     (["sampler=best_of_n", "reward=none"], "sampler.search.kind=best_of_n needs a reward"),
     (["sampler=fk", "reward=none"], "sampler.search.kind=fk needs a reward"),

@@ -169,7 +169,7 @@ def test_a_run_is_measured_then_and_later(rws, tmp_path: Path, causal_folder: Pa
     assert after["measures"]["perplexity.corpus"] > 1
     assert after["accuracy"] == stored["accuracy"]
     assert "diversity.self_bleu" in rws("show", str(run)).output
-    assert "No metric is named" in rws("measure", str(run)).output
+    assert "No metric is chosen" in rws("measure", str(run)).output
     assert "cannot be set when measuring" in rws("measure", str(run), "seed=1").output
 
 

@@ -71,7 +71,7 @@ def test_ranks_need_a_part_of_the_model_each(small: list[str], monkeypatch: pyte
     spread = found("runtime=tensor_parallel", "model.dtype=float32", "reward.device=cpu")
     assert "for each of 2 ranks on cuda:0, cuda:1" in spread["model=small"]
     assert figure(spread["model=small"]) == figure(whole["model=small"]) / 2
-    assert spread["memory on cuda:0"] == spread["on cuda:1"]
+    assert spread["memory on cuda:0"] == spread["memory on cuda:1"]
 
 
 def test_what_is_not_here_is_said(rws) -> None:

@@ -84,7 +84,7 @@ def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
     process = start_and_stop(tmp_path, slow, 2, stop)
     message = process.communicate()[1]
     assert process.returncode == 128 + stop
-    assert "stopping when the batch in hand is done" in message
+    assert "Stopping after the current batch" in message
     assert "Traceback" not in message
     run = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
     assert f"rws run --resume {run.relative_to(tmp_path)}" in message
