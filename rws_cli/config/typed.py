@@ -24,7 +24,9 @@ def typed(cls: type, values: Any, key: str) -> Any:
         here = [where + f.name for f in fields(cls)]
         raise UsageError(unknown_key(where + (error.full_key or str(error.key)), here)) from error
     except MissingMandatoryValue as error:
-        raise UsageError(f"{where}{error.full_key} has no default: set it.") from error
+        raise UsageError(
+            f"{where}{error.full_key} is not set and has no default: type {where}{error.full_key}=…"
+        ) from error
     except OmegaConfBaseException as error:
         full_key = error.full_key or ""
         raise UsageError(

@@ -141,7 +141,7 @@ def test_what_is_wrong_with_data_is_one_sentence(tmp_path: Path) -> None:
         ((tmp_path / "none.jsonl",), "does not exist"),
         ((tmp_path,), "give a file ending in"),
         ((broken,), "cannot be read"),
-        ((good, "benchmark.template='{query}'"), "'query' is neither a field"),
+        ((good, "benchmark.template='{query}'"), "'query' is not a name that benchmark.template can use"),
         ((good, "benchmark.shots=1"), "benchmark.shots_path"),
         ((write(tmp_path / "other.jsonl", [{"prompt": "q"}]),), r"row 1 has no field question \(it has prompt\)"),
     ]

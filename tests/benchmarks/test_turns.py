@@ -39,8 +39,8 @@ def test_answers_multiply_examples_within_their_conversation() -> None:
         def examples(self) -> list[Example]:
             return turns
 
-    assert Two().asked() == turns
-    assert [(e.id, e.question, e.follows) for e in Two(answers=2).asked()] == [
+    assert Two().repeated() == turns
+    assert [(e.id, e.question, e.follows) for e in Two(completions=2).repeated()] == [
         ("a/0", "a", None), ("a/1", "a", None), ("a.2/0", "a.2", "a/0"), ("a.2/1", "a.2", "a/1")
     ]  # fmt: skip
 

@@ -90,7 +90,7 @@ MISTAKES = [
     (["reward=none"], "needs a reward"),
     (["model.trust_remote_code=true"], "model.revision"),
     (["reward=constant", "sampler.guidance.normalize=none", "reward.value=-1"], "reward.value=-1.0"),
-    (["model=tiny", "~model.path"], "model.path has no default: set it"),
+    (["model=tiny", "~model.path"], "model.path is not set"),
     (["sampler.block_length=${nowhere}"], "cannot be resolved"),
     (["sampler=best_of_n", "reward=none"], "sampler.search.kind=best_of_n needs a reward"),
     (["sampler=fk", "reward=none"], "sampler.search.kind=fk needs a reward"),
@@ -131,7 +131,7 @@ MISTAKES = [
     (["runtime.cache=dual", "sampler=fk"], "sampler.search.kind=fk: set runtime.cache=none or runtime.cache=prefix."),
     (["runtime.cache=dual", "sampler=entrgi"], "sampler.guidance.kind=entrgi: set runtime.cache=none or runtime.cache=prefix."),
     (["runtime.cache=dual", "runtime.compile=true"], "does not work with runtime.compile=true"),
-    (["runtime.compile=true", "model=masked_lm", "model.path=x"], "not model.kind=masked_lm's"),
+    (["runtime.compile=true", "model=masked_lm", "model.path=x"], "not model.kind=masked_lm: set runtime.compile=false"),
     (["+sampler.guidance.every=2"], "did you mean sampler.guidance.reward_every"),
 ]  # fmt: skip
 

@@ -365,7 +365,7 @@ def test_verdicts_survive_a_judge_that_gives_up(rws, runs: list[Path], endpoint:
     options = [f"judge.base_url={endpoint.url}", f"judge.cache={tmp_path / 'cache'}", "judge.parallel=1"]
     result = rws("judge", *map(str, runs[:2]), "judge=openai", *options)
     assert result.exit_code == 1
-    assert "judge again to go on" in result.output
+    assert "run the command again to continue" in result.output
     kept = verdicts_of(runs[1])
     assert len(kept) == 3
     endpoint.reply = lambda text, n: said("[[B]]")
@@ -450,7 +450,7 @@ def test_a_sweep_can_name_its_judge(rws, small: list[str], tmp_path: Path) -> No
         (["{0}", "{1}"], "No judge is chosen"),
         (["{0}", "{1}", "seed=1"], "cannot be set when judging"),
         (["{0}", "{1}", "judge=vrifier"], "did you mean verifier"),
-        (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "scores nothing"),
+        (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "has no scores"),
         (["{0}", "{1}", "judge=local", "judge.path=/nowhere"], "does not exist"),
     ],
 )
