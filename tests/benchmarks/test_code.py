@@ -35,7 +35,7 @@ def load(name: str, path: Path):
     [
         ("humaneval", "humaneval.jsonl", 164, []),
         # Row 356 tests names that only the data set's test_setup_code defines, a field which this copy left out.
-        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], grades=pytest.mark.slow),
+        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], marks=pytest.mark.slow),
     ],
 )
 def test_the_published_solutions_pass(name: str, file: str, rows: int, known: list[str]) -> None:

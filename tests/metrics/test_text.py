@@ -119,7 +119,7 @@ def test_a_real_causal_model_prefers_real_sentences() -> None:
 
 def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"metric\.rouge\.module=rouge is none of ours \(diversity.*trust_remote_code=true"
+        UsageError, match=r"metric\.rouge\.module=rouge is neither a metric of rws \(diversity.*trust_remote_code=true"
     ):
         compose("+metric.rouge.module=rouge")
     trusted = compose("+metric.rouge.module=rouge", f"+metric.rouge.revision={'0' * 40}", "trust_remote_code=true")
