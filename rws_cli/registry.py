@@ -175,12 +175,12 @@ def load(role: str, name: Any, key: str) -> type:
     except Exception as error:  # a part under development may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise UsageError(f"{source.file} cannot be imported: {type(error).__name__}: {reason}.") from error
-    marked = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
-    if len(marked) != 1 or getattr(marked[0], "role", None) != role:
+    classes = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
+    if len(classes) != 1 or getattr(classes[0], "role", None) != role:
         raise UsageError(
             f"{source.file} must have exactly one class marked @part, derived from the base class of a {role}."
         )
-    return marked[0]
+    return classes[0]
 
 
 def make(role: str, name: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Arithmetic word problems of two to four steps, with worked answers that end in a result marked by ####.
+"""Arithmetic word problems of two to four steps, with worked answers whose final result follows ####.
 
     tom has 12 apples, buys 7 more, loses 15, triples the rest. how many now?
     so 12 + 7 = 19 - 15 = 4 * 3 #### 12

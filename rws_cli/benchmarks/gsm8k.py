@@ -11,7 +11,7 @@ from rws_cli.benchmarks.text import MINUS, as_written
 from rws_cli.part import part
 
 FIGURES = r"\d[\d,]*(?:\.\d+)?|\.\d+"
-MARKED = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
+AFTER_HASHES = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
 # A dash after a letter, a digit or a bracket is not a sign: 5–10 is a range, (7)-2 a difference.
 NUMBER = re.compile(rf"((?:(?<![\w)\]])[{MINUS}])?)\\?[$€£]?({FIGURES})")
 
@@ -27,7 +27,7 @@ class Gsm8k(DataBenchmark):
     """Compares the number after "####", or else the last number in the completion, with the reference's, as decimals.
 
     If there are several "####", the last one counts. With shots it is the first, as in GSM8K's own grader, because a
-    model that was shown solved questions goes on to write new ones.
+    model that was shown solved questions continues with new ones.
     """
 
     version = 2
@@ -45,11 +45,11 @@ class Gsm8k(DataBenchmark):
 
 def extract_number(text: str, first: bool = False) -> tuple[Decimal | None, str]:
     """The last (or first) number after "####", else the last number in the text; and the rule that extracted it."""
-    marked = MARKED.findall(text)
-    numbers, extractor = (marked, "####") if marked else (NUMBER.findall(text), "last number")
+    after_hashes = AFTER_HASHES.findall(text)
+    numbers, extractor = (after_hashes, "####") if after_hashes else (NUMBER.findall(text), "last number")
     if not numbers:
         return None, "none"
-    sign, figures = numbers[0 if marked and first else -1]
+    sign, figures = numbers[0 if after_hashes and first else -1]
     try:
         return Decimal(("-" if sign else "") + figures.replace(",", "")), extractor
     except InvalidOperation:

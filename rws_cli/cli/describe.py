@@ -30,10 +30,7 @@ FREE = ("method", "experiment")
 """Groups whose choices may change any setting; only those that they change are shown."""
 GROUP_KEYS = {"guidance": "sampler.guidance", "search": "sampler.search"}
 """Group → the key of its settings, where that is not the group's name."""
-MEANINGS = {
-    "name": "the name in tables and run folders",
-    "kind": "the implementation; it determines the other settings here",
-}
+MEANINGS = {"name": "the name in tables and run folders", "kind": "the implementation"}
 NARROW = 100
 """On a terminal with fewer columns, a setting takes two lines."""
 BOUNDS = {"min": "≥", "above": ">", "max": "≤"}
@@ -201,12 +198,14 @@ def _inside(setting: Setting, key: str, value: dict[str, Any]) -> list[Setting] 
         kind = value.get("kind", setting.name)
         if kind not in kinds:
             return [replace(setting, name=name) for name in value]
-        named = {"choices": tuple(kinds)}
-        return [replace(s, allowed=s.allowed | named) if s.name == "kind" else s for s in kinds[kind]]
+        what = setting.meaning.partition(";")[0] or MEANINGS["kind"]
+        meaning = f"{what}; determines the other settings here"
+        kind_setting = replace(kinds[kind][0], meaning=meaning, allowed={"choices": tuple(kinds)})
+        return [kind_setting if s.name == "kind" else s for s in kinds[kind]]
     if inner := group_of(setting):
         order = str(value.get("order"))  # its settings stand at sampler.NAME
-        known = isinstance(value.get(order), dict) and order in registry.available("order")
-        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if known else inner
+        has_settings = isinstance(value.get(order), dict) and order in registry.available("order")
+        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if has_settings else inner
     of_each = re.fullmatch(r"dict\[str, (?!dict)(.*)\]", setting.type)
     return [Setting(name, of_each[1], setting.meaning, MISSING, {}) for name in value] if of_each and value else None
 

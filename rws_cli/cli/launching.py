@@ -58,7 +58,7 @@ def launch(
     `after_sweep` with its folder and what the user typed.
 
     typed: the arguments that the user typed now, if not all; command: recorded in the sweep's folder; sweep: the folder
-    of a sweep to resume. Raises UsageError if the arguments are wrong, and whatever the task raises.
+    of a sweep to resume. Raises UsageError if the arguments are wrong, and what the task raises.
     """
     from rws_cli.files import warn
 

@@ -21,7 +21,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 def test_mt_bench_asks_the_second_turn_after_the_first() -> None:
     file = SHARED / "data" / "mt_bench_questions.jsonl"
     if not file.exists():
-        pytest.skip("MT-Bench is not at hand")
+        pytest.skip("MT-Bench is not available")
     benchmark = compose("benchmark=mt_bench", f"benchmark.path={file}").benchmark
     examples = benchmark.examples()
     assert len(examples) == 160

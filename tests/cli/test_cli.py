@@ -331,7 +331,7 @@ def test_every_benchmark_runs_on_the_real_files(
     """Scores of a random model mean nothing; that the whole path holds is what is tested."""
     data = SHARED / "data"
     if not (data / file).exists():
-        pytest.skip(f"{file} is not at hand")
+        pytest.skip(f"{file} is not available")
     config = llada_config(max_sequence_length=2048)
     path = save_llada(tmp_path / "model", config, llada_weights(config))
     result = rws(

@@ -1,4 +1,4 @@
-"""Judges: both orders asked, verdicts kept and taken up again; an endpoint that answers well, badly, slowly, or not."""
+"""Judges: both orders are judged, verdicts are saved and reused; an endpoint replies well, badly, slowly, or not at all."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def test_judges_of_one_name_are_told_apart(rws, runs: list[Path]) -> None:
         "verifier (margin=0.0)": alone["verifier"],
         "verifier (margin=2.0), 1 of 6 judged": "0 1 0",
     }
-    assert rates(rws(*judging, "judge.margin=2").output) == both  # goes on behind the broken line
+    assert rates(rws(*judging, "judge.margin=2").output) == both  # continues after the broken line
 
 
 def test_labels_of_judges_show_what_differs() -> None:

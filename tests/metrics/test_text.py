@@ -205,7 +205,9 @@ def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
 
     sample = {"completion": "", "reference": "", "prompt": "p", "question": "q", "grade": {"correct": True}}
     assert measure({"same": Same()}, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
-    with pytest.raises(UsageError, match=r"same needs references, .*lack \(they have predictions, prompts, questions\)"):
+    with pytest.raises(
+        UsageError, match=r"same needs references, .*lack \(they have predictions, prompts, questions\)"
+    ):
         measure({"same": Same()}, [Example("q", "p", "")], [sample | {"grade": None}])
 
 

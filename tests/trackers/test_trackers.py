@@ -49,7 +49,7 @@ def cut(run: Path, lines: int) -> None:
 
 
 def check_running(last: dict[str, float], metrics: dict[str, Any]) -> None:
-    """What is logged last while a run goes on is what it comes to."""
+    """The last values logged during a run equal its final metrics."""
     assert last.keys() == {f"running/{name}" for name in RUNNING}
     assert last["running/examples"] == LIMIT
     assert last["running/accuracy"] == pytest.approx(metrics["accuracy"])
@@ -211,7 +211,7 @@ def test_a_missing_library_is_named(
 
 
 RECORDER = """
-'A tracker that writes down what is done with it, and fails at what it is told to.'
+'A tracker that records its calls, and fails at one of them if the test says so.'
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker
 

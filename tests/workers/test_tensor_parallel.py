@@ -123,7 +123,7 @@ def test_a_rank_that_is_stuck_ends_the_run(
 
 
 class Group(TensorParallel):
-    """A group whose ranks are lines that the test writes on; beginning anew is only counted."""
+    """A group whose ranks are pipes that the test writes to; restarts are only counted."""
 
     def __init__(self, *said: list[tuple[str, Any]]) -> None:
         super().__init__(kind="tensor_parallel")
