@@ -18,12 +18,12 @@ class Diversity(Metric):
 
     inputs = ("predictions", "questions")
     measures = {
-        "distinct_1": "share of distinct words",
-        "distinct_2": "share of distinct 2-grams",
-        "distinct_3": "share of distinct 3-grams",
-        "distinct_4": "share of distinct 4-grams",
-        "self_bleu": "mean BLEU of each completion against the others, 0 to 100; high if they are similar",
-        "unique": "share of distinct completions",
+        "distinct_1": "share of words that are different",
+        "distinct_2": "share of 2-grams that are different",
+        "distinct_3": "share of 3-grams that are different",
+        "distinct_4": "share of 4-grams that are different",
+        "self_bleu": "mean BLEU of each answer against the others, 0 to 100; high where they are alike",
+        "unique": "share of different answers",
     }
 
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:

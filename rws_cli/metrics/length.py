@@ -9,7 +9,7 @@ from rws_cli.part import part
 
 @part
 class Length(Metric):
-    measures = {"words": "words (runs of letters and digits) per completion", "characters": "characters per completion"}
+    measures = {"words": "runs of letters and digits in an answer", "characters": "characters of an answer"}
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
         return {"words": [len(words(text)) for text in predictions], "characters": list(map(len, predictions))}

@@ -15,7 +15,7 @@ from rws_cli.part import part, setting
 @part
 class Perplexity(Weights, Metric):
     key = "metric.perplexity"
-    measures = {"completion": "perplexity per completion", "corpus": "perplexity of all completions' tokens together"}
+    measures = {"completion": "perplexity of a completion", "corpus": "that of all their tokens together"}
 
     path: str = setting("a folder, a name on the Hugging Face Hub, or package:NAME", "???")
     file: str | None = setting("a GGUF file in it; null: its safetensors files", None)

@@ -10,10 +10,10 @@ from rws_cli.part import part
 @part
 class Repetition(Metric):
     measures = {
-        "rep_1": "share of a completion's words that occurred in it before",
-        "rep_2": "share of a completion's 2-grams that occurred in it before",
-        "rep_3": "share of a completion's 3-grams that occurred in it before",
-        "rep_4": "share of a completion's 4-grams that occurred in it before",
+        "rep_1": "share of an answer's words that occurred in it before",
+        "rep_2": "share of its 2-grams that did",
+        "rep_3": "share of its 3-grams that did",
+        "rep_4": "share of its 4-grams that did",
     }
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
