@@ -251,7 +251,7 @@ def sort_flags(arguments: Sequence[str]) -> list[str]:
         elif name in VALUED.values():
             argument_value = value if equals else next(rest, None)
             if not argument_value:
-                raise UsageError(f"{name} needs a value.")
+                raise UsageError(f"{name} needs a value: type {name}=VALUE.")
             flags.append(f"{name}={argument_value}")
         else:
             raise UsageError(

@@ -185,7 +185,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout that rws runs from; None for an installed package."""
+    """The commit of the checkout that rws runs from, and whether it has changes; None for an installed package."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]
