@@ -134,7 +134,7 @@ def grader_version(manifest: dict[str, Any]) -> int:
 
 
 @contextmanager
-def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
+def record_status(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
     """Record in the manifest how the block ends: finished, failed (also if manifest["failed"] lists examples) or
     interrupted. Times are UTC.
 
