@@ -184,7 +184,7 @@ def own_decodings(
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
         canvas, shown = watch(denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed)
-        texts += map(denoiser.text, canvas.response_BG.tolist())
+        texts += map(denoiser.text, canvas.completion_BG.tolist())
         seen += shown
     return texts, seen
 

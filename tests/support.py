@@ -57,7 +57,7 @@ def part(role: str, kind: str, **settings: Any) -> Any:
 
 @dataclass
 class Canvas:
-    """Prompts to decode in one batch; response_BG is what came of all rows, batch where they stand in the end."""
+    """Prompts to decode in one batch; completion_BG is what came of all rows, batch where they stand in the end."""
 
     prompts: list[Prompt]
     gen_length: int
@@ -65,8 +65,8 @@ class Canvas:
     batch: Any = None
 
     @property
-    def response_BG(self) -> Tensor:
-        return self.batch.response_BG
+    def completion_BG(self) -> Tensor:
+        return self.batch.completion_BG
 
 
 @dataclass

@@ -77,7 +77,7 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
         for position in step.remasked:
             shown[position] = str(model.mask_id)
         assert shown in seen, (way, number)
-    assert states[-1] == [str(t) for t in canvas.response_BG[row].tolist()]
+    assert states[-1] == [str(t) for t in canvas.completion_BG[row].tolist()]
     again = sum(len(step.remasked) for step in told.steps)
     assert again == len(trace.step) - 12
     if way in ("refine", "r3"):

@@ -74,7 +74,7 @@ class Slow:
 def fast(model: FakeDenoiser, prompt: list[int], gen: int, scorer=None, **settings: Any):
     canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, SEED)
     (trace,) = decode(model, canvas, make_sampler(gen, **settings), scorer)
-    return canvas.response_BG[0].tolist(), trace
+    return canvas.completion_BG[0].tolist(), trace
 
 
 def entropy(p: list[float]) -> float:
@@ -253,7 +253,7 @@ def ranking_of(log_p_BG: torch.Tensor, open_BG: torch.Tensor) -> Ranking:
 def test_winos_cap_is_the_published_one(masked: int) -> None:
     schedule, batch = part("schedule", "wino", threshold=0.6, verify=0.9, most=20, share=0.7, least=5), rows_of(1, 64)
     schedule.prepare(make_sampler(64))
-    batch.response_BG[:, masked:] = 1
+    batch.completion_BG[:, masked:] = 1
     ranking = ranking_of(torch.zeros(1, 64, dtype=torch.float64), batch.masked_BG)
     assert int(schedule.choose(ranking, step_of(batch)).sum()) == min(masked, min(max(int(0.7 * masked), 5), 20))
 
@@ -435,10 +435,10 @@ def test_dreams_counts_are_each_rows_own() -> None:
     for n in range(6):
         canvas = new_canvas([PROMPT], [f"row-{n}"], 8, model.mask_id, 0, SEED)
         decode(model, canvas, sampler)
-        alone.append(canvas.response_BG[0].tolist())
+        alone.append(canvas.completion_BG[0].tolist())
     together = new_canvas([PROMPT] * 6, [f"row-{n}" for n in range(6)], 8, model.mask_id, 0, SEED)
     decode(model, together, sampler)
-    assert together.response_BG.tolist() == alone
+    assert together.completion_BG.tolist() == alone
     assert any(model.eos_ids[0] in row for row in alone)  # some rows have fewer masked positions than others
 
 
@@ -533,7 +533,7 @@ def remdm_shares(schedule: Any, rows: int, length: int, steps: int) -> tuple[lis
         step = step_of(batch)
         chosen = schedule.candidates(step)
         back = schedule.remask_after(chosen, None, step)
-        batch.response_BG.masked_fill_(chosen, 1)
+        batch.completion_BG.masked_fill_(chosen, 1)
         if back is not None:
             again += int(back.sum())
             batch.mask(back)
