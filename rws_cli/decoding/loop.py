@@ -190,7 +190,9 @@ class Decoder:
 
     def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
         row_N, position_N = positions(query.wanted_BG, sum(query.wanted))
-        return PositionLogits(row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id))
+        return PositionLogits(
+            row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id)
+        )
 
     def weigh(
         self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
@@ -308,7 +310,9 @@ class Decoder:
             completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(completion_BG.shape[1]))])
         table = torch.tensor(completions).to(completion_BG.device)
         row_R, completion_RG = table[:, 0], table[:, 1:]
-        completion_BG[row_R] = torch.where(self.batch.free_BG[row_R], completion_RG, completion_BG[row_R])  # fixed tokens stay
+        completion_BG[row_R] = torch.where(
+            self.batch.free_BG[row_R], completion_RG, completion_BG[row_R]
+        )  # fixed tokens stay
 
     def enter(self) -> bool:
         """Put waiting prompts into unused rows; returns whether any row is in use."""

@@ -21,7 +21,6 @@ class Query:
     number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row.
     """
 
-
     rows: list[int]
     active_B: Tensor
     wanted_BG: Tensor
@@ -68,7 +67,9 @@ class Predictor:
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count)
                     else:
                         inside_RG = batch.inside_BG[index]
-                        logits_NV, shadow_BG[index] = self.shadowed(tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest)
+                        logits_NV, shadow_BG[index] = self.shadowed(
+                            tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest
+                        )
                         tokens = [count + self.sampler.block_length for count in tokens]
             chunks.append(logits_NV)
             for row, count in zip(some, tokens, strict=True):

@@ -39,7 +39,6 @@ class PositionLogits:
     order_logits_NV: the logits that orders read, if others. top_N: the likeliest tokens, where nothing is drawn.
     """
 
-
     row_N: Tensor
     position_N: Tensor
     logits_NV: Tensor

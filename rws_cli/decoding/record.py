@@ -23,7 +23,6 @@ class Cost:
     share of its batch.
     """
 
-
     mdm_passes: int = 0
     mdm_tokens: int = 0
     mdm_seconds: float = 0.0

@@ -117,7 +117,6 @@ class Prediction:
     log_p_N: their log-probabilities. features_N: the result of Order.features. key_N, number_N: for random numbers.
     """
 
-
     row_N: Tensor
     position_N: Tensor
     offset_N: Tensor

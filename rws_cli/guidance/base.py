@@ -20,7 +20,6 @@ class Guided:
     (B, G); the usual names are `reward` and `scale`.
     """
 
-
     logits_NV: Tensor
     scale_N: Tensor | None = None
     order_logits_NV: Tensor | None = None

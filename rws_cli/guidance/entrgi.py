@@ -146,7 +146,7 @@ class Entrgi(Guidance):
         """The reward model's tokens before and after a completion."""
         if example.id not in self.around:
             reward = self.reward
-            text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.at, reward.template, RunError)
+            text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.key, reward.template, RunError)
             before, _, after = text.partition(PLACEHOLDER)
             ids = [reward.tokenizer(half, add_special_tokens=False).input_ids for half in (before, after)]
             self.around[example.id] = (ids[0], ids[1])

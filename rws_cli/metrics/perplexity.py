@@ -22,9 +22,9 @@ class Perplexity(Weights, Metric):
     batch_size: int = setting("answers scored together", 8, min=1)
 
     def load(self, at: str) -> Metric:
-        from rws_cli.models.causal import find
+        from rws_cli.models.causal import folder_of
 
-        find(at, self.path, self.file)
+        folder_of(at, self.path, self.file)
         loaded = copy(self)
         loaded.at = at
         return loaded

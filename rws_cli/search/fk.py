@@ -40,7 +40,9 @@ class Fk(Search):
         choices=("argmax", "sample"),
     )
     ending: str = setting(
-        "the particle that is returned: the one of highest reward (best), or one drawn by weight (draw)", "best", choices=("best", "draw")
+        "the particle that is returned: the one of highest reward (best), or one drawn by weight (draw)",
+        "best",
+        choices=("best", "draw"),
     )
 
     needs = ("reward",)
@@ -91,9 +93,7 @@ class Fk(Search):
             key_N = step.key_B[row_N]
             key_N = key_N if number == 0 else mix(key_N + number * COMPLETION)
             completed_BG = step.tokens_BG.clone()
-            token_N = complete(
-                predicted.logits_NV, self.fill, step.mask_id, key_N, step.number_B[row_N], position_N
-            )
+            token_N = complete(predicted.logits_NV, self.fill, step.mask_id, key_N, step.number_B[row_N], position_N)
             masked_N = step.all_masked_BG[row_N, position_N]
             completed_BG[row_N, position_N] = torch.where(masked_N, token_N, completed_BG[row_N, position_N])
             completions.append(step.score(completed_BG, busy_B))
