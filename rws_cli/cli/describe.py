@@ -20,6 +20,7 @@ from rws_cli import registry
 from rws_cli.config.catalog import CONF, PACKAGE, choices, files
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
+from rws_cli.config.renamed import renamed_choice
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, choose_from
@@ -94,6 +95,7 @@ def _table(rows: list[Row], narrow: bool) -> Table:
 
 def describe(group: str, name: str) -> Choice:
     """All of a choice of a group. Raises UsageError if there is none of that name."""
+    name = renamed_choice(f"{group}/{name}").rpartition("/")[2]
     found = choices(group)
     if name not in found:
         raise UsageError(f"{name} is no {group}: {choose_from(name, found)}")
