@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, nargs=2, default=[32, 256], metavar=("LEAST", "MOST"), help="in tokens")
     parser.add_argument("--gen", type=int, default=64)
     parser.add_argument("--block", type=int, default=64)
-    parser.add_argument("--per-step", type=int, default=8, help="tokens committed a step")
+    parser.add_argument("--per-step", type=int, default=8, help="tokens committed per step")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--variants", nargs="+", default=["published", *VARIANTS], choices=("published", *VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_speed.json"))

@@ -25,7 +25,7 @@ ORDERS = ("confidence", "random", "left_to_right")
 
 
 def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Share right on the test split (seed 0): benchmark → order → tokens a step."""
+    """Share right on the test split (seed 0): benchmark → order → tokens per step."""
     denoiser = compose("model.device=cpu").model.load()
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for task, kind in BENCHMARKS.items():
@@ -41,7 +41,7 @@ def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
                 figures[task][order][str(per_step)] = right / examples
                 low, high = binomtest(right, examples).proportion_ci(method="wilson")
                 print(
-                    f"{task} {order} {per_step} a step: {right / examples:.1%} of {examples} "
+                    f"{task} {order} {per_step} per step: {right / examples:.1%} of {examples} "
                     f"[{low:.1%}, {high:.1%}], {time.monotonic() - started:.0f} s",
                     flush=True,
                 )
@@ -76,7 +76,7 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
     ]
     for task, by_order in figures.items():
         lines += [
-            f"| {task} | " + " | ".join(f"{n} a step" for n in SETTINGS[task]) + " |",
+            f"| {task} | " + " | ".join(f"{n} per step" for n in SETTINGS[task]) + " |",
             "|---" * (1 + len(SETTINGS[task])) + "|",
             *(f"| {order} | " + " | ".join(f"{v:.1%}" for v in row.values()) + " |" for order, row in by_order.items()),
             "",

@@ -198,7 +198,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
     for task, kind in BENCHMARKS.items():
         benchmark = kind(limit=problems, seed=7)
         examples = benchmark.examples()
-        # Own complete answers: random order, one to all tokens a step, each with a seed of its own.
+        # Own complete answers: random order, one to all tokens per step, each with its own seed.
         answers = [
             own_decodings(denoiser, task, examples, "random", per_step, seed, watched=False)[0]
             for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))

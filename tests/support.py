@@ -414,7 +414,7 @@ def type_in(folder: Path, arguments: list[str]) -> None:
 
 
 def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
-    """A finished run's folder with made-up records of many examples, two tokens a step in random order."""
+    """A finished run's folder with made-up records of many examples, two tokens per step in random order."""
     import random
     from dataclasses import asdict
 

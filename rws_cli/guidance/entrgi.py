@@ -27,7 +27,7 @@ from rws_cli.guidance.base import Guidance, Guided
 from rws_cli.models.chat import render
 from rws_cli.part import part, setting
 
-PLACEHOLDER = "\u241f"  # marks the place of the completion; no prompt contains it
+PLACEHOLDER = "\u241f"  # stands for the completion; no prompt contains it
 GRADIENT_COST = 3
 """A token of a gradient step counts as this many: the backward pass is twice the work of the forward pass."""
 

@@ -128,7 +128,7 @@ def test_a_block_is_decoded_as_by_hand_wherever_it_ends() -> None:
 
 
 def by_hand(model: FakeDenoiser, prompt: Prompt, ends: list[int], given: dict[int, int]) -> tuple[list[int], list[int]]:
-    """The surest position of the first block that is not done, one a step: positions in order, and the tokens."""
+    """The surest position of the first block that is not done, one per step: positions in order, and the tokens."""
     answer, order = [given.get(n, model.mask_id) for n in range(GEN)], []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         while masked := [n for n in range(start, end) if answer[n] == model.mask_id]:
@@ -287,7 +287,7 @@ def test_a_canvas_with_given_tokens(model: Any, way: dict[str, Any], schedule: s
         assert {position: one.tokens[position] for position in given} == given
         assert set(one.trace.position) == set(range(GEN)) - set(given)
         assert model.mask_id not in one.tokens
-        if schedule == "fixed":  # 4 steps a block, one for each position that is not given
+        if schedule == "fixed":  # 4 steps per block, one for each position that is not fixed
             assert len(one.trace.step) == one.cost.mdm_passes == GEN - len(given)
     assert_as_alone(model, prompts, found, **settings)
 

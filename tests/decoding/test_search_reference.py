@@ -64,7 +64,7 @@ class Particle:
 
 
 class SlowSearch:
-    """One prompt. `rule` says which tokens a step commits: the surest one."""
+    """One prompt. `rule`: the tokens that a step commits; by default the most confident one."""
 
     def __init__(self, model: FakeDenoiser, method, block: int) -> None:
         self.model, self.method, self.block, self.k = model, method, block, method.particles

@@ -392,7 +392,7 @@ def test_a_rewards_template_is_tried_before_its_weights_load(tmp_path: Path, mon
 
 
 def test_the_library_would_run_the_python_of_a_part(tmp_path: Path) -> None:
-    """Why parts with an auto_map are refused: transformers hands them on, whatever it was told of the whole."""
+    """Why parts with an auto_map are refused: transformers hands them on, whatever it was asked about the whole."""
     (tmp_path / "config.json").write_text(json.dumps(CODE["a part of the model"]["config.json"]))
     config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=False)
     assert config.vision_config.auto_map

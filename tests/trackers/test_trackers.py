@@ -211,7 +211,7 @@ def test_a_missing_library_is_named(
 
 
 RECORDER = """
-'A tracker that writes down what is done with it, and fails at what it is told to.'
+'A tracker that records its calls, and fails where it is asked to.'
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker
 
