@@ -169,7 +169,7 @@ MISTAKES = {
     "=3": "cannot be composed",
     "sampler.guidance.form=[1": "cannot be read",
     "--resme": "did you mean --resume?",
-    "model=llada": "GSAI-ML/LLaDA-8B-Instruct cannot be had",
+    "model=llada": "GSAI-ML/LLaDA-8B-Instruct is not available",
     "model.path=/nowhere": "model.path=/nowhere does not exist",
     "reward.path=bundled:nothing": "is not bundled",
     "model.device=cuda:77": "model.device=cuda:77",
