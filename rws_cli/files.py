@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, locked, and read with a limit."""
+"""Atomic writes, file locks, and reads with a size limit."""
 
 import errno
 import fcntl
@@ -13,33 +13,32 @@ from typing import IO, Any, BinaryIO
 from uuid import uuid4
 
 MOST_BYTES = 1 << 26
-"""Of a JSON file, or of a line of one that has lines."""
+"""The largest JSON file, or line of a JSON Lines file, that is read."""
 VERSION = re.compile(r"v(\d{3,})")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-"""What file systems say that have no locks."""
+"""Errors from file systems without locks."""
 
 
 def user_path(text: str | Path) -> Path:
-    """A path whose ~ is the user's home. Unlike Path.expanduser it leaves the home of a user who does not exist as it is, a
-    name like any other."""
+    """A path with ~ expanded. Unlike Path.expanduser, it leaves the home of an unknown user unchanged instead of failing."""
     return Path(os.path.expanduser(text))
 
 
 def newest(path: Path) -> Path:
-    """A path in which `latest` is replaced by the folder of the highest version, unless it is a link. A copy of a run
-    folder often has an old version there in place of the link."""
-    for at in (path, *path.parents):
-        if at.name == "latest" and not (at.is_symlink() and at.exists()):
-            for version in versions(at.parent):
+    """A path with `latest` replaced by the folder of the highest version, unless `latest` is a link. In a copied run folder
+    the link has often become a copy of an old version."""
+    for part in (path, *path.parents):
+        if part.name == "latest" and not (part.is_symlink() and part.exists()):
+            for version in versions(part.parent):
                 if any(version.iterdir()):
-                    return newest(version.parent) / version.name / path.relative_to(at)
+                    return newest(version.parent) / version.name / path.relative_to(part)
     return path
 
 
 def versions(parent: Path) -> list[Path]:
-    """The folders vNNN, the newest first."""
-    found = [p for p in parent.glob("v*") if VERSION.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name[1:]), reverse=True)
+    """The folders vNNN, newest first."""
+    folders = [p for p in parent.glob("v*") if VERSION.fullmatch(p.name)]
+    return sorted(folders, key=lambda p: int(p.name[1:]), reverse=True)
 
 
 def warn(line: str) -> None:
@@ -48,7 +47,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def file_lock(lock: Path | None) -> Iterator[None]:
-    """Wait for a lock file and hold it: one process, and one thread of it, at a time. None: nothing."""
+    """Wait for a lock file and hold it; one thread of one process at a time. None: no lock."""
     if lock is None:
         yield
         return
@@ -58,26 +57,26 @@ def file_lock(lock: Path | None) -> Iterator[None]:
 
 
 def open_lock(path: Path) -> IO[str]:
-    """A file to be locked. It is no link, for what a link leads to would be overwritten."""
+    """Open a file to be locked. Fails for a link, so that its target is not overwritten."""
     return open(path, "a+", encoding="utf-8", opener=lambda at, flags: os.open(at, flags | os.O_NOFOLLOW, 0o666))
 
 
 def hold(file: IO[str], wait: bool) -> None:
-    """Lock an open file until it is closed. Where the file system has no locks, go on without and say so.
+    """Lock an open file until it is closed. On a file system without locks, warn and continue without.
 
-    Raises OSError if another process holds it and there is no waiting.
+    Raises OSError if another process holds it and `wait` is false.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        warn(f"{Path(file.name).parent} has no locks ({error.strerror}): let no other process write there")
+        warn(f"{Path(file.name).parent} has no locks ({error.strerror}): make sure that no other process writes there")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write, which takes the place of `path` in one move, or is removed if writing fails."""
+    """A new file to write, which atomically replaces `path`, or is removed if writing fails."""
     fresh = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
     try:
         yield fresh
@@ -87,9 +86,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file's content in one move, so that a reader never sees half of it, whoever else writes it.
+    """Replace a file's content atomically: a reader never sees half of it, even with several writers.
 
-    A path that is not UTF-8 has lone surrogates: they are written as JSON's escapes, which read back as they were.
+    Lone surrogates (from paths that are not UTF-8) are written as JSON escapes, which read back unchanged.
     """
     with replacing(path) as fresh, fresh.open("x", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
@@ -106,14 +105,14 @@ def as_json(value: Any) -> str:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file to read. Raises OSError for what is none: a folder, or a pipe, which would never end."""
+    """Open a file to read. Raises OSError if it is not a regular file, such as a folder or a pipe, which might never end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file")
     return path.open("rb")
 
 
-def whole(file: BinaryIO, line: bool = False) -> bytes:
-    """What a file holds, or its next line. Raises ValueError if that is more than a record has."""
+def read_limited(file: BinaryIO, line: bool = False) -> bytes:
+    """The rest of a file, or its next line. Raises ValueError if that is more than MOST_BYTES."""
     read = file.readline if line else file.read
     if len(text := read(MOST_BYTES + 1)) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes {'in a line' if line else ''}".rstrip())

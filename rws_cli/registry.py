@@ -1,8 +1,8 @@
-"""The parts that can be chosen: found by their place, read as source, imported only when a configuration names them.
+"""Find parts by their location, and read their settings from source; a part is imported only when it is used.
 
-A part is the file FOLDER/NAME.py of its role, in rws_cli, in an installed package that has an entry point in the group
-rws.parts, or in a folder given by --parts. Its class is marked `@part`. What it is, what can be set, and what it
-declares are read off the source, so that listing parts runs nothing.
+A part is a file FOLDER/NAME.py with a class marked `@part`, where FOLDER is its role's. It is looked for in rws_cli, in
+installed packages with an entry point in the group rws.parts, and in folders given by --parts. Its description, settings
+and constants are read with `ast`, so listing parts runs none of them.
 """
 
 import ast
@@ -37,12 +37,12 @@ ROLES = {
     "tracker": "trackers",
     "worker": "workers",
 }
-"""Role → the folder of its parts, in every place where parts are looked for."""
+"""Role → the folder of its parts, below each root."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """A place with folders of parts. source: what users know it by; package: the package that its modules are in."""
+    """A directory with folders of parts. source: its name for users; package: the package of its modules."""
 
     source: str
     path: Path
@@ -51,7 +51,7 @@ class Root:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as the source has it. default: MISSING where it has none; allowed: choices, min, above, max, role."""
+    """A setting as declared in source. default: MISSING if it has none; allowed: choices, min, above, max, role."""
 
     name: str
     type: str
@@ -62,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Source:
-    """A part that was found, and maybe never imported."""
+    """The source of a part, which may not have been imported."""
 
     role: str
     name: str
@@ -84,17 +84,17 @@ class Source:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        """What can be set, settings of base classes first."""
+        """The part's settings, those of base classes first."""
         return {s.name: s for cls, file in self._classes() for s in _settings(cls, _constants(file))}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """The constants of the class: what the part declares about itself. Computed ones are not among them."""
-        found = {name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file))}
-        return {name: value for name, value in found.items() if value is not MISSING and name not in self.settings}
+        """The constants that the class declares, except computed ones."""
+        constants = {name: value for cls, file in self._classes() for name, value in _facts(cls, _constants(file))}
+        return {name: value for name, value in constants.items() if value is not MISSING and name not in self.settings}
 
     def _classes(self) -> list[tuple[ast.ClassDef, Path]]:
-        """The part's class and those it is derived from, the most general one first, with their files."""
+        """The part's class and its base classes, most general first, with their files."""
         return list(_lineage(_marked(_parsed(self.file)), self.file, self.root))[::-1]
 
 
@@ -102,7 +102,7 @@ _folders: list[Root] = []
 
 
 def add_folder(folder: str) -> None:
-    """Query for parts in a folder of the user's too. Raises UsageError if it is not one."""
+    """Also look for parts in a folder of the user's. Raises UsageError if it is not a folder."""
     path = user_path(folder).absolute()
     if not path.is_dir():
         raise UsageError(f"--parts={folder} is not a folder.")
@@ -115,77 +115,77 @@ def add_folder(folder: str) -> None:
     available.cache_clear()
 
 
-def set_folders(given: Iterable[str]) -> None:
-    """Query for parts in these folders of the user's, and in no others. Raises UsageError if one is not a folder."""
+def set_folders(paths: Iterable[str]) -> None:
+    """Look for the user's parts in these folders and no others. Raises UsageError if one is not a folder."""
     _folders.clear()
     available.cache_clear()
-    for folder in given:
-        add_folder(folder)
+    for path in paths:
+        add_folder(path)
 
 
 def folders() -> list[str]:
-    """The folders of the user's, for a process that is to find the same parts."""
+    """The user's folders, for another process that must find the same parts."""
     return [str(root.path) for root in _folders]
 
 
 def roots() -> list[Root]:
-    """Where parts are looked for. Nothing is imported."""
+    """The directories where parts are looked for. Nothing is imported."""
     return [Root("rws", PACKAGE, "rws_cli"), *_folders, *_packages()]
 
 
 @lru_cache
 def _packages() -> list[Root]:
     """Installed packages with an entry point in the group rws.parts."""
-    found = []
+    packages = []
     for entry in entry_points(group="rws.parts"):
         top, *rest = entry.value.split(".")
         spec = find_spec(top)
         for location in (spec.submodule_search_locations if spec else None) or []:
-            found.append(Root(entry.dist.name if entry.dist else top, Path(location, *rest), entry.value))
-    return found
+            packages.append(Root(entry.dist.name if entry.dist else top, Path(location, *rest), entry.value))
+    return packages
 
 
 @lru_cache
 def available(role: str) -> dict[str, Source]:
-    """The parts of a role by name. Raises UsageError if a name stands for two."""
-    found: dict[str, Source] = {}
+    """The parts of a role by name. Raises UsageError if two have the same name."""
+    sources: dict[str, Source] = {}
     for root in roots():
         for file in sorted((root.path / ROLES[role]).glob("*.py")):
             if b"\n@part\n" not in file.read_bytes().replace(b"\r\n", b"\n"):
                 continue
-            if file.stem in found:
-                raise UsageError(f"{role} {file.stem} is defined twice, in {found[file.stem].file} and in {file}.")
-            found[file.stem] = Source(role, file.stem, file, root)
-    return found
+            if file.stem in sources:
+                raise UsageError(f"{role} {file.stem} is defined twice, in {sources[file.stem].file} and in {file}.")
+            sources[file.stem] = Source(role, file.stem, file, root)
+    return sources
 
 
-def get(role: str, name: Any, at: str) -> Source:
-    """A part by name. Raises UsageError naming the setting `at` and the names that there are."""
-    known = available(role)
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"{at}={name} is not known: {choose_from(name, known)}")
-    return known[name]
+def get(role: str, name: Any, key: str) -> Source:
+    """A part by name. key: the setting that names it. Raises UsageError with the available names."""
+    sources = available(role)
+    if not isinstance(name, str) or name not in sources:
+        raise UsageError(f"{key}={name} is not known: {choose_from(name, sources)}")
+    return sources[name]
 
 
-def load(role: str, name: Any, at: str) -> type:
-    """The class of a part, imported. Raises UsageError if there is none of that name, or its file is not a part of the role."""
-    source = get(role, name, at)
+def load(role: str, name: Any, key: str) -> type:
+    """Import a part and return its class. Raises UsageError if it does not exist or its file is not a part of the role."""
+    source = get(role, name, key)
     try:
         module = import_module(source.module)
-    except Exception as error:  # whatever a file that is being written can do
+    except Exception as error:  # a part under development may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise UsageError(f"{source.file} cannot be imported: {type(error).__name__}: {reason}.") from error
-    marked = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
-    if len(marked) != 1 or getattr(marked[0], "role", None) != role:
+    classes = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
+    if len(classes) != 1 or getattr(classes[0], "role", None) != role:
         raise UsageError(
-            f"{source.file} must mark one class with @part, and derive it from the base class of a {role}."
+            f"{source.file} must have exactly one class marked @part, derived from the base class of a {role}."
         )
-    return marked[0]
+    return classes[0]
 
 
-def make(role: str, name: Any, at: str) -> Any:
-    """A part that has no settings of its own, by name. Raises UsageError as load does."""
-    return load(role, name, at)(kind=name)
+def make(role: str, name: Any, key: str) -> Any:
+    """Create a part without settings, by name. Raises UsageError as `load` does."""
+    return load(role, name, key)(kind=name)
 
 
 # --- reading source -----------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _marked(module: ast.Module) -> ast.ClassDef | None:
 
 
 def _lineage(cls: ast.ClassDef | None, file: Path, root: Root) -> Iterator[tuple[ast.ClassDef, Path]]:
-    """A class and its base classes, as far as they are in this root or in rws_cli."""
+    """A class and those of its base classes that are in this root or in rws_cli."""
     if cls is None:
         return
     yield cls, file
@@ -216,7 +216,7 @@ def _lineage(cls: ast.ClassDef | None, file: Path, root: Root) -> Iterator[tuple
 
 
 def _defined(name: str, file: Path, root: Root) -> tuple[ast.ClassDef | None, Path]:
-    """The class that a name means in a file, and the file that defines it."""
+    """The class that a name refers to in a file, and the file that defines it."""
     for node in _parsed(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return node, file
@@ -233,16 +233,16 @@ def _defined(name: str, file: Path, root: Root) -> tuple[ast.ClassDef | None, Pa
 
 
 def _constants(file: Path) -> dict[str, Any]:
-    """A module's constants that are literals."""
-    found = {}
+    """A module's literal constants."""
+    constants = {}
     for node in _parsed(file).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = _literal(node.value, {})
-    return found
+            constants[node.targets[0].id] = _literal(node.value, {})
+    return constants
 
 
 def _literal(node: ast.expr, constants: dict[str, Any]) -> Any:
-    """The value of an expression that needs no running; MISSING where it does."""
+    """The value of a literal expression; MISSING for any other."""
     if isinstance(node, ast.Name):
         return {"dict": {}, "list": []}.get(node.id, constants.get(node.id, MISSING))
     try:
@@ -276,7 +276,7 @@ def _facts(cls: ast.ClassDef, constants: dict[str, Any]) -> Iterator[tuple[str, 
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, _literal(node.value, constants)
         elif isinstance(node, ast.FunctionDef):
-            yield node.name, MISSING  # in place of a constant of a base class
+            yield node.name, MISSING  # overrides a constant of a base class
 
 
 def _is_constant(node: ast.AnnAssign) -> bool:

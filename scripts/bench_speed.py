@@ -99,7 +99,7 @@ class Quiet:
 
     def finished(self, samples: list[dict[str, Any]]) -> None: ...
 
-    def say(self, line: str) -> None: ...
+    def notify(self, line: str) -> None: ...
 
 
 @contextmanager
@@ -180,7 +180,7 @@ class Bench:
         progress: Any = Quiet()
         here = Local(kind="local")
         here.decoder = batch_decoder.BatchDecoder(config, prepared, components)
-        run.answer(config, prepared, here, folder, samples, progress, Stop())
+        run.decode_examples(config, prepared, here, folder, samples, progress, Stop())
         return samples
 
     def split(self, name: str) -> dict[str, Any]:

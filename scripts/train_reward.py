@@ -40,7 +40,7 @@ from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.runs.calibrate import statistics_of, unguided, watch
+from rws_cli.runs.calibrate import decode_recorded, statistics_of, unguided
 
 BENCHMARKS: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = ("fill", "spoil", "decode", "decode")
@@ -183,7 +183,9 @@ def own_decodings(
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
-        canvas, shown = watch(denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed)
+        canvas, shown = decode_recorded(
+            denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed
+        )
         texts += map(denoiser.text, canvas.completion_BG.tolist())
         seen += shown
     return texts, seen

@@ -458,7 +458,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     return folder
 
 
-def mark_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
+def grade_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
     """The grade of an answer to a row, whose fields are read as from a file."""
     from rws_cli.benchmarks.base import Example
     from rws_cli.benchmarks.fields import read_fields

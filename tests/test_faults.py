@@ -96,7 +96,7 @@ def test_an_example_that_fails_is_set_aside_and_said(rws, tmp_path: Path, fault:
         broken = breaks(patch, TINY, 2, value)  # type: ignore[operator]
         result = rws("run", *TINY, "output=hurt")
     assert result.exit_code == 1, result.output
-    assert "1 of the examples failed, see" in result.output
+    assert "1 of 6 examples failed, see" in result.output
     assert "Traceback" not in result.output
     run = tmp_path / "hurt" / TINY_RUN
     whole = samples_of(tmp_path / "whole" / TINY_RUN)
@@ -126,7 +126,7 @@ def test_a_turn_after_one_that_failed_fails_with_it(rws, tmp_path: Path) -> None
     failed = json.loads((tmp_path / "outputs" / TINY_RUN / "manifest.json").read_text())["failed"]
     assert len(failed) == 2
     (after,) = set(failed) - {broken}
-    assert failed[after] == f"the turn before it, {broken}, failed"
+    assert failed[after] == f"the previous turn, {broken}, failed"
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------

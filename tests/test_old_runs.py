@@ -74,7 +74,7 @@ def test_a_finished_run_and_sweep_are_left_as_they_are(rws, old: Path) -> None:
         result = rws("run", "--resume", command)
         assert result.exit_code == 0, result.output
         for run in runs:
-            assert f"{run} is finished" in result.output
+            assert f"{run} is already finished" in result.output
             for file in ("manifest.json", "samples.jsonl", "trace.parquet", "metrics.json"):
                 assert (old / run / file).read_bytes() == (DATA / run / file).read_bytes()
 
@@ -92,7 +92,7 @@ def test_a_killed_run_resumes_to_the_tokens_of_one_never_stopped(rws, old: Path)
 def test_a_killed_sweep_resumes_to_one_never_stopped(rws, old: Path) -> None:
     result = rws("run", "--resume", "killed_sweep")
     assert result.exit_code == 0, result.output
-    assert "killed_sweep/0 is finished" in result.output
+    assert "killed_sweep/0 is already finished" in result.output
     assert "4 examples, paired" in result.output
     for job in ("0", "1"):
         assert same_run(old / "killed_sweep" / job, old / "sweep" / job)
@@ -101,6 +101,6 @@ def test_a_killed_sweep_resumes_to_one_never_stopped(rws, old: Path) -> None:
 def test_an_old_run_does_not_resume_with_another_setting(rws, old: Path) -> None:
     result = rws("run", "--resume", "killed", "sampler.guidance.strength=2", "sampler.ties=probability")
     assert result.exit_code == 2
-    assert "cannot be resumed with this one" in result.output
+    assert "cannot be resumed, because these settings differ" in result.output
     assert "sampler.guidance.strength (1.0 there, 2.0 here)" in result.output
     assert "sampler.ties (leftmost there, probability here)" in result.output

@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on_with_the_same_files_alone(rws, here: Path, tmp_pa
 
     refused = resume()
     assert refused.exit_code == 2
-    assert f"type it again, rws run --resume {run} --parts={tmp_path / 'mine'}" in refused.output
+    assert f"Type it again: rws run --resume {run} --parts={tmp_path / 'mine'}" in refused.output
     file = tmp_path / "mine/search/vote.py"
     file.write_text(file.read_text() + "# another\n")
     changed = resume("--parts", "mine")

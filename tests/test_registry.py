@@ -120,10 +120,10 @@ def test_a_file_that_marks_nothing_is_not_run(write, tmp_path: Path) -> None:
         ("import os\n\n@part\ndef class:\n", "half.py cannot be imported: SyntaxError: invalid syntax"),
         (f"import nowhere\n{LENGTH}", "half.py cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         (f"{LENGTH}\n1 / 0\n", "half.py cannot be imported: ZeroDivisionError: division by zero"),
-        (f"{LENGTH}\n\n@part\nclass Other(Reward):\n    pass\n", "half.py must grade one class with @part"),
+        (f"{LENGTH}\n\n@part\nclass Other(Reward):\n    pass\n", "half.py must have exactly one class marked @part"),
         (
             LENGTH.replace("rewards.base import Reward, Scores, Statistics", "judges.base import Judge as Reward"),
-            "half.py must grade one class with @part, and derive it from the base class of a reward",
+            "half.py must have exactly one class marked @part, derived from the base class of a reward",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_a_reward_of_ones_own_may_hold_another(write, rws, small: list[str], tmp
 @pytest.mark.parametrize(
     ("load", "words"),
     [
-        ("1 / 0", "reward.kind=odd cannot be made: ZeroDivisionError"),
+        ("1 / 0", "reward.kind=odd cannot be loaded: ZeroDivisionError"),
         ("self.normalization = {'mean': 0}", "reward.kind=odd: normalization={'mean': 0} must be Statistics"),
     ],
 )

@@ -31,13 +31,13 @@ REFUSED = [
 def test_no_object_is_made_of_a_command_line(rws, arguments: list[str], tmp_path: Path) -> None:
     result = rws("run", *arguments)
     assert result.exit_code == 2, result.output
-    assert "would make Python objects of a configuration" in result.output
+    assert "would create Python objects from a configuration" in result.output
     assert not list(tmp_path.iterdir())
 
 
 CALLBACK = "callbacks: {x: {_target_: pathlib.Path.mkdir, self: {_target_: pathlib.Path, _args_: [ran]}}}"
 FOLDERS = {
-    "_target_: os.system": "would make Python objects of a configuration",
+    "_target_: os.system": "would create Python objects from a configuration",
     f"hydra: {{{CALLBACK}}}": "hydra.callbacks",
     "hydra: {job_logging: {root: {level: INFO}}}": "hydra.job_logging",
     "hydra: {launcher: {setup: [touch ran]}}": "hydra.launcher.setup",
@@ -51,7 +51,7 @@ FOLDERS = {
     "hydra: {searchpath: ['file:///tmp']}": "hydra.searchpath",
     "sweeps: [[hydra.job.env_set.X=1]]": "hydra.job.env_set.X=1",
     "sweeps: [[--config-dir=/x]]": "--config-dir=/x",
-    "sweeps: [['label=\"a']]": "lists of lines of overrides",
+    "sweeps: [['label=\"a']]": "a list of lists of overrides",
     "label: ${oc.env:HF_TOKEN}": "label",
     "label: '${${table.a}:HF_TOKEN}'\ntable: {a: oc.env}": "label",
     "model: {trust_remote_code: true, revision: '0000000000000000000000000000000000000000'}": "type trust_remote_code=true",
@@ -214,7 +214,7 @@ def test_a_sweep_takes_no_judges_address_from_its_jobs(rws, tmp_path: Path, smal
         value["config"]["judge"] = OmegaConf.to_container(unchecked("judge=openai", "judge.base_url=http://x").judge)
         manifest.write_text(json.dumps(value))
     again = rws("run", *sweep)
-    assert "Not judged: judge.base_url=http://x is taken from the command line alone" in again.output
+    assert "Not judged: judge.base_url=http://x must be given on the command line" in again.output
 
 
 def test_consent_is_the_setting_itself_with_its_value() -> None:
@@ -226,11 +226,11 @@ def test_consent_is_the_setting_itself_with_its_value() -> None:
         ["label=trust_remote_code"],
         ["output=trust_remote_code=true"],
     ):
-        with pytest.raises(UsageError, match=r"reward\.trust_remote_code=true is taken from the command line alone"):
+        with pytest.raises(UsageError, match=r"reward\.trust_remote_code=true must be given on the command line"):
             check_consent(config, typed)
     check_consent(config, ["reward.trust_remote_code=true"])
     config = compose("judge=openai", "judge.base_url=http://here")
     for typed in ([], ["judge.base_url=http://elsewhere"], ["label=http://here"]):
-        with pytest.raises(UsageError, match="judge.base_url=http://here is taken from the command line alone"):
+        with pytest.raises(UsageError, match="judge.base_url=http://here must be given on the command line"):
             check_consent(config, typed)
     check_consent(config, ["judge.base_url=http://here"])

@@ -39,7 +39,7 @@ def refused(*overrides: str) -> str:
 )
 def test_an_override_that_cannot_be_read_is_shown_as_it_should_be_typed(override: str, advice: str) -> None:
     said = refused(override)
-    assert said == f"{override} cannot be read: write {advice}."
+    assert said == f"{override} cannot be read: type {advice}."
     key, _, value = override.partition("=")
     assert OverridesParser.create().parse_override(*shlex.split(advice)).value() == value
     assert key in said
@@ -131,7 +131,7 @@ def test_a_job_returns_its_objective(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert outcome(compose("objective=accuracy"), tmp_path) == 1.0
     assert outcome(compose("objective=cost.seconds"), tmp_path) == 0.5
     for wrong in ("god", "nothing", "cost"):
-        with pytest.raises(UsageError, match=f"objective={wrong} is no number"):
+        with pytest.raises(UsageError, match=f"objective={wrong} is not a number"):
             outcome(compose(f"objective={wrong}"), tmp_path)
 
 
@@ -139,5 +139,5 @@ def test_a_sweep_of_seeds_that_change_nothing_is_said_once(rws) -> None:
     few = ["benchmark.limit=1", "reward=none"]
     said = rws("run", "--dry-run", "-m", *few, "sampler=confidence,margin", "seed=0,1,2").output
     assert said.count("one seed is enough") == 1
-    assert "seed=1 gives sampler=confidence the tokens of seed=0" in said
+    assert "seed=1 gives sampler=confidence the same tokens as seed=0" in said
     assert "one seed" not in rws("run", "--dry-run", "-m", *few, "sampler=random,remdm_cap", "seed=0,1").output

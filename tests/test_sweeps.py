@@ -35,7 +35,7 @@ def test_a_sweep_goes_on_with_what_is_missing(rws, small: list[str], tmp_path: P
 
     result = rws("run", "--resume", str(sweep.parent / "latest"))
     assert result.exit_code == 0, result.output
-    assert "outputs/multirun/v001/0 is finished" in result.output
+    assert "outputs/multirun/v001/0 is already finished" in result.output
     assert [status(job) for job in jobs(sweep)] == ["finished"] * 3
     assert {job.name: samples_of(job) for job in jobs(sweep)} == before
     assert (sweep / "0" / "samples.jsonl").stat().st_mtime_ns == first_written

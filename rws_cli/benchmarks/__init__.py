@@ -1,1 +1,1 @@
-"""Benchmarks: prompts, and how an answer is graded. One file each."""
+"""Benchmarks: examples and how completions are graded, one file each."""

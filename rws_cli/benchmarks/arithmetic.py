@@ -1,10 +1,10 @@
-"""Word problems of two to four steps, with a worked answer that ends in a marked result.
+"""Arithmetic word problems of two to four steps, with worked answers whose final result follows ####.
 
     tom has 12 apples, buys 7 more, loses 15, triples the rest. how many now?
     so 12 + 7 = 19 - 15 = 4 * 3 #### 12
 
-Quantities are 1 to 30, a token each; each partial result is written once, so that it must be computed and cannot be
-copied. Train and test never share a chain of numbers and operations ("12+7-15*3"): the split is a hash of it.
+Quantities are 1 to 30, one token each. Each partial result is written once, so it must be computed and cannot be copied.
+Train and test never share a chain of numbers and operations ("12+7-15*3"), because its hash decides the split.
 """
 
 import random
@@ -32,7 +32,7 @@ Step = tuple[str, int, int]
 
 
 def _steps_from(value: int, rng: random.Random) -> Step:
-    """One step whose operand (if it adds or subtracts) and result both lie in [1, 30]."""
+    """A random step whose operand (when adding or subtracting) and result are both in [1, 30]."""
     kinds = []
     if value + LOW <= HIGH:
         kinds += ["+"] * 3
@@ -51,14 +51,14 @@ def _steps_from(value: int, rng: random.Random) -> Step:
     return kind[0], operand, value * operand if kind[0] == "*" else value // operand
 
 
-def results(answer: str) -> list[str]:
-    """The partial results of a worked answer, in order; the graded one last."""
-    return re.findall(r"(?:=|####) (\d+)", answer)
+def results(text: str) -> list[str]:
+    """The partial results of a worked answer, in order, with the final one last."""
+    return re.findall(r"(?:=|####) (\d+)", text)
 
 
 @part
 class Arithmetic(Generated):
-    """Right if the number behind "####" is; `partial` is the share of partial results that are, in their places."""
+    """Correct if the number after "####" is; `partial` is the share of partial results that are correct, in order."""
 
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
         """A problem (the prompt) and its worked answer."""
@@ -71,22 +71,24 @@ class Arithmetic(Generated):
             chain = str(start) + "".join(f"{op}{operand}" for op, operand, _ in steps)
             if held_out("arithmetic " + chain) == (split == "test"):
                 break
-        told = [rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps]
-        problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(told)}. how many now?"
+        events = [
+            rng.choice(PHRASES[op if op in "+-" else f"{op}{operand}"]).format(operand) for op, operand, _ in steps
+        ]
+        problem = f"{rng.choice(PEOPLE)} has {start} {rng.choice(THINGS)}, {', '.join(events)}. how many now?"
         answer = f"so {start}"
         for number, (op, operand, result) in enumerate(steps, start=1):
             answer += f" {op} {operand} {'####' if number == len(steps) else '='} {result}"
         return problem, answer
 
     def keywords(self, prompt: str) -> tuple[str, ...]:
-        """The quantities that the problem tells."""
+        """The quantities in the problem."""
         return tuple(dict.fromkeys(re.findall(r"\d+", prompt)))
 
-    def grade(self, example: Example, answer: str) -> Grade:
-        expected, found = results(example.reference), results(answer)
-        graded = re.search(r"#### (\d+)", answer)
-        extracted = graded.group(1) if graded else ""
-        hits = sum(a == b for a, b in zip(found, expected, strict=False))
+    def grade(self, example: Example, completion: str) -> Grade:
+        expected, written = results(example.reference), results(completion)
+        final = re.search(r"#### (\d+)", completion)
+        extracted = final.group(1) if final else ""
+        hits = sum(a == b for a, b in zip(written, expected, strict=False))
         return Grade(
             correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted, extractor="####"
         )

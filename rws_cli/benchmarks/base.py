@@ -1,4 +1,4 @@
-"""What a benchmark is: examples to answer, and a rule that grades an answer."""
+"""The base classes of benchmarks: examples, and a rule that grades completions."""
 
 import hashlib
 import random
@@ -11,23 +11,23 @@ from rws_cli.models.chat import messages
 from rws_cli.part import Part, setting
 
 Row = dict[str, Any]
-"""A line of a data set, its fields by name."""
+"""A row of a data set: its fields by name."""
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question.
+    """A question to the model.
 
-    id: stable name, unique in its benchmark; random streams and resume key on it.
+    id: stable name, unique in its benchmark; random numbers and resuming depend on it.
     prompt: the user's turn, before the chat template.
-    reference: a right answer, as the model would write it; "" where there is none.
-    row: what the data set says besides; empty for generated examples.
-    keywords: words that a good answer holds.
-    question: the id of what several examples are answers to; "" if this is the only one.
-    follows: the id of the example that this one goes on from, whose answer it sees; None for a first turn.
-    history: the turns before this one, (user's, assistant's); known once `follows` is answered.
-    place: where its row is in the data set, for messages.
+    reference: a correct answer, in the form that the model should write it; "" if there is none.
+    row: the row of the data set; empty for generated examples.
+    keywords: words that a good completion contains.
+    question: the id shared by examples that repeat one question; "" if it is not repeated.
+    follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
+    history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
+    place: the location of its row in the data set, for messages.
     """
 
     id: str
@@ -40,19 +40,19 @@ class Example:
     history: tuple[tuple[str, str], ...] = ()
     place: str = field(default="", compare=False)
 
-    def messages(self, answer: str | None = None) -> list[dict[str, str]]:
-        """The conversation so far, as chat templates take it, with an answer to the prompt if one is given."""
-        return messages(self.prompt, self.history, answer)
+    def messages(self, completion: str | None = None) -> list[dict[str, str]]:
+        """The conversation so far as chat messages, ending with the prompt or with a completion of it."""
+        return messages(self.prompt, self.history, completion)
 
 
 @dataclass(frozen=True)
 class Grade:
-    """How an answer was graded.
+    """The grade of a completion.
 
-    correct: whether the answer passes.
-    partial: the share of it that is right, in [0, 1]; 1 exactly where every part is.
-    extracted: what was read off the answer and compared ("" if nothing could be read).
-    extractor: the rule that read it.
+    correct: whether it is correct.
+    partial: partial credit, the share of it that is correct, in [0, 1]; 1 exactly if every part is.
+    extracted: the answer extracted from it and compared; "" if there was none.
+    extractor: the rule that extracted it.
     """
 
     correct: bool
@@ -65,9 +65,9 @@ class Grade:
 class Benchmark(Part):
     """Examples and a grader.
 
-    version: of examples and grades, for the manifest; raise it where either changes. open_ended: whether no answer is
-    right or wrong, so that none is graded. runs_programs: whether grading runs what a model wrote. A setting with
-    asks=False leaves the first question of a conversation as it is.
+    version: of examples and grades, for the manifest; increase it when either changes. open_ended: whether completions
+    are not graded, because no answer is right or wrong. runs_programs: whether grading runs programs that a model wrote.
+    A setting with asks=False does not change the first prompt of a conversation.
     """
 
     role: ClassVar[str] = "benchmark"
@@ -75,16 +75,16 @@ class Benchmark(Part):
     open_ended = False
     runs_programs = False
 
-    name: str = setting("what tables and run folders call it", "???", asks=False)
-    completions: int = setting("how often each question is answered", 1, min=1, max=10_000, asks=False)
-    gen_length: int = setting("tokens that its answers need", "???", min=1, asks=False)
+    name: str = setting("the name in tables and run folders", "???", asks=False)
+    completions: int = setting("completions per question", 1, min=1, max=10_000, asks=False)
+    gen_length: int = setting("completion length in tokens that its answers need", "???", min=1, asks=False)
 
     def examples(self) -> list[Example]:
-        """All examples, in order. Raises UsageError if the data cannot be read or the answers not be graded."""
+        """All examples, in order. Raises UsageError if the data cannot be read or completions cannot be graded."""
         raise NotImplementedError
 
-    def asked(self) -> list[Example]:
-        """Each example as often as it is to be answered: ids get "/0", "/1", …, and `question` is the id before that."""
+    def repeated(self) -> list[Example]:
+        """Each example once per completion: "/0", "/1", … is added to its id, and `question` is the id without it."""
         examples = self.examples()
         if self.completions == 1:
             return examples
@@ -94,30 +94,32 @@ class Benchmark(Part):
             for n in range(self.completions)
         ]
 
-    def grade(self, example: Example, answer: str) -> Grade | None:
-        """The grade of an answer; None of an open-ended benchmark."""
+    def grade(self, example: Example, completion: str) -> Grade | None:
+        """The grade of a completion; None if the benchmark is open-ended."""
         return None
 
     def doubtful_references(self, examples: list[Example]) -> str | None:
-        """A warning about references that the grader does not take for right; None if there are none."""
+        """A warning about references that the grader rejects; None if there are none."""
         return None
 
 
 @dataclass
 class Generated(Benchmark):
-    """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
-    ones. With `turns`, so many successive examples are one conversation. A part adds `make` and `grade`."""
+    """A benchmark with generated examples. Example i depends only on (split, seed, i), so every limit has the same first
+    examples. A part implements `make` and `grade`."""
 
-    limit: int = setting("how many examples", 100, min=1, max=1_000_000, asks=False)
-    turns: int = setting("successive examples that make one conversation", 1, min=1, max=1_000, asks=False)
-    seed: int = setting("of the generator, not of decoding", 0)
+    limit: int = setting("number of examples", 100, min=1, max=1_000_000, asks=False)
+    turns: int = setting(
+        "turns per conversation: this many successive examples make one", 1, min=1, max=1_000, asks=False
+    )
+    seed: int = setting("seed of the generator; decoding has its own", 0)
 
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
-        """A prompt and its right answer, by these random numbers alone."""
+        """A prompt and its correct answer, determined by these random numbers alone."""
         raise NotImplementedError
 
     def keywords(self, prompt: str) -> tuple[str, ...]:
-        """Words that a good answer to a prompt holds."""
+        """Words that a good completion of a prompt contains."""
         return ()
 
     def examples(self, split: Split = "test") -> list[Example]:
@@ -126,7 +128,7 @@ class Generated(Benchmark):
         return made[: self.limit]
 
     @abstractmethod
-    def grade(self, example: Example, answer: str) -> Grade: ...
+    def grade(self, example: Example, completion: str) -> Grade: ...
 
     def _example(self, index: int, split: Split) -> Example:
         kind = type(self).__module__.rpartition(".")[2]
@@ -138,18 +140,18 @@ class Generated(Benchmark):
 
 
 _made: dict[tuple[str, Split], list[Example]] = {}
-"""What was generated, by settings: the jobs of a sweep ask again."""
+"""Generated examples by settings: a cache for the jobs of a sweep."""
 
 
-def grade_completion(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
-    """A benchmark's grade as records keep it. Raises RunError if the grader fails."""
+def grade_completion(benchmark: Benchmark, example: Example, completion: str) -> dict[str, Any] | None:
+    """A benchmark's grade in the form of records. Raises RunError if the grader fails."""
     try:
-        found = benchmark.grade(example, answer)
-    except Exception as error:  # a grader may fail at anything that a model writes
-        raise RunError(f"The answer to {example.id} cannot be graded: {type(error).__name__}: {error}") from error
-    return asdict(found) if found else None
+        grade = benchmark.grade(example, completion)
+    except Exception as error:  # graders may fail in any way on what a model writes
+        raise RunError(f"The completion of {example.id} cannot be graded: {type(error).__name__}: {error}") from error
+    return asdict(grade) if grade else None
 
 
 def held_out(key: str, one_in: int = 8) -> bool:
-    """Whether `key` belongs to the test split: one key in `one_in`, by SHA-256, for ever."""
+    """Whether `key` belongs to the test split: one key in `one_in`, decided by its SHA-256 hash."""
     return hashlib.sha256(key.encode()).digest()[0] % one_in == 0

@@ -1,4 +1,4 @@
-"""What benchmarks share that run programs: how code is read off an answer, and run with its tests."""
+"""Shared by benchmarks that run programs: extract code from a completion, and run it with its tests."""
 
 import ast
 import builtins
@@ -19,65 +19,65 @@ from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.errors import UsageError
 from rws_cli.part import setting
 
-# Models put code right behind tags such as <answer>, where CommonMark would see HTML.
+# Models write code right after tags such as <answer>, which CommonMark would parse as HTML.
 MARKDOWN = MarkdownIt("commonmark").disable(["html_block", "inline"])
 PYTHON = re.compile(r"[{.\s]*(?:i?python|py)[\d.]*(?![a-z])|\s*$", re.IGNORECASE)
 """Info strings of Python blocks: none, python, py3, {.python}, python title="a", …"""
 STATEMENT = re.compile(r"(?:async\s+def|def|class|from|import)\s|@|[A-Za-z_]\w*\s*(?::.*)?=")
-"""How code that stands among prose starts."""
+"""The start of code in the middle of prose."""
 INVISIBLE = {0xFEFF: None, 0x200B: None, 0xA0: " ", 0x202F: " ", 0x3000: " "}
-"""A byte order mark, and spaces that Python does not take for spaces."""
+"""A byte order mark, and spaces that Python does not accept as spaces."""
 MOST_STARTS, MOST_CUTS = 50, 8
-"""Bounds on the time that reading an answer takes, which no honest answer meets."""
+"""Limits on the time that extraction takes; only adversarial completions reach them."""
 FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 
 
 @dataclass
 class CodeBenchmark(DataBenchmark):
-    """Programs to write. An answer is right if its tests run to their end, in a sandbox (see sandbox.py) and only if
-    allowed; a grade's `extracted` says why not. A part adds `program`."""
+    """A benchmark of programming tasks. A completion is correct if its tests run to the end in a sandbox (see sandbox.py);
+    `extracted` in its grade is the reason if not. A part implements `program`."""
 
     runs_programs = True
     version = 2
 
     allow_code_execution: bool = setting(
-        "whether generated programs may be run, in a sandbox, to be graded", False, asks=False
+        "allow running generated programs, in a sandbox, to grade them", False, asks=False
     )
-    seconds: float = setting("processor time that each program may use", 5.0, above=0.0, max=3600.0, asks=False)
-    memory_mb: int = setting("memory that each program may use, in MiB", 1024, min=64, max=1048576, asks=False)
+    seconds: float = setting("processor time limit per program, in seconds", 5.0, above=0.0, max=3600.0, asks=False)
+    memory_mb: int = setting("memory limit per program, in MiB", 1024, min=64, max=1048576, asks=False)
 
-    def program(self, row: Row, answer: str) -> str:
-        """The code that an answer gives, and tests behind it that raise where it is wrong."""
+    def program(self, row: Row, completion: str) -> str:
+        """The code in a completion, followed by tests that raise if it is wrong."""
         raise NotImplementedError
 
     def examples(self) -> list[Example]:
         if not self.allow_code_execution:
             raise UsageError(
-                f"benchmark={self.name} runs the programs that a model writes, in a sandbox: "
-                "allow it with benchmark.allow_code_execution=true."
+                f"benchmark={self.name} runs programs that a model writes, in a sandbox: "
+                "allow this with benchmark.allow_code_execution=true."
             )
         sandbox.check_supported()
         return super().examples()
 
-    def grade(self, example: Example, answer: str) -> Grade:
-        outcome = sandbox.run(self.program(example.row, answer), self.seconds, self.memory_mb << 20)
+    def grade(self, example: Example, completion: str) -> Grade:
+        outcome = sandbox.run(self.program(example.row, completion), self.seconds, self.memory_mb << 20)
         return Grade(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
 
     def doubtful_references(self, examples: list[Example]) -> None:
-        """None: running all of them would take too long."""
+        """None, because running all references would take too long."""
 
 
 def join(parts: Iterable[str]) -> str:
-    """The parts as one program, imports from __future__ first as Python wants them."""
+    """The parts as one program, with imports from __future__ moved to the top, as Python requires."""
     program = "\n".join(parts)
     return "\n".join([*dict.fromkeys(FUTURE.findall(program)), FUTURE.sub("", program)])
 
 
-# --- code in an answer --------------------------------------------------------------------------------------------
+# --- code in a completion -----------------------------------------------------------------------------------------
 
 
 class Names:
-    """Which names a piece of code binds and needs at its top level; none of either if it is not Python."""
+    """The names that a piece of code binds and needs at its top level; none if it is not Python."""
 
     def __init__(self, code: str) -> None:
         self.needed: set[str] = set()
@@ -87,7 +87,7 @@ class Names:
         with _quiet():
             top = symtable.symtable(code, "answer.py", "exec")
         for symbol in top.get_symbols():
-            # A function counts more than a result of the same name, and either more than `from solution import name`.
+            # A function ranks above a variable of the same name, and both rank above `from solution import name`.
             rank = 3 * symbol.is_namespace() or 2 * symbol.is_assigned() or 1 * symbol.is_imported()
             if rank:
                 self._bound[symbol.get_name()] = rank
@@ -100,27 +100,27 @@ class Names:
         self.needed -= set(dir(builtins))
 
     def rank(self, name: str) -> int:
-        """How firmly the code binds a name: 3 as a function or class, 2 as a variable, 1 by an import, 0 not at all."""
+        """How the code binds a name: 3 as a function or class, 2 as a variable, 1 by an import, 0 not at all."""
         return self._bound.get(name, 0)
 
 
-def extract(answer: str, wanted: Collection[str] = ()) -> str:
-    """The code of an answer that defines the wanted names, with what this needs from other places of the answer.
+def extract(completion: str, wanted: Collection[str] = ()) -> str:
+    """The code in a completion that defines the wanted names, with the definitions that it needs from elsewhere in it.
 
-    That is the last of the Python blocks that defines them, else what can be read as Python among prose; else all
-    Python blocks, or the answer if it has none. Fences are paired by CommonMark's rules, so that a block left open ends
-    with the answer.
+    Taken from the last Python blocks that define them, else from Python in the middle of prose; else all Python blocks, or
+    the whole completion if it has none. Fences are paired as in CommonMark, so an open block ends with the completion.
     """
-    text = clean(answer)
-    readable = [_readable(block) for block in blocks(text)] or [_busy(_readable(text))]
-    found = _defining(readable, wanted)
-    if wanted and not found:
-        found = _defining([piece for part in (text, *readable) for piece in _pieces(part)], wanted)
-    return found or "\n".join(readable)
+    text = clean(completion)
+    readable = [_readable(block) for block in blocks(text)] or [_without_idle(_readable(text))]
+    code = _defining(readable, wanted)
+    if wanted and not code:
+        code = _defining([piece for part in (text, *readable) for piece in _pieces(part)], wanted)
+    return code or "\n".join(readable)
 
 
-def clean(answer: str) -> str:
-    return answer.translate(INVISIBLE).replace("\r\n", "\n").replace("\r", "\n")
+def clean(completion: str) -> str:
+    """A completion without invisible characters, and with Unix line breaks."""
+    return completion.translate(INVISIBLE).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _fences(text: str) -> list[Token]:
@@ -142,13 +142,13 @@ def unfenced(text: str) -> str:
 
 
 def _readable(code: str) -> str:
-    """The code, dedented or cut at a fence on its last line if it is Python only so."""
+    """The code, or if it is not valid Python, a dedented form of it or what precedes a fence in it that is."""
     forms = (code, textwrap.dedent(code), code.strip(), code.partition("```")[0])
     return next((form for form in forms if form.strip() and _error_line(form) is None), code)
 
 
 def _defining(pieces: list[str], wanted: Collection[str]) -> str:
-    """The pieces that define wanted names, and those that define what these need, in their order; "" if none does."""
+    """The pieces that define wanted names, and those that define what these need, in order; "" if none does."""
     names = [Names(piece) for piece in pieces]
     missing, chosen = set(wanted), set[int]()
     while missing:
@@ -161,20 +161,20 @@ def _defining(pieces: list[str], wanted: Collection[str]) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """The parts of a text, prose or not, that are Python, each as long as can be."""
+    """The passages of a text that are Python, each as long as possible."""
     lines, end = text.split("\n"), 0
-    found: list[str] = []
+    pieces: list[str] = []
     starts = [n for n, line in enumerate(lines) if STATEMENT.match(line)]
     for start in starts:
-        if start >= end and len(found) < MOST_STARTS:
+        if start >= end and len(pieces) < MOST_STARTS:
             piece = _valid_start(lines[start:])
-            found.append(_busy("\n".join(piece)))
+            pieces.append(_without_idle("\n".join(piece)))
             end = start + len(piece)
-    return found
+    return pieces
 
 
-def _busy(code: str) -> str:
-    """The code without statements that do nothing: a word of prose may be Python, too, a name that nothing defines."""
+def _without_idle(code: str) -> str:
+    """The code without statements that do nothing. A word of prose is valid Python too: an undefined name."""
     if _error_line(code) is not None:
         return code
     with _quiet():
@@ -194,7 +194,7 @@ def _idle(node: ast.stmt) -> bool:
 
 
 def continued(prompt: str, texts: Iterable[str]) -> str:
-    """The prompt with the body among the texts that goes on from it longest, indented if it has to be."""
+    """The prompt with the text that continues it for longest as valid Python, indented if needed."""
     bodies = [
         prompt + body
         for text in filter(str.strip, texts)
@@ -206,7 +206,7 @@ def continued(prompt: str, texts: Iterable[str]) -> str:
 
 
 def _valid_start(lines: list[str]) -> list[str]:
-    """As many of the first lines as are Python; none where that takes more than a few cuts."""
+    """The longest prefix of the lines that is Python; none if it is not found within MOST_CUTS cuts."""
     for _ in range(MOST_CUTS):
         error = _error_line("\n".join(lines))
         if error is None:
@@ -216,7 +216,7 @@ def _valid_start(lines: list[str]) -> list[str]:
 
 
 def _error_line(code: str) -> int | None:
-    """The line at which code stops being Python; None if it is."""
+    """The line of the first syntax error in code; None if it is valid Python."""
     try:
         with _quiet():
             compile(ast.parse(code), "answer.py", "exec", dont_inherit=True)
@@ -229,7 +229,7 @@ def _error_line(code: str) -> int | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Python's warnings about the code that it reads, such as an odd escape."""
+    """Suppress Python's warnings about the code, such as invalid escapes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Reach a target from given numbers, each used exactly once, with + - * /; graded by evaluating what is written."""
+"""Countdown: reach a target from given numbers, each used exactly once, with + - * /; graded by evaluation."""
 
 import ast
 import operator
@@ -24,9 +24,9 @@ SIGNS = [
     (r"[−–—]", "-"),
     (r"\s+", " "),
 ]
-"""How arithmetic is written in text and in LaTeX, and how in Python."""
+"""Arithmetic in text and LaTeX → in Python."""
 LABEL = re.compile(r"^.*:|^\s*(?:[-*+>•]|\d+\))\s+")
-"""What may stand before an equation: "Step 1:", or the mark of a list."""
+"""What may precede an equation: "Step 1:", or a list marker."""
 ARITHMETIC = re.compile(r"[0-9.()+\-*/= ]+")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -37,15 +37,15 @@ OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = 
 
 
 def whole_numbers(value: Any) -> str:
-    """The input: two or more, with commas between them."""
+    """The field input: two or more whole numbers, separated by commas."""
     written = fields.answer(value)
     if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)+", written):
-        raise ValueError(f"is {written!r}, not whole numbers with commas between them")
+        raise ValueError(f"is {written!r}, not whole numbers separated by commas")
     return written
 
 
 def target(value: Any) -> str:
-    """The output: the number to reach, or equations that end in it."""
+    """The field output: the number to reach, or equations that end in it."""
     written = fields.answer(value)
     if "=" not in written and not re.fullmatch(r"\s*-?\d+\s*", written):
         raise ValueError(f"is {written!r}, neither a whole number nor equations")
@@ -54,10 +54,10 @@ def target(value: Any) -> str:
 
 @part
 class Countdown(DataBenchmark):
-    """Right if the answer reaches the target from all numbers, in one expression or in equations, a line or a comma
-    between them. What follows the line that reaches it is not read.
+    """Correct if the completion reaches the target from all numbers, in one expression or in equations separated by lines
+    or commas. Text after the line that reaches it is ignored.
 
-    `partial` is the share of steps (one fewer than numbers) that are right before the first wrong one, for equations.
+    For equations, `partial` is the share of steps (one fewer than numbers) that are correct before the first wrong one.
     """
 
     version = 3
@@ -69,12 +69,12 @@ class Countdown(DataBenchmark):
         return {"numbers": ", ".join(map(str, numbers)), "target": target}
 
     def reference(self, row: Row) -> str:
-        """The equations, where the data have them."""
+        """The equations, if the data set has them."""
         return row["output"] if "=" in row["output"] else ""
 
-    def grade(self, example: Example, answer: str) -> Grade:
+    def grade(self, example: Example, completion: str) -> Grade:
         numbers, target = problem(example.row)
-        lines = [line for line in map(statements, final_answer(answer).splitlines()) if line]
+        lines = [line for line in map(statements, final_answer(completion).splitlines()) if line]
         steps: list[list[str]] = []
         partial = 0.0
         for line in lines[:MOST_LINES]:
@@ -88,47 +88,48 @@ class Countdown(DataBenchmark):
 
 
 def problem(row: Row) -> tuple[list[int], int]:
-    """Numbers and target. Files with equations as the output have the target last among the inputs; others as the output."""
-    given = [int(n) for n in row["input"].split(",")]
-    return (given[:-1], given[-1]) if "=" in row["output"] else (given, int(row["output"]))
+    """Numbers and target. If the output has equations, the target is the last input; otherwise it is the output."""
+    inputs = [int(n) for n in row["input"].split(",")]
+    return (inputs[:-1], inputs[-1]) if "=" in row["output"] else (inputs, int(row["output"]))
 
 
 def _expression(sides: list[str], numbers: list[int], target: int) -> float:
-    """1 if each side is the target, and one is made of all numbers."""
+    """1 if each side equals the target and one uses all numbers, else 0."""
     values = [evaluate(side) for side in sides]
     wanted = Counter(map(Fraction, numbers))
     return float(all(value == target for value, _ in values) and any(used == wanted for _, used in values))
 
 
 def _equations(steps: list[list[str]], numbers: list[int], target: int) -> float:
-    """1 if each is true and uses numbers at hand, results among them, once, so that the target alone is left."""
-    at_hand, good, reached = Counter(map(Fraction, numbers)), 0, None
+    """1 if all equations are true and use each available number or earlier result once, leaving only the target; else the
+    share of steps before the first mistake."""
+    available, good, reached = Counter(map(Fraction, numbers)), 0, None
     for left, *claims in steps:
         value, used = evaluate(left)
-        if value is None or not claims or any(evaluate(claim)[0] != value for claim in claims) or not used <= at_hand:
+        if value is None or not claims or any(evaluate(claim)[0] != value for claim in claims) or not used <= available:
             break
-        at_hand = at_hand - used + Counter([value])
+        available = available - used + Counter([value])
         good, reached = good + 1, value
-    correct = good == len(steps) and reached == target and at_hand == Counter([Fraction(target)])
+    correct = good == len(steps) and reached == target and available == Counter([Fraction(target)])
     needed = max(len(numbers) - 1, 1)
     return 1.0 if correct else min(good, needed - 1) / needed
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------------
 
 
-def final_answer(answer: str) -> str:
-    r"""What the answer calls so, by <answer>, \boxed, "Answer:" or "answer is", if arithmetic is in it; else all."""
-    tagged = re.findall(r"<answer>(.*?)(?:</answer>|\Z)", answer, re.DOTALL | re.IGNORECASE)
-    labeled = re.split(r"\banswer\b\W*?(?:is\b|:)", answer, flags=re.IGNORECASE)[1:]
-    for found in (*tagged[-1:], last_box(answer) or "", *labeled[-1:]):
-        if any(map(statements, found.splitlines())):
-            return found
-    return answer
+def final_answer(completion: str) -> str:
+    r"""The answer as labeled by <answer>, \boxed, "Answer:" or "answer is", if it has arithmetic; else the completion."""
+    tagged = re.findall(r"<answer>(.*?)(?:</answer>|\Z)", completion, re.DOTALL | re.IGNORECASE)
+    labeled = re.split(r"\banswer\b\W*?(?:is\b|:)", completion, flags=re.IGNORECASE)[1:]
+    for candidate in (*tagged[-1:], last_box(completion) or "", *labeled[-1:]):
+        if any(map(statements, candidate.splitlines())):
+            return candidate
+    return completion
 
 
 def statements(line: str) -> list[list[str]]:
-    """The expressions and equations of a line, each as its sides, in Python's signs; labels and words are dropped."""
+    """The expressions and equations of a line, each as a list of its sides in Python syntax, without labels and words."""
     for pattern, sign in SIGNS:
         line = re.sub(pattern, sign, line)
     parts = [LABEL.sub("", part).strip(" *`_") for part in re.split(r"[,;]|\.(?!\d)", line)]
@@ -136,7 +137,7 @@ def statements(line: str) -> list[list[str]]:
 
 
 def evaluate(text: str) -> tuple[Fraction | None, Counter[Fraction]]:
-    """The value of an arithmetic expression and the numbers in it; None if it is anything else, or divides by zero."""
+    """The value of an arithmetic expression and its numbers; None if it is not one, or divides by zero."""
     used: Counter[Fraction] = Counter()
 
     def value(node: ast.expr) -> Fraction:

@@ -1,4 +1,4 @@
-"""What benchmarks share that read a data set on the Hugging Face hub or a local file with the same fields."""
+"""Shared by benchmarks with a data set: on the Hugging Face Hub, or a local file with the same fields."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,48 +11,50 @@ from rws_cli.errors import UsageError
 from rws_cli.part import setting
 
 REMOTE = "hf://"
-"""A file on the Hugging Face hub, where no more than a file is there."""
+"""Prefix of a single file on the Hugging Face Hub."""
 
 
 @dataclass
 class DataBenchmark(Benchmark):
-    """Rows in the data's order, ids by their place in it.
+    """A benchmark with a data set; ids are row numbers.
 
-    needed, optional: fields that a row must or may have, and their kinds (see fields.py); the methods get such rows.
-    solved: whether each row has a right answer; where not, answers are graded without one.
+    needed, optional: the fields that a row must or may have → their kinds (see fields.py); methods receive such rows.
+    solved: whether every row has a correct answer; if not, completions are graded without one.
     """
 
     needed: ClassVar[fields.Kinds] = {}
     optional: ClassVar[fields.Kinds] = {}
     solved = True
 
-    hub: str | None = setting("the data set's name on the Hugging Face hub", None)
-    subset: str | None = setting("its subset", None)
-    split: str = setting("its split", "test")
-    revision: str | None = setting("its branch, tag or commit; null: the newest", None)
+    hub: str | None = setting("the data set's name on the Hugging Face Hub", None)
+    subset: str | None = setting("the data set's subset", None)
+    split: str = setting("the data set's split", "test")
+    revision: str | None = setting("the data set's branch, tag or commit; null: the newest", None)
     path: str | None = setting(
-        "a .jsonl, .json, .csv or .parquet file with the same fields, instead of the hub's", None
+        "a local .jsonl, .json, .csv or .parquet file with the data set's fields, used instead of the Hub", None
     )
-    limit: int | None = setting("the first so many rows; null: all", None, min=1, asks=False)
-    shots: int = setting("solved examples before each question", 0, min=0)
-    shots_split: str = setting("the split whose first rows they are", "train")
-    shots_path: str | None = setting("a file whose first rows they are, instead of the split", None)
-    template: str = setting("the prompt; {fields} in braces are the data set's, or the benchmark's own", "???")
+    limit: int | None = setting("number of rows, from the first; null: all", None, min=1, asks=False)
+    shots: int = setting("solved examples shown before each question", 0, min=0)
+    shots_split: str = setting("the split whose first rows are the solved examples", "train")
+    shots_path: str | None = setting(
+        "a file whose first rows are the solved examples, used instead of shots_split", None
+    )
+    template: str = setting("the prompt; names in {braces} are fields of the data set, or the benchmark's own", "???")
 
     def names(self, row: Row) -> dict[str, Any]:
-        """What the template may name: the row's fields, if the part does not say otherwise."""
+        """What the template may name: the row's fields by default."""
         return row
 
     def reference(self, row: Row) -> str:
-        """A right answer, as the model would write it; shots show it. "" where the row has none."""
+        """A correct answer, in the form that the model should write it, as shown in shots; "" if the row has none."""
         return ""
 
     def keywords(self, row: Row) -> list[str]:
-        """Words that a good answer holds."""
+        """Words that a good completion contains."""
         return []
 
     def later_turns(self, row: Row) -> list[str]:
-        """What the user says after the first answer, turn by turn."""
+        """The user's turns after the first."""
         return []
 
     def examples(self) -> list[Example]:
@@ -68,8 +70,10 @@ class DataBenchmark(Benchmark):
         return made
 
     def doubtful_references(self, examples: list[Example]) -> str | None:
-        """Raises UsageError if all references are graded as wrong: their format is one that the benchmark does not know.
-        Grades each reference, so it costs as much as to grade one answer to each row."""
+        """Raises UsageError if all references are graded as wrong, because the benchmark does not know their format.
+
+        Grades every reference, which costs as much as grading one completion per row.
+        """
         if self.open_ended:
             return None
         rows = {example.place: example for example in examples if not example.follows}
@@ -79,12 +83,12 @@ class DataBenchmark(Benchmark):
         named, listed = self._named(self.path, "benchmark.path"), "; ".join(wrong[:3])
         if len(wrong) == len(rows):
             raise UsageError(
-                f"benchmark={self.name} grades every reference in {named} as wrong ({listed}): it does not know this format "
-                "of answers."
+                f"benchmark={self.name} grades every reference in {named} as wrong ({listed}), so it does not know this format "
+                "of answers: convert the data or choose another benchmark."
             )
         return (
-            f"warning: benchmark={self.name} grades {len(wrong)} of {len(rows)} references in {named} as wrong, and with "
-            f"them any answer: {listed}"
+            f"warning: benchmark={self.name} grades {len(wrong)} of {len(rows)} references in {named} as wrong, and hence every "
+            f"completion of these rows: {listed}"
         )
 
     def _accepts(self, example: Example) -> bool:
@@ -92,12 +96,12 @@ class DataBenchmark(Benchmark):
             return True
         try:
             grade = self.grade(example, example.reference)
-        except Exception:  # whatever a grader raises, it does not accept the reference
+        except Exception:  # whatever it raises, the grader does not accept the reference
             return False
         return grade is None or grade.correct
 
     def _read(self, named: str, place: str, row: Row) -> tuple[Row, str, str]:
-        """A row as the benchmark reads it, its prompt and its reference. Raises UsageError naming the row."""
+        """A row with its fields converted, its prompt and its reference. Raises UsageError naming the row."""
         try:
             row = fields.read_fields(row, self.needed, self.optional)
             names, reference = self.names(row), self.reference(row)
@@ -109,28 +113,28 @@ class DataBenchmark(Benchmark):
             return row, self.template.format(**names), reference
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UsageError(
-                f"benchmark={self.name} cannot make a prompt: {error} is neither a field of its data "
-                f"nor a name for benchmark.template (these are {', '.join(names)})."
+                f"benchmark={self.name} cannot make a prompt: {error} is not a name that "
+                f"benchmark.template can use: choose from {', '.join(names)}."
             ) from error
 
     def _solved(self) -> str:
-        """The solved examples that go before each question."""
+        """The solved examples shown before each question."""
         if self.path and not self.shots_path:
             raise UsageError("benchmark.shots needs solved examples: set benchmark.shots_path to a file of them.")
         named, rows = self._rows(self.shots_path, self.shots_split, "benchmark.shots_path")
         solved = [self._read(named, *placed) for placed in rows[: self.shots]]
         if not all(reference for _, _, reference in solved):
             raise UsageError(
-                f"benchmark.shots needs solved examples, but not all of the first {self.shots} in {named} are."
+                f"benchmark.shots needs solved examples, but not all of the first {self.shots} rows in {named} have an answer."
             )
         return "".join(f"{prompt}\n{reference}\n\n" for _, prompt, reference in solved)
 
     def _named(self, path: str | None, key: str) -> str:
-        """What messages call the data."""
+        """The data's name in messages."""
         return f"benchmark.hub={self.hub}" if path is None else f"{key}={path}"
 
     def _rows(self, path: str | None, split: str, key: str) -> tuple[str, list[Placed]]:
-        """What messages call the data, and the rows of a file, or of the hub's data set if `path` is None.
+        """The data's name in messages, and its rows: of a file, or of the data set on the Hub if `path` is None.
 
         Raises UsageError if they cannot be read or there are none.
         """

@@ -1,7 +1,7 @@
-"""The fields that a benchmark needs of a row, each with the kind of value it is: one function a kind.
+"""Read the fields that a benchmark needs from a row. Each field has a kind: a function that converts its value.
 
-A kind takes a value that is there and gives it as the benchmark reads it. It raises ValueError for another value, with
-words that go on from the field's name.
+A kind raises ValueError for a value that it does not accept, with a message that continues a sentence after the field's
+name.
 """
 
 import ast
@@ -13,23 +13,23 @@ from rws_cli.benchmarks.base import Row
 from rws_cli.benchmarks.text import as_written
 
 Kinds = dict[str, Callable[[Any], Any]]
-"""Field → kind. "turns|prompt" is the first of the two that a row has, and becomes `turns`."""
+"""Field → kind. "turns|prompt": the first of the two that a row has, read as `turns`."""
 
 
 def read_fields(row: Row, needed: Kinds, optional: Kinds) -> Row:
-    """A row without its null fields, and with values as their kinds give them. Raises ValueError naming the field."""
-    found = {name: value for name, value in row.items() if value is not None}
+    """A row without its null fields, and with values converted by their kinds. Raises ValueError naming the field."""
+    values = {name: value for name, value in row.items() if value is not None}
     for names, kind in (needed | optional).items():
-        name = next((name for name in names.split("|") if name in found), None)
+        name = next((name for name in names.split("|") if name in values), None)
         if name is None and names in needed:
-            there = f"it has {', '.join(found)}" if found else "it has none"
-            raise ValueError(f"has no field {names.replace('|', ' or ')} ({there})")
+            present = f"it has {', '.join(values)}" if values else "it has none"
+            raise ValueError(f"has no field {names.replace('|', ' or ')} ({present})")
         if name is not None:
             try:
-                found[names.partition("|")[0]] = kind(found[name])
+                values[names.partition("|")[0]] = kind(values[name])
             except ValueError as error:
                 raise ValueError(f"cannot be used: its field {name} {error}") from error
-    return found
+    return values
 
 
 def text(value: Any) -> str:
@@ -39,7 +39,7 @@ def text(value: Any) -> str:
 
 
 def answer(value: Any) -> str:
-    """Text, or a number as it is written without an exponent: 18 and 18.0 are 18."""
+    """Text, or a number written without an exponent: 18 and 18.0 become "18"."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError(f"is {_called(value)}, not text or a number")
     if isinstance(value, str):
@@ -63,12 +63,12 @@ def some_texts(value: Any) -> list[str]:
 
 
 def statements(value: Any) -> list[str]:
-    """Lines of Python: a list of them, one text, or a list as a CSV file holds it."""
+    """Lines of Python: a list of them, a single text, or a list written as text, as in CSV files."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return texts(ast.literal_eval(value.strip()))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise ValueError("starts like a list but is not a list of texts") from error
+            raise ValueError("looks like a list but is not a list of texts") from error
     return [value] if isinstance(value, str) else texts(value)
 
 

@@ -1,4 +1,4 @@
-"""Grade-school word problems (GSM8K, arXiv 2110.14168), graded by the number behind #### or the last one."""
+"""Grade-school word problems (GSM8K, arXiv 2110.14168), graded by the number after ####, or else the last number."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -11,23 +11,23 @@ from rws_cli.benchmarks.text import MINUS, as_written
 from rws_cli.part import part
 
 FIGURES = r"\d[\d,]*(?:\.\d+)?|\.\d+"
-MARKED = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
+AFTER_HASHES = re.compile(rf"####[\s$€£*\\]*+([{MINUS}]?)[ $€£*\\]*+({FIGURES})")
 # A dash after a letter, a digit or a bracket is not a sign: 5–10 is a range, (7)-2 a difference.
 NUMBER = re.compile(rf"((?:(?<![\w)\]])[{MINUS}])?)\\?[$€£]?({FIGURES})")
 
 
 def worked_answer(value: Any) -> str:
-    """A number alone gets the mark that stands before it in a worked answer."""
+    """Put #### before a bare number, as in a worked answer."""
     written = fields.answer(value)
     return f"#### {written.strip()}" if re.fullmatch(rf"\s*[{MINUS}]?\$?[\d,]*\.?\d+\s*", written) else written
 
 
 @part
 class Gsm8k(DataBenchmark):
-    """The number behind "####", or else the last number of the answer; equal as a decimal to the reference's.
+    """Compares the number after "####", or else the last number in the completion, with the reference's, as decimals.
 
-    Of several "####" the last counts. With shots it is the first, as in GSM8K's own grader, for a model that was shown
-    solved questions goes on to ask itself more of them.
+    If there are several "####", the last one counts. With shots it is the first, as in GSM8K's own grader, because a
+    model that was shown solved questions continues with new ones.
     """
 
     version = 2
@@ -36,20 +36,20 @@ class Gsm8k(DataBenchmark):
     def reference(self, row: Row) -> str:
         return row["answer"]
 
-    def grade(self, example: Example, answer: str) -> Grade:
-        found, extractor = extract_number(answer, first=self.shots > 0)
+    def grade(self, example: Example, completion: str) -> Grade:
+        number, extractor = extract_number(completion, first=self.shots > 0)
         expected, _ = extract_number(str(example.row["answer"]))
-        correct = found is not None and found == expected
-        return Grade(correct, float(correct), "" if found is None else as_written(found), extractor)
+        correct = number is not None and number == expected
+        return Grade(correct, float(correct), "" if number is None else as_written(number), extractor)
 
 
 def extract_number(text: str, first: bool = False) -> tuple[Decimal | None, str]:
-    """The last number behind "####" (or the first), else the last of the text, and which of the two it is."""
-    graded = MARKED.findall(text)
-    found, extractor = (graded, "####") if graded else (NUMBER.findall(text), "last number")
-    if not found:
+    """The last (or first) number after "####", else the last number in the text; and the rule that extracted it."""
+    after_hashes = AFTER_HASHES.findall(text)
+    numbers, extractor = (after_hashes, "####") if after_hashes else (NUMBER.findall(text), "last number")
+    if not numbers:
         return None, "none"
-    sign, figures = found[0 if graded and first else -1]
+    sign, figures = numbers[0 if after_hashes and first else -1]
     try:
         return Decimal(("-" if sign else "") + figures.replace(",", "")), extractor
     except InvalidOperation:

@@ -16,6 +16,8 @@ def function_name(value: Any) -> str:
 
 @part
 class HumanEval(CodeBenchmark):
+    """Correct if the function passes its tests."""
+
     needed = {
         "prompt": fields.text,
         "entry_point": function_name,
@@ -26,12 +28,12 @@ class HumanEval(CodeBenchmark):
     def reference(self, row: Row) -> str:
         return row["prompt"] + row["canonical_solution"]
 
-    def program(self, row: Row, answer: str) -> str:
-        """The answer's function with its tests; an answer that does not define it is taken to go on from the prompt."""
-        prompt, name, text = row["prompt"], row["entry_point"], clean(answer)
+    def program(self, row: Row, completion: str) -> str:
+        """The completion's function and its tests. A completion without the function is taken to continue the prompt."""
+        prompt, name, text = row["prompt"], row["entry_point"], clean(completion)
         code = extract(text, {name})
         if Names(code).rank(name):
-            # A whole function may still need the prompt's imports and helpers, which it then only repeats.
+            # A complete function may still need the imports and helpers in the prompt.
             code = f"{prompt}    pass\n\n{code}"
         else:
             code = continued(prompt, ["\n".join(blocks(text)), unfenced(text)])

@@ -1,4 +1,4 @@
-"""Open instructions without a right answer, for win rates."""
+"""Open-ended instructions, for win rates."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from rws_cli.part import part
 
 @part
 class Instructions(DataBenchmark):
+    """Not graded; compare runs with rws judge."""
+
     open_ended = True
     needed = {"instruction|prompt": fields.text}
 

@@ -1,12 +1,12 @@
-"""The inside of the sandbox: run as `python -s -P jail.py`, it locks itself in and then runs the program it is given.
+"""The inside of the sandbox: run as `python -s -P jail.py`, it restricts its own process and then runs a program.
 
-Standard input holds a JSON line (see sandbox.run) and then the program. What became of it goes to the file descriptor
-`done`: BEGUN once everything is locked, then the secret if the program has run to its end, else the exception's line.
-A program that leaves early, by whatever code, does not send the secret.
+Standard input is a JSON line (see sandbox.run) followed by the program. The result goes to the file descriptor `done`:
+BEGUN once all restrictions are in place, then the secret if the program ran to its end, else the exception on one line.
+A program that exits early, with any exit code, does not send the secret.
 
-Landlock closes the file system but for Python itself, shared libraries and the folder. Seccomp allows the system calls
-of a program alone with its memory, its threads and its files, and refuses all others, so that nothing depends on what
-the kernel's version of Landlock leaves open. Resource limits bound the rest. None of it needs privileges. Linux only.
+Landlock blocks the file system except Python itself, shared libraries and the temporary folder. Seccomp only allows
+system calls that concern the program's own memory, threads and files, so that nothing depends on what the kernel's
+version of Landlock leaves open. Resource limits bound the rest. None of this needs privileges. Linux only.
 """
 
 from __future__ import annotations
@@ -35,52 +35,52 @@ READABLE = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/de
 
 
 def listed_calls(column: int) -> dict[str, int]:
-    """Names and numbers of the system calls that a program may make, from a column of syscalls.txt."""
+    """The system calls that a program may make: name → number, from a column of syscalls.txt."""
     with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as table:
         rows = [line.split() for line in table if line.strip() and not line.startswith("#")]
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
 
-# Architecture (AUDIT_ARCH_*) and the numbers of system calls there: those of the jail, and those that a program may make.
+# Machine → architecture (AUDIT_ARCH_*), system calls that the jail itself makes, and those that a program may make.
 SYSTEMS: dict[str, tuple[int, dict[str, int], dict[str, int]]] = {
     "x86_64": (0xC000003E, {"capset": 126, "timer_create": 222, "timer_settime": 223}, listed_calls(1)),
     "aarch64": (0xC00000B7, {"capset": 91, "timer_create": 107, "timer_settime": 110}, listed_calls(2)),
 }
 EVERYWHERE = {"close_range": 436, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
 NEWER = 424
-"""From this number on system calls have the same numbers on all architectures, and C libraries do without them."""
+"""From this number on, system calls have the same number on all architectures, and C libraries work without them."""
 
 CLONE_THREAD, ACCESS_MODE, TRUNCATE, ALL_BITS = 0x10000, 0o3, 0o1000, 0xFFFFFFFF
-# Truncating needs a descriptor for writing: Landlock before version 3 asks for no right to truncate.
+# Truncating needs a writable descriptor, because Landlock before version 3 does not restrict truncation.
 OPENING = {0, 1, 2, 1 | TRUNCATE, 2 | TRUNCATE}
-# Of some calls only these are allowed: word of the arguments (two each, the lower first), its bits, what they may be.
-# The kernel reads commands, requests and flags from the lower word alone.
+# System call → restrictions: index of the argument word (two per argument, the lower first), its bits, allowed values.
+# The kernel reads commands, requests and flags from the lower word only.
 ARGUMENTS: dict[str, list[tuple[int, int, set[int]]]] = {
     "clone": [(0, CLONE_THREAD, {CLONE_THREAD})],
     "open": [(2, ACCESS_MODE | TRUNCATE, OPENING)],
     "openat": [(4, ACCESS_MODE | TRUNCATE, OPENING)],
-    # copies, flags, record locks, the size of a pipe and seals: no owner or signal, which reach other processes, no lease
+    # duplication, flags, record locks, pipe size and seals; no owner or signal, which reach other processes, and no lease
     "fcntl": [(2, ALL_BITS, {0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1033, 1034})],
-    # terminal or not (two ways), its size, bytes waiting, non-blocking, close-on-exec: no owner, no device, no file flags
+    # is it a terminal (two ways), its size, bytes waiting, non-blocking, close-on-exec; no owner, device or file flags
     "ioctl": [(2, ALL_BITS, {0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451})],
     "prctl": [(0, ALL_BITS, {15, 16, 0x53564D41})],  # names of threads and of memory
     "socketpair": [(0, ALL_BITS, {1})],  # AF_UNIX
-    "sendto": [(8, ALL_BITS, {0}), (9, ALL_BITS, {0})],  # to the other end, to no address
-    "prlimit64": [(0, ALL_BITS, {0}), (4, ALL_BITS, {0}), (5, ALL_BITS, {0})],  # reading one's own
+    "sendto": [(8, ALL_BITS, {0}), (9, ALL_BITS, {0})],  # to the connected end only, not to an address
+    "prlimit64": [(0, ALL_BITS, {0}), (4, ALL_BITS, {0}), (5, ALL_BITS, {0})],  # only reading its own limits
 }
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int) -> int:
-    """What a call of the C library returned. Raises OSError where it failed."""
+    """The result of a C library call. Raises OSError if it failed."""
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return int(result)
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock version; 0 where there is none."""
+    """The kernel's Landlock version; 0 if it has none."""
     try:
         return check(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
     except OSError:
@@ -88,22 +88,25 @@ def landlock_version() -> int:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it ends, however it ends."""
+    """Have the kernel kill this process when its parent ends, for whatever reason."""
     check(libc.prctl(SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0))
-    if os.getppid() != parent:  # it ended before
+    if os.getppid() != parent:  # it ended already
         os._exit(1)
 
 
 def limit(what: int, most: int) -> None:
-    """Set a resource limit for good, or leave it where it is lower."""
+    """Set a resource limit permanently, unless it is lower already."""
     hard = resource.getrlimit(what)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(what, (most, most))
 
 
 def limit_time(seconds: float) -> None:
-    """Have the kernel kill this process after so much more processor time of all its threads. The resource limit counts
-    whole seconds, from the start of the interpreter; here a program may neither stop the timer nor catch its signal."""
+    """Have the kernel kill this process after this much more processor time, summed over its threads.
+
+    The resource limit would count whole seconds, from the start of the interpreter. The program can neither stop this
+    timer nor catch its signal.
+    """
     calls, event, timer = SYSTEMS[platform.machine()][1], struct.pack("<Qi52x", 0, signal.SIGKILL), ctypes.c_int()
     check(libc.syscall(calls["timer_create"], time.CLOCK_PROCESS_CPUTIME_ID, event, ctypes.byref(timer)))
     due = struct.pack("<4q", 0, 0, *divmod(max(1, int(seconds * 1e9)), 10**9))
@@ -111,14 +114,14 @@ def limit_time(seconds: float) -> None:
 
 
 def drop_privileges() -> None:
-    """Give up every capability, for good; a root without them can raise no limit."""
+    """Give up all capabilities permanently; without them, not even root can raise a limit."""
     header = struct.pack("<Ii", 0x20080522, 0)
     check(libc.syscall(SYSTEMS[platform.machine()][1]["capset"], header, bytes(24)))
     check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0))
 
 
 def close_files(readable: Iterable[str], writable: str) -> None:
-    """Let this process read (and execute) what lies under `readable`, do anything under `writable`, and no more."""
+    """Allow this process to read and execute files below `readable`, to do anything below `writable`, and nothing else."""
     version = landlock_version()
     rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
     # Version 6 can also keep signals and abstract sockets within the sandbox.
@@ -137,8 +140,8 @@ def close_files(readable: Iterable[str], writable: str) -> None:
 
 
 def refuse_calls() -> None:
-    """A seccomp filter: what is not listed fails, as not permitted or, where it is new, as unknown, so that the C library
-    takes an older way; a call of another architecture kills."""
+    """Install a seccomp filter. Calls that are not listed fail with EPERM, or ENOSYS for new ones, so that the C library
+    falls back to older ones; a call of another architecture kills the process."""
     architecture, _, numbers = SYSTEMS[platform.machine()]
     load, mask, jump_equal, jump_at_least, result = 0x20, 0x54, 0x15, 0x35, 0x06
     allow, kill, fail = 0x7FFF0000, 0x80000000, 0x00050000
@@ -160,8 +163,8 @@ def refuse_calls() -> None:
     check(libc.prctl(SECCOMP, FILTER, wrapped, 0, 0))
 
 
-def in_a_line(error: BaseException) -> str:
-    """Its name and what it says, which a program may have made fail."""
+def one_line(error: BaseException) -> str:
+    """An exception's type and message. The program may have overridden `__str__` so that it fails."""
     try:
         return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(":")
     except Exception:
@@ -169,6 +172,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def main() -> None:
+    """Restrict this process, run the program, and report."""
     order = json.loads(sys.stdin.buffer.readline())
     program = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
     die_with(order["parent"])
@@ -184,16 +188,16 @@ def main() -> None:
     random.seed(0)
     done = order["done"]
     os.write(done, BEGUN)
-    os.dup2(1, 2)  # what it prints is not kept
+    os.dup2(1, 2)  # discard what it prints
     try:
-        # While the program runs, the secret is only on the interpreter's stack: no frame shows it as a variable, and the
-        # garbage collector does not list it. The published harnesses use empty globals, too.
+        # While the program runs, the secret is only on the interpreter's stack: it is not a variable of any frame, and the
+        # garbage collector does not list it. As in the published harnesses, globals are empty.
         secret, _ = order.pop("secret"), exec(program, {})  # type: ignore[func-returns-value]  # nosec B102
         os.write(done, secret.encode())
     except MemoryError:
         os.write(done, b"MemoryError")
     except BaseException as error:
-        os.write(done, in_a_line(error).encode(errors="replace"))
+        os.write(done, one_line(error).encode(errors="replace"))
     os._exit(0)
 
 

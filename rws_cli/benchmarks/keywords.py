@@ -1,4 +1,4 @@
-"""Keyword-constrained generation: all given words in one sentence."""
+"""Keyword-constrained generation: write one sentence that contains all given words."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ LEAD_IN = re.compile(
     r"[^\w\n]*[.!:\n]\s*|[^\n]*:\s*\n)*",
     re.IGNORECASE,
 )
-"""What chat models say before an answer: "Sure!", or a line that ends in a colon."""
+"""Introductions by chat models: "Sure!", or a line that ends in a colon."""
 STOP = re.compile(r"([.!?…。！？]+)([\"'”’»)\]*_]*)(?:\s+|(?=[^\W\d_]))")
 WRAPPED = re.compile(r"(?<![.!?…:\s])[ \t]*\n[ \t]*(?=[a-z])")
 ABBREVIATION = re.compile(
@@ -24,19 +24,19 @@ ABBREVIATION = re.compile(
 STARTERS = set(
     re.findall(r"\w+", "A An The This That These Those There It He She They We You In On At But And So Then")
 )
-"""Words that start a sentence even behind an abbreviation: "at 5 a.m. The dog", but "at 5 a.m. Tom"."""
+"""Words that start a sentence even after an abbreviation: "at 5 a.m. The dog", but not "at 5 a.m. Tom"."""
 
 
 def word_list(value: Any) -> dict[str, Any]:
-    """A list of words, or an object that holds it as `words`, beside a sentence as `example`."""
-    given = value if isinstance(value, dict) else {"words": value}
-    return {"words": fields.some_texts(given.get("words")), "example": fields.text(given.get("example") or "")}
+    """A list of words, or an object with the list as `words` and a sentence as `example`."""
+    content = value if isinstance(value, dict) else {"words": value}
+    return {"words": fields.some_texts(content.get("words")), "example": fields.text(content.get("example") or "")}
 
 
 @part
 class Keywords(DataBenchmark):
-    """Right if every word occurs, whole and in any case, in one sentence that is more than a list of them; `partial` is
-    the share of words that occur (all but one at most if the answer is not right)."""
+    """Correct if every word occurs as a whole word, in any case, in a single sentence that is not just a list of them.
+    `partial` is the share of words that occur, at most all but one if the completion is not correct."""
 
     version = 2
     solved = False
@@ -46,25 +46,28 @@ class Keywords(DataBenchmark):
         return {"words": ", ".join(self.keywords(row))}
 
     def reference(self, row: Row) -> str:
-        """A human's sentence, where the data have one."""
+        """A sentence by a human, if the data set has one."""
         return row["words"]["example"]
 
     def keywords(self, row: Row) -> list[str]:
         return row["words"]["words"]
 
-    def grade(self, example: Example, answer: str) -> Grade:
+    def grade(self, example: Example, completion: str) -> Grade:
         wanted = self.keywords(example.row)
-        text = LEAD_IN.sub("", answer.strip())
-        found = [word for word in wanted if _whole(word).search(text)]
-        correct = len(found) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
-        hits = len(found) if correct else min(len(found), len(wanted) - 1)
-        return Grade(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
+        text = LEAD_IN.sub("", completion.strip())
+        present = [word for word in wanted if _whole(word).search(text)]
+        correct = len(present) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
+        hits = len(present) if correct else min(len(present), len(wanted) - 1)
+        return Grade(correct, hits / max(len(wanted), 1), ", ".join(present), "whole words")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text. One ends with its line (unless a small letter follows), or at a full stop, question or
-    exclamation mark before a space or a letter; but not at an abbreviation, unless one of STARTERS follows, nor before
-    small letters behind an ellipsis or a closing quote."""
+    """The sentences of a text.
+
+    A sentence ends with its line (unless a lower-case letter follows), or at a period, question or exclamation mark before
+    a space or a letter; but not at an abbreviation, unless one of STARTERS follows, nor after an ellipsis or a closing
+    quote before lower case.
+    """
     parts = []
     for line in WRAPPED.sub(" ", text).splitlines():
         start = 0
@@ -86,7 +89,7 @@ def _whole(word: str) -> re.Pattern[str]:
 
 
 def _is_list(text: str, wanted: list[str]) -> bool:
-    """Whether nothing but the words, articles and conjunctions stands in the text, or behind its colon."""
+    """Whether the text, or what follows its colon, has nothing but the words, articles and conjunctions."""
     _, _, listed = text.partition(":")
     text = listed if all(_whole(word).search(listed) for word in wanted) else text
     for word in wanted:

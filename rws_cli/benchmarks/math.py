@@ -13,15 +13,15 @@ from rws_cli.part import part
 
 PERCENT = re.compile(r"(?:\\[ ,;!])?\\?[%％]")
 SECONDS = 5
-"""What math-verify may take to read, and to compare."""
+"""Time limit for math-verify, each for parsing and comparing."""
 
 
 @part
 class Math(DataBenchmark):
-    r"""math-verify's parser and equality, on the last \boxed{…} or, without one, on what it takes for the answer.
+    r"""math-verify's parser and equality, on the last \boxed{…} or, without one, on what it extracts.
 
-    As in MATH's own grader, percent signs are dropped on both sides. Reading and comparing take `SECONDS` each at most,
-    in the main thread; math-verify's alarm works in no other.
+    As in MATH's own grader, percent signs are dropped on both sides. The time limit only works in the main thread,
+    because math-verify uses an alarm signal.
     """
 
     version = 2
@@ -31,20 +31,20 @@ class Math(DataBenchmark):
     def reference(self, row: Row) -> str:
         return row.get("solution", f"\\boxed{{{row['answer']}}}")
 
-    def grade(self, example: Example, answer: str) -> Grade:
+    def grade(self, example: Example, completion: str) -> Grade:
         from math_verify import parse, verify
 
-        logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would print the answers that it cannot read
+        logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would print completions that it cannot parse
         seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
-        box = last_box(answer)
+        box = last_box(completion)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = parse(f"\\boxed{{{_plain_signs(str(example.row['answer']))}}}", parsing_timeout=seconds)
-            found = parse(_plain_signs(answer if box is None else f"\\boxed{{{box}}}"), parsing_timeout=seconds)
-            correct = bool(verify(expected, found, timeout_seconds=seconds))
-        return Grade(correct, float(correct), str(found[-1]) if found else "", "math-verify")
+            parsed = parse(_plain_signs(completion if box is None else f"\\boxed{{{box}}}"), parsing_timeout=seconds)
+            correct = bool(verify(expected, parsed, timeout_seconds=seconds))
+        return Grade(correct, float(correct), str(parsed[-1]) if parsed else "", "math-verify")
 
 
 def _plain_signs(text: str) -> str:
-    """Without percent signs, and with hyphens for minus signs."""
+    """A text without percent signs, and with minus signs as hyphens."""
     return PERCENT.sub("", text).translate(dict.fromkeys(map(ord, MINUS), "-"))

@@ -10,6 +10,8 @@ from rws_cli.part import part
 
 @part
 class Mbpp(CodeBenchmark):
+    """Correct if the code passes its tests."""
+
     needed = {"text|prompt": fields.text, "test_list|test": fields.some_statements, "code": fields.text}
     optional = {"test_setup_code": fields.text, "test_imports": fields.statements}
 
@@ -19,7 +21,7 @@ class Mbpp(CodeBenchmark):
     def reference(self, row: Row) -> str:
         return row["code"]
 
-    def program(self, row: Row, answer: str) -> str:
-        """The answer's code, and the tests behind it with what they need."""
+    def program(self, row: Row, completion: str) -> str:
+        """The completion's code, followed by the tests and what they need."""
         tests = [*row.get("test_imports", []), row.get("test_setup_code") or "", *row["test_list"]]
-        return join([extract(answer, Names("\n".join(tests)).needed), *tests, ""])
+        return join([extract(completion, Names("\n".join(tests)).needed), *tests, ""])

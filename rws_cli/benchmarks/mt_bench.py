@@ -1,4 +1,4 @@
-"""MT-Bench: open conversations of several turns, each of which sees the answers before it (arXiv 2306.05685)."""
+"""MT-Bench: open-ended conversations of several turns; each turn sees the completions before it (arXiv 2306.05685)."""
 
 from typing import Any
 
@@ -10,8 +10,10 @@ from rws_cli.part import part
 
 @part
 class MtBench(DataBenchmark):
+    """Not graded; compare runs with rws judge."""
+
     open_ended = True
-    needed = {"turns|prompt": fields.some_texts}  # FastChat's field, or that of the set on the hub
+    needed = {"turns|prompt": fields.some_texts}  # FastChat's field, or that of the data set on the Hub
 
     def names(self, row: Row) -> dict[str, Any]:
         return {"prompt": row["turns"][0]}

@@ -1,4 +1,4 @@
-"""One prompt of the user's own: nothing is right or wrong about its answer."""
+"""A single prompt from the user, not graded."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from rws_cli.part import part, setting
 
 @part
 class Prompt(Benchmark):
-    """The example's id is a hash of the prompt, so that random numbers depend on nothing else but the seed."""
+    """The example's id is a hash of the prompt, so random numbers depend only on the prompt and the seed."""
 
     open_ended = True
 

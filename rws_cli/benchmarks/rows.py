@@ -1,6 +1,6 @@
-"""Rows of a data file on this machine, or of a data set on the Hugging Face hub.
+"""Read the rows of a local data file, or of a data set on the Hugging Face Hub.
 
-A file is opened by its name, read as it is now and without a cache. A row comes with its place, for messages.
+Local files are read directly, without a cache. Each row comes with its place, for messages.
 """
 
 import csv
@@ -16,31 +16,31 @@ from rws_cli.errors import UsageError
 from rws_cli.files import user_path
 
 Placed = tuple[str, Row]
-"""A row's place, "row 3 (line 5)", and the row."""
+"""A row's place, such as "row 3 (line 5)", and the row."""
 BLANK = re.compile(r"\s*")
 
 
 class BrokenError(ValueError):
-    """Where a file is broken, and how."""
+    """A broken file; the message says where and how."""
 
 
 def local_file(path: str, key: str) -> Path:
-    """A data file on this machine. Raises UsageError if there is none, or none of a known format."""
+    """A local data file. Raises UsageError if it does not exist or has an unknown format."""
     file = user_path(path)
     if file.suffix not in FORMATS:
-        raise UsageError(f"{key}={path} is not data that can be read: give a file ending in {', '.join(FORMATS)}.")
+        raise UsageError(f"{key}={path} has an unknown format: give a file ending in {', '.join(FORMATS)}.")
     if not file.is_file():
-        raise UsageError(f"{key}={path} does not exist.")
+        raise UsageError(f"{key}={path} does not exist: give the path of a data file.")
     return file
 
 
 def file_rows(path: Path, named: str) -> Iterator[Placed]:
-    """The rows of a local file. Raises UsageError, calling the file `named`, where it is broken."""
+    """The rows of a local file. named: its name in messages. Raises UsageError if it is broken."""
     try:
         yield from FORMATS[path.suffix](path)
     except UnicodeDecodeError as error:
         line, column = undecodable(path)
-        raise UsageError(f"{named} is not text in UTF-8: line {line}, column {column}.") from error
+        raise UsageError(f"{named} is not valid UTF-8 at line {line}, column {column}.") from error
     except BrokenError as error:
         raise UsageError(f"{named} cannot be read: {error}.") from error
     except OSError as error:
@@ -48,7 +48,8 @@ def file_rows(path: Path, named: str) -> Iterator[Placed]:
 
 
 def hub_rows(source: dict[str, Any], named: str, advice: str = "") -> Iterator[Placed]:
-    """The rows of what datasets.load_dataset takes. Raises UsageError, calling it `named`, if it cannot be read."""
+    """The rows of a data set. source: arguments of datasets.load_dataset; named: its name in messages. Raises UsageError if
+    it cannot be read."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
@@ -79,7 +80,7 @@ def _place(row: int, line: int) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Placed]:
-    """An object a line; or one list of objects, or objects over several lines."""
+    """Rows of JSON Lines, of a JSON list of objects, or of objects over several lines."""
     row = 0
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -89,15 +90,15 @@ def _json_rows(path: Path) -> Iterator[Placed]:
             if line.strip():
                 row += 1
                 with _located(number):
-                    value = json.loads(line.rstrip(), object_pairs_hook=_once, parse_constant=_refuse)
+                    value = json.loads(line.rstrip(), object_pairs_hook=_unique_fields, parse_constant=_refuse)
                 yield _place(row, number), _object(value, f"line {number}")
 
 
 def _json_document(text: str, line: int) -> Iterator[Placed]:
-    decoder, at, row = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse), 0, 0
-    while (at := BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+    decoder, index, row = json.JSONDecoder(object_pairs_hook=_unique_fields, parse_constant=_refuse), 0, 0
+    while (index := BLANK.match(text, index).end()) < len(text):  # type: ignore[union-attr]
         with _located(line):
-            value, at = decoder.raw_decode(text, at)
+            value, index = decoder.raw_decode(text, index)
         for each in value if isinstance(value, list) else [value]:
             row += 1
             yield f"row {row}", _object(each, f"row {row}")
@@ -105,7 +106,7 @@ def _json_document(text: str, line: int) -> Iterator[Placed]:
 
 @contextmanager
 def _located(line: int) -> Iterator[None]:
-    """Say where JSON that starts in a line is broken."""
+    """Add the location to errors in JSON that starts at a line."""
     try:
         yield
     except json.JSONDecodeError as error:
@@ -115,12 +116,12 @@ def _located(line: int) -> Iterator[None]:
         raise BrokenError(f"line {line}: {why}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Row:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_fields(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)} is there twice")
-    return found
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)} occurs twice")
+    return row
 
 
 def _refuse(constant: str) -> None:
@@ -135,12 +136,14 @@ def _object(value: Any, place: str) -> Row:
             json.dumps([name, content], ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = ascii(error.object[error.start])[1:-1]
-            raise BrokenError(f"{place}: {half} in the field {ascii(name)[1:-1]} is half of a character") from error
+            raise BrokenError(
+                f"{place}: {half} in the field {ascii(name)[1:-1]} is half of a surrogate pair"
+            ) from error
     return value
 
 
 def _csv_rows(path: Path) -> Iterator[Placed]:
-    """Cells are text as it stands there; an empty one is missing."""
+    """Cells are read as text; empty cells are missing fields."""
     csv.field_size_limit(2**31 - 1)
     row = line = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -148,7 +151,7 @@ def _csv_rows(path: Path) -> Iterator[Placed]:
         try:
             header = next(reader, [])
             if twice := [name for name in header if name and header.count(name) > 1]:
-                raise BrokenError(f"two columns are called {twice[0]}")
+                raise BrokenError(f"two columns have the name {twice[0]}")
             line = reader.line_num
             for cells in reader:
                 line, before = reader.line_num, line
@@ -167,7 +170,7 @@ def _parquet_rows(path: Path) -> Iterator[Placed]:
     import pyarrow.parquet as pq
 
     row = 0
-    with path.open("rb") as file:  # an open file has no name that pyarrow could read partitions off
+    with path.open("rb") as file:  # an open file, so that pyarrow does not read partitions from its path
         try:
             for batch in pq.ParquetFile(file).iter_batches():
                 for value in batch.to_pylist():

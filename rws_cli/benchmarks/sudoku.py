@@ -1,11 +1,11 @@
 """6x6 sudoku with boxes of 2 rows by 3 columns and exactly one solution.
 
-Rows are a to f, columns 1 to 6. A prompt names every cell ("sudoku a1=5 a2=_ ..."), so that each answer cell lies a
-fixed distance behind its own name: the bundled model has rotary positions only and reads relative distances. The
+Rows are a to f, columns 1 to 6. The prompt names every cell ("sudoku a1=5 a2=_ ..."), so that each cell of the answer is
+a fixed distance after its name: the bundled model has only rotary position embeddings and reads relative distances. The
 answer is the whole grid, row by row, as 36 digits.
 
-Train and test never share a grid, nor a grid that differs only by renaming digits: the split is a hash of the
-solution with its digits renamed in order of first appearance.
+Train and test never share a grid, not even up to renaming digits: the split is decided by a hash of the solution with
+its digits renamed in order of first appearance.
 """
 
 import random
@@ -30,7 +30,7 @@ ALL_DIGITS = 0b111111
 
 
 def _candidates(grid: list[int], cell: int) -> int:
-    """Bit mask of the digits that no peer of an empty `cell` holds; digits are bits, 0 is empty."""
+    """Bit mask of the digits that are not in any peer of an empty `cell`; digits are bits, 0 is empty."""
     taken = 0
     for peer in PEERS[cell]:
         taken |= grid[peer]
@@ -51,7 +51,7 @@ def _fill(grid: list[int], rng: random.Random | None = None) -> bool:
         options = _candidates(grid, cell)
         if best < 0 or options.bit_count() < best_options.bit_count():
             best, best_options = cell, options
-            if options.bit_count() <= 1:  # hardly any has fewer
+            if options.bit_count() <= 1:  # hardly any cell has fewer
                 break
     digits = _digits(best_options)
     if rng:
@@ -66,13 +66,13 @@ def _fill(grid: list[int], rng: random.Random | None = None) -> bool:
 
 
 def _forced(grid: list[int], cell: int) -> bool:
-    """Whether emptying `cell` of a puzzle with one solution leaves it with one."""
+    """Whether a puzzle with one solution still has only one after emptying `cell`."""
     others = _candidates(grid, cell) & ~grid[cell]
     return not any(_fill([*grid[:cell], digit, *grid[cell + 1 :]]) for digit in _digits(others))
 
 
 def canonical(solution: str) -> str:
-    """The grid with its digits renamed 1, 2, ... in order of first appearance."""
+    """The grid with its digits renamed 1, 2, … in order of first appearance."""
     names = {digit: str(n + 1) for n, digit in enumerate(dict.fromkeys(solution))}
     return "".join(names[digit] for digit in solution)
 
@@ -84,8 +84,8 @@ def in_split(solution: str, split: Split) -> bool:
 def make_puzzle(rng: random.Random, split: Split, clues: tuple[int, int] = (12, 18)) -> tuple[str, str]:
     """A puzzle with one solution, and that solution, as strings of 36 characters ("_" for an empty cell).
 
-    Cells of a random grid are emptied in random order while the solution stays unique, down to a number of clues
-    drawn uniformly from `clues`, both ends included (a few grids stop earlier, when no cell can be emptied).
+    Cells of a random grid are emptied in random order while the solution stays unique, down to a number of clues drawn
+    uniformly from `clues`, both ends included (a few grids end with more, when no other cell can be emptied).
     """
     while True:
         grid = [0] * CELLS
@@ -114,15 +114,15 @@ def prompt(puzzle: str) -> str:
 
 @part
 class Sudoku(Generated):
-    """Right if every cell is; `partial` is the share of the 36 cells that are."""
+    """Correct if every cell is; `partial` is the share of the 36 cells that are correct."""
 
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
         puzzle, solution = make_puzzle(rng, split)
         return prompt(puzzle), solution
 
-    def grade(self, example: Example, answer: str) -> Grade:
-        grid = answer.strip()[:CELLS]
+    def grade(self, example: Example, completion: str) -> Grade:
+        grid = completion.strip()[:CELLS]
         hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
         return Grade(
-            correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid"
+            correct=completion.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid"
         )

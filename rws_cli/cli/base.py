@@ -1,4 +1,4 @@
-"""What all commands share: the application, how their arguments are read, and errors as one sentence."""
+"""What all commands share: the application, argument parsing, and errors printed as one sentence."""
 
 import errno
 import functools
@@ -19,13 +19,13 @@ DECODE, INSPECT, COMPARE, POST_PROCESS, DISCOVER = "Decode", "Inspect", "Compare
 
 
 def complain(sentence: str) -> None:
-    """Print an error in one line; what a user typed, or a file is called, may have line breaks."""
+    """Print an error on one line; user input and file names may contain line breaks."""
     typer.secho("rws: " + re.sub(r"\s*\n\s*", " ", printable(sentence)), fg="red", err=True)
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Print an error that the user can mend as one sentence, without a traceback, and exit with its code."""
+    """Print an error that the user can fix as one sentence, without a traceback, and exit with its code."""
     try:
         yield
     except (UsageError, RunError) as error:
@@ -41,12 +41,14 @@ def one_sentence() -> Iterator[None]:
         complain(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
-        advice = f"; go on with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
+        advice = f"; resume with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
         complain(f"interrupted{advice}")
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 
 class Commands(TyperGroup):
+    """The commands, also by their old names; errors are printed as one sentence."""
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if (command := super().get_command(ctx, cmd_name)) is not None:
             return command
@@ -60,11 +62,11 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose arguments may be anything. Click would read -cd=/a/path as short options, -h among them."""
+    """A command with free-form arguments. Click would read -cd=/a/path as several short options, -h among them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put options first and arguments behind `--`. Raises UsageError for an unknown option."""
-        known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
+        """Move options to the front and arguments behind `--`. Raises UsageError for an unknown option."""
+        by_name = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
         options: list[str] = []
         arguments: list[str] = []
         rest = iter(args)
@@ -72,12 +74,12 @@ class Command(TyperCommand):
             name, equals, _ = argument.partition("=")
             if argument == "--":
                 arguments += rest
-            elif name in known:
+            elif name in by_name:
                 options.append(argument)
-                if not equals and not getattr(known[name], "is_flag", True):
+                if not equals and not getattr(by_name[name], "is_flag", True):
                     options += itertools.islice(rest, 1)
             elif re.fullmatch(r"--?[A-Za-z][\w-]*", name) and not ctx.resilient_parsing:
-                raise UsageError(f"{name} is not an option of rws {self.name}{nearest(name, list(known)) or '.'}")
+                raise UsageError(f"{name} is not an option of rws {self.name}{nearest(name, list(by_name)) or '.'}")
             else:
                 arguments.append(argument)
         return super().parse_args(ctx, [*options, "--", *arguments])
@@ -94,13 +96,13 @@ app = typer.Typer(
 
 
 def command(panel: str, **more: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Mark a function as a command. panel: the part of the help that lists it."""
+    """Register a function as a command. panel: the section of the help that lists it."""
     return app.command(cls=Command, rich_help_panel=panel, **more)
 
 
 PartsOption = Annotated[
     list[str] | None,
-    typer.Option("--parts", metavar="DIR", help="A folder with parts of your own, and conf/; may be given again."),
+    typer.Option("--parts", metavar="DIR", help="A folder with your own parts and their conf/; repeatable."),
 ]
 
 
@@ -108,21 +110,21 @@ def takes_parts(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the option --parts."""
 
     @functools.wraps(function)
-    def with_parts(parts: list[str] | None = None, **given: Any) -> None:
+    def with_parts(parts: list[str] | None = None, **arguments: Any) -> None:
         from rws_cli import registry
 
         registry.set_folders(parts or [])
-        function(**given)
+        function(**arguments)
 
-    own = inspect.signature(function, eval_str=True)
+    signature = inspect.signature(function, eval_str=True)
     option = inspect.Parameter("parts", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PartsOption)
-    with_parts.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
+    with_parts.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     with_parts.__annotations__ = {**inspect.get_annotations(function, eval_str=True), "parts": PartsOption}
     return with_parts
 
 
 def complete(incomplete: str) -> list[str]:
-    """Shell completion of an override: settings up to the equals sign, choices of a group behind it."""
+    """Shell completion of an override: settings before the equals sign, choices of a group after it."""
     from rws_cli.config.catalog import GROUPS, choices
     from rws_cli.config.keys import known_keys
 
@@ -139,6 +141,12 @@ Overrides = Annotated[
     ),
 ]
 ConfigDir = Annotated[
-    str | None, typer.Option("--config-dir", "-cd", metavar="DIR", help="A folder of configurations besides conf/.")
+    str | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        metavar="DIR",
+        help="A folder of your own YAML files, laid out like conf/ (e.g. reward/mine.yaml), searched first.",
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")]

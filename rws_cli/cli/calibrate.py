@@ -6,7 +6,7 @@ from rws_cli.cli.base import DECODE, ConfigDir, Overrides, command, takes_parts
 @command(DECODE)
 @takes_parts
 def calibrate(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Measure the statistics that normalize a reward's scores, on decodings that nothing steers."""
+    """Measure the statistics that normalize a reward's scores, on unguided decodings."""
     from rws_cli.cli.jobs import calibrate_task
     from rws_cli.cli.launching import launch
 

@@ -8,14 +8,14 @@ from rws_cli.cli.base import COMPARE, command, takes_parts
 from rws_cli.errors import UsageError
 
 JUDGING = ("judge", "trust_remote_code", "pins.")
-"""What a judge's settings start with."""
+"""The prefixes of settings that `rws judge` accepts."""
 
 
 @command(COMPARE)
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or a sweep's folder.")],
 ) -> None:
-    """Runs side by side, paired by example, with intervals of the difference to the first."""
+    """Compare runs, paired by example, with confidence intervals for the difference from the first."""
     from rws_cli.report.compare import print_comparisons
     from rws_cli.runs.folder import find_all
 
@@ -27,9 +27,9 @@ def compare(
 
 @command(COMPARE)
 def table(
-    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder; or several run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder, or several run folders.")],
 ) -> None:
-    """A sweep as a table, here and as table.md, table.csv and table.tex in the first folder; Markdown in a pipe."""
+    """Print a sweep as a table, and write table.md, table.csv and table.tex to the first folder; prints Markdown in a pipe."""
     from rws_cli.report.table import print_tables
 
     print_tables(folders)
@@ -37,12 +37,10 @@ def table(
 
 @command(COMPARE)
 def pareto(
-    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder; or several run folders.")],
-    against: Annotated[
-        str, typer.Option(help="The sampler that others are compared with at equal cost.")
-    ] = "best_of_n",
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder, or several run folders.")],
+    against: Annotated[str, typer.Option(help="The baseline sampler, compared at equal cost.")] = "best_of_n",
 ) -> None:
-    """A sweep as curves of accuracy and reward against cost: pareto.svg, .md and .csv in the first folder."""
+    """Plot a sweep's accuracy and reward against cost: writes pareto.svg, .md and .csv to the first folder."""
     from rws_cli.report.pareto import write_pareto
 
     typer.echo(write_pareto(folders, against))
@@ -55,11 +53,11 @@ def judge(
         list[str],
         typer.Argument(
             metavar="RUN RUN... [OVERRIDES]...",
-            help="Run folders, or a sweep's; then a judge and its settings: judge=local judge.path=…",
+            help="Run folders or a sweep's folder, then a judge and its settings: judge=local judge.path=…",
         ),
     ],
 ) -> None:
-    """Ask a judge which answers are better, each run's against the first one's, in both orders."""
+    """Ask a judge which completions are better: each run's against the first run's, in both orders."""
     from rws_cli.config.composing import compose
     from rws_cli.report.compare import print_comparisons
     from rws_cli.runs.folder import find_all
@@ -70,9 +68,9 @@ def judge(
     if len(folders) < 2:
         raise UsageError("One run cannot be judged: give two or more run folders, or a sweep's folder.")
     if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
-        raise UsageError(f"{stray[0]} cannot be set when judging: write judge=… or judge.key=value.")
+        raise UsageError(f"{stray[0]} cannot be set when judging: set judge=… or judge.key=value.")
     settings = compose(*overrides).judge
     if not settings.judges:
-        raise UsageError("No judge is named: write judge=reward, local or openai; rws list judge shows all.")
+        raise UsageError("No judge is chosen: set judge=reward, judge=local or judge=openai; rws list judge shows all.")
     judge_runs(folders, settings)
     print_comparisons(folders)

@@ -1,7 +1,7 @@
-"""What a choice of a group is, and what can be set of it: `rws list GROUP NAME`.
+"""Describe a choice of a group and all its settings: `rws list GROUP NAME`.
 
-All of it is read where it acts: descriptions and values in conf/, as Hydra composes them; types, ranges and meanings in
-the schema and in the source of parts, none of which is imported. So help cannot say what is not so.
+Descriptions and values come from conf/, as Hydra composes it; types, ranges and meanings from the schema and the source
+of parts, without importing them. Nothing is written twice, so help and behavior cannot differ.
 """
 
 import json
@@ -28,30 +28,30 @@ from rws_cli.registry import Setting
 from rws_cli.report.terminal import wide_console
 
 FREE = ("method", "experiment")
-"""Groups whose choices set whatever they like; only that is shown of them."""
-AT = {"guidance": "sampler.guidance", "search": "sampler.search"}
-"""Where a group's settings stand, if not under its own name."""
-MEANINGS = {"name": "what tables and run folders call it", "kind": "what it is, which decides what else can be set"}
+"""Groups whose choices may change any setting; only those that they change are shown."""
+GROUP_KEYS = {"guidance": "sampler.guidance", "search": "sampler.search"}
+"""Group → the key of its settings, where that is not the group's name."""
+MEANINGS = {"name": "the name in tables and run folders", "kind": "the implementation"}
 NARROW = 100
-"""A terminal of fewer columns shows a setting in two lines."""
+"""On a terminal with fewer columns, a setting takes two lines."""
 BOUNDS = {"min": "≥", "above": ">", "max": "≤"}
 UNSET, ABSENT = "must be set", object()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting. key: as it is typed; own: whether the choice sets it otherwise than its base, or than the default."""
+    """A setting. key: as it is typed; changed: whether the choice sets it to another value than its base, or the default."""
 
     key: str
     default: str
-    may_be: str
+    values: str
     meaning: str
-    own: bool
+    changed: bool
 
 
 @dataclass(frozen=True)
 class Choice:
-    """facts: label and text, e.g. its files and papers. base: the file that its rows are compared with; None: with defaults."""
+    """facts: labels and texts, e.g. its files and papers. base: the file that its rows are compared with; None: defaults."""
 
     description: str
     facts: list[tuple[str, str]]
@@ -61,7 +61,7 @@ class Choice:
 
 
 def print_choice(group: str, name: str) -> None:
-    """All of a choice on the terminal. Raises UsageError if there is none of that name."""
+    """Print a choice on the terminal. Raises UsageError for an unknown name."""
     choice, console = describe(group, name), wide_console()
     console.print(choice.description, style="bold")
     about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -72,36 +72,38 @@ def print_choice(group: str, name: str) -> None:
     console.print(about)
     if choice.rows:
         console.print("", _table(choice.rows, narrow=console.width < NARROW))
-    if any(row.own for row in choice.rows):
-        compared = f"not in {choice.base}, or another value there" if choice.base else "not the default"
+    if any(row.changed for row in choice.rows):
+        compared = f"differs from {choice.base}" if choice.base else "differs from the default"
         console.print(f"\n* {compared}", style="dim")
     console.print(f"\n{choice.example}", soft_wrap=True)
 
 
 def _table(rows: list[Row], narrow: bool) -> Table:
-    """A column each for setting, default, what it may be and its meaning; two over each other where it is narrow."""
+    """A table with columns for setting, default, allowed values and meaning; two stacked columns if narrow."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    heads = ("setting\n  default", "may be\nmeaning") if narrow else ("setting", "default", "may be", "meaning")
+    heads = ("setting\n  default", "values\nmeaning") if narrow else ("setting", "default", "values", "meaning")
     for head in heads:
         table.add_column(head, overflow="fold", no_wrap=head == "setting")
     for row in rows:
-        default = f"{row.default} *" if row.own else row.default
-        cells = (row.key, default, row.may_be, row.meaning)
+        default = f"{row.default} *" if row.changed else row.default
+        cells = (row.key, default, row.values, row.meaning)
         if narrow:
-            cells = (f"{row.key}\n  {default}", f"{row.may_be}\n{row.meaning}")  # type: ignore[assignment]
+            cells = (f"{row.key}\n  {default}", f"{row.values}\n{row.meaning}")  # type: ignore[assignment]
         table.add_row(*cells)
     return table
 
 
 def describe(group: str, name: str) -> Choice:
-    """All of a choice of a group. Raises UsageError if there is none of that name."""
+    """The description of a choice of a group. Raises UsageError for an unknown name."""
     name = renamed_choice(f"{group}/{name}").rpartition("/")[2]
-    found = choices(group)
-    if name not in found:
-        raise UsageError(f"{name} is no {group}: {choose_from(name, found)}")
+    descriptions = choices(group)
+    if name not in descriptions:
+        raise UsageError(f"{group}={name} is not known: {choose_from(name, descriptions)}")
     file, source = files(group)[name]
     here, base = _composed(_overrides(group, name)), _base(group, file)
-    facts = [("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", found[name])]
+    facts = [
+        ("paper", f"arXiv {i}, https://arxiv.org/abs/{i}") for i in re.findall(r"\b\d{4}\.\d{5}\b", descriptions[name])
+    ]
     facts.append(("conf", f"{group}/{name}.yaml" if source == "rws" else str(file)))
     if group in FREE:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -110,21 +112,21 @@ def describe(group: str, name: str) -> Choice:
         rows = [row for top in tops for row in _rows(top, top.name, here, here.raw) if row.key in keys]
         facts += _chosen(content)
     else:
-        at = AT.get(group, group)
-        (top,) = (s for s in settings_of(Sampler if group in AT else Config) if s.name == group)
-        facts += [("code", code) for code in _code(top, at, here)]
+        key = GROUP_KEYS.get(group, group)
+        (top,) = (s for s in settings_of(Sampler if group in GROUP_KEYS else Config) if s.name == group)
+        facts += [("code", code) for code in _code(top, key, here)]
         facts += _measures(here.values) if group == "metric" else []
-        rows = list(_rows(top, at, here, _composed(_overrides(group, base)).raw if base else None))
+        rows = list(_rows(top, key, here, _composed(_overrides(group, base)).raw if base else None))
     example = _example(group, name, file, here.values)
     unset = [f" {row.key}=…" for row in rows if row.default == UNSET]
-    return Choice(found[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
+    return Choice(descriptions[name], facts, f"{group}/{base}.yaml" if base else None, rows, example + "".join(unset))
 
 
-# --- what Hydra makes of a choice ---------------------------------------------------------------------------------
+# --- a choice, composed by Hydra ----------------------------------------------------------------------------------
 
 
 class _Composed:
-    """A configuration before it is checked: interpolations resolved (values), and as they are written (raw)."""
+    """A configuration before it is checked, with interpolations resolved (values) and as written (raw)."""
 
     def __init__(self, overrides: tuple[str, ...]) -> None:
         composed = unchecked(*overrides)
@@ -136,7 +138,7 @@ _composed = lru_cache(_Composed)
 
 
 def _overrides(group: str, name: str) -> tuple[str, ...]:
-    """What chooses it; a guidance goes over a sampler that has none of its own."""
+    """The overrides that choose it; a guidance is added to a sampler without one."""
     if group == "metric":
         return (f"metric=[{name}]",)
     if group == "guidance":
@@ -145,7 +147,7 @@ def _overrides(group: str, name: str) -> tuple[str, ...]:
 
 
 def _base(group: str, file: Path) -> str | None:
-    """The file of the same group that a choice's file starts from, or that this one starts from, and so on."""
+    """The file of the same group that a choice's file ultimately inherits from; None: it inherits from none."""
     base = None
     while True:
         first = ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults") or [None])[0]
@@ -155,29 +157,29 @@ def _base(group: str, file: Path) -> str | None:
         base, file = first, near if near.exists() else CONF / group / near.name
 
 
-def _at(tree: Any, key: str) -> Any:
-    """What stands at a dotted key; ABSENT if nothing does."""
+def _value_at(tree: Any, key: str) -> Any:
+    """The value at a dotted key; ABSENT if there is none."""
     for part in key.split("."):
         tree = tree.get(part, ABSENT) if isinstance(tree, dict) else ABSENT
     return tree
 
 
-def _leaves(node: Any, at: str) -> list[str]:
-    if not isinstance(node, dict) or at == "table.published":
-        return [at]
-    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{at}.{key}")]
+def _leaves(node: Any, key: str) -> list[str]:
+    if not isinstance(node, dict) or key == "table.published":
+        return [key]
+    return [leaf for name, value in node.items() for leaf in _leaves(value, f"{key}.{name}")]
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
 def _rows(setting: Setting, key: str, here: _Composed, base: Any) -> Iterator[Row]:
-    """A row for the setting at a key; or for each below it, if it is a group of settings."""
-    value, raw = _at(here.values, key), _at(here.raw, key)
+    """A row for the setting at a key, or for each setting below it if it is a group."""
+    value, raw = _value_at(here.values, key), _value_at(here.raw, key)
     meaning = setting.meaning or MEANINGS.get(setting.name, "")
     if value is ABSENT:
         if setting.default is not MISSING:
-            yield Row(f"+{key}", _written(setting.default), _may_be(setting), meaning, False)
+            yield Row(f"+{key}", _written(setting.default), _allowed(setting), meaning, False)
         return
     if isinstance(value, dict) and (inner := _inside(setting, key, value)) is not None:
         for each in inner:
@@ -186,24 +188,26 @@ def _rows(setting: Setting, key: str, here: _Composed, base: Any) -> Iterator[Ro
     default = _written(value)
     if isinstance(raw, str) and "${" in raw:
         default += f" ({re.sub(r'[${}]', '', raw)})"
-    own = setting.name not in MEANINGS and setting.default not in (MISSING, raw)
+    changed = setting.name not in MEANINGS and setting.default not in (MISSING, raw)
     if base is not None:
-        own = _at(base, key) != raw
-    yield Row(key, default, _may_be(setting), meaning, own)
+        changed = _value_at(base, key) != raw
+    yield Row(key, default, _allowed(setting), meaning, changed)
 
 
 def _inside(setting: Setting, key: str, value: dict[str, Any]) -> list[Setting] | None:
-    """The settings of the one at a key, if it is a group of them: a part, several parts by name, or one of the schema."""
+    """The settings below a key if it is a group: a part, several parts by name, or a group of the schema; else None."""
     if (role := _role(setting, key)) and (kinds := kinds_of(role)):
         kind = value.get("kind", setting.name)
         if kind not in kinds:
             return [replace(setting, name=name) for name in value]
-        named = {"choices": tuple(kinds)}
-        return [replace(s, allowed=s.allowed | named) if s.name == "kind" else s for s in kinds[kind]]
+        what = setting.meaning.partition(";")[0] or MEANINGS["kind"]
+        meaning = f"{what}; determines the other settings here"
+        kind_setting = replace(kinds[kind][0], meaning=meaning, allowed={"choices": tuple(kinds)})
+        return [kind_setting if s.name == "kind" else s for s in kinds[kind]]
     if inner := group_of(setting):
-        order = str(value.get("order"))  # of a sampler; its settings stand beside its name
-        known = isinstance(value.get(order), dict) and order in registry.available("order")
-        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if known else inner
+        order = str(value.get("order"))  # its settings stand at sampler.NAME
+        has_settings = isinstance(value.get(order), dict) and order in registry.available("order")
+        return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if has_settings else inner
     of_each = re.fullmatch(r"dict\[str, (?!dict)(.*)\]", setting.type)
     return [Setting(name, of_each[1], setting.meaning, MISSING, {}) for name in value] if of_each and value else None
 
@@ -213,7 +217,7 @@ def _role(setting: Setting, key: str) -> str | None:
 
 
 def _written(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as a user types it."""
     if value == "???":
         return UNSET
     if isinstance(value, str) and value and value.isprintable():
@@ -221,39 +225,39 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _may_be(setting: Setting) -> str:
-    """Type, choices and range, in words."""
-    about, kind = setting.allowed, re.match(r"\w+", setting.type)
+def _allowed(setting: Setting) -> str:
+    """A setting's type, choices and range, in words."""
+    allowed, kind = setting.allowed, re.match(r"\w+", setting.type)
     words = {"Any": "anything", "dict": "settings", "list": "a list"}.get(kind[0] if kind else "", "")
     if not words:
         words = type_words(setting.type) if group_of(setting) is None else "settings or null"
     null = " or null" if words.endswith(" or null") else ""
-    bounds = [f"{sign} {about[name]:g}" for name, sign in BOUNDS.items() if name in about]
-    names = dict.fromkeys([*about.get("choices", ()), *(kinds_of(about["role"]) if "role" in about else ())])
+    bounds = [f"{sign} {allowed[name]:g}" for name, sign in BOUNDS.items() if name in allowed]
+    names = dict.fromkeys([*allowed.get("choices", ()), *(kinds_of(allowed["role"]) if "role" in allowed else ())])
     return (" · ".join(names) or words.removesuffix(null)) + " " * bool(bounds) + ", ".join(bounds) + null
 
 
-# --- what else is said of a choice --------------------------------------------------------------------------------
+# --- facts about a choice and an example --------------------------------------------------------------------------
 
 
-def _code(top: Setting, at: str, here: _Composed) -> list[str]:
-    """The Python files of the parts that a choice names, and where those come from that are none of rws's."""
-    value = _at(here.values, at)
-    settings = [(top, at), *((inner, f"{at}.{inner.name}") for inner in _inside(top, at, value) or ())]
-    found = []
+def _code(top: Setting, top_key: str, here: _Composed) -> list[str]:
+    """The Python files of the parts that a choice names, with their source if that is not rws."""
+    value = _value_at(here.values, top_key)
+    settings = [(top, top_key), *((inner, f"{top_key}.{inner.name}") for inner in _inside(top, top_key, value) or ())]
+    code = []
     for setting, key in settings:
-        named, role = _at(here.values, key), _role(setting, key)
+        named, role = _value_at(here.values, key), _role(setting, key)
         kind = named.get("kind") if isinstance(named, dict) else named
         source = registry.available(role).get(str(kind)) if role and kind != "none" else None
         if source and source.root.path == PACKAGE:
-            found.append(f"rws_cli/{source.file.relative_to(PACKAGE).as_posix()}")
+            code.append(f"rws_cli/{source.file.relative_to(PACKAGE).as_posix()}")
         elif source:
-            found.append(f"{source.file} (from {source.root.source})")
-    return list(dict.fromkeys(found))
+            code.append(f"{source.file} (from {source.root.source})")
+    return list(dict.fromkeys(code))
 
 
 def _measures(values: Any) -> list[tuple[str, str]]:
-    """What metrics measure, by the key that records have it under."""
+    """The measures of metrics, by their key in records."""
     return [
         ("measures", f"{name}.{key}: {meaning}")
         for name, metric in values["metric"].items()
@@ -262,7 +266,7 @@ def _measures(values: Any) -> list[tuple[str, str]]:
 
 
 def _chosen(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a file of a method or an experiment chooses, and what it sweeps over."""
+    """The choices that a method's or experiment's file makes, and what it sweeps over."""
     pairs = [pair for entry in content.get("defaults", []) if isinstance(entry, dict) for pair in entry.items()]
     chosen = [f"{key.removeprefix('override /')}={_typed(value)}" for key, value in pairs]
     params = content.get("hydra", {}).get("sweeper", {}).get("params", {})

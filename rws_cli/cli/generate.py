@@ -1,4 +1,4 @@
-"""`rws generate`: one prompt, decoded now."""
+"""`rws generate`: decode one prompt."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from rws_cli.cli.base import DECODE, Overrides, command, takes_parts
 @command(DECODE)
 @takes_parts
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to answer; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")],
     overrides: Overrides = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="The answer, its trace and the configuration as JSON.")
+        bool, typer.Option("--json", help="Print the completion, its trace and the configuration as JSON.")
     ] = False,
 ) -> None:
-    """Decode one prompt, live on a terminal; elsewhere the answer alone. Leaves no run folder.
+    """Decode one prompt: animated on a terminal, otherwise only the completion. Writes no run folder.
 
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """

@@ -1,4 +1,4 @@
-"""What `rws run` and `rws calibrate` do with each configuration that a command line composes."""
+"""What `rws run` and `rws calibrate` do with each configuration that a command line composes to."""
 
 import functools
 import shlex
@@ -16,7 +16,7 @@ from rws_cli.files import newest, user_path
 
 
 def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
-    """`rws run`: one run or a sweep of what the arguments compose; resume: a run's or sweep's folder to go on with.
+    """`rws run`: the run or sweep that the arguments compose to. resume: the folder of a run or sweep to resume.
 
     Raises as `launch` and `recorded` do.
     """
@@ -32,7 +32,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
         before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
     elif resume is not None:
         if "--multirun" in typed:
-            raise UsageError("--resume goes on with one run and does not go together with --multirun.")
+            raise UsageError("--resume RUN continues a single run: leave out --multirun, or give the sweep's folder.")
         stopped = find_run(resume)
         before = recorded(stopped / "manifest.json", typed)
         check_parts(stopped, read_json(stopped / "manifest.json"))
@@ -46,8 +46,8 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
 
 
 def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str | float:
-    """One job: run it and print its table; returns its folder, or config.objective's number. command: what was typed;
-    resume: a run to go on with."""
+    """Run one job and print its table; returns its `outcome`. command: the command line; resume: the folder of a run to
+    resume."""
     from rws_cli.report.terminal import print_run
     from rws_cli.runs.folder import read_json
     from rws_cli.runs.manifest import Request, resumable
@@ -57,27 +57,31 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
     if job.mode == RunMode.MULTIRUN:
         folder = Path(job.runtime.output_dir)
         if not folder.is_relative_to(Path(job.sweep.dir).absolute()):
-            raise UsageError(f"hydra.sweep.subdir={job.sweep.subdir} leaves the sweep's folder, {job.sweep.dir}.")
-        if (folder / "manifest.json").exists():  # of a sweep that is started again
+            raise UsageError(
+                f"hydra.sweep.subdir={job.sweep.subdir} is outside the sweep's folder, {job.sweep.dir}: choose a folder within it."
+            )
+        if (folder / "manifest.json").exists():  # of a sweep that is being resumed
             resume = folder
     if resume and resumable(resume, config)["status"] == "finished":
-        print(f"{display_path(resume)} is finished")
+        print(f"{display_path(resume)} is already finished")
         return outcome(config, resume)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
     folder = run(config, request)
     print_run(folder)
-    if failed := read_json(folder / "manifest.json")["failed"]:
+    manifest = read_json(folder / "manifest.json")
+    if failed := manifest["failed"]:
+        total = manifest["sources"]["benchmark"]["examples"]
         raise RunError(
-            f"{len(failed)} of the examples failed, see {display_path(folder / 'failures.jsonl')}; the others are kept. To try "
-            f"them again: rws run --resume {display_path(folder)}"
+            f"{len(failed)} of {total} examples failed, see {display_path(folder / 'failures.jsonl')}; the others were "
+            f"saved. To retry the failed ones: rws run --resume {display_path(folder)}"
         )
     return outcome(config, folder)
 
 
 def outcome(config: Config, folder: Path) -> str | float:
-    """What a sweeper gets of a finished run: its folder, or the number that it is to optimize.
+    """What a finished job returns to the sweeper: the run's folder, or the value of config.objective.
 
     Raises UsageError if metrics.json has no such number.
     """
@@ -85,14 +89,14 @@ def outcome(config: Config, folder: Path) -> str | float:
 
     if config.objective is None:
         return str(folder)
-    found = OmegaConf.select(OmegaConf.create(read_json(folder / "metrics.json")), config.objective)
-    if not isinstance(found, int | float):
-        raise UsageError(f"objective={config.objective} is no number in {folder / 'metrics.json'}: it is {found}.")
-    return float(found)
+    value = OmegaConf.select(OmegaConf.create(read_json(folder / "metrics.json")), config.objective)
+    if not isinstance(value, int | float):
+        raise UsageError(f"objective={config.objective} is not a number in {folder / 'metrics.json'}: it is {value}.")
+    return float(value)
 
 
 def plan_task(config: Config, composed: DictConfig) -> None:
-    """One job of a dry run: print what it would do."""
+    """Print what one job of a dry run would do."""
     from rws_cli.report.terminal import print_plan
     from rws_cli.runs.plan import plan
 
@@ -100,7 +104,7 @@ def plan_task(config: Config, composed: DictConfig) -> None:
 
 
 def calibrate_task(config: Config, composed: DictConfig) -> None:
-    """One calibration: measure, and say how to use what was found."""
+    """Measure a reward's statistics, and print them and how to use them."""
     from rws_cli.report.terminal import print_calibration
     from rws_cli.runs.calibrate import calibrate
 

@@ -1,7 +1,7 @@
-"""Between Typer and Hydra: runs a task for what a command line composes, once or as a sweep.
+"""Between Typer and Hydra: run a task for what a command line composes to, once or as a sweep.
 
-Overrides, sweeps and launchers work as Hydra's users know them. Hydra's own errors are turned into one sentence with
-exit code 2. Hydra's main function is not used: it takes options that unpickle files or change where conf/ is.
+Overrides, sweeps and launchers work as in Hydra. Hydra's errors become one sentence with exit code 2. Hydra's main
+function is not used: it has options that unpickle files or change where conf/ is.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ SWEEP_FILE = "sweep.json"
 VALUED = {"-c": "--cfg", "-cn": "--config-name", "-cd": "--config-dir", "--parts": "--parts"}
 PLAIN = {"-m": "--multirun", "--resolve": "--resolve"}
 FLAGS = [*VALUED, *VALUED.values(), *PLAIN, *PLAIN.values()]
-"""Hydra's options that rws takes; they come in front of the overrides, those with a value as --option=value."""
-SHOWN = ("job", "hydra", "all")
+"""Hydra's options that rws accepts; they are put before the overrides, those with a value as --option=value."""
+PRINTABLE = ("job", "hydra", "all")
+"""The values of --cfg."""
 OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|hydra\.mode=\w+", re.DOTALL)
-"""Overrides of Hydra's own settings that are taken from a sweep's file; its own folder is the sweep's."""
+"""Overrides of Hydra's own settings that a resumed sweep takes from its file."""
 
 JobFunction = Callable[[Config, DictConfig], Any]
 
@@ -53,17 +54,16 @@ def launch(
     sweep: Path | None = None,
     after_sweep: Callable[[Path, list[str]], None] = lambda folder, typed: None,
 ) -> None:
-    """Run a task for what arguments compose, or for each job of the sweep that they are; after a sweep, also one of which
-    jobs failed, call `after_sweep` with its folder and what the user typed.
+    """Run a task for what the arguments compose to, or for each job of a sweep. After a sweep, even if jobs failed, call
+    `after_sweep` with its folder and what the user typed.
 
-    typed: those of the arguments that the user typed just now, if not all; command: what the sweep's folder keeps; sweep:
-    the folder of a sweep that was begun before. Raises UsageError for whatever is wrong with the arguments, and what the
-    task raises.
+    typed: the arguments that the user typed now, if not all; command: recorded in the sweep's folder; sweep: the folder
+    of a sweep to resume. Raises UsageError if the arguments are wrong, and what the task raises.
     """
     from rws_cli.files import warn
 
     arguments = sort_flags(arguments)
-    said = list(arguments if typed is None else typed)
+    typed_now = list(arguments if typed is None else typed)
     loader = Loader(_flags(arguments).get("--config-dir"))
     loader.sweep_dir = str(sweep) if sweep else None
     started: list[bool] = []
@@ -76,14 +76,14 @@ def launch(
         started.append(True)
         try:
             config = check(composed)
-            check_consent(config, said)
+            check_consent(config, typed_now)
             if not warned and (line := equal_seeds(config, composed, seeds)):
                 warned.append(line)
                 warn(line)
             return task(config, composed)
         except (UsageError, RunError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # Hydra names the job, goes on with the others and raises at the end
+                raise  # Hydra names the job, runs the others and raises at the end
             failed.append(error)  # raised below, without Hydra's line about the job
 
     for line in sweeps(arguments):
@@ -98,31 +98,33 @@ def launch(
                 raise
             raise UsageError(explain(error)) from error
     if swept := loader.sweep_dir:
-        after_sweep(Path(swept), said)
+        after_sweep(Path(swept), typed_now)
     if failed:
         raise failed[0]
 
 
 def equal_seeds(config: Config, composed: DictConfig, seeds: dict[str, int]) -> str | None:
-    """A warning about a job that decodes what an earlier one of its sweep did, under another seed. seeds: the first seed
-    of each configuration, which grows."""
+    """A warning if a job repeats an earlier one of its sweep under another seed, to no effect; else None.
+
+    seeds: hash of a configuration → its first seed; updated.
+    """
     values: Any = OmegaConf.to_container(composed, resolve=True)
     first = seeds.setdefault(config_hash(values | {"seed": None}), config.seed)
     if first == config.seed or seed_matters(config):
         return None
     return (
-        f"seed={config.seed} gives sampler={config.sampler.name} the tokens of seed={first}, for with "
-        "sampler.temperature=0 nothing is drawn at random: one seed is enough"
+        f"seed={config.seed} gives sampler={config.sampler.name} the same tokens as seed={first}, because nothing is drawn "
+        "at random with sampler.temperature=0: one seed is enough"
     )
 
 
 def _launch_line(loader: Loader, task: Callable[[DictConfig], Any], line: list[str], command: str) -> None:
-    """Compose one command line and run it, without callbacks of any kind."""
+    """Compose one command line and run it, without Hydra callbacks."""
     flags, overrides = _flags(line), [argument for argument in line if not argument.startswith("-")]
     name, hydra = flags.get("--config-name", "config"), hydra_of(loader)
     if "--cfg" in flags:
-        if flags["--cfg"] not in SHOWN:
-            raise UsageError(f"--cfg={flags['--cfg']} is not known: choose from {', '.join(SHOWN)}.")
+        if flags["--cfg"] not in PRINTABLE:
+            raise UsageError(f"--cfg={flags['--cfg']} is not known: choose from {', '.join(PRINTABLE)}.")
         hydra.show_cfg(name, overrides, flags["--cfg"], None, "--resolve" in flags)
         return
     composed = _composed(hydra, name, overrides, "--multirun" in flags)
@@ -139,27 +141,27 @@ def _launch_line(loader: Loader, task: Callable[[DictConfig], Any], line: list[s
 
 
 def _composed(hydra: Hydra, name: str, overrides: list[str], multirun: bool) -> DictConfig:
-    """One run's configuration, or a sweep's where the user or the configuration asks for one; hydra.mode says which."""
+    """The configuration of a run, or of a sweep if the user or the configuration asks for one; hydra.mode says which."""
     if not multirun:
         try:
             composed = hydra.compose_config(name, overrides, RunMode.RUN)
             if composed.hydra.mode != RunMode.MULTIRUN:
                 composed.hydra.mode = RunMode.RUN
                 return composed
-        except HydraException:  # also where a sweep's values are no values of a run
+        except HydraException:  # also where a sweep's values are not valid for a run
             if hydra.get_mode(name, overrides) != RunMode.MULTIRUN:
                 raise
     return hydra.compose_config(name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
 
 
 def typed_overrides(composed: Any) -> list[str]:
-    """The overrides of a run or a job, as they were typed; Hydra's own settings not among them."""
+    """The overrides of a run or a job as they were typed, without those of Hydra's own settings."""
     overrides: Any = OmegaConf.to_container(composed.hydra.overrides.task)
     return [str(override) for override in overrides]
 
 
 def _begin_sweep(composed: DictConfig, command: str) -> Path:
-    """A sweep's folder: hydra.sweep.dir where the user set it, else a new one below the output folder."""
+    """Create a sweep's folder: hydra.sweep.dir if the user set it, else a new one below the output folder."""
     from rws_cli.files import write_json
     from rws_cli.runs.folder import claim_version, point_latest
 
@@ -174,10 +176,10 @@ def _begin_sweep(composed: DictConfig, command: str) -> Path:
 
 
 def recorded(file: Path, typed: Sequence[str]) -> list[str]:
-    """The overrides that a run or a sweep was started with, as its manifest.json or sweep.json has them.
+    """The overrides that a run or a sweep was started with, read from its manifest.json or sweep.json.
 
-    The file may be a stranger's: options and settings of Hydra's own are not taken from it. Raises UsageError naming
-    those that it has and that the user did not type again.
+    The file may be someone else's: options and Hydra's own settings are not taken from it. Raises UsageError naming
+    those that the user did not type again.
     """
     from rws_cli.runs.folder import read_json
 
@@ -199,18 +201,18 @@ def recorded(file: Path, typed: Sequence[str]) -> list[str]:
     again = {word.partition("=")[0] for word in typed}
     if missing := shlex.join(word for word in begun if word.partition("=")[0] not in again):
         raise UsageError(
-            f"{file.parent} was started with {missing}, which is not taken from a file: type it again, rws run --resume "
+            f"{file.parent} was started with {missing}, which is not taken from a file. Type it again: rws run --resume "
             f"{file.parent} {missing}"
         )
-    kept = [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
-    return [renamed_override(each, lambda old, new: None) for each in kept]
+    safe = [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
+    return [renamed_override(each, lambda old, new: None) for each in safe]
 
 
 def sweeps(arguments: list[str]) -> list[list[str]]:
-    """The command lines that one stands for: itself, but where its experiment lists `sweeps`.
+    """The command lines that one expands to: itself, or one per sweep if its experiment has `sweeps`.
 
-    That is a list of lists of overrides: one of each list makes a sweep, and all of them go into one folder. So samplers
-    can each be swept over settings of their own. What the command line sets wins.
+    `sweeps` is a list of lists of overrides: each combination of one entry per list is a sweep, and all share one folder,
+    so each sampler can be swept over its own settings. The command line takes precedence.
     """
     chosen = [argument for argument in arguments if argument.startswith("+experiment=") and "," not in argument]
     flags = [argument for argument in arguments if argument.startswith("-")]
@@ -218,22 +220,22 @@ def sweeps(arguments: list[str]) -> list[list[str]]:
     listed: Any = composed.sweeps if composed is not None else None
     if listed is None:
         return [arguments]
-    found = []
+    lines = []
     try:
         for number, parts in enumerate(itertools.product(*listed)):
             words = shlex.split(" ".join(parts))
             check_plain(words, f"{chosen[0]}: sweeps")
             numbered = f"hydra.sweep.subdir={number:03d}-${{hydra.job.num}}"
-            found.append([*flags, "~sweeps", numbered, *words, *arguments[len(flags) :]])
+            lines.append([*flags, "~sweeps", numbered, *words, *arguments[len(flags) :]])
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{chosen[0]}: sweeps must be lists of lines of overrides: {error}.") from error
-    return found
+        raise UsageError(f"{chosen[0]}: sweeps must be a list of lists of overrides: {error}.") from error
+    return lines
 
 
 def sort_flags(arguments: Sequence[str]) -> list[str]:
-    """Flags before overrides, each one word; `experiment=x` is taken as `+experiment=x`.
+    """The arguments with flags first, each one word; `experiment=x` becomes `+experiment=x`.
 
-    Raises UsageError for a flag that nobody knows, or that lacks its value.
+    Raises UsageError for an unknown flag, or one without its value.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -247,10 +249,10 @@ def sort_flags(arguments: Sequence[str]) -> list[str]:
         if name in PLAIN.values():
             flags.append(name)
         elif name in VALUED.values():
-            given = value if equals else next(rest, None)
-            if not given:
+            argument_value = value if equals else next(rest, None)
+            if not argument_value:
                 raise UsageError(f"{name} needs a value.")
-            flags.append(f"{name}={given}")
+            flags.append(f"{name}={argument_value}")
         else:
             raise UsageError(
                 f"{name} is not an option of rws run{nearest(name, [*FLAGS, '--resume', '--dry-run']) or '.'}"
@@ -259,5 +261,5 @@ def sort_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _flags(arguments: Sequence[str]) -> dict[str, str]:
-    """Sorted flags, name → value."""
+    """Flags as `sort_flags` returns them: name → value."""
     return {name: value for name, _, value in (a.partition("=") for a in arguments if a.startswith("-"))}

@@ -11,14 +11,13 @@ from rws_cli.errors import UsageError, choose_from
 @command(DISCOVER, name="list")
 @takes_parts
 def list_(
-    group: Annotated[
-        str | None, typer.Argument(help="A group, such as model or experiment; all of them if not given.")
-    ] = None,
+    group: Annotated[str | None, typer.Argument(help="A group, such as model or experiment. Default: all.")] = None,
     name: Annotated[
-        str | None, typer.Argument(help="A choice of it: what it is, and every setting with its default and meaning.")
+        str | None,
+        typer.Argument(help="A choice in the group: shows its description and every setting with default and meaning."),
     ] = None,
 ) -> None:
-    """What can be chosen, with a line on each; and all of one choice."""
+    """List what can be chosen, one line each, or describe one choice in full."""
     from rws_cli.config.catalog import GROUPS, choices
 
     if group is not None and group not in GROUPS:
@@ -29,9 +28,9 @@ def list_(
         print_choice(group, name)
         return
     for each in [group] if group else GROUPS:
-        found = choices(each)
-        width = max(map(len, found), default=0)
+        descriptions = choices(each)
+        width = max(map(len, descriptions), default=0)
         if not group:
             typer.secho(each, bold=True)
-        for choice, description in found.items():
+        for choice, description in descriptions.items():
             typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")

@@ -1,4 +1,4 @@
-"""Commands on a finished run's records: grade, measure, push."""
+"""Commands that post-process a finished run: grade, measure, push."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def grade(
         list[str] | None, typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value")
     ] = None,
 ) -> None:
-    """Grade a run's answers again, without decoding."""
+    """Grade a run's completions again, without decoding."""
     from rws_cli.report.terminal import print_run
     from rws_cli.runs import regrade
     from rws_cli.runs.folder import find_run
@@ -23,8 +23,8 @@ def grade(
     folder = find_run(run)
     changed = regrade.regrade(folder, overrides or [])
     print_run(folder)
-    kept = "; samples.jsonl keeps the old ones as grades_before" if changed else ""
-    typer.echo(f"{changed} grades changed{kept}")
+    note = "; samples.jsonl keeps the old ones as grades_before" if changed else ""
+    typer.echo(f"{changed} grades changed{note}")
 
 
 @command(POST_PROCESS)
@@ -36,7 +36,7 @@ def measure(
         typer.Argument(metavar="OVERRIDES", help="Metrics and their settings: metric=[length,diversity]"),
     ] = None,
 ) -> None:
-    """Measure a run's answers with more metrics, without decoding."""
+    """Add metrics to a run's completions, without decoding."""
     from rws_cli.report.terminal import print_run
     from rws_cli.runs import regrade
     from rws_cli.runs.folder import find_run
@@ -49,10 +49,10 @@ def measure(
 @command(POST_PROCESS)
 def push(
     run: RunArgument,
-    to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face hub, or ./a/folder.")],
-    public: Annotated[bool, typer.Option("--public", help="If it is new on the hub, for everyone to see.")] = False,
+    to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face Hub, or a local ./folder.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new data set on the Hub public.")] = False,
 ) -> None:
-    """A run as a data set with a card, on the Hugging Face hub or in a folder."""
+    """Publish a run as a data set with a card, on the Hugging Face Hub or in a folder."""
     from rws_cli.report.push import push as push_run
     from rws_cli.runs.folder import find_run
 

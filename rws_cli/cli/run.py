@@ -14,20 +14,22 @@ from rws_cli.cli.base import DECODE, ConfigDir, Overrides, command, takes_parts
 @takes_parts
 def run(
     overrides: Overrides = None,
-    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a,b values.")] = False,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="Run a sweep: every combination of comma-separated values.")
+    ] = False,
     cfg: Annotated[
         str | None, typer.Option("--cfg", "-c", help="Print a configuration and exit: job, hydra or all.")
     ] = None,
-    resolve: Annotated[bool, typer.Option("--resolve", help="With --cfg: fill in the interpolations.")] = False,
+    resolve: Annotated[bool, typer.Option("--resolve", help="With --cfg: resolve interpolations.")] = False,
     config_dir: ConfigDir = None,
     config_name: Annotated[
-        str | None, typer.Option("--config-name", "-cn", help="Compose from this file instead of config.")
+        str | None, typer.Option("--config-name", "-cn", help="Compose from this file instead of config.yaml.")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run or sweep.")
+        str | None, typer.Option("--resume", metavar="RUN", help="Resume an interrupted run or sweep.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and show the plan and its cost; run nothing.")
+        bool, typer.Option("--dry-run", help="Check the settings and print the plan and its cost; run nothing.")
     ] = False,
 ) -> None:
     """Decode a benchmark and write a run folder.

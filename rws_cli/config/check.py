@@ -1,6 +1,6 @@
-"""From a composed configuration to a checked one: `check` gives a `Config`, or says in one sentence what is wrong.
+"""Check a composed configuration: `check` returns a `Config`, or says in one sentence what is wrong.
 
-It needs no weights and imports no torch.
+Reads no weights and does not import torch.
 """
 
 import re
@@ -24,13 +24,13 @@ from rws_cli.files import user_path
 
 
 def largest_block(gen_length: int, most: int = 32) -> int:
-    """The longest block, of at most 32 tokens, that divides an answer into several; for methods that work by blocks."""
+    """The longest block, at most `most` tokens, that divides gen_length into several blocks; for methods that need blocks."""
     return max(n for n in range(1, most + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
 
 
 def _no_environment(name: str, default: str | None = None) -> str:
     raise ValueError(
-        f"a configuration does not read environment variables, for it is recorded: let the shell fill in ${name}"
+        f"a configuration is recorded, so it cannot read environment variables: let the shell expand ${name}"
     )
 
 
@@ -39,7 +39,7 @@ OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
 
 
 def check(composed: DictConfig) -> Config:
-    """The typed configuration of a composed one.
+    """The checked, typed form of a composed configuration.
 
     Raises UsageError naming the key, the value and what is allowed.
     """
@@ -59,10 +59,10 @@ def check(composed: DictConfig) -> Config:
     order = registry.load("order", sampler.order, "sampler.order")
     sampler.order = typed(order, {"kind": sampler.order} | (order_settings or {}), f"sampler.{sampler.order}")
     for name in ("guidance", "schedule", "remasking", "search"):
-        at = f"sampler.{name}"
-        setattr(sampler, name, _part(getattr(sampler, name), at, PARTS[at]))
-    for at in ("model", "reward", "sampler", "benchmark"):
-        _check_name(f"{at}.name", getattr(config, at).name)
+        key = f"sampler.{name}"
+        setattr(sampler, name, _part(getattr(sampler, name), key, PARTS[key]))
+    for key in ("model", "reward", "sampler", "benchmark"):
+        _check_name(f"{key}.name", getattr(config, key).name)
     config.judge = _part(config.judge, "judge", "judge")
     config.metric = {
         name: _part(metric_settings(values), f"metric.{name}", "metric") for name, values in config.metric.items()
@@ -72,26 +72,26 @@ def check(composed: DictConfig) -> Config:
 
 
 def _has_own_settings(sampler: Any) -> bool:
-    """Whether an order's settings stand beside its name, at sampler.NAME."""
+    """Whether the sampler's order has settings, which are at sampler.NAME."""
     order = registry.available("order").get(str(sampler.get("order"))) if isinstance(sampler, dict) else None
     return order is not None and bool(order.settings.keys() - {"kind"})
 
 
 def check_recorded(recorded: dict[str, Any]) -> Config:
-    """The typed configuration of a recorded one, with the settings that came later at their defaults.
+    """The typed configuration of a recorded one; settings added since then have their defaults.
 
     Raises UsageError as `check` does.
     """
     values = deepcopy(recorded)
     rename_settings(values)
     if isinstance(sampler := values.get("sampler"), dict):
-        known = {f.name for f in fields(Sampler)}
-        values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
+        names = {f.name for f in fields(Sampler)}
+        values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in names}
     return check(OmegaConf.create(values))
 
 
-def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A recorded configuration as it would be recorded now; as it is where it is no configuration any more."""
+def updated_config(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded configuration as it would be recorded now; unchanged if it is no longer valid."""
     try:
         return resolved(check_recorded(recorded))
     except UsageError:
@@ -99,52 +99,56 @@ def read_again(recorded: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_consent(config: Config, typed: Sequence[str]) -> None:
-    """Python that comes with a checkpoint or a metric runs, and a judge's key is sent to an address, only if the user
-    typed so: not by the word of a configuration or of a run's records alone. typed: the arguments of the command line.
+    """Check that the user typed what needs consent: running Python that comes with a checkpoint or a metric, and sending
+    a judge's key to an address. A configuration file or a run's records are not enough. typed: the command line.
 
     Raises UsageError naming what to type.
     """
-    given = [(key.rpartition(".")[2], value) for word in typed for key, _, value in [word.partition("=")]]
-    trusted = any(name == "trust_remote_code" and value.lower() == "true" for name, value in given)
+    settings = [(key.rpartition(".")[2], value) for word in typed for key, _, value in [word.partition("=")]]
+    trusted = any(name == "trust_remote_code" and value.lower() == "true" for name, value in settings)
     for key, value in flat(asdict(config)).items():
         name = key.rpartition(".")[2]
         if name == "trust_remote_code" and value and not trusted:
-            raise UsageError(f"{key}=true is taken from the command line alone: type trust_remote_code=true.")
-        if name == "base_url" and value and not any(typed_name == name and value in text for typed_name, text in given):
-            raise UsageError(f"{key}={value} is taken from the command line alone: type {key}={value}.")
+            raise UsageError(f"{key}=true must be given on the command line: type trust_remote_code=true.")
+        if (
+            name == "base_url"
+            and value
+            and not any(typed_name == name and value in text for typed_name, text in settings)
+        ):
+            raise UsageError(f"{key}={value} must be given on the command line: type {key}={value}.")
     for name, metric in config.metric.items():
         module = getattr(metric, "module", None)  # of the library evaluate
         named = any(word.lstrip("+").startswith("metric") and str(module) in word for word in typed)
         if module and user_path(module).exists() and not trusted and not named:
             raise UsageError(
-                f"metric.{name}.module={module} is Python that runs only if the command line names it: type "
+                f"metric.{name}.module={module} runs Python, so it must be given on the command line: type "
                 f"metric.{name}.module={module}."
             )
 
 
-def _part(values: Any, at: str, role: str, within: str = "") -> Any:
-    """The part that stands at a key, and those that it is made of. within: the role of the part that it is in.
+def _part(values: Any, key: str, role: str, within: str = "") -> Any:
+    """The part at a key, with the parts that it contains. within: the role of the part that contains it.
 
-    Raises UsageError for one that is not known, or cannot be a part of another of its role.
+    Raises UsageError for an unknown part, or one that cannot be a component of another of its role.
     """
-    kind, known = values.get("kind") if isinstance(values, dict) else None, registry.available(role)
+    kind, available = values.get("kind") if isinstance(values, dict) else None, registry.available(role)
     if role == within:
-        known = {name: source for name, source in known.items() if source.facts.get("can_be_component", True)}
-    if kind not in known:
-        raise UsageError(f"{at}.kind={kind} is not known: {choose_from(kind, known)}")
-    part = typed(registry.load(role, kind, f"{at}.kind"), values, at)
+        available = {name: source for name, source in available.items() if source.facts.get("can_be_component", True)}
+    if kind not in available:
+        raise UsageError(f"{key}.kind={kind} is not known: {choose_from(kind, available)}")
+    part = typed(registry.load(role, kind, f"{key}.kind"), values, key)
     for f in fields(part):
         if inner := f.metadata.get("role"):
-            value, key = getattr(part, f.name), f"{at}.{f.name}"
-            several = isinstance(value, dict) and "kind" not in value  # by names of the user's
-            here = {n: _part(v, f"{key}.{n}", inner, role) for n, v in value.items()} if several else {}
-            setattr(part, f.name, here if several else _part(value, key, inner, role))
-    for sentence in part.mistakes(at):
+            value, inner_key = getattr(part, f.name), f"{key}.{f.name}"
+            several = isinstance(value, dict) and "kind" not in value  # by names that the user chose
+            components = {n: _part(v, f"{inner_key}.{n}", inner, role) for n, v in value.items()} if several else {}
+            setattr(part, f.name, components if several else _part(value, inner_key, inner, role))
+    for sentence in part.mistakes(key):
         raise UsageError(sentence)
     return part
 
 
-def _check_name(at: str, name: str) -> None:
-    """Names become folders: they must stay within the output folder."""
+def _check_name(key: str, name: str) -> None:
+    """Raises UsageError for a name that would leave the output folder: names become folders."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
-        raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
+        raise UsageError(f"{key}={name} is used as a folder's name: it must be letters, digits and _ . + -.")

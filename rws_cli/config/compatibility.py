@@ -1,4 +1,4 @@
-"""Settings that do not go together, or lack what they need: what the parts declare, and what no part can know."""
+"""Check that settings work together: what parts declare, and rules that span several parts."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from rws_cli.part import Part
 
 
 def check_compatibility(config: Config) -> None:
-    """Raises UsageError with the first sentence that there is."""
-    for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _answers):
+    """Raises UsageError for the first conflict."""
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _completions):
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 
 
 def parts_of(config: Config) -> dict[str, Part]:
-    """The parts of a configuration, by the key that each stands at."""
+    """The parts of a configuration, by key."""
     nodes = {f"sampler.{name}": part for name, part in config.sampler.parts.items()}
     nodes |= {name: getattr(config, name) for name in ("model", "reward", "benchmark")}
     nodes |= {
@@ -33,13 +33,13 @@ def seed_matters(config: Config) -> bool:
 
 
 def _needs(config: Config) -> Iterator[str]:
-    for at, part in parts_of(config).items():
-        named = f"{at}.kind={part.kind}"
+    for key, part in parts_of(config).items():
+        named = f"{key}.kind={part.kind}"
         if "reward" in part.needs and not config.reward.scores:
             yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
         if "gradients" in part.needs and not config.reward.gradients:
             yield (
-                f"{named} follows the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
+                f"{named} needs the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "
                 "reward=classifier or a preset of a reward model."
             )
 
@@ -60,8 +60,8 @@ def _lengths(config: Config) -> Iterator[str]:
     counted = "steps" if s.steps is not None else "tokens_per_step" if s.tokens_per_step is not None else None
     if counted and not s.schedule.counted:
         yield (
-            f"sampler.{counted} is not read by sampler.schedule.kind={s.schedule.kind}, which takes as many steps as it "
-            f"needs: set sampler.{counted}=null."
+            f"sampler.{counted} has no effect with sampler.schedule.kind={s.schedule.kind}, which decides itself how many "
+            f"steps it takes: set sampler.{counted}=null."
         )
     if s.steps is not None:
         yield from _steps(s)
@@ -76,7 +76,7 @@ def _steps(s: Sampler) -> Iterator[str]:
     assert s.steps is not None
     if s.tokens_per_step is not None:
         yield (
-            f"sampler.steps={s.steps} and sampler.tokens_per_step={s.tokens_per_step} are both set: set one, null the other."
+            f"sampler.steps={s.steps} and sampler.tokens_per_step={s.tokens_per_step} are both set: set one of them to null."
         )
     if s.steps % s.blocks:
         yield (
@@ -90,27 +90,27 @@ def _steps(s: Sampler) -> Iterator[str]:
 def _remasking(config: Config) -> Iterator[str]:
     s = config.sampler
     if s.eos == "stop" and (s.schedule.remasks or s.remasking.remasks):
-        yield "sampler.eos=stop ends answers that a method which masks tokens again may still change."
+        yield "sampler.eos=stop does not work with a schedule or remasking that remasks tokens: set sampler.eos=none."
 
 
-def _answers(config: Config) -> Iterator[str]:
+def _completions(config: Config) -> Iterator[str]:
     if config.benchmark.completions > 1 and not config.sampler.draws:
         yield (
-            f"benchmark.completions={config.benchmark.completions} would all be the same: with sampler.temperature=0 nothing "
-            "is drawn at random. Set sampler.temperature above 0, or benchmark.completions=1."
+            f"benchmark.completions={config.benchmark.completions} would all be the same, because nothing is drawn "
+            "at random with sampler.temperature=0. Set sampler.temperature above 0, or benchmark.completions=1."
         )
 
 
 def _cache(config: Config) -> Iterator[str]:
-    """What does not go with a compiled model, or with keys and values that are kept."""
+    """Conflicts of a compiled model or a key-value cache."""
     m, runtime, kind = config.model, config.runtime, config.runtime.cache
     if runtime.compile and not m.native:
         able = [name for name, source in registry.available("model").items() if source.facts.get("native")]
-        yield f"runtime.compile=true compiles the backbones of model.kind={' or '.join(able)}, not model.kind={m.kind}'s."
+        yield f"runtime.compile=true works with model.kind={' or '.join(able)}, not model.kind={m.kind}: set runtime.compile=false."
     if kind == "none":
         if runtime.cache_refresh is not None:
             yield (
-                f"runtime.cache_refresh={runtime.cache_refresh} refreshes nothing: set runtime.cache=prefix or dual."
+                f"runtime.cache_refresh={runtime.cache_refresh} has no effect without a cache: set runtime.cache=prefix or dual."
             )
         return
     cannot = {
@@ -119,9 +119,9 @@ def _cache(config: Config) -> Iterator[str]:
         "runtime.compile=true": runtime.compile,
         f"sampler.cfg_scale={config.sampler.cfg_scale}": config.sampler.cfg_scale > 0,
     }
-    for named in (name for name, here in cannot.items() if here):
+    for named in (name for name, is_set in cannot.items() if is_set):
         yield f"runtime.cache={kind} does not work with {named}: set runtime.cache=none."
-    for at, part in parts_of(config).items():
+    for key, part in parts_of(config).items():
         if kind not in part.caches:
             other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
-            yield f"runtime.cache={kind} does not work with {at}.kind={part.kind}: set runtime.cache=none{other}."
+            yield f"runtime.cache={kind} does not work with {key}.kind={part.kind}: set runtime.cache=none{other}."

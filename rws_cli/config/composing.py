@@ -1,8 +1,8 @@
-"""Hydra's composition, with a check of all that Hydra composes.
+"""Compose configurations with Hydra, and check everything that Hydra composes.
 
-Hydra makes Python objects of some of its own settings (callbacks, logging, launchers, sweepers) and sets environment
-variables by others. Any file and any line can contain them, so the check reads what Hydra composed, each time that it
-composes: for a sweep, and again for each of its jobs, in whatever process that runs.
+Hydra instantiates Python objects from some of its own settings (callbacks, logging, launchers, sweepers) and sets
+environment variables from others. Any file or override can contain them, so the composed result is checked every time:
+for a sweep, and again for each of its jobs, in each process.
 """
 
 import re
@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rws_cli import registry
-from rws_cli.config.catalog import CONF, added
+from rws_cli.config.catalog import CONF, external_folders
 from rws_cli.config.check import check
 from rws_cli.config.hydra_errors import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
@@ -44,37 +44,36 @@ TARGETS = {
     rf"{PLUGINS}\.hydra_optuna_sweeper\.optuna_sweeper\.OptunaSweeper",
     "hydra.sweeper.sampler._target_": r"optuna\.samplers\.\w+",
 }
-"""The classes that Hydra may make objects of, by the key that names them."""
+"""The classes that Hydra may instantiate, by the key that names them."""
 NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging)|(^|[.{, ])_target_ *[:=]")
-"""Overrides that are refused in our words, before Hydra refuses some of them in its own."""
-OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
+"""Overrides refused here, before Hydra sees them, for a clear message."""
+OBJECTS = "{} would create Python objects from a configuration, which rws does not allow: remove it."
 SWEEP_DIR = "${output}/multirun"
-"""hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
-STRANGERS = ("command-line", "parts")
-"""Hydra's names for folders whose files may not change how Hydra runs."""
+"""hydra.sweep.dir in conf/: each sweep gets its own folder in it."""
+UNTRUSTED = ("command-line", "parts")
+"""Hydra's names for the folders whose files may not change how Hydra runs."""
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
 """Settings of Hydra's own that a configuration folder may change."""
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes conf/ and the configurations that come with parts from outside, and before them a folder of the user's, if
-    one is given. Raises UsageError if there is no such folder.
+    """Composes from the user's configuration folder, if given, then those of external parts, then conf/.
 
-    It can be sent to another process, which then looks for parts in the same folders.
+    Raises UsageError if the user's folder does not exist. Picklable: another process then finds the same parts.
     """
 
     def __init__(self, config_dir: str | None = None) -> None:
         path = create_config_search_path(str(CONF))
-        for folder in added().values():
-            path.prepend(STRANGERS[1], f"file://{folder}", SearchPathQuery(provider="schema"))
+        for folder in external_folders().values():
+            path.prepend(UNTRUSTED[1], f"file://{folder}", SearchPathQuery(provider="schema"))
         self.parts = registry.folders()
         if config_dir is not None:
             folder = user_path(config_dir).absolute()
             if not folder.is_dir():
                 raise UsageError(f"--config-dir={config_dir} is not a folder.")
-            path.prepend(STRANGERS[0], f"file://{folder}", SearchPathQuery(provider="schema"))
+            path.prepend(UNTRUSTED[0], f"file://{folder}", SearchPathQuery(provider="schema"))
         super().__init__(path)
-        self.sweep_dir: str | None = None  # of all that is composed from here on, once a sweep has begun
+        self.sweep_dir: str | None = None  # set once a sweep has begun, for all its jobs
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Raises UsageError for a configuration that names Python to run."""
@@ -95,23 +94,23 @@ class Loader(ConfigLoaderImpl):
         parsed, repo = super()._parse_overrides_and_create_caching_repo(
             config_name, [renamed_override(override) for override in overrides]
         )
-        load, exists = repo.load_config, repo.config_exists  # files too may name choices of before
+        load, exists = repo.load_config, repo.config_exists  # files too may use old names
         repo.load_config = lambda config_path: load(renamed_choice(config_path))
         repo.config_exists = lambda config_path: exists(renamed_choice(config_path))
         return parsed, repo
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
-        """A search path may be a package, which Hydra would import before it has composed anything."""
+        """Refuse search paths: one may be a package, which Hydra would import before composing anything."""
         primary = repo.load_config(config_path=config_name) if config_name else None
         named = any(override.get_key_element() == "hydra.searchpath" for override in parsed_overrides)
         if named or (primary and OmegaConf.select(primary.config, "hydra.searchpath")):
-            raise UsageError("hydra.searchpath is not read: name a folder of configurations with --config-dir DIR.")
+            raise UsageError("hydra.searchpath is not supported: give a configuration folder with --config-dir DIR.")
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
-        """What the files say, and of each part that they name the settings that they leave at their defaults."""
+        """What the files compose to, with the default settings of each part that they name."""
         composed = super()._compose_config_from_defaults_list(defaults, repo)
-        for at, role in PARTS.items():
-            _add_defaults(OmegaConf.select(composed, at), role)
+        for key, role in PARTS.items():
+            _add_defaults(OmegaConf.select(composed, key), role)
         for node in (OmegaConf.select(composed, "metric") or {}).values():
             _add_defaults(node, "metric")
         sampler = OmegaConf.select(composed, "sampler")
@@ -127,13 +126,13 @@ class Loader(ConfigLoaderImpl):
         rename_settings(values, advise)
         if values != OmegaConf.to_container(loaded.config):
             loaded.config = OmegaConf.create(values)
-        if loaded.provider in STRANGERS:
+        if loaded.provider in UNTRUSTED:
             _check_folder(loaded.config, default.config_path)
         return loaded
 
 
 def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
-    """Add the settings that a part's node does not have, with their defaults; and those of the parts within it."""
+    """Add the settings missing from a part's node, with their defaults, also for the parts within it."""
     if not OmegaConf.is_dict(node):
         return
     values: Any = OmegaConf.to_container(node)
@@ -150,18 +149,18 @@ def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
 
 
 def hydra_of(loader: Loader) -> Hydra:
-    """Hydra, composing by that loader alone."""
+    """Hydra, composing only with that loader."""
     version.setbase("1.3")
     return Hydra(task_name="rws", config_loader=loader)
 
 
 def compose(*overrides: str) -> Config:
-    """The checked configuration that `rws run OVERRIDES` would have: for scripts and notebooks. Raises UsageError."""
+    """The checked configuration of `rws run OVERRIDES`, for scripts and notebooks. Raises UsageError."""
     return check(unchecked(*overrides))
 
 
 def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
-    """What Hydra composes of overrides, conf/ and a folder of configurations. Raises UsageError for what it refuses."""
+    """What Hydra composes from overrides, conf/ and a configuration folder. Raises UsageError if it cannot."""
     try:
         composed = hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
     except NOT_COMPOSED as error:
@@ -172,12 +171,16 @@ def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
 
 
 def check_plain(overrides: Iterable[str], where: object) -> None:
-    """Overrides that were read from a file change settings of rws alone. Raises UsageError for others."""
+    """Check that overrides from a file change only settings of rws. Raises UsageError if not."""
     for override in overrides:
         if override.startswith("-"):
-            raise UsageError(f"{where}: {override} is an option, which is not taken from a file.")
+            raise UsageError(
+                f"{where}: {override} is an option, and options are not taken from a file: type it on the command line."
+            )
         if is_hydras(override):
-            raise UsageError(f"{where}: {override} changes how Hydra runs, which is not taken from a file.")
+            raise UsageError(
+                f"{where}: {override} changes how Hydra runs, which is not taken from a file: type it on the command line."
+            )
 
 
 def is_hydras(override: str) -> bool:
@@ -187,51 +190,50 @@ def is_hydras(override: str) -> bool:
 
 
 def _check_objects(composed: DictConfig) -> None:
-    """Raises UsageError naming the key of something that Hydra would make an object of."""
+    """Raises UsageError naming a key from which Hydra would create an object."""
     params = OmegaConf.select(composed, "hydra.sweeper.params")
     if OmegaConf.is_config(params):
         OmegaConf.resolve(params)  # as Hydra does before it looks for targets in it
     values: Any = OmegaConf.to_container(composed)
     hydra = values["hydra"]
-    found = [f"hydra.{key}" for key in ("job_logging", "hydra_logging") if (hydra[key] or {"root": key})["root"]]
+    refused = [f"hydra.{key}" for key in ("job_logging", "hydra_logging") if (hydra[key] or {"root": key})["root"]]
     if hydra["callbacks"]:
-        found.append("hydra.callbacks")
+        refused.append("hydra.callbacks")
     if isinstance(hydra["sweeper"], dict) and hydra["sweeper"].get("custom_search_space"):
-        found.append("hydra.sweeper.custom_search_space")
-    found += [key for key, name in _targets(values) if not re.fullmatch(TARGETS.get(key, "(?!)"), str(name))]
-    if found:
-        raise UsageError(OBJECTS.format(found[0]))
+        refused.append("hydra.sweeper.custom_search_space")
+    refused += [key for key, name in _targets(values) if not re.fullmatch(TARGETS.get(key, "(?!)"), str(name))]
+    if refused:
+        raise UsageError(OBJECTS.format(refused[0]))
 
 
-def _targets(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """Each `_target_` within a node, by its dotted key."""
+def _targets(node: Any, parent: str = "") -> Iterator[tuple[str, Any]]:
+    """Each `_target_` within a node: its dotted key and its value."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        here = f"{at}.{key}".lstrip(".")
+        path = f"{parent}.{key}".lstrip(".")
         if key == "_target_":
-            yield here, value
-        yield from _targets(value, here)
+            yield path, value
+        yield from _targets(value, path)
 
 
 def _check_folder(config: Any, name: str) -> None:
     """Raises UsageError if a file of a configuration folder changes how Hydra runs.
 
-    A launcher's settings become a shell script on a cluster, env_set becomes the environment, and so on: from a folder
-    come the swept values, and what conf/config.yaml has as well.
+    A launcher's settings become a shell script on a cluster, env_set becomes the environment, and so on. A folder may
+    only set swept values, and repeat what conf/config.yaml has.
     """
     values = OmegaConf.to_container(config)
     theirs = values.get("hydra") or {} if isinstance(values, dict) else {}
     if not isinstance(theirs, dict):
         raise UsageError(f"{name}: hydra={theirs} must be a group of settings.")
-    if found := next(
-        (key for key in ("callbacks", "job_logging", "hydra_logging") if theirs.get(key) is not None), None
-    ):
-        raise UsageError(f"{name}: " + OBJECTS.format(f"hydra.{found}"))
+    for key in ("callbacks", "job_logging", "hydra_logging"):
+        if theirs.get(key) is not None:
+            raise UsageError(f"{name}: " + OBJECTS.format(f"hydra.{key}"))
     ours = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]
     for key, (value, _) in differing_keys(theirs, ours).items():
         if value is not None and not FROM_A_FOLDER.fullmatch(key):
             raise UsageError(
-                f"{name}: hydra.{key} would change how Hydra runs, which is not taken from a folder of configurations: "
-                "give it on the command line."
+                f"{name}: hydra.{key} would change how Hydra runs, which is not taken from a configuration folder: "
+                "type it on the command line."
             )
     sweeper = theirs.get("sweeper")
     if isinstance(sweeper, dict) and isinstance(sweeper.get("params"), dict):

@@ -1,4 +1,4 @@
-"""What a configuration is recorded as, and which part of it decides a run's results."""
+"""How a configuration is recorded, and the part of it that determines a run's results."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from rws_cli.config.schema import Config
 from rws_cli.part import Part
 
 NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "plot", "objective")
-"""Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
+"""Top-level keys that do not change results: not hashed, and may differ on resume. A cache in runtime is an exception."""
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """A checked configuration as it is recorded, every default filled in."""
+    """A checked configuration as it is recorded, with all defaults."""
     values = asdict(config)
     sampler, order = values["sampler"], values["sampler"]["order"]
     if isinstance(order, dict):
@@ -24,50 +24,51 @@ def resolved(config: Config) -> dict[str, Any]:
     return values
 
 
-def parts_used(node: Any, at: str = "") -> dict[str, dict[str, str]]:
-    """The parts of a checked configuration by their keys: role, name, where each is from, and the hash of its file."""
+def parts_used(node: Any, prefix: str = "") -> dict[str, dict[str, str]]:
+    """The parts of a checked configuration, by key: role, name, source, and the hash of the file."""
     settings = [(name, value, "") for name, value in node.items()] if isinstance(node, dict) else []
     if is_dataclass(node):
         settings = [(f.name, getattr(node, f.name), f.metadata.get("role", "")) for f in fields(node)]
-    found = {}
+    used = {}
     for name, value, role in settings:
         role, kind = (value.role, value.kind) if isinstance(value, Part) else (role, value)
         if role and isinstance(kind, str) and (part := registry.available(role).get(kind)):
             source = {"role": role, "name": kind, "source": part.root.source, "sha256": part.sha256}
-            found[at + name] = source
-        found |= parts_used(value, f"{at}{name}.")
-    return found
+            used[prefix + name] = source
+        used |= parts_used(value, f"{prefix}{name}.")
+    return used
 
 
 def identity(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that decides the results."""
-    kept = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
+    """The part of a resolved configuration that determines the results."""
+    identifying = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
     runtime = resolved.get("runtime") or {}
     if runtime.get("cache", "none") != "none":
-        kept["runtime"] = {key: runtime[key] for key in ("cache", "cache_refresh")}
-    return kept
+        identifying["runtime"] = {key: runtime[key] for key in ("cache", "cache_refresh")}
+    return identifying
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
+    """SHA-256 of what determines the results."""
     return hashlib.sha256(json.dumps(identity(resolved), sort_keys=True).encode()).hexdigest()
 
 
 def recorded_hash(manifest: dict[str, Any]) -> str:
-    """The hash of a run's configuration when it was made, by which verdicts name the run."""
+    """The hash of a run's configuration when the run was made; verdicts refer to the run by it."""
     return manifest.get("config_hash_before", manifest["config_hash"])
 
 
 def differing_keys(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys at which two nested dictionaries differ, with both values (None where a key is absent)."""
+    """The dotted keys at which two nested dictionaries differ, with both values (None if absent)."""
     flat_a, flat_b = flat(a), flat(b)
     return {
         key: (flat_a.get(key), flat_b.get(key)) for key in sorted(flat_a | flat_b) if flat_a.get(key) != flat_b.get(key)
     }
 
 
-def flat(node: dict[str, Any], at: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted keys."""
-    found: dict[str, Any] = {}
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as a flat one, by dotted keys."""
+    leaves: dict[str, Any] = {}
     for key, value in node.items():
-        found |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
-    return found
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves

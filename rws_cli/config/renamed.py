@@ -1,7 +1,7 @@
-"""Names that have changed: the only place where an old one is known.
+"""Old names and their replacements. Nothing else knows an old name.
 
-A record is read with the names of today if the schema number of its run's manifest is smaller than that of the change. An
-old key or choice on a command line or in a configuration file is taken for the new one, with one line of advice.
+Records are renamed when they are read, if their run's schema number is below that of the change. An old key or choice on
+a command line or in a configuration file is replaced, with one line of advice.
 """
 
 import re
@@ -15,15 +15,15 @@ from rws_cli.config.keys import PARTS
 from rws_cli.files import warn
 
 SCHEMA = 2
-"""The version of records that this rws writes (manifest.json, `schema`)."""
+"""The version of the records that this rws writes (`schema` in manifest.json)."""
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """kind: what is renamed; since: the first schema with the new name.
+    """A renamed thing. kind: what it is; since: the first schema with the new name.
 
-    A setting is "key" or "key=value", which is renamed only where it has that value. A field of a record is a dotted path;
-    `[]` stands for each entry of a list.
+    A setting is "key", or "key=value" if only that value is renamed. A field of a record is a dotted path; `[]` stands
+    for each entry of a list.
     """
 
     kind: str
@@ -92,7 +92,7 @@ TABLE = [
 ]
 
 METRIC_KEY = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
-"""Keys that every metric had before metrics were parts."""
+"""Settings that every metric had before metrics became parts."""
 
 
 def _table(kind: str) -> dict[str, str]:
@@ -101,12 +101,12 @@ def _table(kind: str) -> dict[str, str]:
 
 @cache
 def advise(old: str, new: str) -> None:
-    """Say on standard error, once in a process, that a name has changed."""
-    warn(f"{old} is called {new} now")
+    """Print the new name to standard error, once per process."""
+    warn(f"{old} has been renamed: use {new}")
 
 
 def renamed(kind: str, name: str) -> str:
-    """The name of today for a command, a figure or a column that the user typed."""
+    """The current name for a command, figure or column that the user typed."""
     if (new := _table(kind).get(name)) is not None:
         advise(name, new)
         return new
@@ -117,7 +117,7 @@ def renamed(kind: str, name: str) -> str:
 
 
 def renamed_override(override: str, advice: Callable[[str, str], None] = advise) -> str:
-    """A Hydra override with the names of today: `sampler=temperature,random`, `+sampler.review.kind=…`."""
+    """A Hydra override with current names: `sampler=temperature,random`, `+sampler.review.kind=…`."""
     prefix, key, equals, value = re.fullmatch(r"([+~]*)([^=]*)(=?)(.*)", override, re.DOTALL).groups()  # type: ignore[union-attr]
     if METRIC_KEY.match(override):
         return METRIC_KEY.sub(r"++\1", override)
@@ -132,14 +132,14 @@ def renamed_override(override: str, advice: Callable[[str, str], None] = advise)
 
 
 def _is_setting(key: str, kind: Any = MISSING) -> bool:
-    """Whether a part of today, one of the user's, has a setting of this name; kind: the only part that it can be of."""
+    """Whether a part, perhaps the user's own, has a setting of this name. kind: the only part to consider, if given."""
     at, _, name = key.rpartition(".")
     parts = registry.available(PARTS[at]) if at in PARTS else {}
     return any(name in part.settings for each, part in parts.items() if kind in (MISSING, each)) and name != "kind"
 
 
 def _renamed_value(key: str, value: str) -> tuple[str, str]:
-    """A key and a value with the names of today."""
+    """A key and a value with current names."""
     new = None if _is_setting(key) else _table("setting").get(f"{key}={value.strip()}")
     new_key, _, new_value = new.partition("=") if new else (_renamed_key(key), "", value)
     return new_key, new_value
@@ -153,7 +153,7 @@ def _renamed_key(key: str) -> str:
 
 
 def renamed_choice(path: str) -> str:
-    """The path of a configuration file, GROUP/NAME, with the name of today."""
+    """The path of a configuration file, GROUP/NAME, with its current name."""
     group, slash, name = path.rpartition("/")
     new = _table("setting").get(f"{group}={name}")
     if new is None:
@@ -163,19 +163,19 @@ def renamed_choice(path: str) -> str:
 
 
 def rename_settings(config: Any, advice: Callable[[str, str], None] = lambda old, new: None) -> None:
-    """Give a configuration, nested dictionaries, the names of today."""
+    """Rename the settings of a configuration (nested dictionaries) in place."""
     if not isinstance(config, dict):
         return
     for old, new in _table("setting").items():
         key, equals, value = old.partition("=")
         new_key, _, new_value = new.partition("=")
-        if (there := _get(config, key)) is MISSING or (equals and there != value):
+        if (current := _get(config, key)) is MISSING or (equals and current != value):
             continue
         if _is_setting(key, _get(config, f"{key.rpartition('.')[0]}.kind")):
             continue
         advice(old, new)
         _remove(config, key)
-        _set(config, new_key, new_value if equals else there)
+        _set(config, new_key, new_value if equals else current)
     for name, metric in (config.get("metric") or {}).items() if isinstance(config.get("metric"), dict) else ():
         config["metric"][name] = metric_settings(metric)
     table, columns = config.get("table"), _table("column")
@@ -188,7 +188,7 @@ def rename_settings(config: Any, advice: Callable[[str, str], None] = lambda old
 
 
 def metric_settings(values: Any) -> Any:
-    """A metric's settings, also where they are in the form of before metrics were parts: module, revision and arguments."""
+    """A metric's settings; those from before metrics were parts (module, revision, arguments) are converted."""
     if not isinstance(values, dict) or values.get("kind") == "evaluate":
         return values
     module, arguments = values.get("module"), values.get("arguments") or {}
@@ -203,7 +203,7 @@ def metric_settings(values: Any) -> Any:
 
 
 def rename_record(file: str, record: Any, schema: int) -> Any:
-    """A record of a file of this name, or a line of it, that was written at a schema, with the names of today."""
+    """A record, or a line of one, from a file of this name and of this schema: renamed in place, and returned."""
     if isinstance(record, dict):
         for row in TABLE:
             if row.kind == file and schema < row.since:
@@ -212,12 +212,12 @@ def rename_record(file: str, record: Any, schema: int) -> Any:
 
 
 def column_names(schema: int) -> dict[str, str]:
-    """Old names of the trace's columns that a run of a schema may have → today's."""
+    """Old names of trace columns in runs of a schema → current names."""
     return {row.old: row.new for row in TABLE if row.kind == "trace.parquet" and schema < row.since}
 
 
 def _move(record: Any, old: str, new: str) -> None:
-    """Move what is at a dotted path to another path, unless something is there already."""
+    """Move the value at a dotted path to another path, unless that is taken."""
     outer, brackets, inner = old.partition("[].")
     if brackets:
         entries = _get(record, outer)
@@ -233,7 +233,7 @@ def _move(record: Any, old: str, new: str) -> None:
 
 
 def _get(node: Any, path: str) -> Any:
-    """What is at a dotted path; MISSING if nothing is."""
+    """The value at a dotted path; MISSING if there is none."""
     for key in path.split("."):
         node = node.get(key, MISSING) if isinstance(node, dict) else MISSING
     return node

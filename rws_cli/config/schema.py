@@ -1,5 +1,4 @@
-"""The settings of a run: what may be set, of which type and within which range. Defaults live in conf/;
-one that stands here turns its setting off."""
+"""The settings of a run, with types and ranges. Defaults are in conf/; a default here turns its setting off."""
 
 from __future__ import annotations
 
@@ -13,48 +12,54 @@ from rws_cli.part import setting
 
 @dataclass
 class Sampler:
-    """How a response is decoded. One of steps and tokens_per_step counts; both null is one token a step."""
+    """How a response is decoded. Set steps or tokens_per_step; with both null, one token is committed per step."""
 
     name: str
-    order: Any = setting("which open positions come first; an order's own settings stand at sampler.NAME", role="order")
-    gen_length: int = setting("length of the answer, in tokens", min=1)
-    block_length: int = setting("tokens of a block; blocks are decoded from left to right", min=1)
-    steps: int | None = setting("steps over the whole answer; null: by tokens_per_step", min=1)
-    tokens_per_step: int | None = setting("tokens committed a step; null with steps null: one", min=1)
-    order_temperature: float = setting(
-        "0: the highest scores; above: positions drawn from softmax(score / this)", min=0.0
+    order: Any = setting("which open positions are committed first; its settings are at sampler.NAME", role="order")
+    gen_length: int = setting("length of the completion, in tokens", min=1)
+    block_length: int = setting("tokens per block; blocks are decoded from left to right", min=1)
+    steps: int | None = setting("steps for the whole completion; null: determined by tokens_per_step", min=1)
+    tokens_per_step: int | None = setting(
+        "tokens committed per step; null: determined by steps, or 1 if that is null too", min=1
     )
-    temperature: float = setting("of tokens; 0: the likeliest", min=0.0)
-    top_p: float = setting("tokens are drawn from the likeliest whose mass reaches this", above=0.0, max=1.0)
-    cfg_scale: float = setting("w of classifier-free guidance; 0: none, above: twice the passes", min=0.0)
+    order_temperature: float = setting(
+        "0: commit the positions of highest score; above 0: draw them from softmax(score / this)", min=0.0
+    )
+    temperature: float = setting("temperature for drawing tokens; 0: take the most likely token", min=0.0)
+    top_p: float = setting(
+        "draw from the most likely tokens whose total probability reaches this (nucleus sampling)", above=0.0, max=1.0
+    )
+    cfg_scale: float = setting("w of classifier-free guidance; 0: none; above 0 doubles the passes", min=0.0)
     confidence: str = setting(
-        "what orders read: the untempered softmax (raw), the one that tokens are drawn from (tempered), or the untempered "
-        "one in the model's dtype, ties and all (model_dtype)",
+        "the probabilities that orders use: untempered (raw), those that tokens are drawn from (tempered), or untempered in "
+        "the model's dtype, including its ties (model_dtype)",
         choices=("raw", "tempered", "model_dtype"),
     )
     eos: str = setting(
-        "suppress: end tokens last; stop: done once one has nothing masked before it; LLaDA's confidence_eos_eot_inf: end "
-        "tokens last, and in no confidence; LLaDA's logits_eos_inf: never the end of text",
+        "suppress: commit end tokens last; stop: end once an end token has no mask before it; confidence_eos_eot_inf "
+        "(LLaDA): end tokens last, and left out of confidences; logits_eos_inf (LLaDA): never commit end-of-text",
         choices=("none", "suppress", "stop", "confidence_eos_eot_inf", "logits_eos_inf"),
     )
-    guidance: Any = setting("what changes logits before the order reads them; see rws list guidance", role="guidance")
+    guidance: Any = setting(
+        "how logits are changed before positions are chosen; see rws list guidance", role="guidance"
+    )
     schedule: Any = setting("how many positions a step commits", role="schedule")
-    remasking: Any = setting("what looks at finished blocks again", role="remasking")
-    search: Any = setting("how several answers to a prompt compete; see rws list search", role="search")
+    remasking: Any = setting("how finished blocks are revised", role="remasking")
+    search: Any = setting("how several candidate completions of a prompt compete; see rws list search", role="search")
     ties: str = setting(
-        "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
+        "how equal scores are ordered: leftmost position first, or higher untempered probability first",
         "leftmost",
         choices=("leftmost", "probability"),
     )
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The parts that a sampler is made of."""
+        """The parts of the sampler, by setting."""
         return {name: getattr(self, name) for name in ("order", "schedule", "guidance", "remasking", "search")}
 
     @property
     def draws(self) -> bool:
-        """Whether two decodings of one prompt can differ."""
+        """Whether two decodings of the same prompt can differ."""
         return self.temperature > 0 or self.order_temperature > 0 or self.order.draws or self.schedule.draws
 
     @property
@@ -70,42 +75,44 @@ class Sampler:
 
 @dataclass
 class Table:
-    """What rws table shows of a sweep."""
+    """The table that rws table prints for a sweep."""
 
-    title: str = setting("its heading")
-    columns: list[str] = setting("measures, one a column")
-    note: str = setting("a sentence below it", default="")
+    title: str = setting("the table's title")
+    columns: list[str] = setting("the measures shown, one per column")
+    note: str = setting("a note below the table", default="")
     published: dict[str, dict[str, Any]] = setting(
-        "label → column → what a paper says, as it says it", default_factory=dict
+        "published results: label → column → the value as printed in the paper", default_factory=dict
     )
 
 
 @dataclass
 class Runtime:
-    """What may change without changing a token; but a cache is approximate, see decoding/cache.py."""
+    """Settings that do not change any token, except that a cache is approximate (see decoding/cache.py)."""
 
     batch_size: int | None = setting(
-        "rows decoded together; null: by the size of their logits, halved when memory runs out", min=1
+        "rows decoded together; null: chosen by the size of the logits; halved when memory runs out", min=1
     )
-    threads: int | None = setting("of the CPU; null: as torch chooses", min=1)
-    compile: bool = setting("compile the model (torch.compile): a minute at the start, then faster steps")
-    deterministic: bool = setting("decode each example alone, so that rounding cannot depend on its batch; slower")
+    threads: int | None = setting("CPU threads; null: torch's default", min=1)
+    compile: bool = setting("compile the model (torch.compile): about a minute at the start, then faster steps")
+    deterministic: bool = setting("decode each example alone, so that rounding does not depend on the batch; slower")
     cache: str = setting(
-        "keys and values kept between steps: approximate, faster where an answer has several blocks",
+        "cache of keys and values between steps: approximate, faster with several blocks",
         choices=("none", "prefix", "dual"),
     )
     cache_refresh: int | None = setting(
-        "a row's passes from one through its whole sequence to the next; null: one a block", min=1
+        "passes of a row between two over its whole sequence; null: one whole pass per block", min=1
     )
     backend: str = setting(
-        "who decodes: this process, several on this machine, several that share one model, or a cluster", role="worker"
+        "where decoding runs: this process, several on this machine, several that share one model, or a cluster",
+        role="worker",
     )
     workers: int | None = setting(
-        "copies, or parts, of the model; null: one a GPU, without GPUs one a core, at most 4, and 2 parts", min=1
+        "copies of the model, or parts if it is shared; null: one per GPU; without GPUs one per core, at most 4, or 2 parts",
+        min=1,
     )
-    address: str | None = setting("of a cluster, as Ray's init takes it; null: one of its own on this machine")
+    address: str | None = setting("the cluster's address, as Ray's init takes it; null: start one on this machine")
     tracker: str = setting(
-        "a library that runs are also logged with; where to is what its own environment variables say", role="tracker"
+        "a library that also logs the run, configured by its own environment variables", role="tracker"
     )
 
 
@@ -113,22 +120,22 @@ class Runtime:
 class Config:
     """All settings of a run."""
 
-    seed: int = setting("of decoding; every random number comes from (seed, example, step)")
-    output: str = setting("the folder of runs: <output>/<benchmark>/<model>-<sampler>/vNNN")
-    label: str | None = setting("how tables call this run; null: by its sampler, and what else sets it apart")
-    table: Table | None = setting("what rws table shows of a sweep")
-    plot: str | None = setting("a picture of a sweep, at its end", choices=("pareto",))
+    seed: int = setting("seed of decoding; every random number derives from (seed, example, step)")
+    output: str = setting("folder for runs, which go to <output>/<benchmark>/<model>-<sampler>/vNNN")
+    label: str | None = setting("the run's name in tables; null: its sampler, and the settings that distinguish it")
+    table: Table | None = setting("the table that rws table prints for a sweep")
+    plot: str | None = setting("a plot made at the end of a sweep", choices=("pareto",))
     trust_remote_code: bool = setting(
-        "let presets that need it run the Python of their checkpoint, at the commit in pins"
+        "allow presets that need it to run Python from their checkpoint, at the commit in pins"
     )
-    pins: dict[str, str | None] = setting("preset → the full commit hash whose Python you trust")
+    pins: dict[str, str | None] = setting("preset → the full commit hash of the Python that you trust")
     model: Any = setting("the masked diffusion model")
-    reward: Any = setting("what scores whole and partly decoded answers")
+    reward: Any = setting("what scores finished and partly decoded completions")
     sampler: Sampler = setting("how a response is decoded")
-    benchmark: Any = setting("what is asked, and how answers are graded")
-    metric: dict[str, Any] = setting("measures of texts, e.g. metric=[length,diversity]", role="metric")
-    judge: Any = setting("who says which of two answers is better")
-    runtime: Runtime = setting("what may change without changing a token")
+    benchmark: Any = setting("the questions, and how completions are graded")
+    metric: dict[str, Any] = setting("metrics of the completions, e.g. metric=[length,diversity]", role="metric")
+    judge: Any = setting("what decides which of two completions is better")
+    runtime: Runtime = setting("how and where decoding runs; does not change the tokens")
     objective: str | None = setting(
-        "what a job returns to an optimizing sweeper: a number's key in metrics.json, such as accuracy", default=None
-    )  # runs of before have none
+        "the value that a job returns to an optimizing sweeper: a key of metrics.json, such as accuracy", default=None
+    )  # older runs lack it

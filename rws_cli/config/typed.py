@@ -1,4 +1,4 @@
-"""Values as a typed node: each of its type and within its range, or one sentence that says what is wrong."""
+"""Convert values to typed settings, checking types and ranges."""
 
 import math
 import re
@@ -13,23 +13,25 @@ from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, choose_from
 
 
-def typed(cls: type, values: Any, at: str) -> Any:
-    """`values` as an instance of the dataclass `cls`; `at` is the dotted key that they stand at."""
-    where = f"{at}." if at else ""
+def typed(cls: type, values: Any, key: str) -> Any:
+    """`values` as an instance of the dataclass `cls`. key: their dotted key. Raises UsageError saying what is wrong."""
+    where = f"{key}." if key else ""
     if not isinstance(values, dict):
-        raise UsageError(f"{at}={values} must be a group of settings ({', '.join(f.name for f in fields(cls))}).")
+        raise UsageError(f"{key}={values} must be a group of settings ({', '.join(f.name for f in fields(cls))}).")
     try:
         node = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except ConfigKeyError as error:
         here = [where + f.name for f in fields(cls)]
         raise UsageError(unknown_key(where + (error.full_key or str(error.key)), here)) from error
     except MissingMandatoryValue as error:
-        raise UsageError(f"{where}{error.full_key} is not set and has no default.") from error
-    except OmegaConfBaseException as error:
-        key = error.full_key or ""
         raise UsageError(
-            f"{where}{key}={OmegaConf.select(OmegaConf.create(values), key)} has the wrong type: "
-            f"{_type_name(cls, key)} is expected."
+            f"{where}{error.full_key} is not set and has no default: type {where}{error.full_key}=…"
+        ) from error
+    except OmegaConfBaseException as error:
+        full_key = error.full_key or ""
+        raise UsageError(
+            f"{where}{full_key}={OmegaConf.select(OmegaConf.create(values), full_key)} has the wrong type: "
+            f"{_type_name(cls, full_key)} is expected."
         ) from error
     _check_limits(node, where)
     return node
@@ -43,7 +45,7 @@ def _type_name(cls: type, key: str) -> str:
 
 
 def type_words(hint: Any) -> str:
-    """A type as users call it: "a whole number or null"."""
+    """A type in words: "a whole number or null"."""
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     words = [
         names.get(name, name)
@@ -64,9 +66,9 @@ def _check_limits(node: Any, where: str) -> None:
             if allowed and value not in allowed:
                 raise UsageError(f"{key}={value} is not known: {choose_from(value, allowed)}")
             within = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
-            for at, number in within.items():
+            for entry, number in within.items():
                 if isinstance(number, float) and not math.isfinite(number):
-                    raise UsageError(f"{at}={number} is out of range: it must be a finite number.")
+                    raise UsageError(f"{entry}={number} is out of range: it must be a finite number.")
             for limit, broken, words in (
                 ("min", lambda v, m: v < m, "at least"),
                 ("above", lambda v, m: not v > m, "greater than"),

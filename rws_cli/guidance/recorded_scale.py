@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.config.check import read_again
+from rws_cli.config.check import updated_config
 from rws_cli.config.identity import differing_keys, resolved
 from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step
@@ -107,7 +107,7 @@ def read_scales(settings: RecordedScale, prepared: Any) -> dict[str, Scales]:
     manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UsageError(f"{named} is {manifest['status']}: finish it with rws run --resume {run}.")
-    here, there = resolved(prepared.config), read_again(manifest["config"])
+    here, there = resolved(prepared.config), updated_config(manifest["config"])
     for node in (here, there):
         node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
     groups = ("model", "benchmark", "sampler", "seed")

@@ -1,1 +1,1 @@
-"""Judges: which of two answers is better? pairs.py asks them about whole runs."""
+"""Judges, which decide which of two completions is better; runs/judging.py applies them to whole runs."""

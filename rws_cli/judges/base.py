@@ -1,4 +1,4 @@
-"""What a judge is: it is shown two answers to a question, in an order, and says which is better."""
+"""The base class of judges, which decide which of two completions of a prompt is better."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from rws_cli.errors import UsageError
 from rws_cli.part import Part, loaded, setting, settings
 
 Turns = tuple[tuple[str, str], ...]
-"""The turns before a question, (user's, assistant's)."""
+"""The turns before a prompt, (user's, assistant's)."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers in the order in which they are shown, and the turns that led to each."""
+    """Two completions in the order in which the judge sees them, with the turns before each."""
 
     example: Example
     completions: tuple[str, str]
     histories: tuple[Turns, Turns]
 
     def swapped(self) -> Pair:
+        """The pair in the opposite order."""
         return Pair(self.example, self.completions[::-1], self.histories[::-1])
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """first: 1 if the answer shown first is better, 0 if the second is, 0.5 if neither; None if what the judge said
-    cannot be read. reply: its words, or its numbers."""
+    """first: 1 if the first completion is better, 0 if the second is, 0.5 for a tie; None if the reply has no verdict.
+    reply: the judge's words or numbers."""
 
     first: float | None
     reply: str
@@ -37,45 +38,45 @@ class Verdict:
 
 @settings
 class Judge(Part):
-    """Settings; `loaded` gives a copy that judges, with whatever it needs as plain attributes."""
+    """A judge. It holds settings only; `loaded` returns a copy that can judge."""
 
-    name: str = setting("what tables and run folders call it")
+    name: str = setting("the name in tables and run folders")
 
     role = "judge"
     judges: ClassVar[bool] = True
-    """Whether there is anybody to ask."""
+    """Whether it judges at all."""
 
     def loaded(self, benchmark: Any) -> Self:
-        """A copy that judges. Raises UsageError if something that it needs is missing."""
+        """A copy that can judge. Raises UsageError if something that it needs is missing."""
         return loaded(self, "judge", benchmark)
 
     def load(self, benchmark: Any) -> None:
-        """Read what judging needs into attributes of this copy. benchmark: what grades answers."""
+        """Load what judging needs into attributes of this copy. benchmark: the one that the completions belong to."""
 
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
-        """Verdicts in the pairs' order, as they are ready. Raises RunError if the judge cannot go on."""
+        """Yield verdicts in the order of the pairs, as they are ready. Raises RunError if the judge fails."""
         raise NotImplementedError
 
     def spent(self) -> dict[str, Any]:
-        """What asking has cost since the judge was loaded, for the record; empty if nothing."""
+        """The cost of judging since the judge was loaded, for judge.json; empty if there is none."""
         return {}
 
 
 def prefer(difference: float, margin: float) -> float:
-    """1, 0 or, within the margin, 0.5, of a first score less a second."""
+    """A verdict from the first score minus the second: 1 or 0, or 0.5 within the margin."""
     return 0.5 if abs(difference) <= margin else float(difference > 0)
 
 
 def render(template: str, pair: Pair) -> str:
-    """The template with {question}, {answer_a}, {answer_b} filled in. Of a conversation the question is the last, and
-    each answer shows the turns that led to it. Raises UsageError if the template names anything else."""
-    shown = []
-    for history, answer in zip(pair.histories, pair.completions, strict=True):
-        before = [f"(Earlier the user said:)\n{user}\n(and was answered:)\n{said}" for user, said in history]
-        shown.append("\n".join([*before, "(The answer to the question:)", answer] if before else [answer]))
+    """The template with {question}, {answer_a} and {answer_b} filled in. In a conversation, the question is the last one,
+    and each answer is preceded by its earlier turns. Raises UsageError if the template has other names."""
+    answers = []
+    for history, completion in zip(pair.histories, pair.completions, strict=True):
+        before = [f"(Earlier the user said:)\n{user}\n(and was answered:)\n{reply}" for user, reply in history]
+        answers.append("\n".join([*before, "(The answer to the question:)", completion] if before else [completion]))
     try:
-        return template.format(question=pair.example.prompt, answer_a=shown[0], answer_b=shown[1])
+        return template.format(question=pair.example.prompt, answer_a=answers[0], answer_b=answers[1])
     except (KeyError, IndexError, ValueError) as error:
         raise UsageError(
-            f"judge.template cannot be filled in: {error} is not one of question, answer_a, answer_b."
+            f"judge.template cannot be filled in: {error} is not a name that it can use; choose from question, answer_a, answer_b."
         ) from error

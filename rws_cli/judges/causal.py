@@ -1,4 +1,4 @@
-"""A causal language model on this machine as a judge: which letter, A or B, does it think comes next?"""
+"""A local causal language model as judge: compares the probabilities of the letters A and B."""
 
 import math
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from rws_cli.part import part, setting
 
 @part
 class CausalJudge(Weights, Judge):
-    """Compares the log-probabilities of the two letters, so every verdict can be read and nothing is drawn at random."""
+    """Compares log-probabilities of the next token, so every reply has a verdict and nothing is drawn at random."""
 
-    path: str = setting("a folder, a name on the hub, or package:NAME")
-    file: str | None = setting("a GGUF file in it; null: safetensors", None)
-    batch_size: int = setting("questions asked together", 4, min=1)
+    path: str = setting("a folder, a name on the Hugging Face Hub, or package:NAME")
+    file: str | None = setting("a GGUF file in it; null: its safetensors files", None)
+    batch_size: int = setting("pairs judged together", 4, min=1)
     margin: float = setting("log-probabilities this close are a tie", 0.0, min=0.0)
-    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+    template: str = setting("the judge's prompt, with {question}, {answer_a} and {answer_b}")
 
     def load(self, benchmark: Any) -> None:
         from rws_cli.models.causal import load_causal
@@ -34,7 +34,8 @@ class CausalJudge(Weights, Judge):
             rows = [self._encode(pair) for pair in pairs[start : start + self.batch_size]]
             if limit and max(map(len, rows)) > limit:
                 raise RunError(
-                    f"A question with two answers has {max(map(len, rows))} tokens, more than the judge reads ({limit})."
+                    f"A prompt with two completions has {max(map(len, rows))} tokens, which exceeds the judge's context of {limit}: choose "
+                    "a judge with a longer context."
                 )
             for log_p_LV in self.causal.log_probabilities(rows):
                 a, b = log_p_LV[-1, letters].tolist()
@@ -43,9 +44,9 @@ class CausalJudge(Weights, Judge):
                 yield Verdict(prefer(a - b, self.margin), f"log p(A) − log p(B) = {a - b:.4f}")
 
     def _encode(self, pair: Pair) -> list[int]:
-        asked, tokenizer = render(self.template, pair), self.causal.tokenizer
+        prompt, tokenizer = render(self.template, pair), self.causal.tokenizer
         if not tokenizer.chat_template:
-            return tokenizer(asked + "\nBetter answer:").input_ids
-        message = [{"role": "user", "content": asked}]
+            return tokenizer(prompt + "\nBetter answer:").input_ids
+        message = [{"role": "user", "content": prompt}]
         text = chat.render(tokenizer, message, "judge", failure=RunError, add_generation_prompt=True)
         return tokenizer(text, add_special_tokens=False).input_ids

@@ -1,4 +1,4 @@
-"""A language model behind any OpenAI-compatible endpoint as a judge"""
+"""A language model behind an OpenAI-compatible endpoint as judge"""
 
 import hashlib
 import json
@@ -21,37 +21,35 @@ from rws_cli.part import part, setting
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4
-"""Of English; only the estimate of cost before anything is asked rests on it."""
+"""A typical value for English, only used to estimate the cost in advance."""
 
 
 @part
 class EndpointJudge(Judge):
     """Asks for a verdict in double brackets, [[A]], [[B]] or [[C]] for a tie, and reads the last one.
 
-    Replies are kept on disk by what was asked, so that no question is paid for twice: not within one call, where two
-    equal answers make a pair and its swap the same request, nor by two processes at once. What may cost more than
-    judge.max_dollars is refused before anything is asked.
+    Replies are cached on disk by request, so that no request is paid for twice: neither within one call, where two equal
+    completions make a pair and its swap the same request, nor by two processes at the same time. If the cost may exceed
+    judge.max_dollars, nothing is requested.
     """
 
     model: str = setting("the model's name at the endpoint")
     base_url: str | None = setting("the endpoint, e.g. http://localhost:8000/v1; null: OpenAI's", None)
-    key_env: str = setting("the environment variable that holds the key", "OPENAI_API_KEY")
-    temperature: float = setting("of its replies", 0.0, min=0.0)
-    max_tokens: int = setting("the longest reply", 512, min=1)
-    parallel: int = setting("requests at a time", 4, min=1)
-    requests_per_minute: float | None = setting(
-        "requests started in a minute, at most; null: no limit of ours", None, above=0.0
-    )
-    retries: int = setting("of each request, waiting longer each time", 5, min=0)
-    timeout_seconds: float = setting("how long a reply may take", 120.0, above=0.0)
-    cache: str | None = setting("a folder of replies; null: rws/judge in the user's cache", None)
-    dollars_per_million_in: float | None = setting("price of a million tokens asked; null: not known", None, min=0.0)
-    dollars_per_million_out: float | None = setting("price of a million tokens replied; null: not known", None, min=0.0)
-    max_dollars: float = setting("refuse what may cost more", 10.0, min=0.0)
-    template: str = setting("what it is asked, with {question}, {answer_a} and {answer_b}")
+    key_env: str = setting("the environment variable with the API key", "OPENAI_API_KEY")
+    temperature: float = setting("sampling temperature of its replies", 0.0, min=0.0)
+    max_tokens: int = setting("most tokens per reply", 512, min=1)
+    parallel: int = setting("requests at the same time", 4, min=1)
+    requests_per_minute: float | None = setting("most requests started per minute; null: no limit", None, above=0.0)
+    retries: int = setting("retries of each request, with increasing waits", 5, min=0)
+    timeout_seconds: float = setting("time limit for a reply", 120.0, above=0.0)
+    cache: str | None = setting("the folder of cached replies; null: rws/judge in the user's cache", None)
+    dollars_per_million_in: float | None = setting("price per million prompt tokens; null: unknown", None, min=0.0)
+    dollars_per_million_out: float | None = setting("price per million reply tokens; null: unknown", None, min=0.0)
+    max_dollars: float = setting("refuse to judge if it may cost more", 10.0, min=0.0)
+    template: str = setting("the judge's prompt, with {question}, {answer_a} and {answer_b}")
 
     def load(self, benchmark: Any) -> None:
-        """Raises UsageError without the package openai, and without a key where OpenAI is asked."""
+        """Raises UsageError if the package openai is missing, or the key for OpenAI's own endpoint."""
         try:
             import openai
         except ImportError as error:
@@ -69,9 +67,9 @@ class EndpointJudge(Judge):
         self.tokens = {"in": 0, "out": 0}
 
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
-        asked = [self._request(pair) for pair in pairs]
-        files = [self._file(request) for request in asked]
-        distinct = dict(zip(files, asked, strict=True))
+        requests = [self._request(pair) for pair in pairs]
+        files = [self._file(request) for request in requests]
+        distinct = dict(zip(files, requests, strict=True))
         self._open_cache()
         self._show_cost(distinct)
         with ThreadPoolExecutor(self.parallel) as pool:
@@ -87,7 +85,7 @@ class EndpointJudge(Judge):
         return {"spent": {"tokens": self.tokens, "dollars": self.dollars(self.tokens["in"], self.tokens["out"])}}
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
-        """What so many tokens cost; None where the price is not set."""
+        """The price of tokens; None if it is not set."""
         price_in, price_out = self.dollars_per_million_in, self.dollars_per_million_out
         return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
@@ -97,7 +95,7 @@ class EndpointJudge(Judge):
         return {"model": self.model, "messages": [message], **settings}
 
     def _open_cache(self) -> None:
-        """Make the folder of replies. Raises UsageError if it cannot be written, before a reply is paid for and lost."""
+        """Create the cache. Raises UsageError if it cannot be written, before a reply is paid for and lost."""
         try:
             self.replies.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.replies):
@@ -108,7 +106,8 @@ class EndpointJudge(Judge):
             ) from error
 
     def _show_cost(self, distinct: dict[Path, dict[str, Any]]) -> None:
-        new = [request for file, request in distinct.items() if kept_reply(file) is None]
+        """Print an estimate of the cost. Raises UsageError if it exceeds judge.max_dollars."""
+        new = [request for file, request in distinct.items() if cached_reply(file) is None]
         tokens_in = sum(len(request["messages"][0]["content"]) for request in new) // CHARACTERS_PER_TOKEN
         tokens_out = len(new) * self.max_tokens
         dollars = self.dollars(tokens_in, tokens_out)
@@ -125,16 +124,16 @@ class EndpointJudge(Judge):
             )
 
     def _file(self, request: dict[str, Any]) -> Path:
-        asked = json.dumps([self.base_url, request], sort_keys=True)
-        return self.replies / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+        identity = json.dumps([self.base_url, request], sort_keys=True)
+        return self.replies / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
 
     def _reply(self, file: Path, request: dict[str, Any]) -> str:
-        """The reply to a request, from its file if it is there. Raises UsageError or RunError as the endpoint fails."""
-        if (kept := kept_reply(file)) is not None:
-            return kept
-        with file_lock(file.with_suffix(".lock")):  # another process may be asking the same
-            if (kept := kept_reply(file)) is not None:
-                return kept
+        """The reply to a request, from the cache if possible. Raises UsageError or RunError if the endpoint fails."""
+        if (reply := cached_reply(file)) is not None:
+            return reply
+        with file_lock(file.with_suffix(".lock")):  # another process may be sending the same request
+            if (reply := cached_reply(file)) is not None:
+                return reply
             self._wait_for_turn()
             reply, usage = self._send(request)
             write_json(file, {"request": request, "reply": reply})
@@ -145,11 +144,11 @@ class EndpointJudge(Judge):
         return reply
 
     def _send(self, request: dict[str, Any]) -> tuple[str, tuple[int, int]]:
-        """The endpoint's reply, and the tokens that went in and came out."""
+        """The endpoint's reply, and the number of prompt and reply tokens."""
         try:
-            answer = self.client.chat.completions.create(**request)
-            reply = answer.choices[0].message.content or ""
-            usage = (answer.usage.prompt_tokens, answer.usage.completion_tokens) if answer.usage else (0, 0)
+            response = self.client.chat.completions.create(**request)
+            reply = response.choices[0].message.content or ""
+            usage = (response.usage.prompt_tokens, response.usage.completion_tokens) if response.usage else (0, 0)
             return reply.encode(errors="replace").decode(), (int(usage[0]), int(usage[1]))
         except (self.openai.AuthenticationError, self.openai.PermissionDeniedError) as error:
             raise UsageError(
@@ -158,11 +157,12 @@ class EndpointJudge(Judge):
         except (self.openai.OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise RunError(
                 f"judge={self.name} gave up after {self.retries} retries: "
-                f"{' '.join(str(error).split())[:200] or type(error).__name__} Verdicts so far are kept; judge again to go on."
+                f"{' '.join(str(error).split())[:200] or type(error).__name__}. Verdicts so far are kept; run the command "
+                "again to continue."
             ) from error
 
     def _wait_for_turn(self) -> None:
-        """Keep requests as far apart as judge.requests_per_minute says, over all threads."""
+        """Wait so that all threads together respect judge.requests_per_minute."""
         if self.requests_per_minute:
             with self.lock:
                 start = max(self.next_start, time.monotonic())
@@ -171,12 +171,13 @@ class EndpointJudge(Judge):
 
 
 def read_verdict(reply: str) -> float | None:
-    found = re.findall(r"\[\[([ABC])\]\]", reply)
-    return VERDICTS[found[-1]] if found else None
+    """The last verdict in a reply, as in Verdict.first; None if it has none."""
+    letters = re.findall(r"\[\[([ABC])\]\]", reply)
+    return VERDICTS[letters[-1]] if letters else None
 
 
-def kept_reply(file: Path) -> str | None:
-    """The reply that a file of the cache holds; None if it holds none that can be read, and the request is sent again."""
+def cached_reply(file: Path) -> str | None:
+    """The reply in a file of the cache; None if the file does not exist or cannot be read, so the request is sent again."""
     try:
         reply = json.loads(file.read_text(encoding="utf-8"))["reply"]
     except (OSError, ValueError, KeyError, TypeError):

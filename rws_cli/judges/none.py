@@ -1,4 +1,4 @@
-"""Nobody: runs are compared, not judged"""
+"""No judge: runs are compared, not judged"""
 
 from rws_cli.judges.base import Judge
 from rws_cli.part import part
@@ -6,4 +6,6 @@ from rws_cli.part import part
 
 @part
 class NoJudge(Judge):
+    """Does not judge."""
+
     judges = False

@@ -1,1 +1,1 @@
-"""Metrics of texts: modules of `evaluate`, and what they compute with."""
+"""Metrics of completions, one file each."""

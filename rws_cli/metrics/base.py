@@ -1,4 +1,4 @@
-"""What a metric is: the texts that it reads, and what it measures of them."""
+"""The base class of metrics: the texts that a metric needs, and what it measures."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from rws_cli.part import Part
 
 @dataclass
 class Metric(Part):
-    """A measure of a run's answers.
+    """Measures of a run's completions.
 
-    inputs: what `compute` is given, each a list with an entry for each answer: of predictions (the answers), references,
-    prompts, questions (ids) and keywords (lists of words). measures: what it returns → what that is.
+    inputs: the arguments of `compute`, each a list with one entry per completion: some of predictions (the completions),
+    references, prompts, questions (ids) and keywords (lists of words). measures: keys that it returns → descriptions.
     """
 
     role: ClassVar[str] = "metric"
     inputs: ClassVar[Any] = ("predictions",)
     measures: ClassVar[dict[str, str]] = {}
 
-    def load(self, at: str) -> Metric:
-        """Itself, or a copy with what it needs. Raises UsageError, naming the key `at` that it is set at, for what can be
-        found wrong before anything is decoded."""
+    def load(self, key: str) -> Metric:
+        """The metric ready to compute: itself or a copy. key: the key of its settings. Raises UsageError for whatever can be
+        checked before decoding."""
         return self
 
     def compute(self, *args: Any, **texts: Any) -> dict[str, Any]:
-        """By measure a list with a value for each answer, or one value for all; None where it is not defined."""
+        """Measure → a list with a value per completion, or one value for all; None where it is undefined."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How different answers are: distinct-n (arXiv 1510.03055), self-BLEU (arXiv 1802.01886), share of unique ones."""
+"""Diversity of completions: distinct-n (arXiv 1510.03055), self-BLEU (arXiv 1802.01886), share of unique ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,21 +9,21 @@ from rws_cli.metrics.text import ngrams
 from rws_cli.part import part
 
 MOST_TEXTS = 100
-"""Self-BLEU compares each text with all others; of a larger group the first so many are compared."""
+"""Self-BLEU, which compares each text with all others, only uses this many texts of a group."""
 
 
 @part
 class Diversity(Metric):
-    """Among the answers to one question; where each question has one answer, among all answers. Means over questions."""
+    """Computed over the completions of each question and averaged; over all completions if each question has only one."""
 
     inputs = ("predictions", "questions")
     measures = {
-        "distinct_1": "share of words that are different",
-        "distinct_2": "share of 2-grams that are different",
-        "distinct_3": "share of 3-grams that are different",
-        "distinct_4": "share of 4-grams that are different",
-        "self_bleu": "mean BLEU of each answer against the others, 0 to 100; high where they are alike",
-        "unique": "share of different answers",
+        "distinct_1": "share of distinct words",
+        "distinct_2": "share of distinct 2-grams",
+        "distinct_3": "share of distinct 3-grams",
+        "distinct_4": "share of distinct 4-grams",
+        "self_bleu": "mean BLEU of each completion against the others, 0 to 100; high if they are similar",
+        "unique": "share of distinct completions",
     }
 
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:
@@ -36,9 +36,9 @@ class Diversity(Metric):
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
-    """The share of n-grams, over all texts, that are different; None of none."""
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)) / len(found) if found else None
+    """The share of distinct n-grams over all texts; None if there are no n-grams."""
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def self_bleu(texts: Sequence[str]) -> float | None:
@@ -52,10 +52,11 @@ def self_bleu(texts: Sequence[str]) -> float | None:
 
 
 def unique_share(texts: Sequence[str]) -> float:
+    """The share of distinct texts, ignoring surrounding whitespace."""
     return len({text.strip() for text in texts}) / len(texts)
 
 
 def groups(texts: Sequence[str], questions: Sequence[str]) -> list[list[str]]:
-    """The answers to each question that has several; where none has, all texts as one group."""
+    """The texts of each question that has several; if none has, all texts as one group."""
     several = [group for group in grouped(questions, texts).values() if len(group) > 1]
     return several or [list(texts)]

@@ -1,4 +1,4 @@
-"""A module of the library evaluate: a script in a folder, or one on the Hugging Face hub."""
+"""A module of the library evaluate: a script in a folder, or one on the Hugging Face Hub."""
 
 import re
 import uuid
@@ -16,22 +16,22 @@ from rws_cli.part import part, setting
 
 @part
 class Evaluate(Metric):
-    """It is given those of the inputs that its features name."""
+    """Receives the inputs that the module's features name."""
 
-    module: str = setting("a script's folder, or a name on the Hugging Face hub", "???")
-    revision: str | None = setting("a full commit hash, which a module from the hub needs", None)
-    arguments: dict[str, Any] = setting("arguments of the module's compute, besides texts", default_factory=dict)
+    module: str = setting("a script's folder, or a name on the Hugging Face Hub", "???")
+    revision: str | None = setting("the full commit hash of a module on the Hub, which is required", None)
+    arguments: dict[str, Any] = setting("arguments of the module's compute, other than texts", default_factory=dict)
 
     def conflicts(self, config: Any) -> Iterator[str]:
         trusted = config.trust_remote_code and re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
         if trusted or user_path(self.module).exists():
             return
-        at = next(f"metric.{name}" for name, metric in config.metric.items() if metric is self)
+        key = next(f"metric.{name}" for name, metric in config.metric.items() if metric is self)
         ours = ", ".join(name for name in registry.available("metric") if name != self.kind)
         yield (
-            f"{at}.module={self.module} is none of ours ({ours}) and no folder here. From the Hugging Face hub it is Python "
-            f"that runs only if you say so: set trust_remote_code=true and +{at}.revision=<the full 40-digit commit hash "
-            "that you trust>."
+            f"{key}.module={self.module} is neither a metric of rws ({ours}) nor a folder. If it is on the Hugging Face Hub, "
+            f"it runs Python, which you must allow: set trust_remote_code=true and +{key}.revision=<the full 40-digit commit "
+            "hash that you trust>."
         )
 
     @cached_property
@@ -46,13 +46,13 @@ class Evaluate(Metric):
         features = self.script.features
         return list(features[0] if isinstance(features, list) else features)
 
-    def load(self, at: str) -> Metric:
+    def load(self, key: str) -> Metric:
         loaded = copy(self)
         try:
             check = getattr(loaded.script, "check", None)
-        except Exception as error:  # evaluate has no common base for what a module, a name or the network can do
+        except Exception as error:  # evaluate has no common base class of errors
             reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"{at}.module={self.module} cannot be loaded: {reason}") from error
+            raise UsageError(f"{key}.module={self.module} cannot be loaded: {reason}") from error
         if check:
             check(**self.arguments)
         return loaded

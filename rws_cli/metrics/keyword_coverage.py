@@ -1,4 +1,4 @@
-"""The share of given words that an answer holds."""
+"""The share of required keywords in a completion."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class KeywordCoverage(Metric):
     measures = {"share": "share of the keywords that occur as whole words, in any case"}
 
     def compute(self, predictions: list[str], keywords: list[list[str]]) -> dict[str, Any]:
-        return {"share": [coverage(text, given) for text, given in zip(predictions, keywords, strict=True)]}
+        return {"share": [coverage(text, words) for text, words in zip(predictions, keywords, strict=True)]}
 
 
 def coverage(text: str, keywords: Sequence[str]) -> float | None:

@@ -1,4 +1,4 @@
-"""How long answers are, in words and characters."""
+"""The length of completions, in words and characters."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rws_cli.part import part
 
 @part
 class Length(Metric):
-    measures = {"words": "runs of letters and digits in an answer", "characters": "characters of an answer"}
+    measures = {"words": "words (runs of letters and digits) per completion", "characters": "characters per completion"}
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
         return {"words": [len(words(text)) for text in predictions], "characters": list(map(len, predictions))}

@@ -1,4 +1,4 @@
-"""What the metrics of a configuration say of a run's answers."""
+"""Apply the metrics of a configuration to a run's completions."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ Measures = dict[str, float | None]
 
 
 def load_metrics(metrics: dict[str, Metric]) -> dict[str, Metric]:
-    """The metrics, by name, ready to compute. Raises UsageError for one that cannot be."""
+    """The metrics by name, ready to compute. Raises UsageError if one cannot be loaded."""
     return {name: metric.load(f"metric.{name}") for name, metric in metrics.items()}
 
 
 def measure(
     metrics: dict[str, Metric], examples: Sequence[Example], samples: Sequence[dict[str, Any]]
 ) -> tuple[list[Measures], Measures]:
-    """What the metrics say of each sample, and of all: "metric.key" → value; of all, means over samples where a metric
-    has a value for each, else its one value.
+    """The measures of each sample and of the run: "metric.key" → value. A run's measures are means over samples if the
+    metric has a value per sample, else its single value.
 
-    Raises UsageError if a metric asks for what the benchmark has not, RunError if it fails.
+    Raises UsageError if a metric needs an input that the benchmark lacks, RunError if a metric fails.
     """
     inputs: dict[str, list[Any]] = {
         "predictions": [sample["completion"] for sample in samples],
@@ -32,12 +32,12 @@ def measure(
     }
     absent = {key for key in ("references", "keywords") if not any(inputs[key])}
     if any(sample.get("grade") for sample in samples):
-        absent.discard("references")  # graded against texts that happen to be empty
-    there = {key: texts for key, texts in inputs.items() if key not in absent}
+        absent.discard("references")  # graded against references that are all empty
+    available = {key: texts for key, texts in inputs.items() if key not in absent}
     each: list[Measures] = [{} for _ in samples]
     whole: Measures = {}
     for name, metric in load_metrics(metrics).items():
-        for key, value in _computed(name, metric, there).items():
+        for key, value in _computed(name, metric, available).items():
             full = f"{name}.{key}"
             if isinstance(value, list) and len(value) == len(samples):
                 values = [number(v) for v in value]
@@ -52,7 +52,7 @@ def measure(
 def _computed(name: str, metric: Metric, texts: dict[str, list[Any]]) -> dict[str, Any]:
     if missing := [key for key in metric.inputs if key not in texts]:
         raise UsageError(
-            f"metric={name} needs {missing[0]}, which this benchmark's examples do not have; there are {', '.join(texts)}."
+            f"metric={name} needs {missing[0]}, which this benchmark's examples lack (they have {', '.join(texts)}): choose another metric."
         )
     try:
         return metric.compute(**{key: texts[key] for key in metric.inputs})
@@ -65,7 +65,7 @@ def _computed(name: str, metric: Metric, texts: dict[str, list[Any]]) -> dict[st
 def number(value: Any) -> float | None:
     """A finite number as a float, anything else as None."""
     try:
-        found = float(value)
+        converted = float(value)
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None

@@ -1,7 +1,7 @@
-"""Perplexity of answers under a causal language model: exp of the mean negative log-likelihood of a token.
+"""Perplexity of completions under a causal language model: exp of the mean negative log-likelihood per token.
 
-Each answer stands alone, after the model's begin-of-text token where its tokenizer has one. An answer without a token
-to predict has none.
+Each completion is scored without its prompt, after the begin-of-text token if the tokenizer has one. A completion without
+a token to predict has no perplexity.
 """
 
 from copy import copy
@@ -14,24 +14,24 @@ from rws_cli.part import part, setting
 
 @part
 class Perplexity(Weights, Metric):
-    at = "metric.perplexity"
-    measures = {"completion": "perplexity of a completion", "corpus": "that of all their tokens together"}
+    key = "metric.perplexity"
+    measures = {"completion": "perplexity per completion", "corpus": "perplexity of all completions' tokens together"}
 
-    path: str = setting("a folder, a name on the hub, or package:NAME", "???")
-    file: str | None = setting("a GGUF file in it; null: safetensors", None)
-    batch_size: int = setting("answers scored together", 8, min=1)
+    path: str = setting("a folder, a name on the Hugging Face Hub, or package:NAME", "???")
+    file: str | None = setting("a GGUF file in it; null: its safetensors files", None)
+    batch_size: int = setting("completions scored together", 8, min=1)
 
-    def load(self, at: str) -> Metric:
+    def load(self, key: str) -> Metric:
         from rws_cli.models.causal import folder_of
 
-        folder_of(at, self.path, self.file)
+        folder_of(key, self.path, self.file)
         loaded = copy(self)
-        loaded.at = at
+        loaded.key = key
         return loaded
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
         from rws_cli.models.causal import load_causal, perplexities
 
-        causal = load_causal(self.at, self.path, self.file, self.revision, self.dtype, self.device)
+        causal = load_causal(self.key, self.path, self.file, self.revision, self.dtype, self.device)
         each, corpus = perplexities(causal, predictions, self.batch_size)
         return {"completion": each, "corpus": corpus}

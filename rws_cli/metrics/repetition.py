@@ -1,4 +1,4 @@
-"""How much answers repeat themselves: n-grams of words that occurred before (arXiv 1908.04319: seq-rep-n)."""
+"""Repetition within completions: repeated n-grams of words (seq-rep-n, arXiv 1908.04319)."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from rws_cli.part import part
 @part
 class Repetition(Metric):
     measures = {
-        "rep_1": "share of an answer's words that occurred in it before",
-        "rep_2": "share of its 2-grams that did",
-        "rep_3": "share of its 3-grams that did",
-        "rep_4": "share of its 4-grams that did",
+        "rep_1": "share of a completion's words that occurred in it before",
+        "rep_2": "share of a completion's 2-grams that occurred in it before",
+        "rep_3": "share of a completion's 3-grams that occurred in it before",
+        "rep_4": "share of a completion's 4-grams that occurred in it before",
     }
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
@@ -22,5 +22,5 @@ class Repetition(Metric):
 
 def repetition(text: str, n: int) -> float | None:
     """The share of a text's n-grams that occurred in it before; None for a text of fewer than n words."""
-    found = ngrams(text, n)
-    return 1 - len(set(found)) / len(found) if found else None
+    grams = ngrams(text, n)
+    return 1 - len(set(grams)) / len(grams) if grams else None

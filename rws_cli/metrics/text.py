@@ -1,10 +1,10 @@
-"""Words of texts."""
+"""Words and n-grams of texts."""
 
 import re
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, in lower case."""
+    """Words (runs of letters and digits), in lower case."""
     return re.findall(r"\w+", text.lower())
 
 

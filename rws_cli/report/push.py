@@ -16,7 +16,7 @@ from rws_cli.errors import RunError, UsageError, without_secrets
 from rws_cli.files import replacing, user_path, write_whole
 from rws_cli.report.escape import as_yaml, markdown, markdown_table
 from rws_cli.report.terminal import rows_of
-from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
+from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_finished, read_lines, read_trace
 from rws_cli.runs.upgrade import read_manifest, upgrade
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
@@ -63,7 +63,7 @@ def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
     names = [name for name in FILES if name != FAILURES or (run / name).exists()]
     if links := [name for name in names if (run / name).is_symlink()]:
         raise RunError(f"{run / links[0]} is a link: only files of the run itself are pushed.")
-    samples, metrics = read_whole(run)
+    samples, metrics = read_finished(run)
     read_lines(run / FAILURES)
     read_trace(run)
     for name in names:

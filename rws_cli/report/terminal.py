@@ -119,8 +119,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
     console = wide_console()
     table = Table(show_header=False, box=None)
     for finding in findings:
-        sign = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–")}[finding.well]
-        table.add_row(sign, printable(finding.name), printable(finding.found))
+        sign = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–")}[finding.ok]
+        table.add_row(sign, printable(finding.name), printable(finding.detail))
     console.print(table)
 
 

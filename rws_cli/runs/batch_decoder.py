@@ -1,4 +1,4 @@
-"""From examples to samples: one copy of the model decodes batches, in as many rows as memory holds."""
+"""Decode examples with one copy of the model, in as many rows as fit into memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
-"""For LLaDA-8B and 256 tokens that is 16 rows. What does not fit after all is halved."""
+"""Limits of the initial rows: 16 for LLaDA-8B with 256 tokens. Halved when memory runs out."""
 
 
 @dataclass
 class Outcome:
-    """What became of a batch: lines of samples.jsonl, rows of the trace, and by example why it failed."""
+    """The results of a batch: lines of samples.jsonl, rows of the trace, and example id → why it failed."""
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
@@ -34,29 +34,30 @@ class Outcome:
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(self.samples + other.samples, self.traces + other.traces, self.failures | other.failures)
 
-    def rest(self, batch: list[Example]) -> list[Example]:
-        """The examples of a batch that are neither done nor failed."""
+    def remaining(self, batch: list[Example]) -> list[Example]:
+        """The examples of a batch that have neither finished nor failed."""
         done = {sample["id"] for sample in self.samples} | self.failures.keys()
         return [example for example in batch if example.id not in done]
 
 
 class BatchDecoder:
-    """Decodes examples. rows: side by side, halved when memory runs out; say: tells the user so."""
+    """Decodes examples. rows: decoded together, halved when memory runs out. notify: called with a line for the user."""
 
     def __init__(
         self,
         config: Config,
         prepared: PreparedRun,
         components: Components,
-        say: Callable[[str], None] = lambda line: None,
+        notify: Callable[[str], None] = lambda line: None,
         on_step: OnStep = lambda committed, traces: None,
     ) -> None:
-        self.config, self.prepared, self.components, self.say, self.on_step = config, prepared, components, say, on_step
+        self.config, self.prepared, self.components = config, prepared, components
+        self.notify, self.on_step = notify, on_step
         self.rows = rows_at_once(config, prepared)
 
     def __call__(self, examples: list[Example]) -> Iterator[Outcome]:
-        """Outcomes as examples are finished. Where the decoding fails, each example in hand is decoded alone, so that only
-        those fail that fail by themselves. Raises RunError if memory does not suffice for a single row."""
+        """Yield outcomes as examples finish. When decoding fails, the examples in progress are decoded one by one, so that only
+        those that cause the failure fail. Raises RunError if a single row does not fit into memory."""
         waiting = list(examples)
         while waiting:
             done: set[str] = set()
@@ -78,11 +79,12 @@ class BatchDecoder:
                 alone = [outcome for example in in_progress for outcome in self([example])]
                 yield sum(alone, Outcome())
             elif waiting:
-                del attempt  # and what it holds
+                del attempt  # frees its memory
                 self.halve()
             waiting = [example for example in waiting if not failure or example not in in_progress]
 
     def halve(self) -> None:
+        """Halve the rows after memory ran out. Raises RunError if there is only one."""
         from accelerate.utils.memory import clear_device_cache
 
         clear_device_cache(garbage_collection=True)
@@ -91,23 +93,23 @@ class BatchDecoder:
                 "Out of memory with a single row: use a smaller sampler.gen_length, model.dtype=bfloat16, a smaller model, "
                 "or model.device_map=auto over several devices."
             )
-        self.say(f"out of memory with {self.rows} rows in a forward pass: on with {self.rows // 2}")
+        self.notify(f"out of memory with {self.rows} rows in a forward pass: continuing with {self.rows // 2}")
         self.rows //= 2
 
 
 def rows_at_once(config: Config, prepared: PreparedRun) -> int:
-    """The rows of one forward pass. A search whose particles of one prompt are more than that takes several passes."""
+    """Rows per forward pass. A search with more particles per prompt than that takes several passes per step."""
     return 1 if config.runtime.deterministic else config.runtime.batch_size or automatic_batch(config, prepared)
 
 
 def automatic_batch(config: Config, prepared: PreparedRun) -> int:
-    """Rows to begin with: at most MOST_ROWS, and at most as many as have LOGIT_BYTES of logits if all is masked."""
+    """Initial rows: at most MOST_ROWS, and so few that the logits of a fully masked batch fit into LOGIT_BYTES."""
     row_bytes = 4 * prepared.model.vocabulary * config.sampler.gen_length
     return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
 
 
 class Attempt:
-    """Examples being decoded, `rows` of them side by side."""
+    """One attempt to decode examples, `rows` at a time."""
 
     def __init__(
         self,
@@ -131,25 +133,25 @@ class Attempt:
         ]
         self.scorer = None
         if components.reward:
-            # Without statistics only normalize=none gets here, which reads none of these.
+            # Without statistics, only normalize=none gets here, which does not use them.
             statistics = components.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
             self.scorer = RowScorer(components.reward, renderer(denoiser, sampler), statistics)
             components.reward.forget()
         side_by_side = max(rows // particles, 1) * particles
-        kept, cache = config.runtime, None
-        if kept.cache != "none":
-            cache = BlockCache(denoiser, kept.cache, kept.cache_refresh, min(side_by_side, len(prompts)))
+        runtime, cache = config.runtime, None
+        if runtime.cache != "none":
+            cache = BlockCache(denoiser, runtime.cache, runtime.cache_refresh, min(side_by_side, len(prompts)))
         self.decoder = Decoder(denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache)
         self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
         self.finishing: list[Example] = []
 
     @property
     def in_progress(self) -> list[Example]:
-        """The examples that an error may be due to."""
+        """The examples that may have caused an error."""
         return self.finishing or [self.examples[number] for number in self.decoder.in_progress]
 
     def enter(self, rows: dict[int, int]) -> None:
-        """Examples take rows of the batch."""
+        """Assign new examples to rows of the batch. rows: row → number of the prompt."""
         particles = self.config.sampler.search.particles
         examples = {row: self.examples[number // particles] for row, number in rows.items()}
         self.components.sampler.guidance.begin({row: example.id for row, example in examples.items()})
@@ -158,13 +160,14 @@ class Attempt:
             self.scorer.costs = self.decoder.costs
 
     def outcomes(self) -> Iterator[Outcome]:
-        """What became of the examples that were finished at the same step. Raises RunError if one of those in hand fails."""
+        """Yield the examples that finish at the same step. Raises RunError if an example in progress fails."""
         for completions in self.decoder.run():
             self.finishing = [self.examples[completion.number] for completion in completions]
             yield self.outcome(completions)
             self.finishing = []
 
     def outcome(self, completions: list[Completion]) -> Outcome:
+        """Samples and traces of completions, with their final rewards."""
         rewards: list[float | None] = [None] * len(completions)
         if self.scorer:
             rewards = list(self.scorer.measured([(self.examples[c.number], c.tokens) for c in completions]))
@@ -185,9 +188,11 @@ def _sample(
     completion: Completion,
     reward: float | None,
 ) -> dict[str, Any]:
-    """A line of samples.jsonl, not graded yet. `order` leaves end tokens out; `order_with_eos`
-    counts them. Where tokens were masked again, orders are those of the last commits. length: tokens before the end.
-    particles: a search's scores."""
+    """A line of samples.jsonl, not graded yet.
+
+    order: statistics without end tokens; order_with_eos: with them; both count a remasked position's last commit only.
+    length: tokens before the end; particles: the scores of a search.
+    """
     response, trace = completion.tokens, completion.trace
     completion_text = components.denoiser.text(response)
     last = sorted({position: n for n, position in enumerate(trace.position)}.values())

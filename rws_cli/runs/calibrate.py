@@ -1,9 +1,8 @@
-"""Normalization statistics of a reward: how its scores lie along the decodings that it will be asked to steer.
+"""Measure the statistics that normalize a reward's scores (`rws calibrate`).
 
-`rws calibrate` decodes a benchmark as the sampler would without any steering, lets the reward score every intermediate
-sequence that Reward-Weighted Sampling would have shown to it, and stores where the scores lie. Normalized guidance of
-the same reward, model and benchmark then finds them (calibrations.py). Beside them it stores where the scores of answers that were masked
-again lie, by fill level: how a reward judges what is not finished.
+A benchmark is decoded unguided, and the reward scores every intermediate sequence that Reward-Weighted Sampling would
+score. Normalized guidance with the same reward, model and benchmark uses the resulting statistics (calibrations.py).
+Also measured, by progress: the scores of completions that were masked again at random and completed in one pass.
 """
 
 import random
@@ -39,12 +38,12 @@ from rws_cli.runs.prepared import load, prepare, sources
 from rws_cli.search.none import NoSearch
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-KEPT = 200
-"""Scores stored for each tenth of the fill level, for reward=shuffled to draw from."""
+MOST_SCORES = 200
+"""Scores stored per tenth of progress, for reward=shuffled to draw from."""
 
 
 class Recorder:
-    """In place of a reward: keeps what guidance would show to one, and gives every text the score 0."""
+    """Stands in for a reward scorer: records the candidates that guidance asks for, and scores each 0."""
 
     statistics = Statistics(0.0, 1.0, 0.0, 1.0)
 
@@ -52,22 +51,22 @@ class Recorder:
         self.render, self.examples = render, examples
         self.seen: list[Candidate] = []
 
-    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
-        self.seen += [self.render(self.examples[row], *what) for row, what in asked.items()]
-        return dict.fromkeys(asked, 0.0)
+    def __call__(self, requests: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        self.seen += [self.render(self.examples[row], *request) for row, request in requests.items()]
+        return dict.fromkeys(requests, 0.0)
 
 
 def unguided(sampler: Sampler) -> Sampler:
-    """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
+    """The sampler with guidance that asks for scores but always scales by 1."""
     fill = getattr(sampler.guidance, "fill", "argmax")
-    watching = registry.load("guidance", "rws", "guidance")(kind="rws", strength=0.0, normalize="none", fill=fill)
-    return replace(sampler, guidance=watching, remasking=NoRemasking(kind="none"), search=NoSearch(kind="none"))
+    no_effect = registry.load("guidance", "rws", "guidance")(kind="rws", strength=0.0, normalize="none", fill=fill)
+    return replace(sampler, guidance=no_effect, remasking=NoRemasking(kind="none"), search=NoSearch(kind="none"))
 
 
-def watch(
+def decode_recorded(
     denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
 ) -> tuple[Batch, list[Candidate]]:
-    """Decode some examples in one batch: the batch, and every sequence that the sampler's guidance showed."""
+    """Decode examples as one batch; returns the batch, and every candidate that guidance wanted scored."""
     rows = [prompt_of(ids, seed, example.id) for ids, example in zip(prompts, examples, strict=True)]
     recorder = Recorder(renderer(denoiser, sampler), examples)
     decoder = Decoder(denoiser, rows, sampler, recorder)
@@ -76,13 +75,13 @@ def watch(
 
 
 @torch.inference_mode()
-def mask_again(
+def remask_and_complete(
     denoiser: Denoiser, examples: Sequence[Example], batch: Batch, sampler: Sampler, seed: int
 ) -> list[Candidate]:
-    """Mask decoded answers, and fill them in one pass, for each tenth of the fill level from 0 to 9.
+    """Mask decoded completions at random and complete them in one pass, at progress 0, 0.1, …, 0.9.
 
-    Which positions stay is drawn once for each example: those of one level stay at the next. Unlike along a decoding
-    they are not the surest, so what fills the rest sees the text at random places.
+    Each example's positions are unmasked in one random order, so those unmasked at one level stay so at the next. Unlike
+    in a decoding, they are not the most confident ones.
     """
     render = renderer(denoiser, sampler)
     whole_BG, length = batch.completion_BG.clone(), sampler.gen_length
@@ -105,19 +104,19 @@ def mask_again(
 
 
 def statistics_of(scores: Sequence[float], progress: Sequence[float], source: str) -> dict[str, Any]:
-    """The content of a normalization file: location and spread of scores, and a sample of them by fill level."""
+    """The content of a normalization file: the distribution of scores, and a sample of them per tenth of progress."""
     pools = by_tenth(scores, progress)
     draw = random.Random(0)
     return {
         "schema": SCHEMA,
         **describe(scores),
         "source": source,
-        "by_progress": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
+        "by_progress": [draw.sample(pool, min(MOST_SCORES, len(pool))) for pool in pools],
     }
 
 
 def by_tenth(scores: Sequence[float], progress: Sequence[float]) -> list[list[float]]:
-    """Scores, to four decimals, for each tenth of the fill level."""
+    """Scores, to four decimals, per tenth of progress."""
     pools: list[list[float]] = [[] for _ in range(10)]
     for score, share in zip(scores, progress, strict=True):
         pools[min(int(share * 10), 9)].append(round(score, 4))
@@ -125,7 +124,7 @@ def by_tenth(scores: Sequence[float], progress: Sequence[float]) -> list[list[fl
 
 
 def describe(scores: Sequence[float]) -> dict[str, Any]:
-    """Where scores lie: mean, standard deviation, extremes, quantiles and their number, to four decimals."""
+    """Mean, standard deviation, extremes, quantiles (all to four decimals) and number of scores."""
     values = np.asarray(scores)
     return {
         "mean": round(float(values.mean()), 4),
@@ -138,7 +137,7 @@ def describe(scores: Sequence[float]) -> dict[str, Any]:
 
 
 def calibrate(config: Config, overrides: list[str]) -> Path:
-    """Measure the statistics of config.reward, and write them with where they come from; returns the file.
+    """Measure the statistics of config.reward and write them with their provenance; returns the file.
 
     Raises UsageError as a run would, and for reward=none; RunError if scores are not numbers or do not vary.
     """
@@ -158,17 +157,19 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
         prompts = [prepared.prompts[example.id] for example in batch]
-        decoded, seen = watch(components.denoiser, batch, prompts, components.sampler, config.seed)
+        decoded, seen = decode_recorded(components.denoiser, batch, prompts, components.sampler, config.seed)
         scores += ask(components.reward, seen).values
         progress += [candidate.progress for candidate in seen]
-        again = mask_again(components.denoiser, batch, decoded, config.sampler, config.seed)
+        again = remask_and_complete(components.denoiser, batch, decoded, config.sampler, config.seed)
         masked_scores += ask(components.reward, again).values
         masked_progress += [candidate.progress for candidate in again]
     if np.ptp(scores) == 0:
-        raise RunError(f"reward={config.reward.name} gave the same score to everything: nothing to normalize.")
+        raise RunError(
+            f"reward={config.reward.name} gave every candidate the same score, so there is nothing to normalize: check the reward."
+        )
     source = (
         f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
-        f"with {config.sampler.name} unguided; every step counts once."
+        f"with {config.sampler.name}, unguided; every step counts once."
     )
     folder = claim_version(folder_of(config))
     facts = facts_of(config, prepared.benchmark, prepared.examples, components.reward)

@@ -1,8 +1,8 @@
-"""Statistics that rws calibrate measured, found again by what they belong to: reward, model and benchmark.
+"""Find the statistics that `rws calibrate` measured for a run's reward, model and benchmark.
 
-A calibration records its facts: every setting that changes a score or a prompt, hashes of checkpoints, and of the first
-examples. A run takes the newest calibration whose facts are its own. Limits, devices and the like may differ, and a
-checkpoint or a data file may have moved, as long as its content is the same.
+A calibration records its facts: every setting that changes a score or a prompt, and hashes of the checkpoints and the
+first examples. A run uses the newest calibration whose facts equal its own. Limits and devices may differ, and a
+checkpoint or data file may have moved, as long as its content is the same.
 """
 
 import hashlib
@@ -31,36 +31,36 @@ OPERATIONAL = (
     "batch_size",
     "max_length",
 )
-"""Settings of a checkpoint that change no score, but for rounding."""
+"""Settings of a checkpoint that do not change scores, except for rounding."""
 PLACES = ("path", "revision", "shots_path")
-"""Where content is; what counts is the content."""
+"""Locations of content; only the content itself counts."""
 FIRST = 1000
-"""Examples that are recorded by hash."""
+"""The number of examples whose hashes are recorded."""
 
 
 def folder_of(config: Config) -> Path:
-    """Where rws calibrate leaves its versions for a reward, a model and a benchmark of these names."""
+    """The folder of calibrations for a reward, model and benchmark of these names."""
     return Path(config.output) / "calibration" / config.reward.name / f"{config.model.name}-{config.benchmark.name}"
 
 
 def facts_of(config: Config, benchmark: Any, examples: list[Any], reward: Reward) -> dict[str, Any]:
-    """What statistics of this reward belong to."""
+    """The facts that this reward's statistics depend on."""
     reward_facts = _facts(config.reward, "reward")
     if used := reward.depends_on():
         reward_facts["statistics"] = [asdict(statistics) for statistics in used]
-    asked = {e.question or e.id: [e.prompt, e.reference] for e in examples if not e.follows}
+    texts = {e.question or e.id: [e.prompt, e.reference] for e in examples if not e.follows}
     settings = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.metadata.get("asks", True)}
     return {
         "reward": reward_facts,
         "model": _facts(config.model, "model"),
         "benchmark": settings | {"version": benchmark.version},
-        "examples": {name: _hash(text) for name, text in list(asked.items())[:FIRST]},
+        "examples": {name: _hash(text) for name, text in list(texts.items())[:FIRST]},
     }
 
 
 def find_statistics(config: Config, facts: dict[str, Any], needed: bool) -> Statistics | None:
-    """The newest statistics with these facts; None if there are none. Raises UsageError if there are some with other
-    facts only and the run needs them."""
+    """The newest statistics with these facts; None if there are none. Raises UsageError if the run needs statistics and
+    those that exist were measured with other facts."""
     why = None
     for file in _files(folder_of(config)):
         stored = read_statistics(file, "reward")
@@ -71,51 +71,51 @@ def find_statistics(config: Config, facts: dict[str, Any], needed: bool) -> Stat
             there = ", ".join(f"{key}={old}" for key, (old, _) in differing.items())
             here = ", ".join(f"{key}={new}" for key, (_, new) in differing.items())
             why = (
-                f"{file} was measured with {there}, and this run has {here}: measure its statistics with rws calibrate"
+                f"{file} was measured with {there}, but this run has {here}: measure its statistics with rws calibrate"
             )
         elif why is None:
             overrides = (stored.get("provenance") or {}).get("overrides") or []
             command = shlex.join(["rws", "calibrate", *map(str, overrides)])
-            why = f"{file} does not say what it belongs to, for an earlier rws measured it: make it anew with {command}"
+            why = f"{file} was measured by an earlier rws and does not say for what: measure it again with {command}"
     if needed and why:
         raise UsageError(f"{why}, or set reward.statistics=<a JSON file with mean, std, min, max>.")
     return None
 
 
 def mismatches(there: dict[str, Any], here: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The facts in which two calibrations differ, by key, with both values. Of content that differs its place is named, if
-    that differs too."""
+    """The facts in which two calibrations differ, by key, with both values. For different content, the location is given
+    instead if that differs too."""
     groups = ("reward", "model", "benchmark")
     differing = differing_keys({g: there.get(g) or {} for g in groups}, {g: here[g] for g in groups})
     places = {key: pair for key, pair in differing.items() if key.rpartition(".")[2] in PLACES}
-    found = {key: pair for key, pair in differing.items() if key not in places}
+    changed_facts = {key: pair for key, pair in differing.items() if key not in places}
     old = there.get("examples") or {}
     if changed := [name for name in old if name in here["examples"] and old[name] != here["examples"][name]]:
-        found["benchmark.content"] = (f"another {changed[0]}", f"this {changed[0]}")
+        changed_facts["benchmark.content"] = (f"another {changed[0]}", f"this {changed[0]}")
     named: dict[str, tuple[Any, Any]] = {}
-    for key, pair in found.items():
-        at, _, name = key.rpartition(".")
-        moved = {k: v for k, v in places.items() if k.rpartition(".")[0] == at} if name == "content" else {}
+    for key, pair in changed_facts.items():
+        parent, _, name = key.rpartition(".")
+        moved = {k: v for k, v in places.items() if k.rpartition(".")[0] == parent} if name == "content" else {}
         named |= moved or {key: pair}
     return named
 
 
 def _files(folder: Path) -> list[Path]:
-    """The calibrations in a folder, the newest first; where they were copied without their versions, `latest`."""
+    """The calibrations in a folder, newest first; if only `latest` was copied, that one."""
     files = [p / "normalization.json" for p in (versions(folder) or [folder / "latest"])]
     return [file for file in files if file.is_file()]
 
 
-def _facts(node: Any, at: str) -> Any:
-    """The settings of a reward or model that decide its scores, with its checkpoint's content, or its own file's."""
+def _facts(node: Any, key: str) -> Any:
+    """The settings of a reward or model that determine its scores, with a hash of its checkpoint or source file."""
     if isinstance(node, dict):
-        return {name: _facts(value, f"{at}.{name}") for name, value in node.items()}
+        return {name: _facts(value, f"{key}.{name}") for name, value in node.items()}
     if not isinstance(node, Model | Reward):
         return node
     left_out = {"name", "statistics", *(OPERATIONAL if isinstance(node, Checkpoint) else ())}
-    facts = {f.name: _facts(getattr(node, f.name), f"{at}.{f.name}") for f in fields(node) if f.name not in left_out}
+    facts = {f.name: _facts(getattr(node, f.name), f"{key}.{f.name}") for f in fields(node) if f.name not in left_out}
     if isinstance(node, Checkpoint):
-        facts["content"] = content(locate(node.path, f"{at}.path"), node.revision)
+        facts["content"] = content(locate(node.path, f"{key}.path"), node.revision)
     elif (source := registry.available("reward")[node.kind]).root.package != "rws_cli":
         facts["file"] = source.sha256[:12]
     return facts

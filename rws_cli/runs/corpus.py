@@ -1,4 +1,4 @@
-"""Token frequencies of a corpus, for orders that read them: counted with a model's own tokenizer, with where they come from."""
+"""Count the tokens of a corpus with a model's tokenizer, for orders that use token frequencies."""
 
 import hashlib
 from collections import Counter
@@ -19,8 +19,8 @@ from rws_cli.runs.manifest import now
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where text comes from: files (.txt is one document each, else rows of data), or a data set on the hub. field: of a
-    row, what is read. limit: documents."""
+    """The source of text: files (data files have a document per row, others are one document) or a data set on the Hub.
+    field: the field of a row that holds the text. limit: number of documents."""
 
     files: list[str]
     hub: str | None
@@ -45,7 +45,7 @@ def count_corpus(config: Config, corpus: Corpus) -> Path:
         digest.update(text.encode() + b"\0")
         counts.update(tokenizer(text, add_special_tokens=False).input_ids)
     if not counts:
-        raise RunError("The corpus holds no tokens: give files or a data set with text.")
+        raise RunError("The corpus has no tokens: give files or a data set with text.")
     source = {
         "documents": documents, "sha256": digest.hexdigest(), **vars(corpus), "model": config.model.path, "rws": __version__,
         "at": now(),
@@ -57,7 +57,7 @@ def count_corpus(config: Config, corpus: Corpus) -> Path:
 
 
 def frequencies(counts: Counter[int], tokenizer: Any, source: dict[str, Any]) -> dict[str, Any]:
-    """The content of a frequency file: counts by token id, their sum, the vocabulary they belong to, and their source."""
+    """The content of a frequency file: counts by token id, their sum, the vocabulary, and the source."""
     ordered = {str(token): counts[token] for token in sorted(counts)}
     return {"tokens": counts.total(), "vocabulary": vocabulary(tokenizer), "source": source, "counts": ordered}
 
@@ -82,7 +82,7 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
                 yield path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
                 line, column = undecodable(path)
-                raise UsageError(f"{name} is not text in UTF-8: line {line}, column {column}.") from error
+                raise UsageError(f"{name} is not valid UTF-8 at line {line}, column {column}.") from error
     if corpus.hub:
         hub: dict[str, Any] = {"path": corpus.hub, "name": corpus.subset}
         hub |= {"split": corpus.split, "revision": corpus.revision, "streaming": corpus.limit is not None}
@@ -92,5 +92,5 @@ def _all_documents(corpus: Corpus) -> Iterable[str]:
 
 def _field(row: dict[str, Any], field: str, name: str) -> str:
     if not isinstance(row.get(field), str):
-        raise UsageError(f"{name} has no text in a field {field} (it has {', '.join(row)}): set --field.")
+        raise UsageError(f"{name} has no text in the field {field} (its fields: {', '.join(row)}): set --field.")
     return row[field]

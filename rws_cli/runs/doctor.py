@@ -1,4 +1,4 @@
-"""What this machine has, and whether what is configured fits: found in seconds, before a cluster job finds out."""
+"""Check a machine and a configuration in seconds, before a cluster job fails on them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,23 @@ from rws_cli.runs.manifest import versions
 from rws_cli.runs.prepared import prepare
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
-"""Bytes a weight, where quantized."""
+"""Bytes per quantized weight."""
 GIB = 1 << 30
-
-
 HUB_SECONDS = 3.0
-"""How long the hub may take to answer."""
+"""Timeout for reaching the Hugging Face Hub."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line: what was looked at, what was found, and whether that is well (None: neither)."""
+    """A line of the output. ok: whether the check passed; None: nothing to check."""
 
     name: str
-    found: str
-    well: bool | None = None
+    detail: str
+    ok: bool | None = None
 
 
 def examine(config: Config) -> list[Finding]:
-    """Software, devices, disk and hub; then what the configured models need, device by device."""
+    """Check software, devices, disk and the Hub, then what the configured models need on each device."""
     import torch
 
     findings = [Finding(name, version) for name, version in versions().items()]
@@ -49,12 +47,12 @@ def examine(config: Config) -> list[Finding]:
             Finding(f"cuda:{n}", f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
         )
     if not torch.cuda.is_available():
-        findings.append(Finding("GPU", "none that torch finds; decoding runs on the CPU"))
+        findings.append(Finding("GPU", "torch finds none; decoding runs on the CPU"))
     findings.append(Finding("CPU", f"{os.cpu_count()} cores, {free_memory('cpu') / GIB:.1f} GiB of memory free"))
-    online = hub_answers()
-    findings += [disk("output", Path(config.output)), disk("hub cache", hub_cache()), hub(online)]
+    online = hub_reachable()
+    findings += [disk("output", Path(config.output)), disk("Hub cache", hub_cache()), hub(online)]
     with nullcontext() if online else offline():
-        return [*findings, *needs(config, online)]
+        return [*findings, *check_components(config, online)]
 
 
 def free_memory(device: str) -> int:
@@ -68,9 +66,9 @@ def free_memory(device: str) -> int:
 
 def disk(name: str, folder: Path) -> Finding:
     folder = folder.absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free / GIB
-    writable = os.access(there, os.W_OK)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / GIB
+    writable = os.access(existing, os.W_OK)
     return Finding(
         name, f"{folder}, {free:.1f} GiB free" + ("" if writable else ", not writable"), writable and free > 1
     )
@@ -82,38 +80,38 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE)
 
 
-def hub_answers() -> bool:
-    """Whether the hub can be reached, asked once; in a thread, for looking up a name heeds no time-out."""
+def hub_reachable() -> bool:
+    """Whether the Hub answers within HUB_SECONDS. Tried in a thread, because name resolution has no timeout."""
     from huggingface_hub import get_session
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
-    answers: list[bool] = []
+    responses: list[bool] = []
 
-    def ask() -> None:
+    def request() -> None:
         with suppress(Exception):  # whatever is wrong with a network, a proxy or a certificate
             get_session().head(ENDPOINT, timeout=HUB_SECONDS)
-            answers.append(True)
+            responses.append(True)
 
     if not HF_HUB_OFFLINE:
-        asking = Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(HUB_SECONDS)
-    return bool(answers)
+        thread = Thread(target=request, daemon=True)
+        thread.start()
+        thread.join(HUB_SECONDS)
+    return bool(responses)
 
 
 def hub(online: bool) -> Finding:
-    """Whether the hub can be reached and whether there is a token for it; never which."""
+    """Whether the Hub can be reached and a token is set; the token itself is not shown."""
     from huggingface_hub import get_token
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    reached = "answers" if online else "turned off by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else "does not answer"
-    token = "there is a token" if get_token() else "no token, which public models do without"
-    return Finding("hub", f"{reached}; {token}")
+    reached = "reachable" if online else "turned off by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else "not reachable"
+    token = "a token is set" if get_token() else "no token (not needed for public models)"
+    return Finding("Hub", f"{reached}; {token}")
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Let the libraries of Hugging Face look into their caches alone, where each file would wait for the network."""
+    """Limit the Hugging Face libraries to their caches; otherwise each file waits for a network timeout."""
     import datasets
     from huggingface_hub import constants
 
@@ -130,68 +128,74 @@ def all_checkpoints(config: Config) -> dict[str, Any]:
 
 
 @contextmanager
-def line(findings: list[Finding], name: str) -> Iterator[list[str]]:
-    """Add a line of that name: what the block finds, which is well, or what it raises, which is not."""
-    found: list[str] = []
+def finding_of(findings: list[Finding], name: str) -> Iterator[list[str]]:
+    """Append a finding: the details that the block collects (passed), or the error that it raises (failed)."""
+    details: list[str] = []
     try:
-        yield found
-        findings.append(Finding(name, "; ".join(found), True))
+        yield details
+        findings.append(Finding(name, "; ".join(details), True))
     except (UsageError, RunError) as error:
         findings.append(Finding(name, str(error), False))
-    except Exception as error:  # rather a line than a traceback: the other lines are wanted all the more
+    except Exception as error:  # one broken check must not hide the others
         findings.append(Finding(name, f"{type(error).__name__}: {reason(error)}", False))
 
 
-def needs(config: Config, online: bool = False) -> list[Finding]:
-    """Whether the model, the rewards and the benchmark can be loaded, what they need on their devices, and whether that
-    is free. Ranks have a part of the model and all of the rewards each. online: what is not here can be downloaded."""
+def check_components(config: Config, online: bool = False) -> list[Finding]:
+    """Check that model, rewards and benchmark can be loaded, and that they fit into their devices' free memory.
+
+    Each rank holds a part of the model and all of the rewards. online: whether missing checkpoints can be downloaded.
+    """
     findings: list[Finding] = []
-    together: dict[str, float] = {}
+    needed_bytes: dict[str, float] = {}
     workers, ranks = registry.make("worker", config.runtime.backend, "runtime.backend"), [config]
     if workers.shares_model:
-        with line(findings, "runtime") as found:
+        with finding_of(findings, "runtime") as details:
             ranks = workers.ranks(config)
-            found.append(f"{len(ranks)} ranks")
-    for at, node in all_checkpoints(config).items():
-        with line(findings, f"{at}={node.name}") as found:
-            devices = [pick_device(all_checkpoints(one)[at].device, f"{at}.device") for one in ranks]
-            weights = stored_weights(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
+            details.append(f"{len(ranks)} ranks")
+    for key, node in all_checkpoints(config).items():
+        with finding_of(findings, f"{key}={node.name}") as details:
+            devices = [pick_device(all_checkpoints(one)[key].device, f"{key}.device") for one in ranks]
+            weights = stored_weights(locate(node.path, f"{key}.path"), node.revision, f"{key}.path")
             if weights is None and not online:
                 raise UsageError(
-                    f"{node.path} is not on this machine, and the hub cannot be reached: download it first, or give a folder."
+                    f"{node.path} is not on this machine, and the Hub cannot be reached: download it first, or give a folder."
                 )
-            node.check(at)
+            node.check(key)
             if weights is None:
-                found.append(f"{node.path} is not on this machine and would be downloaded")
+                details.append(f"{node.path} is not on this machine and will be downloaded")
                 continue
             count, stored = weights
             dtype = pick_dtype(node.dtype, devices[0])
             width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
-            part = count * width / (len(ranks) if at == "model" else 1)
+            part = count * width / (len(ranks) if key == "model" else 1)
             places = ", ".join(dict.fromkeys(map(str, devices)))
             each_rank = f" for each of {len(ranks)} ranks" if workers.shares_model else ""
-            found.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
+            details.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
             for device in map(str, devices):
-                together[device] = together.get(device, 0.0) + part
-    with line(findings, f"benchmark={config.benchmark.name}") as found:
-        found.append(f"{len(config.benchmark.examples()):,} examples")
-    if not all(finding.well for finding in findings):
+                needed_bytes[device] = needed_bytes.get(device, 0.0) + part
+    with finding_of(findings, f"benchmark={config.benchmark.name}") as details:
+        details.append(f"{len(config.benchmark.examples()):,} examples")
+    if not all(finding.ok for finding in findings):
         return findings
-    with line(findings, "a step") as found:
+    with finding_of(findings, "decoding step") as details:
         prepared = prepare(config)
         rows = rows_at_once(config, prepared)
         logits = 4.0 * rows * config.sampler.gen_length * prepared.model.vocabulary
-        found.append(f"{rows} rows, {2 * logits / GIB:.2f} GiB of logits and a copy at most, halved if need be")
-        for place in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
-            together[place] = together.get(place, 0.0) + 2 * logits
-    for place, bytes_ in together.items():
-        free = free_memory(place)
+        details.append(
+            f"{rows} rows, at most {2 * logits / GIB:.2f} GiB for logits and a copy; halved if memory runs out"
+        )
+        for device in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
+            needed_bytes[device] = needed_bytes.get(device, 0.0) + 2 * logits
+    for device, bytes_ in needed_bytes.items():
+        free = free_memory(device)
         fits = (
             "fits"
             if bytes_ < free
-            else "does not fit: model.dtype, model.quantization, model.device_map or fewer rows help"
+            else "does not fit: try model.dtype, model.quantization, model.device_map or a smaller runtime.batch_size"
         )
         findings.append(
-            Finding(f"on {place}", f"{bytes_ / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {fits}", bytes_ < free)
+            Finding(
+                f"memory on {device}", f"{bytes_ / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {fits}", bytes_ < free
+            )
         )
     return findings

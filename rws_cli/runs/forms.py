@@ -1,6 +1,6 @@
-"""What the files of a run must hold. A folder may come from anyone: it is read as these forms say, or refused.
+"""The forms (pydantic types) of a run's files. A folder may come from anyone, so a file that does not match is refused.
 
-Forms name what is read somewhere. More fields may stand beside them; they are kept as they are.
+Forms list the fields that rws reads. Other fields are allowed and left unchanged.
 """
 
 import json
@@ -18,21 +18,21 @@ from rws_cli.config.renamed import SCHEMA, rename_record, rename_settings
 from rws_cli.errors import printable
 
 DEEPEST = 30
-"""Levels of nesting in what a form leaves open."""
+"""The maximum nesting of values that a form does not specify."""
 
 
 def _plain(field: str, value: Any, levels: int = DEEPEST) -> None:
-    """Raises ValueError if a field's value could not be written as JSON again: nested too deeply, or not finite."""
+    """Raises ValueError if a value is nested too deeply or has numbers that are not finite, which JSON cannot represent."""
     if not levels:
         raise ValueError(f"{field}: it is nested too deeply")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{field}: it holds a number that is not finite")
+        raise ValueError(f"{field}: it contains a number that is not finite")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _plain(field, inner, levels - 1)
 
 
 def _with(*names: str) -> AfterValidator:
-    """A mapping that has some entries, among others."""
+    """A validator for dictionaries that must have these keys."""
 
     def check(values: dict[str, Any]) -> dict[str, Any]:
         if missing := [name for name in names if name not in values]:
@@ -43,20 +43,20 @@ def _with(*names: str) -> AfterValidator:
 
 
 def _text(value: Any) -> str:
-    """Unlike pydantic's text it may have lone surrogates, as a path has that is not UTF-8."""
+    """Unlike pydantic's str, allows lone surrogates, which occur in paths that are not UTF-8."""
     if not isinstance(value, str):
         raise ValueError("it must be text")
     return value
 
 
-def _known(schema: int) -> int:
+def _supported(schema: int) -> int:
     if schema > SCHEMA:
-        raise ValueError(f"it is {schema}, and this rws reads at most {SCHEMA}: update rws")
+        raise ValueError(f"it is {schema}, but this rws reads at most {SCHEMA}: update rws")
     return schema
 
 
 def _form(**fields: Any) -> Any:
-    """A JSON object with these fields, among others."""
+    """A JSON object with at least these fields."""
     form: Any = TypedDict("Form", fields)  # type: ignore[misc]
     return with_config(ConfigDict(strict=True, extra="allow"))(form)
 
@@ -138,10 +138,10 @@ Config = _form(
     judge=NotRequired[Named],
     runtime=NotRequired[dict[str, Any]],
 )
-"""A resolved configuration, as far as it is read without being checked as one."""
+"""The parts of a resolved configuration that are read without checking all of it."""
 Part = _form(role=str, name=Text, source=Text, sha256=str)
 Manifest = _form(
-    schema=Annotated[int, AfterValidator(_known)],
+    schema=Annotated[int, AfterValidator(_supported)],
     status=Literal["running", "finished", "failed", "interrupted"],
     config=Config,
     config_hash=str,
@@ -170,13 +170,15 @@ FORMS: dict[str, Any] = {
     "judge.json": _form(judge=Named, against=_form(config_hash=str)),
     "verdicts.jsonl": _form(id=str, order=Literal[0, 1], first=Share | None, completions=str),
 }
-"""By a file's name, what it holds: a line of it where it has lines. Other files may hold any JSON."""
+"""File name → the form of its content, or of each line in JSON Lines files. Other files may contain any JSON."""
 
 
 @lru_cache
 def reader(name: str, schema: int = SCHEMA) -> Callable[[bytes], Any]:
-    """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError.
-    schema: of the run's manifest; a manifest has its own."""
+    """A function that parses and checks the JSON of a file of this name, or a line of it; it raises ValueError.
+
+    schema: the run's; a manifest states its own.
+    """
     form = FORMS.get(name, Any)
     adapter = TypeAdapter(form)
 
@@ -187,7 +189,7 @@ def reader(name: str, schema: int = SCHEMA) -> Callable[[bytes], Any]:
         except ValidationError as error:
             raise ValueError(_first(error)) from error
         for field, inner in value.items() if isinstance(value, dict) else ():
-            if field != "tokens":  # the one long list, of whole numbers
+            if field != "tokens":  # the only long list; its form is strict
                 _plain(field, inner)
         return value
 
@@ -203,14 +205,14 @@ def _with_new_names(name: str, value: Any, schema: int) -> Any:
 
 
 def parsed(text: bytes) -> Any:
-    """The value of a JSON text, in which there is no NaN. Raises ValueError."""
+    """Parse JSON. Raises ValueError, also for NaN and infinities."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
         if b"\\ud" not in text:
             raise
     try:
-        return json.loads(text, parse_constant=_refuse)  # which takes lone surrogates
+        return json.loads(text, parse_constant=_refuse)  # accepts lone surrogates
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -220,8 +222,8 @@ def _refuse(constant: str) -> float:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong first, and where: "order.god_tokens: Input should be a valid number"."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    what = found["msg"].removeprefix("Value error, ")
-    where = ".".join(map(str, found["loc"]))
+    """The first mistake and where it is: "order.god_tokens: Input should be a valid number"."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    what = first["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, first["loc"]))
     return f"{where[:200]}: {what}" if where else what

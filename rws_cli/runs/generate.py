@@ -1,4 +1,4 @@
-"""One prompt, decoded now: for a look at a method, and for scripts. It leaves no run folder."""
+"""Decode one prompt without a run folder, for trying a method and for scripts."""
 
 import locale
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from rws_cli.runs.prepared import load, prepare, sources
 
 
 def decoded(prompt: bytes) -> str:
-    """A prompt as UTF-8, or else in the locale's encoding. Raises UsageError if it is neither."""
+    """A prompt decoded as UTF-8, or else in the locale's encoding. Raises UsageError if neither works."""
     try:
         return prompt.decode()
     except UnicodeDecodeError as error:
@@ -22,36 +22,38 @@ def decoded(prompt: bytes) -> str:
             return prompt.decode(locale.getencoding())
         except UnicodeDecodeError:
             raise UsageError(
-                f"The prompt is not text in UTF-8: byte {error.start + 1} is 0x{prompt[error.start]:02x}."
+                f"The prompt is not valid UTF-8: byte {error.start + 1} is 0x{prompt[error.start]:02x}."
             ) from error
 
 
 def configured(prompt: str, overrides: list[str]) -> Config:
-    """The configuration that decodes a prompt. Raises UsageError, also if the overrides name a benchmark."""
+    """The configuration for a prompt. Raises UsageError, also if the overrides name a benchmark."""
     if any(override.lstrip("+~").startswith("benchmark=") for override in overrides):
-        raise UsageError("rws generate decodes the prompt that it is given: leave benchmark=… away, or use rws run.")
+        raise UsageError("rws generate decodes a single prompt: leave out benchmark=…, or use rws run.")
     config = compose("benchmark=prompt", "benchmark.text='-'", *overrides)
     config.benchmark.text = prompt
     return config
 
 
 class Generation:
-    """A prompt with everything loaded that answers it. Raises UsageError as a run would."""
+    """A prompt, and the loaded components that decode it. Raises UsageError as a run would."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.prepared = config, prepare(config)
         self.components = load(config, self.prepared)
 
     def __call__(self, on_step: OnStep = lambda committed, traces: None) -> dict[str, Any]:
-        """Decode; returns the first answer's line of samples.jsonl, its row of the trace, and what they come from.
-        Raises RunError if it fails."""
+        """Decode; returns the first completion's sample and trace, as in a run folder, and their provenance.
+
+        Raises RunError if decoding fails.
+        """
         decoder = BatchDecoder(self.config, self.prepared, self.components, on_step=on_step)
-        found = sum(decoder(self.prepared.examples), Outcome())
-        if found.failures:
-            raise RunError(next(iter(found.failures.values())))
+        outcome = sum(decoder(self.prepared.examples), Outcome())
+        if outcome.failures:
+            raise RunError(next(iter(outcome.failures.values())))
         return {
-            "sample": found.samples[0],
-            "trace": found.traces[0],
+            "sample": outcome.samples[0],
+            "trace": outcome.traces[0],
             "config": asdict(self.config),
             "sources": sources(self.config, self.prepared, self.components),
             "versions": versions(),

@@ -1,7 +1,7 @@
-"""Whole runs before a judge: every example's two answers, in both orders, and the verdicts kept as they come.
+"""Judge whole runs: each example's two completions, in both orders; verdicts are saved as they come.
 
-Verdicts lie with the run that is judged, in judgements/<judge>-<hash>/: verdicts.jsonl, and judge.json with what judged
-it against what. Judging again asks only what has no verdict yet, or other answers than it had.
+Verdicts are in the judged run's folder, in judgements/<judge>-<hash>/: verdicts.jsonl, and judge.json with the judge and
+the baseline. Judging again only asks about pairs without a verdict, or whose completions have changed.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from rws_cli.runs.upgrade import read_manifest
 
 
 def judge_runs(folders: list[Path], settings: Any) -> None:
-    """Put each line's runs to a judge, against the run of the first line with the same seed (the first of it, if none).
+    """Judge each run against the one of the first setting that has the same seed, or else against its first run.
 
-    Raises what compared and judge_run do.
+    Raises what paired and judge_run raise.
     """
     runs = [read_run(folder) for folder in folders]
     paired(runs)
@@ -41,25 +41,25 @@ def judge_runs(folders: list[Path], settings: Any) -> None:
 
 
 def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sample], base: dict[str, Sample]) -> None:
-    """Put the answers of a run and a baseline (by example) to the judge that the settings name.
+    """Let a judge compare the completions of a run with those of a baseline. samples, base: by example.
 
-    Raises UsageError if the judge cannot be had or the examples are no longer those of the run, RunError if it gives
-    up; its verdicts until then are kept.
+    Raises UsageError if the judge cannot be loaded or the run's examples have changed, and RunError if the judge fails;
+    its verdicts so far are kept.
     """
     config = check_recorded(read_manifest(run)["config"])
-    examples = {e.id: e for e in config.benchmark.asked()}
+    examples = {e.id: e for e in config.benchmark.repeated()}
     pairs = {i: _pair(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
     folder = run / JUDGEMENTS / f"{settings.name}-{_key(settings, weights, baseline)}"
     folder.mkdir(parents=True, exist_ok=True)
     check_no_links(folder)
     drop_broken_line(folder / "verdicts.jsonl")
-    known = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
+    verdicts = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
     todo = [
         (i, order)
         for i in pairs
         for order in (0, 1)
-        if known.get((i, order), {}).get("completions") != completions_hash(base[i], samples[i])
+        if verdicts.get((i, order), {}).get("completions") != completions_hash(base[i], samples[i])
     ]
     if not todo:
         return
@@ -72,9 +72,9 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
         "sources": _sources(settings),
     }
     write_json(folder / "judge.json", about)
-    shown = [pairs[i] if order == 0 else pairs[i].swapped() for i, order in todo]
+    ordered = [pairs[i] if order == 0 else pairs[i].swapped() for i, order in todo]
     try:
-        for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
+        for (i, order), verdict in zip(todo, judge.ask(ordered), strict=True):
             completions = completions_hash(base[i], samples[i])
             line = {"id": i, "order": order, "first": verdict.first, "reply": verdict.reply, "completions": completions}
             append_lines(folder / "verdicts.jsonl", [line])
@@ -85,8 +85,8 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
 def _pair(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Pair:
     example = examples.get(sample["id"])
     if example is None or example.prompt != sample["prompt"]:
-        raise UsageError(f"{run} cannot be judged: example {sample['id']} is not what it was.")
-    histories = tuple(tuple((user, said) for user, said in s["history"]) for s in (base, sample))
+        raise UsageError(f"{run} cannot be judged: example {sample['id']} has changed since the run. Restore its data.")
+    histories = tuple(tuple((user, assistant) for user, assistant in s["history"]) for s in (base, sample))
     return Pair(example, (base["completion"], sample["completion"]), histories)  # type: ignore[arg-type]
 
 
@@ -97,11 +97,11 @@ def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
 
 
 def _weights(settings: Any) -> dict[str, Any]:
-    """What pins the weights in local folders, which may change under their path."""
-    folders = {at: user_path(node.path) for at, node in checkpoints(settings, "judge").items()}
-    return {at: fingerprint(str(folder), None)["weights"] for at, folder in folders.items() if folder.is_dir()}
+    """Fingerprints of the weights in local folders, which may change without their path changing."""
+    folders = {key: user_path(node.path) for key, node in checkpoints(settings, "judge").items()}
+    return {key: fingerprint(str(folder), None)["weights"] for key, folder in folders.items() if folder.is_dir()}
 
 
 def _sources(settings: Any) -> dict[str, Any]:
-    nodes = {at: node for at, node in checkpoints(settings, "judge").items() if isinstance(node, Checkpoint)}
-    return {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
+    nodes = {key: node for key, node in checkpoints(settings, "judge").items() if isinstance(node, Checkpoint)}
+    return {key: fingerprint(locate(node.path, f"{key}.path"), node.revision) for key, node in nodes.items()}

@@ -1,4 +1,4 @@
-"""manifest.json: all that is needed to say where a run's numbers come from, and to make them again."""
+"""manifest.json: everything needed to trace a run's numbers and to reproduce them."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from typing import Any
 
 from rws_cli import __version__, registry
 from rws_cli.config.catalog import PACKAGE
-from rws_cli.config.check import read_again
+from rws_cli.config.check import updated_config
 from rws_cli.config.identity import config_hash, differing_keys, identity, parts_used, resolved
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
@@ -41,7 +41,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for: overrides and command as typed; where to run, or which run to go on with."""
+    """What the command line requests: overrides and command as typed; the folder to run in, or the run to resume."""
 
     overrides: list[str]
     command: str
@@ -53,32 +53,35 @@ def resumable(folder: Path, config: Config) -> dict[str, Any]:
     """The manifest of a run to resume. Raises UsageError naming the keys in which its configuration differs."""
     manifest = read_manifest(folder)
     check_parts(folder, manifest)
-    if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
-        listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
-        raise UsageError(f"{folder} was made with another configuration and cannot be resumed with this one: {listed}.")
+    if differing := differing_keys(identity(updated_config(manifest["config"])), identity(resolved(config))):
+        listed = ", ".join(f"{key} ({old} then, {new} now)" for key, (old, new) in list(differing.items())[:8])
+        raise UsageError(f"{folder} cannot be resumed, because these settings differ: {listed}.")
     return manifest
 
 
 def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises UsageError if a part from outside rws that a run was made with is not here, or not what it was then."""
+    """Raises UsageError if an external part that a run was made with is missing or has changed."""
     for key, part in manifest["sources"].get("parts", {}).items():
         if part["source"] == "rws":
             continue  # its version is recorded
-        known = registry.available(part["role"]) if part["role"] in registry.ROLES else {}
+        available = registry.available(part["role"]) if part["role"] in registry.ROLES else {}
         made = f"{folder} was made with {key}={part['name']} of {part['source']}"
-        if part["name"] not in known:
-            advice = "type that again" if part["source"].startswith("--parts ") else "install that"
-            raise UsageError(f"{made}, which is not here: {advice}.")
-        if known[part["name"]].sha256 != part["sha256"]:
-            raise UsageError(f"{made}, and {known[part['name']].file} has changed since: take the file of then.")
+        if part["name"] not in available:
+            advice = "type that option again" if part["source"].startswith("--parts ") else "install that package"
+            raise UsageError(f"{made}, which is missing: {advice}.")
+        if available[part["name"]].sha256 != part["sha256"]:
+            raise UsageError(
+                f"{made}, and {available[part['name']].file} has changed since: restore the original file."
+            )
 
 
 def open_run(
     config: Config, request: Request, stopped: dict[str, Any] | None, sources: dict[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
-    """Claim a run folder, or take up a stopped one (given its manifest); returns it with its manifest, now running.
+    """Claim a run folder, or reopen that of a run to resume; returns it with its manifest, now running.
 
-    Raises UsageError if the stopped run read other weights or examples than `sources`, or has links for files.
+    stopped: the manifest of the run to resume. Raises UsageError if that run used other weights or examples than
+    `sources`, or if its folder contains links.
     """
     if request.resume and stopped:
         check_no_links(request.resume)
@@ -125,23 +128,23 @@ def open_run(
 
 
 def grader_version(manifest: dict[str, Any]) -> int:
-    """The version of the grader that a run's grades are by."""
+    """The version of the grader that made a run's current grades."""
     graded = manifest.get("graded")
     return graded[-1]["grader"] if graded else manifest["sources"]["benchmark"]["version"]
 
 
 @contextmanager
 def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
-    """Write into the manifest how what is done inside ends: finished, failed (also where examples did, manifest["failed"])
-    or interrupted. Times are UTC.
+    """Record in the manifest how the block ends: finished, failed (also if manifest["failed"] lists examples) or
+    interrupted. Times are UTC.
 
-    Raises Interrupted, naming the folder, where the user stopped it, and RunError where it cannot be written.
+    Raises Interrupted, naming the folder, if the user stopped the run, and RunError if the folder cannot be written.
     """
     try:
         try:
             yield
             failed = manifest["failed"]
-            manifest.update(status="failed" if failed else "finished", finished=now(), error=summed_up(manifest))
+            manifest.update(status="failed" if failed else "finished", finished=now(), error=failure_summary(manifest))
         except KeyboardInterrupt as stop:
             manifest.update(status="interrupted", finished=now(), error="interrupted by the user")
             raise stop if isinstance(stop, Interrupted) else Interrupted(str(folder)) from stop
@@ -151,33 +154,34 @@ def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
         finally:
             write_json(folder / "manifest.json", manifest)
     except OSError as error:
-        at = f" at {error.filename}" if error.filename else ""
+        file = f" (file {error.filename})" if error.filename else ""
         raise RunError(
-            f"{folder} cannot be written{at}: {error.strerror or error}. What was finished before is kept; when there is "
-            f"room again, go on with: rws run --resume {folder}"
+            f"{folder} cannot be written{file}: {error.strerror or error}. Finished examples are kept; once this is fixed, "
+            f"resume with: rws run --resume {folder}"
         ) from error
 
 
-def summed_up(manifest: dict[str, Any]) -> str | None:
-    """Of a run some of whose examples failed, how many and why the first did."""
+def failure_summary(manifest: dict[str, Any]) -> str | None:
+    """How many examples failed, and why the first did; None if none did."""
     if not manifest["failed"]:
         return None
     first, why = next(iter(manifest["failed"].items()))
-    return f"{len(manifest['failed'])} examples failed, {first} because: {why}"
+    return f"{len(manifest['failed'])} examples failed, the first ({first}) because: {why}"
 
 
 def now() -> str:
+    """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    found = {"rws": __version__, "python": sys.version.split()[0]}
+    installed = {"rws": __version__, "python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def git_state() -> dict[str, Any] | None:
@@ -190,7 +194,7 @@ def git_state() -> dict[str, Any] | None:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != PACKAGE.parent.resolve():
-            return None  # some other project's checkout that an environment lies in
+            return None  # the environment is inside another project's checkout
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""What a run would do and cost, found without loading weights."""
+"""Estimate what a run would do and cost, without loading weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rws_cli.runs.prepared import check_loadable, prepare
 
 
 def plan(config: Config) -> dict[str, int | float | str | None]:
-    """Upper bounds: end tokens can stop a row early, and unchanged text is not scored again.
+    """Upper bounds of a run's cost: end tokens can stop a row early, and unchanged text is not scored again.
 
-    Tokens count prompt and response, as a run's own cost does; FLOPs are two a weight and token, attention left out.
+    Tokens count prompt and response, as in a run's recorded cost; FLOPs are two per weight and token, without attention.
     Raises UsageError as a run would.
     """
     prepared = prepare(config)
@@ -27,8 +27,8 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
         len(prompt) + (prepared.turn[i] + 1) * sampler.gen_length + shadow * sampler.block_length
         for i, prompt in prepared.prompts.items()
     )
-    found = stored_weights(prepared.model.path, config.model.revision, "model.path")
-    weights = found[0] if found else None
+    stored = stored_weights(prepared.model.path, config.model.revision, "model.path")
+    weights = stored[0] if stored else None
     calls = sampler.blocks * sampler.remasking.rounds * sampler.remasking.window
     calls += sampler.guidance.calls(steps) + search.calls(steps)
     return {

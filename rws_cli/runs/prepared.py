@@ -1,4 +1,4 @@
-"""What a run needs before it decodes: examples and prompts, found without weights; then the weights."""
+"""Prepare a run: examples and prompts first, without weights; then load the weights."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from rws_cli.runs.calibrations import facts_of, find_statistics
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What is asked, before any weights load: examples, and by example its prompt as token ids and its turn, from 0.
+    """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0.
 
-    A later turn's prompt lacks the answers that come before it, until they are there.
+    A later turn's prompt here lacks the completions of the turns before it.
     """
 
     config: Config
@@ -42,8 +42,8 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class Components:
-    """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
-    sampler: with what its components need of files."""
+    """What decodes and scores completions. statistics: the reward's own, or those that rws calibrate measured.
+    sampler: with the files that its parts need loaded."""
 
     denoiser: Denoiser
     reward: Reward | None
@@ -52,52 +52,52 @@ class Components:
     pieces: dict[int, str] = field(default_factory=dict)
 
     def piece(self, token: int) -> str:
-        """What the tokenizer writes for a token alone."""
+        """The text of a single token."""
         if token not in self.pieces:
             self.pieces[token] = self.denoiser.tokenizer.decode([token])
         return self.pieces[token]
 
 
 def prepare(config: Config) -> PreparedRun:
-    """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
+    """Check everything that does not need weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
     model = config.model.prepare()
     registry.make("worker", config.runtime.backend, "runtime.backend").check(config, model)
-    for at, node in checkpoints(config.reward, "reward").items():
-        pick_device(node.device, f"{at}.device")
-        read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
+    for key, node in checkpoints(config.reward, "reward").items():
+        pick_device(node.device, f"{key}.device")
+        read_config(locate(node.path, f"{key}.path"), node.revision, f"{key}.path")
     load_metrics(config.metric)
-    examples = config.benchmark.asked()
+    examples = config.benchmark.repeated()
     prompts: dict[str, list[int]] = {}
-    asked: dict[str, tuple[tuple[str, str], ...]] = {}
+    turns: dict[str, tuple[tuple[str, str], ...]] = {}
     for example in examples:
-        before = asked[example.follows] if example.follows else ()
+        before = turns[example.follows] if example.follows else ()
         prompts[example.id] = model.encode(example.prompt, before)
-        asked[example.id] = (*before, (example.prompt, ""))
-    turn = {i: len(said) - 1 for i, said in asked.items()}
+        turns[example.id] = (*before, (example.prompt, ""))
+    turn = {i: len(before) - 1 for i, before in turns.items()}
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
     if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
-        answers = f" for each of {turn[longest] + 1} answers" if turn[longest] else ""
+        each_turn = f" for each of {turn[longest] + 1} turns" if turn[longest] else ""
         raise UsageError(
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
-            f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
+            f"{config.sampler.gen_length}{each_turn} that exceeds the model's context of {limit}."
         )
     return PreparedRun(config, model, config.benchmark, examples, prompts, turn)
 
 
 def check_loadable(config: Config) -> None:
-    """What `prepare` leaves to loading, found without reading a weight: whether the weights of model and rewards fit their
-    classes, and whether rewards have a tokenizer and a chat template. Raises UsageError if not."""
+    """Check what `prepare` leaves to `load`, without reading weights: that the weights of model and rewards fit their
+    classes, and that rewards have a tokenizer and a chat template. Raises UsageError if not."""
     config.model.check()
-    for at, node in checkpoints(config.reward, "reward").items():
-        node.check(at)
+    for key, node in checkpoints(config.reward, "reward").items():
+        node.check(key)
 
 
 def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
-    """Load reward and model; ranks: processes that share the model. Raises UsageError if weights do not fit or the reward
-    lacks the statistics it needs."""
+    """Load reward and model. ranks: processes that share the model. Raises UsageError if weights do not fit their class, or
+    statistics that guidance needs are missing."""
     settings = config.reward
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
@@ -109,16 +109,16 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
             classifier.batch_size = 1
     reward = settings.loaded(prepared.benchmark, config.seed) if settings.scores else None
     statistics = reward.normalization if reward else None
-    asked = [(at, part) for at, part in config.sampler.parts.items() if "statistics" in part.needs]
+    need_statistics = [(key, part) for key, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:
         facts = facts_of(config, prepared.benchmark, prepared.examples, reward)
-        statistics = find_statistics(config, facts, bool(asked))
-    if asked and reward and not statistics:
-        at, part = asked[0]
+        statistics = find_statistics(config, facts, bool(need_statistics))
+    if need_statistics and reward and not statistics:
+        key, part = need_statistics[0]
         named = f"normalize={part.normalize}" if hasattr(part, "normalize") else f"kind={part.kind}"
         raise UsageError(
-            f"sampler.{at}.{named} needs the score's statistics, and "
-            f"reward={config.reward.name} stores none: measure them with rws calibrate and the same model, reward and "
+            f"sampler.{key}.{named} needs statistics of the reward's scores, and "
+            f"reward={config.reward.name} has none: measure them with rws calibrate and the same model, reward and "
             "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
     sampler = copy(config.sampler)
@@ -132,9 +132,9 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
 
 
 def sources(config: Config, prepared: PreparedRun, components: Components) -> dict[str, Any]:
-    """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
+    """What identifies the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
-    weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
+    weights = {key: fingerprint(locate(node.path, f"{key}.path"), node.revision) for key, node in nodes.items()}
     return (
         weights
         | components.sampler.order.source
@@ -147,7 +147,7 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
 
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
-    """What pins the examples and their grader."""
-    asked = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
-    digest = hashlib.sha256(asked.encode()).hexdigest()
+    """What identifies the examples and their grader."""
+    content = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
+    digest = hashlib.sha256(content.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

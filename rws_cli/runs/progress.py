@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line now and then where there is none; run.log gets the lines too."""
+"""Progress of a run: a bar on a terminal, otherwise a line every few seconds; lines also go to run.log."""
 
 import time
 from collections.abc import Callable
@@ -18,15 +18,15 @@ class Progress:
     def __init__(self, total: int, samples: list[dict[str, Any]], log: Path) -> None:
         self.total, self.log = total, log
         self.done = len(samples)
-        self.right = _right(samples)
+        self.correct = _correct(samples)
         self.graded = sum(sample["grade"] is not None for sample in samples)
         self.first, self.tokens, self.running_tokens = self.done, 0, 0
         self.started = self.last_line = time.monotonic()
-        self.last_said = ""
+        self.last_text = ""
         self.tokens_per_example: float | None = None
         self.console = Console(stderr=True)
         self.bar: RichProgress | None = None
-        self.on_finished: Callable[[], None] = lambda: None  # for who wants to hear of it
+        self.on_finished: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -34,30 +34,30 @@ class Progress:
             self.bar = RichProgress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
             self.task = self.bar.add_task("", total=self.total, completed=self.done, status="")
             self.bar.start()
-        self._say(f"{self.done} of {self.total} examples done, decoding the rest", force=True)
+        self._write(f"{self.done} of {self.total} examples done, decoding the rest", force=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
-        if self.last_said != self._status().split(", ")[0] or self.bar:
-            self._say(self._status(), force=True)
-        self.bar = None  # what is said from here on is printed
+        if self.last_text != self._status().split(", ")[0] or self.bar:
+            self._write(self._status(), force=True)
+        self.bar = None  # later lines are printed
 
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / max(time.monotonic() - self.started, 1e-9)
 
     def step(self, committed: int) -> None:
-        """Some tokens were committed."""
+        """Count committed tokens."""
         self.tokens += committed
         self.running_tokens += committed
         self._show()
 
     def finished(self, samples: list[dict[str, Any]]) -> None:
-        """Some examples are done and on disk."""
+        """Count examples that are finished and on disk."""
         self.done += len(samples)
-        self.right += _right(samples)
+        self.correct += _correct(samples)
         self.graded += sum(sample["grade"] is not None for sample in samples)
         self.running_tokens = 0
         self.tokens_per_example = self.tokens / (self.done - self.first)
@@ -65,20 +65,20 @@ class Progress:
         self.on_finished()
 
     def failed(self, failures: dict[str, str]) -> None:
-        """Some examples will have no answer."""
+        """Report examples that failed."""
         for example, why in failures.items():
-            self.say(f"{example} failed: {why}")
+            self.notify(f"{example} failed: {why}")
 
-    def say(self, line: str) -> None:
-        """Something that a user should know; it also ends what was counted of a batch that is not finished."""
+    def notify(self, line: str) -> None:
+        """Print a line for the user, and discard the tokens counted for an unfinished batch."""
         self.tokens, self.running_tokens = self.tokens - self.running_tokens, 0
-        self._say(line, force=True, above_bar=True)
+        self._write(line, force=True, above_bar=True)
 
     def _status(self) -> str:
         speed = self.tokens_per_second
         parts = [f"{self.done} of {self.total} examples", f"{speed:,.0f} tokens/s"]
         if self.graded:
-            parts.append(f"accuracy {self.right / self.graded:.1%}")
+            parts.append(f"accuracy {self.correct / self.graded:.1%}")
         if self.done < self.total and self.tokens_per_example:
             left = (self.total - self.done) * self.tokens_per_example - self.running_tokens
             parts.append(f"{max(left, 0) / speed:,.0f} s left")
@@ -87,12 +87,12 @@ class Progress:
     def _show(self) -> None:
         if self.bar:
             self.bar.update(self.task, completed=self.done, status=self._status().split(", ", 1)[1])
-        self._say(self._status())
+        self._write(self._status())
 
-    def _say(self, line: str, force: bool = False, above_bar: bool = False) -> None:
+    def _write(self, line: str, force: bool = False, above_bar: bool = False) -> None:
         now = time.monotonic()
         if force or now - self.last_line >= SECONDS_BETWEEN_LINES:
-            self.last_line, self.last_said = now, line.split(", ")[0]
+            self.last_line, self.last_text = now, line.split(", ")[0]
             stamp = time.strftime("%H:%M:%S")
             with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{stamp} {line}\n")
@@ -100,5 +100,5 @@ class Progress:
                 self.console.print(f"{stamp} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _right(samples: list[dict[str, Any]]) -> int:
+def _correct(samples: list[dict[str, Any]]) -> int:
     return sum(sample["grade"]["correct"] for sample in samples if sample["grade"])

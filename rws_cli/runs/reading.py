@@ -1,4 +1,4 @@
-"""Run folders, read for what compares and shows them."""
+"""Read run folders for comparisons and reports."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,37 +12,37 @@ from rws_cli.runs.records import SAMPLES, TRACE, read_lines, read_samples, trace
 from rws_cli.runs.upgrade import read_manifest
 
 JUDGEMENTS = "judgements"
-"""In a run's folder, a folder for each judge: judge.json and verdicts.jsonl."""
+"""In a run's folder: a folder per judge, with judge.json and verdicts.jsonl."""
 
 
 def read_run(folder: Path, traced: bool = False) -> Run:
-    """A run as far as it is done. traced: with its trace, and of the samples those that have one.
+    """A run, as far as it is finished. traced: with its trace, and only the samples that have one.
 
-    Raises RunError for files that do not hold what they should; of a traced run, also if they do not go together.
+    Raises RunError for invalid files, and for a trace that does not match the samples.
     """
     manifest = read_manifest(folder)
     samples = {sample["id"]: sample for sample in read_samples(folder)}
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     judged = [
-        read_json(about) | {"verdicts": read_lines(about.parent / "verdicts.jsonl")}
-        for about in sorted((folder / JUDGEMENTS).glob("*/judge.json"))
+        read_json(file) | {"verdicts": read_lines(file.parent / "verdicts.jsonl")}
+        for file in sorted((folder / JUDGEMENTS).glob("*/judge.json"))
     ]
     trace = None
     if traced:
         trace = trace_table(folder)
-        places = {example: n for n, example in enumerate(trace["id"].to_pylist())}
-        samples = {i: sample for i, sample in samples.items() if i in places}
-        trace = trace.take([places[i] for i in samples]) if samples else trace.slice(0, 0)
+        row_of = {example: n for n, example in enumerate(trace["id"].to_pylist())}
+        samples = {i: sample for i, sample in samples.items() if i in row_of}
+        trace = trace.take([row_of[i] for i in samples]) if samples else trace.slice(0, 0)
         for sample, positions in zip(samples.values(), trace["position"].to_pylist(), strict=True):
             if max(positions, default=0) >= len(sample["tokens"]):
                 raise RunError(
-                    f"{folder / TRACE} does not go with {folder / SAMPLES}: example {sample['id']} has fewer tokens."
+                    f"{folder / TRACE} does not match {folder / SAMPLES}: example {sample['id']} has fewer tokens there."
                 )
     return Run(folder, manifest, grader_version(manifest), samples, metrics, judged, trace)
 
 
 def by_task(paths: Iterable[Path | str]) -> list[list[Path]]:
-    """The runs that paths name, those of one benchmark and model together."""
+    """The runs at several paths, grouped by benchmark and model."""
     tasks: dict[tuple[str, str], list[Path]] = {}
     for folder in find_all(paths):
         config = read_json(folder / "manifest.json")["config"]
@@ -51,5 +51,5 @@ def by_task(paths: Iterable[Path | str]) -> list[list[Path]]:
 
 
 def compare_runs(folders: Iterable[Path]) -> list[Line]:
-    """Runs side by side. Raises what read_run and compared do."""
+    """Read and compare runs. Raises what read_run and compared raise."""
     return compared([read_run(folder) for folder in folders])

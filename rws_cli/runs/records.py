@@ -1,7 +1,7 @@
-"""What a run has computed: a line an example in samples.jsonl, and a row an example in the trace.
+"""A run's results: one line per example in samples.jsonl, and one row per example in the trace.
 
-Lines are appended whole and flushed to disk as examples finish, a batch's trace before its lines, so that an example
-with a line has its trace. A run killed in the middle of a line loses that line alone, and the example is done again.
+Lines are appended and synced to disk as examples finish, a batch's trace first, so that every example with a line has a
+trace. A run killed in the middle of a line loses only that line, and its example is decoded again.
 """
 
 import errno
@@ -15,7 +15,7 @@ from typing import Any
 
 from rws_cli.config.renamed import column_names
 from rws_cli.errors import RunError
-from rws_cli.files import open_regular, replacing, whole, write_whole
+from rws_cli.files import open_regular, read_limited, replacing, write_whole
 from rws_cli.runs.folder import read_json, schema_of, unreadable
 from rws_cli.runs.forms import reader
 
@@ -23,70 +23,70 @@ SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:
-    """The finished examples, in the order in which they finished; a broken last line is not one.
+    """The finished examples, in the order in which they finished; an incomplete last line is skipped.
 
-    Raises RunError if any other line is broken, for then the file is not what a killed run leaves.
+    Raises RunError if any other line is broken, which a killed run does not explain.
     """
     return read_lines(run / SAMPLES)
 
 
-def read_whole(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The samples of a finished run, and its metrics. Raises RunError if there are not as many as the metrics count."""
+def read_finished(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The samples and metrics of a finished run. Raises RunError if their numbers of examples differ."""
     samples, metrics = read_samples(run), read_json(run / "metrics.json")
     if len(samples) != metrics["examples"]:
         raise RunError(
             f"{run / SAMPLES} has {len(samples)} examples and metrics.json counts {metrics['examples']}: "
-            "one of the two was changed or damaged."
+            "one of them was changed or damaged."
         )
     return samples, metrics
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that is appended to, as read_samples reads them; none if there is no file."""
+    """The lines of a JSON Lines file, as in read_samples; none if the file does not exist."""
     if not path.exists():
         return []
-    read, found, number = reader(path.name, schema_of(path.parent)), [], 0
+    read, lines, number = reader(path.name, schema_of(path.parent)), [], 0
     try:
         with open_regular(path) as file:
-            while line := whole(file, line=True):
+            while line := read_limited(file, line=True):
                 number += 1
                 try:
                     if line.strip():
-                        found.append(read(line))
+                        lines.append(read(line))
                 except ValueError:
                     if line.endswith(b"\n"):
                         raise
     except (OSError, ValueError) as error:
         raise unreadable(path, error, number) from error
-    return found
+    return lines
 
 
 def drop_broken_line(path: Path) -> None:
-    """Cut what follows the last line break of a file that is appended to: the half-written line of a killed run."""
+    """Remove what follows the last line break of a file: the half-written line of a killed run."""
     if path.is_file():
         content = path.read_bytes()
-        if len(content) != (whole := content.rfind(b"\n") + 1):
-            os.truncate(path, whole)
+        if len(content) != (complete := content.rfind(b"\n") + 1):
+            os.truncate(path, complete)
 
 
 def drop_untraced(run: Path) -> None:
-    """Drop trace parts that cannot be read, as a machine that went down may leave them, and the samples that have no
-    other trace: they are done again."""
+    """Remove trace parts that cannot be read, such as after a crash, and samples without a trace: they are decoded again."""
     traced: set[str] = set()
     for part in trace_files(run):
         try:
             traced.update(row["id"] for row in read_part(part))
         except RunError as error:
             if getattr(error.__cause__, "errno", None) not in (None, errno.ENOENT):
-                raise  # the disk refuses; the file may be whole
+                raise  # a disk error: the file itself may be intact
             part.unlink(missing_ok=True)
     samples = read_samples(run)
-    if len(kept := [sample for sample in samples if sample["id"] in traced]) < len(samples):
-        replace_samples(run, kept)
+    with_trace = [sample for sample in samples if sample["id"] in traced]
+    if len(with_trace) < len(samples):
+        replace_samples(run, with_trace)
 
 
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Append lines of JSON and see them to the disk. Raises RunError if the disk refuses."""
+    """Append lines of JSON and sync them to disk. Raises RunError if that fails."""
     text = as_lines(lines)
     try:
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -98,16 +98,17 @@ def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def replace_samples(run: Path, samples: list[dict[str, Any]]) -> None:
-    """Write all samples anew, in one move."""
+    """Atomically replace all samples."""
     write_whole(run / SAMPLES, as_lines(samples))
 
 
 def as_lines(values: list[dict[str, Any]]) -> str:
+    """JSON Lines."""
     return "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def write_failures(run: Path, failures: dict[str, str]) -> None:
-    """Which examples failed and why, a line each; no file if none did."""
+    """Write failures.jsonl, one line per failed example; no file if none failed."""
     if failures:
         write_whole(run / FAILURES, as_lines([{"id": i, "error": why} for i, why in failures.items()]))
     else:
@@ -115,7 +116,7 @@ def write_failures(run: Path, failures: dict[str, str]) -> None:
 
 
 def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
-    """The traces of a batch, as one Parquet file with list columns."""
+    """Write the traces of a batch as one Parquet file with list columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,8 +128,10 @@ def write_trace_part(run: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def trace_schema(columns: Iterable[str] = ()) -> Any:
-    """One row an example; lists have an entry for each committed token, in the order of commits: RowTrace's, and text,
-    what the tokenizer writes for the token alone; and those of these columns that the guidance recorded."""
+    """The schema of the trace: one row per example; lists have one entry per committed token, in order of commits.
+
+    The columns are those of RowTrace, text (the token's own text), and those of `columns` that guidance recorded.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -152,40 +155,38 @@ def trace_schema(columns: Iterable[str] = ()) -> Any:
 
 
 RECORDED = "guidance."
-"""What the names of columns begin with that the guidance recorded, besides reward and scale."""
-
-
+"""Prefix of columns that guidance recorded, besides reward and scale."""
 ADDED = ("remasked_at", "text", "near_tie")
-"""Columns of the trace that runs made before them do not have."""
+"""Trace columns that older runs lack."""
 
 
 def trace_files(run: Path) -> list[Path]:
-    """The whole trace, if there is one, and the parts that are not in it yet."""
+    """The joined trace, if it exists, and the parts that are not in it yet."""
     parts = sorted((run / TRACE_PARTS).glob("*.parquet"))
     return [run / TRACE, *parts] if (run / TRACE).exists() or not parts else parts
 
 
 def read_trace(run: Path) -> list[dict[str, Any]]:
-    """The trace of a run as far as it is done, a row an example. Raises RunError if it is missing or damaged."""
+    """The trace of a run so far, one row per example. Raises RunError if it is missing or damaged."""
     return [row for file in trace_files(run) for row in read_part(file)]
 
 
 def trace_table(run: Path) -> Any:
-    """The trace as read_trace gives it, as a pyarrow table, which takes a tenth of the memory."""
+    """The trace as a pyarrow table, which takes a tenth of the memory of read_trace."""
     import pyarrow as pa
 
     return pa.concat_tables(map(part_table, trace_files(run)), promote_options="default").combine_chunks()
 
 
 def read_part(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of the trace. Raises RunError as part_table does."""
+    """The rows of a trace file. Raises RunError as part_table does."""
     return part_table(file).to_pylist()
 
 
 def part_table(file: Path) -> Any:
-    """A file of the trace. Columns that came later (ADDED) may be missing, or empty for some rows.
+    """A trace file as a table. Columns in ADDED may be missing, or null in some rows.
 
-    Raises RunError if it has not the form of trace_schema: lists of one length, without gaps where none may be.
+    Raises RunError if it does not match trace_schema: lists of equal length, without nulls where none are allowed.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -209,7 +210,7 @@ def part_table(file: Path) -> Any:
             if name == "id":
                 continue
             if pc.all(pc.equal(pc.list_value_length(column), lengths)).as_py() is False:
-                raise ValueError(f"the lists of column {name} are not as long as those of step")
+                raise ValueError(f"the lists of column {name} differ in length from those of step")
             values = pc.list_flatten(column)
             if name in ("step", "position", "token", "text") and values.null_count:
                 raise ValueError(f"the lists of column {name} have gaps")
@@ -223,13 +224,13 @@ def part_table(file: Path) -> Any:
 
 
 def join_trace(run: Path, ids: list[str]) -> None:
-    """Make trace.parquet of the parts, a row for each of `ids` in their order, and remove the parts."""
+    """Join the trace parts into trace.parquet, one row per example in the order of `ids`, and remove the parts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not any((run / TRACE_PARTS).glob("*.parquet")):
         return
-    # An earlier join that was killed before it removed its parts has left the whole file; it counts as a part.
+    # If an earlier join was killed before it removed the parts, its result counts as a part.
     rows = {row["id"]: row for row in read_trace(run)}
     schema = trace_schema(set().union(*rows.values()))
     with replacing(run / TRACE) as fresh:

@@ -34,11 +34,11 @@ from rws_cli.workers.base import Workers
 
 
 def run(config: Config, request: Request) -> Path:
-    """Decode the benchmark, grade it, and write the run folder; returns it.
+    """Decode and grade a benchmark, and write the run folder; returns it.
 
-    An example that fails is left out, and said in failures.jsonl and the manifest. Raises UsageError before any weights
-    load if a checkpoint is missing, the resumed run had another configuration or is running; RunError if the run fails,
-    and Interrupted if the user stops it, with all finished examples kept and the manifest saying why.
+    Examples that fail are left out and listed in failures.jsonl and the manifest. Raises UsageError, before weights are
+    loaded, if a checkpoint is missing or the run to resume has another configuration or is still running; RunError if the
+    run fails; Interrupted if the user stops it. Finished examples are kept, and the manifest records the reason.
     """
     started = time.perf_counter()
     stopped = resumable(request.resume, config) if request.resume else None
@@ -46,7 +46,7 @@ def run(config: Config, request: Request) -> Path:
     warning = prepared.benchmark.doubtful_references(prepared.examples)
     with run_lock(request.resume), open_workers(config, prepared) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
-        note_spent = spending(folder, manifest, started)
+        record_cost = cost_recorder(folder, manifest, started)
         with (
             run_lock(None if request.resume else folder),
             recorded(folder, manifest),
@@ -56,21 +56,23 @@ def run(config: Config, request: Request) -> Path:
             samples = read_samples(folder)
             place = {example.id: n for n, example in enumerate(prepared.examples)}
             if strange := [sample["id"] for sample in samples if sample["id"] not in place]:
-                raise RunError(f"{folder / SAMPLES} has {strange[0]}, which is no example of {config.benchmark.name}.")
+                raise RunError(
+                    f"{folder / SAMPLES} has {strange[0]}, which is not an example of {config.benchmark.name}."
+                )
             with Progress(len(prepared.examples), samples, folder / "run.log") as progress:
                 tracking.follow(samples, progress)
                 if warning:
-                    progress.say(warning)
-                failures = answer(config, prepared, workers, folder, samples, progress, stop, note_spent)
+                    progress.notify(warning)
+                failures = decode_examples(config, prepared, workers, folder, samples, progress, stop, record_cost)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
             samples.sort(key=lambda sample: place[sample["id"]])
             replace_samples(folder, samples)
             join_trace(folder, list(place))
-            metrics = measured(config.metric, prepared.examples, samples) | {"failed": len(failures)}
+            metrics = summarize_with_metrics(config.metric, prepared.examples, samples) | {"failed": len(failures)}
             if config.metric:
                 replace_samples(folder, samples)
-            note_spent()
+            record_cost()
             metrics["cost"] |= manifest["spent"]
             write_json(folder / "metrics.json", metrics)
             tracking.finish(metrics)
@@ -79,15 +81,15 @@ def run(config: Config, request: Request) -> Path:
 
 
 SHARES = 4
-"""Times that each of several workers takes examples, about."""
+"""About how many batches each of several workers gets."""
 
 
-def spending(folder: Path, manifest: dict[str, Any], started: float) -> Callable[[], None]:
-    """A function that writes into the manifest what the run has taken until now, its earlier sittings included."""
+def cost_recorder(folder: Path, manifest: dict[str, Any], started: float) -> Callable[[], None]:
+    """A function that writes the run's time and memory so far to the manifest, including earlier, interrupted parts."""
     setup_seconds = time.perf_counter() - started
     before = manifest.get("spent", {"setup_seconds": 0.0, "run_seconds": 0.0, "peak_memory_bytes": 0})
 
-    def note() -> None:
+    def record() -> None:
         manifest["spent"] = {
             "setup_seconds": before["setup_seconds"] + setup_seconds,
             "run_seconds": before["run_seconds"] + time.perf_counter() - started,
@@ -95,10 +97,10 @@ def spending(folder: Path, manifest: dict[str, Any], started: float) -> Callable
         }
         write_json(folder / "manifest.json", manifest)
 
-    return note
+    return record
 
 
-def answer(
+def decode_examples(
     config: Config,
     prepared: PreparedRun,
     workers: Workers,
@@ -108,26 +110,26 @@ def answer(
     stop: Stop,
     on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Decode and grade the examples that are not among `samples`, turn by turn, and grade those among them that are not
-    graded yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
+    """Decode and grade the examples that are not in `samples`, turn by turn, and grade samples without a grade.
 
-    The longest prompts come first: little is padded, and what does not fit into memory shows early. Raises RunError if
-    nothing of the first batch can be decoded, and Interrupted when the user stops the run.
+    Results are added to `samples` and the run folder. Returns example id → why it failed. Longest prompts come first, to
+    minimize padding and to run out of memory early if at all. Raises RunError if no example of the first batch can be
+    decoded, and Interrupted when the user stops the run.
     """
-    workers.listen(progress.step, progress.say)
+    workers.listen(progress.step, progress.notify)
     ungraded = [sample for sample in samples if sample["grade"] is None]
     failures = grade(prepared, ungraded, stop)
     samples[:] = [sample for sample in samples if sample["id"] not in failures]
-    if any(sample["grade"] for sample in ungraded):  # a run that was stopped in the middle of a batch left them
+    if any(sample["grade"] for sample in ungraded):  # left by a run that was stopped in the middle of a batch
         replace_samples(folder, samples)
     stop.check(folder)
     done = {sample["id"] for sample in samples}
     for turn in range(max(prepared.turn.values()) + 1):
-        said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["completion"])) for s in samples}
+        conversations = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["completion"])) for s in samples}
         todo = [e for e in prepared.examples if prepared.turn[e.id] == turn and e.id not in done]
-        lost = [e for e in todo if e.follows and e.follows not in said]
-        failures |= {e.id: f"the turn before it, {e.follows}, failed" for e in lost}
-        ready = [replace(e, history=said[e.follows]) if e.follows else e for e in todo if e.id not in failures]
+        lost = [e for e in todo if e.follows and e.follows not in conversations]
+        failures |= {e.id: f"the previous turn, {e.follows}, failed" for e in lost}
+        ready = [replace(e, history=conversations[e.follows]) if e.follows else e for e in todo if e.id not in failures]
         for outcome in workers.decode(batches(prepared, ready, batch_size(config, prepared, workers, len(ready)))):
             decoded = bool(outcome.samples)
             outcome = graded(prepared, outcome, stop)
@@ -148,7 +150,7 @@ def answer(
 
 
 def graded(prepared: PreparedRun, outcome: Outcome, stop: Stop) -> Outcome:
-    """A batch with its answers graded; those whose grader failed are among its failures."""
+    """An outcome with its samples graded; samples whose grader failed become failures."""
     failures = grade(prepared, outcome.samples, stop)
     samples = [sample for sample in outcome.samples if sample["id"] not in failures]
     traces = [trace for trace in outcome.traces if trace["id"] not in failures]
@@ -156,7 +158,7 @@ def graded(prepared: PreparedRun, outcome: Outcome, stop: Stop) -> Outcome:
 
 
 def grade(prepared: PreparedRun, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str]:
-    """Fill in the grades that samples lack, until the user stops the run. Returns why graders failed, by example."""
+    """Grade samples without a grade, until the user stops the run. Returns example id → why its grader failed."""
     examples, failures = {example.id: example for example in prepared.examples}, {}
     try:
         with stop.raising():
@@ -173,19 +175,22 @@ def grade(prepared: PreparedRun, samples: list[dict[str, Any]], stop: Stop) -> d
 
 
 def batch_size(config: Config, prepared: PreparedRun, workers: Workers, examples: int) -> int:
-    """Examples that a worker takes at a time: all, or where there are several as many as keep them busy to the end."""
+    """Examples per batch: all for a single worker; for several, few enough to keep all of them busy to the end."""
     side_by_side = max(1, rows_at_once(config, prepared) // config.sampler.search.particles)
     share = max(1, -(-examples // workers.count))
     return share if workers.count == 1 else max(1, min(share, max(side_by_side, share // SHARES)))
 
 
 def batches(prepared: PreparedRun, examples: list[Example], size: int) -> list[list[Example]]:
+    """Batches of at most `size` examples, longest prompts first."""
     longest_first = sorted(examples, key=lambda e: -len(prepared.prompts[e.id]))
     return [longest_first[start : start + size] for start in range(0, len(examples), size)]
 
 
-def measured(metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """The summary of samples, with what metrics find; what they find of each sample goes into it."""
+def summarize_with_metrics(
+    metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The summary of samples with their metrics. Each sample's measures are added to it."""
     by_id = {example.id: example for example in examples}
     each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples)
     for sample, measures in zip(samples, each, strict=True):

@@ -1,5 +1,4 @@
-"""What SIGINT, SIGTERM and SIGHUP do to a run: the first lets it finish and record the batch in hand, the second stops
-it at once."""
+"""Stop a run on SIGINT, SIGTERM or SIGHUP: the first signal after the current batch, the second at once."""
 
 import os
 import signal
@@ -15,19 +14,19 @@ from rws_cli.errors import SIGNALS, Interrupted
 
 @dataclass
 class Stop:
-    """signal: the one that asked for an end; None while nobody has. at_once: whether it raises where it arrives."""
+    """signal: the one that was received, or None. at_once: whether a signal raises as soon as it is received."""
 
     signal: int | None = None
     at_once: bool = False
 
     def check(self, folder: object = "") -> None:
-        """Raises Interrupted, naming the run's folder, if the run is to end here."""
+        """Raises Interrupted, naming the run's folder, if a signal was received."""
         if self.signal is not None:
             raise Interrupted(str(folder), self.signal)
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """For work that can be done again: the first signal raises Interrupted inside, also one that came before."""
+        """For work that can be repeated: a first signal raises Interrupted inside the block, also one received before."""
         self.check()
         self.at_once = True
         try:
@@ -38,24 +37,24 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Signals that come inside set the Stop that this gives; outside of a program's main thread nothing changes."""
+    """Signals received inside the block set the Stop that this yields. Has no effect outside the main thread."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def ask(number: int, frame: Any) -> None:
+    def on_signal(number: int, frame: Any) -> None:
         if stop.signal is not None:
             raise KeyboardInterrupt
         stop.signal = number
         if stop.at_once:
             stop.check()
-        _say("rws: stopping when the batch in hand is done; once more stops at once")
+        _print("rws: Stopping after the current batch; press Ctrl-C again to stop now.")
 
     before = {
-        number: signal.signal(number, ask)
+        number: signal.signal(number, on_signal)
         for number in SIGNALS
-        # Under nohup a closed terminal is no reason to stop.
+        # Under nohup, a closed terminal does not stop the run.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     try:
@@ -65,12 +64,11 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
-    except (
-        OSError
-    ):  # the terminal is closed: what is printed from here on goes nowhere, so that the run can be recorded
+    except OSError:
+        # The terminal is closed: discard all further output, so that the run can still be recorded.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)

@@ -1,7 +1,7 @@
-"""A run that is also logged with the library of runtime.tracker.
+"""Log a run with the library of runtime.tracker as well.
 
-A tracker is a convenience: whatever goes wrong with it costs the run one line of warning, and nothing else. What a
-library prints, and what it sends home about itself, is turned off unless the user's environment turns it on.
+A tracker is optional: if it fails, the run prints one warning and continues without it. The library's output and
+telemetry are turned off unless the user's environment turns them on.
 """
 
 import io
@@ -25,36 +25,37 @@ T = TypeVar("T")
 
 
 class Tracking:
-    """What a run does with its tracker, if it has one. No error of a library's comes out of here."""
+    """A run's tracker, if it has one. Errors of the library are caught here."""
 
     def __init__(self, tracker: Tracker | None = None) -> None:
         self.tracker, self.is_open = tracker, False
         self.progress: Progress | None = None
-        self.unsaid: list[str] = []
+        self.pending_lines: list[str] = []
         self.samples: list[dict[str, Any]] = []
 
     def follow(self, samples: list[dict[str, Any]], progress: Progress) -> None:
-        """Log from here on whenever examples have finished; `samples` is the list that grows."""
+        """From now on, log whenever examples finish. samples: the list that they are added to."""
         self.samples, self.progress = samples, progress
         progress.on_finished = lambda: self.attempt(
-            lambda tracker: tracker.log(len(samples), so_far(samples, progress.tokens_per_second))
+            lambda tracker: tracker.log(len(samples), running_means(samples, progress.tokens_per_second))
         )
-        for line in self.unsaid:
-            progress.say(line)
+        for line in self.pending_lines:
+            progress.notify(line)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Log metrics.json, flat: metrics/cost/seconds."""
+        """Log metrics.json under flat names, e.g. metrics/cost/seconds."""
         flat = {f"metrics/{key}": value for key, value in numbers(metrics).items()}
         self.attempt(lambda tracker: tracker.finish(len(self.samples), flat))
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
+        """Print a line for the user, once progress is shown."""
         if self.progress:
-            self.progress.say(line)
+            self.progress.notify(line)
         else:
-            self.unsaid.append(line)
+            self.pending_lines.append(line)
 
     def attempt(self, action: Callable[[Tracker], T]) -> T | None:
-        """Do something with the tracker, quietly. If it fails, say so and do without it from here on."""
+        """Do something with the tracker, without output. If it fails, warn and stop using the tracker."""
         tracker = self.tracker
         if tracker is None:
             return None
@@ -63,7 +64,7 @@ class Tracking:
                 return action(tracker)
         except Exception as error:
             self.tracker = None
-            self.say(f"{tracker.kind} does not log this run any further: {sentence(error)}; the run goes on")
+            self.notify(f"{tracker.kind} stopped logging this run: {sentence(error)}; the run continues without it")
             if self.is_open:
                 with suppress(Exception), quiet():
                     tracker.close("failed")
@@ -72,7 +73,7 @@ class Tracking:
 
 @contextmanager
 def tracked(config: Config, folder: Path, manifest: dict[str, Any]) -> Iterator[Tracking]:
-    """The run's tracker for as long as the run lasts, closed however it ends. The manifest says what finds it again."""
+    """Open the run's tracker for the block, and close it however that ends. The manifest records its name and id."""
     name = config.runtime.tracker
     if name == "none":
         yield Tracking()
@@ -94,9 +95,9 @@ def tracked(config: Config, folder: Path, manifest: dict[str, Any]) -> Iterator[
             if tracking.tracker:
                 tracking.is_open = True
                 if tracker.note:
-                    tracking.say(tracker.note)
+                    tracking.notify(tracker.note)
                 manifest["tracker"] = {"name": name, "id": tracker.id}
-                write_json(folder / "manifest.json", manifest)  # now, for a run that is killed
+                write_json(folder / "manifest.json", manifest)  # now, in case the run is killed
             yield tracking
             status = "failed" if manifest["failed"] else "finished"
         except KeyboardInterrupt:
@@ -109,7 +110,7 @@ def tracked(config: Config, folder: Path, manifest: dict[str, Any]) -> Iterator[
 
 @contextmanager
 def environment(defaults: dict[str, str]) -> Iterator[None]:
-    """Variables that are set inside, unless they are set already."""
+    """Set environment variables for the block, except those that are set already."""
     added = [variable for variable in defaults if variable not in os.environ]
     os.environ.update({variable: defaults[variable] for variable in added})
     try:
@@ -119,8 +120,8 @@ def environment(defaults: dict[str, str]) -> Iterator[None]:
             os.environ.pop(variable, None)
 
 
-def so_far(samples: list[dict[str, Any]], speed: float) -> dict[str, float]:
-    """How a run stands: means over the examples that have the measure. speed: tokens a second."""
+def running_means(samples: list[dict[str, Any]], speed: float) -> dict[str, float]:
+    """Means over the examples so far that have the measure. speed: tokens per second."""
     measures = {
         "accuracy": [float(sample["grade"]["correct"]) for sample in samples if sample["grade"]],
         "reward": [sample["reward"] for sample in samples if sample["reward"] is not None],
@@ -131,13 +132,13 @@ def so_far(samples: list[dict[str, Any]], speed: float) -> dict[str, float]:
 
 
 def numbers(node: Any) -> dict[str, float]:
-    """Those leaves that are numbers."""
+    """The leaves that are numbers, by path."""
     return {key: float(value) for key, value in leaves(node).items() if isinstance(value, int | float)}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, log lines or output of a library's."""
+    """Suppress a library's warnings, log lines and output."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,9 +1,9 @@
-"""Run folders that an earlier rws wrote: read with the names of today, and rewritten before anything is added to them."""
+"""Run folders of an earlier rws: read with current names, and rewritten before anything is added to them."""
 
 from pathlib import Path
 from typing import Any
 
-from rws_cli.config.check import read_again
+from rws_cli.config.check import updated_config
 from rws_cli.config.identity import config_hash
 from rws_cli.config.renamed import SCHEMA
 from rws_cli.files import replacing, write_json, write_whole
@@ -12,18 +12,18 @@ from rws_cli.runs.records import FAILURES, SAMPLES, as_lines, part_table, read_l
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
-    """A run's manifest. Of an earlier schema, its configuration has today's names and defaults, and its hash is the one
-    that this configuration would have now; `config_hash_before` is the one that was recorded."""
+    """A run's manifest. For an earlier schema, the configuration gets current names and defaults and its current hash;
+    `config_hash_before` is the recorded hash."""
     manifest = read_json(run / "manifest.json")
     if manifest["schema"] < SCHEMA:
-        manifest["config"] = read_again(manifest["config"])
+        manifest["config"] = updated_config(manifest["config"])
         manifest.setdefault("config_hash_before", manifest["config_hash"])
         manifest["config_hash"] = config_hash(manifest["config"])
     return manifest
 
 
 def upgrade(run: Path) -> None:
-    """Rewrite a run's records in today's schema, the manifest last; if this is interrupted, it can be done again."""
+    """Rewrite a run's records in the current schema, the manifest last, so that an interruption can be repeated."""
     if schema_of(run) == SCHEMA:
         return
     import pyarrow.parquet as pq

@@ -1,1 +1,1 @@
-"""Libraries that runs are also logged with, a file each."""
+"""Trackers: libraries that also log runs, one file each."""

@@ -1,4 +1,4 @@
-"""The base class of trackers, and what a run tells one."""
+"""The base class of trackers, and the description of a run that they receive."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from rws_cli.part import Part
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run that begins. id: of the tracked run to go on with, where it is resumed."""
+    """A run to log. id: the tracker's id of the run, if it is resumed."""
 
     name: str
     folder: Path
@@ -22,12 +22,12 @@ class TrackedRun:
 
 
 class Tracker(Part):
-    """A library that a run is also logged with. Where to is what the library's own environment variables say; without them
-    it stays on this machine. Anything may be raised: the run warns, and goes on without the tracker.
+    """A library that also logs a run. Its own environment variables say where to; without them, logs stay on this machine.
+    Methods may raise anything: the run then warns and continues without the tracker.
 
-    package: what must be installed. environment: variables that are set while the tracker is open, unless the user set
-    them. id: what finds the run in the library again, None where its folder does. note: where it went, if the user should
-    know.
+    package: the package that it needs. environment: variables set while the tracker is open, unless the user set them.
+    id: the run's id in the library; None if the run's folder identifies it. note: a line for the user, e.g. where the
+    logs are.
     """
 
     role = "tracker"
@@ -41,34 +41,34 @@ class Tracker(Part):
     def check(self) -> None:
         """Raises UsageError if the package is not installed."""
         spec = find_spec(self.package) if self.package else None
-        if self.package and (spec is None or spec.origin is None):  # a folder of that name is no package
+        if self.package and (spec is None or spec.origin is None):  # origin None: a plain folder of that name
             raise UsageError(
                 f"runtime.tracker={self.kind} needs the package {self.package}: pip install 'rws[{self.package}]'."
             )
 
     def open(self, run: TrackedRun) -> None:
-        """Begin, or go on with, a run of the library's."""
+        """Create the library's run, or reopen it if the run is resumed."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """How the run stands after `step` examples, by names such as running/accuracy."""
+        """Log values after `step` examples, under names such as running/accuracy."""
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
-        """What the run came to, by names such as metrics/cost/seconds."""
+        """Log final metrics, under names such as metrics/cost/seconds."""
         self.log(step, metrics)
 
     def close(self, status: str) -> None:
-        """The end: finished, failed or interrupted. Nothing of the library goes on running."""
+        """End the library's run and everything that it started. status: finished, failed or interrupted."""
 
 
-def leaves(node: Any, at: str = "") -> dict[str, Any]:
-    """The values of nested dictionaries and lists, by their path with slashes."""
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """The values in nested dictionaries and lists, by path, with slashes."""
     if isinstance(node, dict | list):
         items = node.items() if isinstance(node, dict) else enumerate(node)
-        return {key: leaf for name, value in items for key, leaf in leaves(value, f"{at}/{name}").items()}
-    return {at.removeprefix("/"): node}
+        return {key: leaf for name, value in items for key, leaf in leaves(value, f"{path}/{name}").items()}
+    return {path.removeprefix("/"): node}
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong, on one line, without secrets."""
+    """An error's message on one line, without secrets."""
     text = str(error).strip()
     return without_secrets(text.splitlines()[0].rstrip(".") if text else type(error).__name__)

@@ -1,6 +1,6 @@
-"""MLflow: a run of the experiment that is called like the benchmark.
+"""MLflow: a run in the experiment named after the benchmark.
 
-Without MLFLOW_TRACKING_URI it is in a data base under the output folder.
+Without MLFLOW_TRACKING_URI, it is stored in a database in the output folder.
 """
 
 import os
@@ -13,12 +13,12 @@ from rws_cli.part import part
 from rws_cli.trackers.base import TrackedRun, Tracker, leaves
 
 MOST_PARAMETERS = 100
-"""Parameters that MLflow takes at a time."""
+"""The most parameters that MLflow accepts in one call."""
 
 
 @part
 class Mlflow(Tracker):
-    """Parameters are the configuration's leaves, metrics what is logged."""
+    """Logs the configuration's leaves as parameters and values as metrics."""
 
     package = "mlflow"
     environment: ClassVar[dict[str, str]] = {
@@ -35,48 +35,50 @@ class Mlflow(Tracker):
         if "MLFLOW_TRACKING_URI" not in os.environ:
             store = run.output.resolve() / "mlflow"
             store.mkdir(parents=True, exist_ok=True)
-        with file_lock(store / ".lock" if store else None):  # two runs would make the tables of a new data base at once
+        with file_lock(
+            store / ".lock" if store else None
+        ):  # or two runs would create the tables of a new database at once
             self.client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}" if store else None)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.benchmark)
-            if found := self.client.get_experiment_by_name(name):
-                experiment = found.experiment_id
+            if existing := self.client.get_experiment_by_name(name):
+                experiment = existing.experiment_id
             else:
                 artifacts = (store / "artifacts").as_uri() if store else None
                 experiment = self.client.create_experiment(name, artifact_location=artifacts)
-        self.id = self.known = (run.id and self.go_on(run.id)) or self.begin(run, experiment)
+        self.id = self.run_id = (run.id and self.reopen(run.id)) or self.create(run, experiment)
 
-    def go_on(self, known: str) -> str | None:
-        """A known run, running again; None if it is not in this store."""
+    def reopen(self, run_id: str) -> str | None:
+        """Set a run to running again; returns its id, or None if it is not in this store."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.update_run(known, status="RUNNING")
+            self.client.update_run(run_id, status="RUNNING")
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return known
+        return run_id
 
-    def begin(self, run: TrackedRun, experiment: str) -> str:
+    def create(self, run: TrackedRun, experiment: str) -> str:
         from mlflow.entities import Param
 
-        begun = self.client.create_run(experiment, run_name=run.name).info.run_id
+        run_id = self.client.create_run(experiment, run_name=run.name).info.run_id
         parameters = [Param(allowed(key), str(value)) for key, value in leaves(run.config).items()]
         for start in range(0, len(parameters), MOST_PARAMETERS):
-            self.client.log_batch(begun, params=parameters[start : start + MOST_PARAMETERS])
-        return begun
+            self.client.log_batch(run_id, params=parameters[start : start + MOST_PARAMETERS])
+        return run_id
 
     def log(self, step: int, values: dict[str, float]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(self.known, [Metric(allowed(key), value, now, step) for key, value in values.items()])
+        self.client.log_batch(self.run_id, [Metric(allowed(key), value, now, step) for key, value in values.items()])
 
     def close(self, status: str) -> None:
-        ends = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-        self.client.set_terminated(self.known, ends[status])
+        statuses = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+        self.client.set_terminated(self.run_id, statuses[status])
 
 
 def allowed(key: str) -> str:
-    """MLflow's names have letters, digits and _ - . : / and spaces."""
+    """A key with characters that MLflow does not allow in names replaced by underscores."""
     return re.sub(r"[^\w\-.:/ ]", "_", key)

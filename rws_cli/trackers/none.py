@@ -1,4 +1,4 @@
-"""Runs are logged in their folders alone."""
+"""No tracker: runs are only logged in their folders."""
 
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker

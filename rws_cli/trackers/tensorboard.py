@@ -6,7 +6,7 @@ from rws_cli.trackers.base import TrackedRun, Tracker
 
 @part
 class TensorBoard(Tracker):
-    """Scalars of a run and, as text, its configuration."""
+    """Logs values as scalars, and the configuration as text."""
 
     package = "tensorboard"
 
@@ -16,7 +16,9 @@ class TensorBoard(Tracker):
 
         self.writer = SummaryWriter(str(run.folder / "tensorboard"))
         text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-        self.writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))  # Markdown's code
+        self.writer.add_text(
+            "config", "".join(f"    {line}\n" for line in text.splitlines())
+        )  # indented: a Markdown code block
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for key, value in values.items():

@@ -1,4 +1,4 @@
-"""Weights & Biases: files in the run's folder, sent to the server if the user is logged in."""
+"""Weights & Biases: files in the run's folder, uploaded if the user is logged in."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from rws_cli.trackers.base import TrackedRun, Tracker, sentence
 
 @part
 class Wandb(Tracker):
-    """Without a key or a network the files stay, for `wandb sync`, unless WANDB_MODE says that they must be sent."""
+    """Without a key or a network, logs to files for `wandb sync`, unless WANDB_MODE is set."""
 
     package = "wandb"
     environment: ClassVar[dict[str, str]] = {
@@ -24,12 +24,12 @@ class Wandb(Tracker):
     }
 
     def open(self, run: TrackedRun) -> None:
-        self.hooks = sys.exit, sys.excepthook  # the library's service replaces them for good
+        self.hooks = sys.exit, sys.excepthook  # the library's service replaces them permanently
         import wandb
 
-        self.alone = wandb.run is None
+        self.is_only_run = wandb.run is None
         settings = wandb.Settings(
-            reinit="create_new",  # a notebook that calls rws may have a run of its own
+            reinit="create_new",  # a notebook that calls rws may have its own run
             x_disable_meta=True,
             x_disable_stats=True,
             x_save_requirements=False,
@@ -47,7 +47,9 @@ class Wandb(Tracker):
                 if "WANDB_MODE" in os.environ:
                     raise
                 self.run = wandb.init(config=run.config, settings=settings, **options, mode="offline")
-                self.note = f"wandb: {sentence(error)}; logged in {run.folder / 'wandb'}, for wandb sync to send"
+                self.note = (
+                    f"wandb: {sentence(error)}; logging to {run.folder / 'wandb'} instead; upload it with wandb sync"
+                )
         except BaseException:
             self.stop()
             raise
@@ -66,9 +68,9 @@ class Wandb(Tracker):
             self.stop()
 
     def stop(self) -> None:
-        """End the library's service, unless it has another run in this process."""
+        """Stop the library's service, unless another run in this process uses it."""
         import wandb
 
-        if self.alone:
+        if self.is_only_run:
             wandb.teardown()
             sys.exit, sys.excepthook = self.hooks

@@ -1,4 +1,4 @@
-"""Who decodes a run's batches. Examples are independent of each other, so every backend comes to the same samples."""
+"""Worker backends: where a run's batches are decoded. Examples are independent, so all backends give the same samples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""This process alone."""
+"""Decode in the main process."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +12,7 @@ from rws_cli.workers.base import Workers
 
 @part
 class Local(Workers):
-    """Decodes in the run's own process."""
+    """The main process, without any others."""
 
     def open(self, config: Config, prepared: PreparedRun) -> None:
         components = load(config, prepared)
@@ -20,7 +20,7 @@ class Local(Workers):
         self.decoder = BatchDecoder(config, prepared, components)
 
     def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
-        self.decoder.say = self.say
+        self.decoder.notify = self.notify
         self.decoder.on_step = lambda committed, traces: self.step(committed)
         for batch in batches:
             yield from self.decoder(batch)

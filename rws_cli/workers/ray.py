@@ -1,4 +1,4 @@
-"""Actors in a Ray cluster, each with a copy of the model. Ray restarts one that is lost and gives it its batch again."""
+"""Decode in a Ray cluster, with a copy of the model per actor. Ray restarts lost actors and resends their batches."""
 
 import os
 import re
@@ -17,20 +17,21 @@ from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
 from rws_cli.workers.base import TRIES, Workers, placed
 
 REACH_SECONDS = 10.0
+"""Timeout for connecting to a cluster."""
 
 
 class Actor:
-    """One copy of the model, somewhere in the cluster. config: a reference to the configuration in a list, for it is to be
-    read once the folders with parts of the user's are known."""
+    """One copy of the model in the cluster. config: a Ray reference to the configuration, in a list so that Ray does not
+    load it before the user's parts can be imported."""
 
     def __init__(self, folder: str, parts: list[str], config: list[Any]) -> None:
-        os.chdir(folder)  # paths mean what they mean where the run was started
+        os.chdir(folder)  # paths are relative to where the run was started
         registry.set_folders(parts)
         self.config = config
         self.decoder: BatchDecoder | None = None
 
-    def begin(self) -> dict[str, Any] | UsageError:
-        """Load; returns its sources. What loading raised is returned too, for Ray would wrap it."""
+    def load(self) -> dict[str, Any] | UsageError:
+        """Load the models; returns their sources, or the error, which Ray would wrap if it were raised."""
         import ray
 
         try:
@@ -42,11 +43,11 @@ class Actor:
         self.decoder = BatchDecoder(config, prepared, components)
         return sources(config, prepared, components)
 
-    def answer(self, batch: list[Example]) -> Outcome | RunError | UsageError:
+    def decode(self, batch: list[Example]) -> Outcome | RunError | UsageError:
         if self.decoder is None:  # a restarted actor
-            begun = self.begin()
-            if isinstance(begun, UsageError):
-                return begun
+            result = self.load()
+            if isinstance(result, UsageError):
+                return result
         try:
             return sum(self.decoder(batch), Outcome())  # type: ignore[misc]
         except RunError as error:
@@ -55,7 +56,7 @@ class Actor:
 
 @part
 class Ray(Workers):
-    """Decodes in the cluster at runtime.address, or in one that is started on this machine."""
+    """Decodes in the cluster at runtime.address, or in a new one on this machine."""
 
     def open(self, config: Config, prepared: PreparedRun) -> None:
         try:
@@ -67,13 +68,13 @@ class Ray(Workers):
         cores = int(ray.cluster_resources()["CPU"])
         self.count = config.runtime.workers or gpus or cores
         needs = {"num_gpus": 1} if gpus else {"num_cpus": max(1, cores // self.count)}
-        actor = ray.remote(**needs, max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
+        actor_class = ray.remote(**needs, max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
         stored = [ray.put(placed(config, "cuda" if gpus else "cpu", max(1, cores // self.count)))]
-        self.actors = [actor.remote(os.getcwd(), registry.folders(), stored) for _ in range(self.count)]
-        begun = ray.get([one.begin.remote() for one in self.actors])
-        if wrong := next((one for one in begun if isinstance(one, UsageError)), None):
-            raise wrong
-        self.sources = begun[0]
+        self.actors = [actor_class.remote(os.getcwd(), registry.folders(), stored) for _ in range(self.count)]
+        results = ray.get([actor.load.remote() for actor in self.actors])
+        if failed := next((result for result in results if isinstance(result, UsageError)), None):
+            raise failed
+        self.sources = results[0]
 
     def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         import ray
@@ -82,15 +83,17 @@ class Ray(Workers):
         busy: dict[Any, Any] = {}
         while waiting or busy:
             while waiting and idle:
-                one = idle.pop()
-                busy[one.answer.remote(waiting.pop())] = one
+                actor = idle.pop()
+                busy[actor.decode.remote(waiting.pop())] = actor
             (done, *_), _ = ray.wait(list(busy), num_returns=1)
             idle.append(busy.pop(done))
             try:
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[0]
-                raise RunError(f"A worker of the Ray cluster failed {TRIES} times over a batch: {reason}") from error
+                raise RunError(
+                    f"A worker of the Ray cluster failed {TRIES} times on the same batch: {reason}"
+                ) from error
             if isinstance(outcome, RunError | UsageError):
                 raise outcome
             self.step(sum(sample["committed"] for sample in outcome.samples))
@@ -104,14 +107,14 @@ class Ray(Workers):
 
 
 def connect(address: str | None) -> None:
-    """Raises UsageError if there is no cluster at the address."""
+    """Connect to a cluster, or start one. Raises UsageError if there is none at the address."""
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        if at := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or ""):
+        if match := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or ""):
             # Ray itself would wait for many minutes.
-            socket.create_connection((at[1], int(at[2])), timeout=REACH_SECONDS).close()
+            socket.create_connection((match[1], int(match[2])), timeout=REACH_SECONDS).close()
         ray.init(address=address or "local", include_dashboard=False, logging_level="error", log_to_driver=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"runtime.address={address} is no Ray cluster: {error}.") from error
+        raise UsageError(f"runtime.address={address} is not a reachable Ray cluster: {error}.") from error

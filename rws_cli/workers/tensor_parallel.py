@@ -1,7 +1,7 @@
-"""One copy of the model, split among several processes of this machine, the ranks.
+"""Decode with one copy of the model that is split among several processes on this machine, the ranks.
 
-models/sharded.py says how. Every rank decodes every batch, in step with the others; the first one's answers count, and
-the others must be the same. If one dies, the others would wait for it, so all are replaced.
+models/sharded.py splits the model. All ranks decode every batch in lockstep; the first rank's results are used, and the
+others' must be equal. If a rank dies, the others would wait for it forever, so all are replaced.
 """
 
 import os
@@ -23,15 +23,16 @@ from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
 from rws_cli.part import part
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
-from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
+from rws_cli.workers.base import Worker, Workers, count_try, exit_cause, placed, start_worker
 
 DEATH_SECONDS = 1.0
-"""In which a death shows, after what came of it in another rank did."""
+"""How long to wait for a rank's exit code after another rank reported an error that its death may have caused."""
 END_SECONDS = 10.0
+"""How long ranks may take to exit before they are killed."""
 
 
 class ShortOfMemoryError(Exception):
-    """rows: in a forward pass, more than one, that did not fit."""
+    """Memory ran out. rows: of the forward pass that did not fit, more than one."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
@@ -39,21 +40,21 @@ class ShortOfMemoryError(Exception):
 
 
 class LostError(Exception):
-    """A rank died; its argument says how."""
+    """A rank died; the message is its exit cause."""
 
 
 class SynchronizedDecoder(BatchDecoder):
-    """An BatchDecoder that does not halve its rows by itself, as the other ranks would not."""
+    """A BatchDecoder that does not halve its rows on its own, because all ranks must use the same number."""
 
     def halve(self) -> None:
         if self.rows == 1:
-            super().halve()  # which says so
+            super().halve()  # raises RunError
         raise ShortOfMemoryError(self.rows)
 
 
 def serve(config: Config, connection: Connection, rank: Rank) -> None:
-    """A rank's process: load, then answer batches until there are no more. It sends pairs of a word and a value, and leaves
-    to the run's process what it cannot decide without the others."""
+    """A rank's process: load, then decode batches until None comes. Sends pairs (kind, value); decisions that concern all
+    ranks are left to the main process."""
     silence(rank)
     try:
         prepared = prepare(config)
@@ -70,15 +71,15 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
         connection.send(("memory", error.rows))
     except (UsageError, RunError) as error:
         connection.send(("failed", error))
-    except (EOFError, ConnectionError):  # the run's process is gone
+    except (EOFError, ConnectionError):  # the main process is gone
         pass
-    except Exception as error:  # most often that another rank is gone
+    except Exception as error:  # usually because another rank is gone
         with suppress(OSError):
             connection.send(("broken", first_line(error)))
 
 
 def silence(rank: Rank) -> None:
-    """Let a rank print nothing; but the first may say on standard error what nobody foresaw."""
+    """Suppress a rank's output, except standard error of the first, for unexpected errors."""
     from transformers.utils import logging
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -91,8 +92,8 @@ def silence(rank: Rank) -> None:
 
 @part
 class TensorParallel(Workers):
-    """A group of ranks. seconds: without a step of any rank, or between the first and the last to be ready, after which it
-    counts as stuck. They are many, for a step of a large model on a CPU takes its time."""
+    """A group of ranks. seconds: the time without a step of any rank, or between the first and the last rank to be ready,
+    after which the group counts as stuck. It is long because a step of a large model on a CPU is slow."""
 
     shares_model = True
     seconds = 1800.0
@@ -100,14 +101,14 @@ class TensorParallel(Workers):
     def conflicts(self, config: Config) -> Iterator[str]:
         m = config.model
         cannot = {
-            f"model.kind={m.kind}, for which there is no plan": not m.native,
-            f"model.device={m.device}, as each rank takes a device of its own": m.device != "auto",
+            f"model.kind={m.kind}, which cannot be split": not m.native,
+            f"model.device={m.device}, because each rank uses its own device": m.device != "auto",
             f"model.device_map={m.device_map}": m.device_map is not None,
             f"model.quantization={m.quantization}": m.quantization != "none",
             "runtime.compile=true": config.runtime.compile,
         }
-        for found in (setting for setting, here in cannot.items() if here):
-            yield f"runtime.backend={self.kind} does not work with {found}."
+        for setting in (setting for setting, is_set in cannot.items() if is_set):
+            yield f"runtime.backend={self.kind} does not work with {setting}."
 
     def ranks(self, config: Config) -> list[Config]:
         import torch
@@ -124,23 +125,23 @@ class TensorParallel(Workers):
         self.members: list[Worker] = []
         self.tries: dict[str, int] = {}
         self.folder = tempfile.TemporaryDirectory(prefix="rws-ranks-")
-        self.begun, self.busy = 0, True
-        self.begin()
+        self.starts, self.busy = 0, True
+        self.start()
 
-    def begin(self) -> None:
-        """Start all ranks, in place of those that there are, and wait until they have loaded. Raises what loading raised,
-        and RunError if one died."""
-        self.end()
-        self.begun, self.busy = self.begun + 1, True
-        meeting = str(Path(self.folder.name) / str(self.begun))
+    def start(self) -> None:
+        """Start all ranks, replacing running ones, and wait until they have loaded. Raises what loading raised, or RunError
+        if one died."""
+        self.stop()
+        self.starts, self.busy = self.starts + 1, True
+        meeting = str(Path(self.folder.name) / str(self.starts))
         configs = self.ranks(self.config)
         for number, config in enumerate(configs):
-            self.members.append(started(config, serve, Rank(number, len(configs), meeting, self.seconds)))
+            self.members.append(start_worker(config, serve, Rank(number, len(configs), meeting, self.seconds)))
         try:
-            self.sources, *_ = self.hear([])
+            self.sources, *_ = self.receive([])
             self.busy = False
         except LostError as lost:
-            raise RunError(f"A rank ended while it loaded the model ({lost}).") from lost
+            raise RunError(f"A rank ended while loading the model ({lost}).") from lost
 
     def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         waiting = deque(batches)
@@ -150,66 +151,64 @@ class TensorParallel(Workers):
                 for member in self.members:
                     member.connection.send(waiting[0])
                 while waiting[0]:
-                    outcome = agreed(self.hear(waiting[0]))
-                    waiting[0] = outcome.rest(waiting[0])
+                    outcome = check_agreement(self.receive(waiting[0]))
+                    waiting[0] = outcome.remaining(waiting[0])
                     yield outcome
             except (LostError, ConnectionError) as error:
-                why = str(error) if isinstance(error, LostError) else self.death() or "itself"
+                why = str(error) if isinstance(error, LostError) else self.cause_of_death() or "an unknown cause"
                 count_try(self.tries, waiting[0], why)
-                self.say(f"a rank ended by {why}: new ones take its {len(waiting[0])} examples")
-                self.begin()
+                self.notify(f"a rank ended with {why}: new ones decode its {len(waiting[0])} examples")
+                self.start()
                 continue
             except ShortOfMemoryError as error:
                 half = self.config.runtime.batch_size = error.rows // 2
-                self.say(f"out of memory with {error.rows} rows in a forward pass: ranks start anew with {half}")
-                self.begin()
+                self.notify(f"out of memory with {error.rows} rows in a forward pass: restarting the ranks with {half}")
+                self.start()
                 continue
             self.busy = False
             waiting.popleft()
 
-    def hear(self, batch: list[Example]) -> list[Any]:
-        """What each rank answers next of a batch; of none, its sources once it has loaded, which may take any time until the
-        first is ready.
+    def receive(self, batch: list[Example]) -> list[Any]:
+        """The next result of each rank for a batch; for an empty batch its sources once it has loaded. The first rank may
+        take any time to load.
 
-        Raises LostError, ShortOfMemoryError, what loading raised, and RunError if the ranks do not get on.
+        Raises LostError, ShortOfMemoryError, what loading raised, and RunError if the ranks fail or are stuck.
         """
-        at = "Loading failed"
-        if batch:
-            at = f"The ranks did not get on with the batch that begins with example {batch[0].id}"
-        heard: dict[int, Any] = {}
-        while len(heard) < len(self.members):
-            silent: dict[Any, int] = {m.connection: n for n, m in enumerate(self.members) if n not in heard}
-            speaking = wait(list(silent), self.seconds if batch or heard else None)
-            if not speaking:
-                raise RunError(f"{at}: rank {min(silent.values())} was silent for {self.seconds:g} seconds.")
-            for number in (silent[connection] for connection in speaking):
+        failure = f"Decoding the batch that starts with example {batch[0].id} failed" if batch else "Loading failed"
+        results: dict[int, Any] = {}
+        while len(results) < len(self.members):
+            pending: dict[Any, int] = {m.connection: n for n, m in enumerate(self.members) if n not in results}
+            readable = wait(list(pending), self.seconds if batch or results else None)
+            if not readable:
+                raise RunError(f"{failure}: rank {min(pending.values())} did not respond for {self.seconds:g} seconds.")
+            for number in (pending[connection] for connection in readable):
                 try:
-                    word, value = self.members[number].connection.recv()
+                    kind, value = self.members[number].connection.recv()
                 except (EOFError, OSError) as error:
-                    raise LostError(cause(self.members[number])) from error
-                if word == "step":
+                    raise LostError(exit_cause(self.members[number])) from error
+                if kind == "step":
                     self.step(value)
-                elif word == "memory":
+                elif kind == "memory":
                     raise ShortOfMemoryError(value)
-                elif word in ("failed", "broken"):
-                    if why := self.death():
+                elif kind in ("failed", "broken"):
+                    if why := self.cause_of_death():
                         raise LostError(why)
-                    raise value if word == "failed" else RunError(f"{at}: {value}")
+                    raise value if kind == "failed" else RunError(f"{failure}: {value}")
                 else:
-                    heard[number] = value
-        return [heard[n] for n in range(len(self.members))]
+                    results[number] = value
+        return [results[n] for n in range(len(self.members))]
 
-    def death(self) -> str | None:
-        """How a rank died of itself; None if none did."""
+    def cause_of_death(self) -> str | None:
+        """The exit cause of a rank that failed; None if none has within DEATH_SECONDS."""
         deadline = time.monotonic() + DEATH_SECONDS
         while time.monotonic() < deadline:
             if dead := [member for member in self.members if member.process.exitcode]:
-                return cause(dead[0])
+                return exit_cause(dead[0])
             time.sleep(0.02)
         return None
 
-    def end(self) -> None:
-        """End the ranks: in peace, unless they have something in hand."""
+    def stop(self) -> None:
+        """Stop the ranks; those that are not busy may exit by themselves."""
         if not self.busy:
             for member in self.members:
                 with suppress(OSError):
@@ -226,24 +225,24 @@ class TensorParallel(Workers):
 
     def close(self) -> None:
         if hasattr(self, "folder"):
-            self.end()
+            self.stop()
             self.folder.cleanup()
 
 
-def agreed(outcomes: list[Outcome]) -> Outcome:
-    """The first rank's outcome. Raises RunError if another committed other tokens, or in another order."""
-    first, *others = map(decided, outcomes)
+def check_agreement(outcomes: list[Outcome]) -> Outcome:
+    """The first rank's outcome. Raises RunError if another rank committed other tokens, or in another order."""
+    first, *others = map(commits_by_example, outcomes)
     for number, other in enumerate(others, 1):
-        if apart := [example for example in first | other if first.get(example) != other.get(example)]:
+        if differing := [example for example in first | other if first.get(example) != other.get(example)]:
             raise RunError(
-                f"Ranks 0 and {number} decoded example {apart[0]} differently, so that neither can be trusted: are their "
-                "devices of one kind?"
+                f"Ranks 0 and {number} decoded example {differing[0]} differently, so neither result can be trusted: use "
+                "devices of the same kind."
             )
     return outcomes[0]
 
 
-def decided(outcome: Outcome) -> dict[str, Any]:
-    """By example what all ranks must have in common; None for those that failed."""
+def commits_by_example(outcome: Outcome) -> dict[str, Any]:
+    """Example id → what all ranks must agree on; None for examples that failed."""
     tokens = {sample["id"]: sample["tokens"] for sample in outcome.samples}
     commits = {trace["id"]: [trace[key] for key in ("token", "position", "step")] for trace in outcome.traces}
     return {i: (tokens[i], commits[i]) for i in tokens} | dict.fromkeys(outcome.failures)

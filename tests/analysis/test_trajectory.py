@@ -67,7 +67,9 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     canvas = new_canvas([[1, 2, 3]] * rows, [f"x{n}" for n in range(rows)], 12, model.mask_id, 0, seed)
     found = search(model, canvas, sampler, Fair())
     (row,), (trace,) = found.rows, found.traces
-    trajectory = trajectory_of({"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12})
+    trajectory = trajectory_of(
+        {"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12}
+    )
     states = [[place[1].text if place else str(model.mask_id) for place in state] for state in trajectory.states]
     seen = [[str(t) for t in call[row, 3:15].tolist()] for call in model.calls]
     # A step that commits nothing, as a ReMDM step may, is not part of the trajectory.

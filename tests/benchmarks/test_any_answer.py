@@ -1,4 +1,4 @@
-"""Markers take whatever a model may write: they never raise, and end in time."""
+"""Graders accept anything that a model may write: they never raise, and finish in time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import mark_of
+from support import grade_of
 
 from rws_cli.benchmarks.base import Grade
 from rws_cli.benchmarks.countdown import Countdown
@@ -19,14 +19,14 @@ from rws_cli.benchmarks.mbpp import Mbpp
 from rws_cli.benchmarks.sudoku4 import Sudoku4
 
 HUMANEVAL = {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(c): pass"}
-MARKERS = {
-    "gsm8k": lambda answer: mark_of(Gsm8k(), {"answer": "#### 18"}, answer),
-    "countdown": lambda answer: mark_of(Countdown(), {"input": "2,3,4", "output": "24"}, answer),
-    "sudoku4": lambda answer: mark_of(Sudoku4(), {"input": "0" * 16, "output": "1234341221434321"}, answer),
-    "keywords": lambda answer: mark_of(Keywords(), {"words": ["dog", "a.b", "park"]}, answer),
+GRADERS = {
+    "gsm8k": lambda answer: grade_of(Gsm8k(), {"answer": "#### 18"}, answer),
+    "countdown": lambda answer: grade_of(Countdown(), {"input": "2,3,4", "output": "24"}, answer),
+    "sudoku4": lambda answer: grade_of(Sudoku4(), {"input": "0" * 16, "output": "1234341221434321"}, answer),
+    "keywords": lambda answer: grade_of(Keywords(), {"words": ["dog", "a.b", "park"]}, answer),
     "humaneval": lambda answer: HumanEval().program(HUMANEVAL, answer),
     "mbpp": lambda answer: Mbpp().program({"test_list": ["assert f(2) == g"]}, answer),
-    "math": lambda answer: mark_of(Math(), {"answer": "\\frac{1}{2}"}, answer),
+    "math": lambda answer: grade_of(Math(), {"answer": "\\frac{1}{2}"}, answer),
 }
 PIECES = [
     "```", "```python\n", "~~~", "\n", "    ", "def f(", "):\n", "return x\n", '"""', "'", "\\", "\\d", "class f:\n", "import os\n",
@@ -37,11 +37,11 @@ PIECES = [
 ANSWERS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 
 
-@pytest.mark.parametrize("kind", MARKERS)
+@pytest.mark.parametrize("kind", GRADERS)
 @given(answer=ANSWERS)
 @settings(max_examples=50, deadline=None)
 def test_no_answer_raises(kind: str, answer: str) -> None:
-    found = MARKERS[kind](answer)
+    found = GRADERS[kind](answer)
     assert isinstance(found, str) or (isinstance(found, Grade) and 0.0 <= found.partial <= 1.0)
 
 
@@ -66,7 +66,7 @@ LONG = {
 
 @pytest.mark.parametrize("long", LONG)
 def test_long_answers_are_marked_in_time(long: str) -> None:
-    for kind in MARKERS.keys() - {"math"}:
+    for kind in GRADERS.keys() - {"math"}:
         started = time.process_time()
-        MARKERS[kind](LONG[long])
+        GRADERS[kind](LONG[long])
         assert time.process_time() - started < 2, kind

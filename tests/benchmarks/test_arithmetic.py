@@ -1,4 +1,4 @@
-"""Word problems: text, worked answer and grade agree; splits never overlap."""
+"""Word problems: problem, worked answer and grade agree; splits that never meet."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def work_out(problem: str) -> tuple[str, list[int], str]:
     start, *events = re.match(r"\w+ has (\d+) \w+, (.*)\. how many now\?", problem).group(1, 2)  # type: ignore[union-attr]
     value = int(start)
     chain, answer, results = start, f"so {start}", []
-    listed = events[0].split(", ")
-    for n, event in enumerate(listed):
+    operations = events[0].split(", ")
+    for n, event in enumerate(operations):
         word = next((w for w in WORDS if w in event), None)
         if word:
             op, operand = WORDS[word]
@@ -35,7 +35,7 @@ def work_out(problem: str) -> tuple[str, list[int], str]:
         value = {"+": value + operand, "-": value - operand, "*": value * operand, "/": value // operand}[op]
         results.append(value)
         chain += f"{op}{operand}"
-        answer += f" {op} {operand} {'####' if n == len(listed) - 1 else '='} {value}"
+        answer += f" {op} {operand} {'####' if n == len(operations) - 1 else '='} {value}"
     return chain, results, answer
 
 

@@ -23,7 +23,7 @@ def ask(rws, small: list[str], file: Path):
         (b'{"question": "\xff\xfe", "answer": "#### 1"}\n', "data.jsonl"),
         (b"PK\x03\x04 not json", "data.jsonl"),
         (b'{"answer": "#### 1"}\n', "question"),
-        (json.dumps({"question": "w1 " * 400_000, "answer": "#### 1"}).encode() + b"\n", "more than the model's context of 128"),
+        (json.dumps({"question": "w1 " * 400_000, "answer": "#### 1"}).encode() + b"\n", "exceeds the model's context of 128"),
     ],
     ids=["empty", "blank", "not UTF-8", "a ZIP file", "another field", "1 MB"],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support import SHARED, mark_of
+from support import SHARED, grade_of
 
 from rws_cli.benchmarks import code, jail
 from rws_cli.benchmarks.humaneval import HumanEval
@@ -35,12 +35,12 @@ def load(name: str, path: Path):
     [
         ("humaneval", "humaneval.jsonl", 164, []),
         # Row 356 tests names that only the data set's test_setup_code defines, a field which this copy left out.
-        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], grades=pytest.mark.slow),
+        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], marks=pytest.mark.slow),
     ],
 )
 def test_the_published_solutions_pass(name: str, file: str, rows: int, known: list[str]) -> None:
     if not (DATA / file).exists():
-        pytest.skip(f"{file} is not at hand")
+        pytest.skip(f"{file} is not available")
     benchmark = load(name, DATA / file)
     examples = benchmark.examples()
     assert len(examples) == rows
@@ -63,7 +63,7 @@ def test_the_published_solutions_pass(name: str, file: str, rows: int, known: li
     ],
 )
 def test_programs_are_read_off_answers(answer: str, passes: bool) -> None:
-    grade = mark_of(HumanEval(), ROW, answer)
+    grade = grade_of(HumanEval(), ROW, answer)
     assert grade.correct is passes, grade
 
 
@@ -228,7 +228,7 @@ def test_published_solutions_pass_in_the_forms_of_chat_models(form: str) -> None
     for name, start in (("humaneval", 0), ("mbpp_test", 2)):
         file = DATA / f"{name}.jsonl"
         if not file.exists():
-            pytest.skip(f"{file.name} is not at hand")
+            pytest.skip(f"{file.name} is not available")
         for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()[start:164:4]):
             solution = row["prompt"] + row["canonical_solution"] if name == "humaneval" else row["code"]
             answer = FORMS[form].format(solution)

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 
 import pytest
-from support import mark_of
+from support import grade_of
 
 from rws_cli.benchmarks.countdown import Countdown
 
@@ -50,22 +50,22 @@ QUOTIENT = {"input": "8,2,4", "output": "1"}
     ],
 )
 def test_right_answers_count_however_they_are_set(answer: str) -> None:
-    grade = mark_of(Countdown(), FOUR, answer)
+    grade = grade_of(Countdown(), FOUR, answer)
     assert grade.correct, grade
     assert grade.partial == 1.0
-    assert not mark_of(Countdown(), FOUR, answer.replace("13", "12")).correct
+    assert not grade_of(Countdown(), FOUR, answer.replace("13", "12")).correct
 
 
 @pytest.mark.parametrize("sign", ["*", "×", "x", "X", " x ", "\\times ", " \\cdot ", "·", "⋅", "∗"])
 def test_signs_of_multiplication(sign: str) -> None:
-    assert mark_of(Countdown(), PRODUCT, f"2{sign}3{sign}4 = 24").correct
+    assert grade_of(Countdown(), PRODUCT, f"2{sign}3{sign}4 = 24").correct
 
 
 @pytest.mark.parametrize(
     "answer", ["8/2/4", "8÷2÷4", "8 \\div 2 \\div 4 = 1", "\\frac{8}{2}/4", "$\\dfrac{8}{2 \\times 4}$"]
 )
 def test_signs_of_division(answer: str) -> None:
-    assert mark_of(Countdown(), QUOTIENT, answer).correct
+    assert grade_of(Countdown(), QUOTIENT, answer).correct
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_signs_of_division(answer: str) -> None:
     ],
 )  # fmt: skip
 def test_other_answers_do_not_count(answer: str) -> None:
-    assert not mark_of(Countdown(), PRODUCT, answer).correct
+    assert not grade_of(Countdown(), PRODUCT, answer).correct
 
 
 def write(rng: random.Random, numbers: list[int]) -> str:
@@ -114,7 +114,7 @@ def test_what_is_right_is_what_python_works_out() -> None:
         used = sorted(int(number) for number in re.findall(r"\d+", text))
         expected = used == sorted(numbers) and work_out(text) == value
         row = {"input": ",".join(map(str, numbers)), "output": str(value)}
-        found = mark_of(Countdown(), row, text).correct
+        found = grade_of(Countdown(), row, text).correct
         # A full stop ends a sentence and a leading "- " grades a list, which Python does not know of.
         if "." not in text and not text.startswith("- "):
             assert found == expected, (row, text)

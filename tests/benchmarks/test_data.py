@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import SHARED, mark_of
+from support import SHARED, grade_of
 
 from rws_cli.benchmarks.countdown import Countdown
 from rws_cli.benchmarks.gsm8k import Gsm8k
@@ -36,7 +36,7 @@ def load(name: str, path: Path, *overrides: str):
 )
 def test_the_published_answers_pass(name: str, file: str, rows: int) -> None:
     if not (DATA / file).exists():
-        pytest.skip(f"{file} is not at hand")
+        pytest.skip(f"{file} is not available")
     benchmark = load(name, DATA / file)
     examples = benchmark.examples()
     assert len(examples) == rows
@@ -61,17 +61,17 @@ def test_the_published_answers_pass(name: str, file: str, rows: int) -> None:
     ],
 )
 def test_gsm8ks_rule(answer: str, correct: bool, extractor: str) -> None:
-    grade = mark_of(Gsm8k(), {"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
+    grade = grade_of(Gsm8k(), {"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
     assert (grade.correct, grade.extractor) == (correct, extractor)
     assert grade.partial == float(correct)
 
 
 def test_math_compares_values_not_strings() -> None:
     row = {"answer": "\\frac{1}{2}"}
-    assert mark_of(Math(), row, "so the answer is $\\boxed{0.5}$").correct
-    assert mark_of(Math(), row, "$\\boxed{\\dfrac{2}{4}}$").correct
-    assert not mark_of(Math(), row, "$\\boxed{\\frac{1}{3}}$").correct
-    assert not mark_of(Math(), row, "").correct
+    assert grade_of(Math(), row, "so the answer is $\\boxed{0.5}$").correct
+    assert grade_of(Math(), row, "$\\boxed{\\dfrac{2}{4}}$").correct
+    assert not grade_of(Math(), row, "$\\boxed{\\frac{1}{3}}$").correct
+    assert not grade_of(Math(), row, "").correct
 
 
 FOUR = {"input": "86,28,13,31,96", "output": "86+28=114,31-13=18,114-18=96"}
@@ -85,7 +85,7 @@ THREE = {"input": "30,100,93", "output": "23"}
         (FOUR, "(86 + 28) - (31 - 13) = 96", True, 1.0),
         (FOUR, "86+28=114,31-13=18,114-18=95", False, 2 / 3),
         (FOUR, "86+28=114,86-13=73,114-18=96", False, 1 / 3),  # 86 was used up
-        (FOUR, "86+28=114, 114-18=96", False, 1 / 3),  # 18 is not at hand
+        (FOUR, "86+28=114, 114-18=96", False, 1 / 3),  # 18 is not available
         (FOUR, "96", False, 0.0),
         (THREE, "100 - 93 + 30", False, 0.0),
         (THREE, "30 - (100 - 93)", True, 1.0),
@@ -97,26 +97,26 @@ THREE = {"input": "30,100,93", "output": "23"}
     ],
 )
 def test_countdown_is_evaluated(row: dict, answer: str, correct: bool, partial: float) -> None:
-    grade = mark_of(Countdown(), row, answer)
+    grade = grade_of(Countdown(), row, answer)
     assert grade.correct is correct
     assert grade.partial == pytest.approx(partial)
 
 
 def test_any_solution_of_a_4x4_sudoku_counts() -> None:
     row = {"input": "0000\n0000\n0000\n0000", "output": "1234\n3412\n2143\n4321"}
-    assert mark_of(Sudoku4(), row, "4321\n2143\n3412\n1234").correct
-    assert not mark_of(Sudoku4(), {**row, "input": "1000\n0000\n0000\n0000"}, "4321\n2143\n3412\n1234").correct
-    off_by_one = mark_of(Sudoku4(), row, "1234341221434322")
+    assert grade_of(Sudoku4(), row, "4321\n2143\n3412\n1234").correct
+    assert not grade_of(Sudoku4(), {**row, "input": "1000\n0000\n0000\n0000"}, "4321\n2143\n3412\n1234").correct
+    off_by_one = grade_of(Sudoku4(), row, "1234341221434322")
     assert not off_by_one.correct
     assert off_by_one.partial == 15 / 16
-    assert mark_of(Sudoku4(), row, "12").partial == 2 / 16
+    assert grade_of(Sudoku4(), row, "12").partial == 2 / 16
 
 
 def test_all_words_in_one_sentence() -> None:
     row = {"answer": {"words": ["dog", "park"]}}
-    assert mark_of(Keywords(), row, "The Dog ran through the park.").correct
-    assert mark_of(Keywords(), row, "A dog. A park.").partial == 0.5
-    assert mark_of(Keywords(), row, "Dogs parked.").partial == 0.0
+    assert grade_of(Keywords(), row, "The Dog ran through the park.").correct
+    assert grade_of(Keywords(), row, "A dog. A park.").partial == 0.5
+    assert grade_of(Keywords(), row, "Dogs parked.").partial == 0.0
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -141,7 +141,7 @@ def test_what_is_wrong_with_data_is_one_sentence(tmp_path: Path) -> None:
         ((tmp_path / "none.jsonl",), "does not exist"),
         ((tmp_path,), "give a file ending in"),
         ((broken,), "cannot be read"),
-        ((good, "benchmark.template='{query}'"), "'query' is neither a field"),
+        ((good, "benchmark.template='{query}'"), "'query' is not a name that benchmark.template can use"),
         ((good, "benchmark.shots=1"), "benchmark.shots_path"),
         ((write(tmp_path / "other.jsonl", [{"prompt": "q"}]),), r"row 1 has no field question \(it has prompt\)"),
     ]

@@ -78,7 +78,7 @@ def test_a_missing_or_null_field_names_its_row(tmp_path: Path, name: str, field:
         ("mt_bench", {"turns": "first"}, "turns is text, not a list of texts"),
         ("mt_bench", {"turns": ["first", None]}, "not a list of texts"),
         ("mbpp", {"test": 5}, "test is a number, not a list of texts"),
-        ("mbpp", {"test": "[assert"}, "test starts like a list but is not a list of texts"),
+        ("mbpp", {"test": "[assert"}, "test looks like a list but is not a list of texts"),
         ("humaneval", {"entry_point": "f g"}, "entry_point is 'f g', not a function's name"),
         ("countdown", {"input": "30,x"}, "input is '30,x', not whole numbers"),
         ("countdown", {"output": "many"}, "output is 'many', neither a whole number nor equations"),

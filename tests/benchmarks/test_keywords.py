@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import SHARED, mark_of
+from support import SHARED, grade_of
 
 from rws_cli.benchmarks import keywords
 from rws_cli.benchmarks.fields import read_fields
@@ -40,7 +40,7 @@ SENTENCE = "I throw the ball for my dog at the park"
     ],
 )
 def test_one_sentence_is_right(answer: str) -> None:
-    assert mark_of(KEYWORDS, ROW, answer).correct, keywords.sentences(answer)
+    assert grade_of(KEYWORDS, ROW, answer).correct, keywords.sentences(answer)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_one_sentence_is_right(answer: str) -> None:
     ],
 )
 def test_two_sentences_are_not(answer: str) -> None:
-    grade = mark_of(KEYWORDS, ROW, answer)
+    grade = grade_of(KEYWORDS, ROW, answer)
     assert (grade.correct, grade.partial) == (False, 0.75)
 
 
@@ -85,7 +85,7 @@ def test_two_sentences_are_not(answer: str) -> None:
     ],
 )
 def test_a_list_of_the_words_is_no_sentence(answer: str) -> None:
-    grade = mark_of(KEYWORDS, ROW, answer)
+    grade = grade_of(KEYWORDS, ROW, answer)
     assert (grade.correct, grade.partial) == (False, 0.75)
 
 
@@ -93,15 +93,15 @@ def test_a_list_of_the_words_is_no_sentence(answer: str) -> None:
 def test_published_words(level: str) -> None:
     file = SHARED / "data" / f"words_to_sentence_{level}.jsonl"
     if not file.exists():
-        pytest.skip(f"{file.name} is not at hand")
+        pytest.skip(f"{file.name} is not available")
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         read = read_fields(row, KEYWORDS.needed, {})
         listed = ", ".join(KEYWORDS.keywords(read))
-        assert not mark_of(KEYWORDS, row, f"{listed}.").correct
-        assert mark_of(KEYWORDS, row, f"Dr. Smith wrote of {listed} in one letter.").correct
-        assert not mark_of(KEYWORDS, row, f"He wrote of {listed}. She read it.").correct
-        assert not KEYWORDS.reference(read) or mark_of(KEYWORDS, row, KEYWORDS.reference(read)).correct
+        assert not grade_of(KEYWORDS, row, f"{listed}.").correct
+        assert grade_of(KEYWORDS, row, f"Dr. Smith wrote of {listed} in one letter.").correct
+        assert not grade_of(KEYWORDS, row, f"He wrote of {listed}. She read it.").correct
+        assert not KEYWORDS.reference(read) or grade_of(KEYWORDS, row, KEYWORDS.reference(read)).correct
 
 
 def test_data_without_a_sentence_have_no_reference() -> None:

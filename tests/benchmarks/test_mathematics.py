@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support import mark_of
+from support import grade_of
 
 from rws_cli.benchmarks.gsm8k import Gsm8k
 from rws_cli.benchmarks.math import Math
@@ -13,11 +13,11 @@ from rws_cli.config.composing import compose
 
 
 def gsm8k(reference: object, answer: str, few_shot: bool = False):
-    return mark_of(Gsm8k(shots=int(few_shot)), {"answer": reference}, answer)
+    return grade_of(Gsm8k(shots=int(few_shot)), {"answer": reference}, answer)
 
 
 def math(reference: object, answer: str):
-    return mark_of(Math(), {"answer": reference}, answer)
+    return grade_of(Math(), {"answer": reference}, answer)
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_system_calls_have_the_numbers_of_the_kernels_headers() -> None:
         "aarch64": include / "asm-generic/unistd.h",  # ARM has the generic numbers
     }
     if not all(file.exists() for file in files.values()):
-        pytest.skip("the kernel's headers are not at hand")
+        pytest.skip("the kernel's headers are not available")
     for machine, file in files.items():
         defined = re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", file.read_text())
         known = {name: int(number) for name, number in defined}

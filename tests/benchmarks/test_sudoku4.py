@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import mark_of
+from support import grade_of
 
 from rws_cli.benchmarks.sudoku4 import Sudoku4
 
@@ -29,16 +29,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_grid_is_read_however_it_is_set(layout: str) -> None:
     write = LAYOUTS[layout]
-    assert mark_of(Sudoku4(), ROW, write(SOLUTION)).extracted == "".join(SOLUTION)
-    assert mark_of(Sudoku4(), ROW, write(SOLUTION)).correct
-    assert not mark_of(Sudoku4(), ROW, write([*SOLUTION[:3], "2143"])).correct
+    assert grade_of(Sudoku4(), ROW, write(SOLUTION)).extracted == "".join(SOLUTION)
+    assert grade_of(Sudoku4(), ROW, write(SOLUTION)).correct
+    assert not grade_of(Sudoku4(), ROW, write([*SOLUTION[:3], "2143"])).correct
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_repeated_puzzle_is_passed_over(layout: str) -> None:
     write = LAYOUTS[layout]
-    assert mark_of(Sudoku4(), ROW, f"{write(PUZZLE)}\n\n{write(SOLUTION)}").correct
-    assert not mark_of(Sudoku4(), ROW, write(PUZZLE)).correct
+    assert grade_of(Sudoku4(), ROW, f"{write(PUZZLE)}\n\n{write(SOLUTION)}").correct
+    assert not grade_of(Sudoku4(), ROW, write(PUZZLE)).correct
     # Of two full grids the first is the answer.
     wrong = write([*SOLUTION[:3], "2143"])
-    assert not mark_of(Sudoku4(), ROW, f"{wrong}\n\n{write(SOLUTION)}").correct
+    assert not grade_of(Sudoku4(), ROW, f"{wrong}\n\n{write(SOLUTION)}").correct

@@ -21,7 +21,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 def test_mt_bench_asks_the_second_turn_after_the_first() -> None:
     file = SHARED / "data" / "mt_bench_questions.jsonl"
     if not file.exists():
-        pytest.skip("MT-Bench is not at hand")
+        pytest.skip("MT-Bench is not available")
     benchmark = compose("benchmark=mt_bench", f"benchmark.path={file}").benchmark
     examples = benchmark.examples()
     assert len(examples) == 160
@@ -39,8 +39,8 @@ def test_answers_multiply_examples_within_their_conversation() -> None:
         def examples(self) -> list[Example]:
             return turns
 
-    assert Two().asked() == turns
-    assert [(e.id, e.question, e.follows) for e in Two(answers=2).asked()] == [
+    assert Two().repeated() == turns
+    assert [(e.id, e.question, e.follows) for e in Two(completions=2).repeated()] == [
         ("a/0", "a", None), ("a/1", "a", None), ("a.2/0", "a.2", "a/0"), ("a.2/1", "a.2", "a/1")
     ]  # fmt: skip
 

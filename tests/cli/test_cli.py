@@ -260,8 +260,8 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     assert "did you mean benchmark.path" in rws("grade", str(run), "benchmark.pth=x").output
     assert rws("grade", str(run), "seed=1").exit_code == 2
     data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
-    assert "gsm8k-0 is not what it was" in rws("grade", str(run)).output
-    assert "is finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
+    assert "gsm8k-0 has changed since the run" in rws("grade", str(run)).output
+    assert "is already finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
 
 
 def test_calibration_measures_what_an_unsteered_run_shows_to_the_reward(rws, small: list[str], tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_every_benchmark_runs_on_the_real_files(
     """Scores of a random model mean nothing; that the whole path holds is what is tested."""
     data = SHARED / "data"
     if not (data / file).exists():
-        pytest.skip(f"{file} is not at hand")
+        pytest.skip(f"{file} is not available")
     config = llada_config(max_sequence_length=2048)
     path = save_llada(tmp_path / "model", config, llada_weights(config))
     result = rws(

@@ -91,10 +91,10 @@ def test_rws_says_what_it_is(rws) -> None:
     assert "rws_cli/guidance/rws.py" in output
     rows = {row.key: row for row in describe("sampler", "rws").rows}
     strength, form, order = (rows[f"sampler.{key}"] for key in ("guidance.strength", "guidance.form", "order"))
-    assert (strength.default, strength.may_be, strength.own) == ("1.0", "a number ≥ 0", True)
-    assert form.may_be == "identity · linear · exponential · floored"
-    assert not order.own
-    assert {row.key for row in describe("sampler", "remdm_loop").rows if row.own} >= {
+    assert (strength.default, strength.values, strength.changed) == ("1.0", "a number ≥ 0", True)
+    assert form.values == "identity · linear · exponential · floored"
+    assert not order.changed
+    assert {row.key for row in describe("sampler", "remdm_loop").rows if row.changed} >= {
         "sampler.order", "sampler.top_p", "sampler.schedule.t_on",
     }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_what_must_be_set_and_where_a_default_comes_from() -> None:
     assert replay.example == "rws run sampler=recorded_scale sampler.guidance.run=…"
     assert {row.key: row.default for row in replay.rows}["sampler.gen_length"] == "36 (benchmark.gen_length)"
     dream = {row.key: row for row in describe("model", "masked_lm").rows}
-    assert dream["model.mask_token_id"].may_be == "a whole number ≥ 0 or null"
+    assert dream["model.mask_token_id"].values == "a whole number ≥ 0 or null"
     assert (
         dict(describe("experiment", "controls").facts)["sweeps"]
         == "sampler=confidence,rws,constant_scale,random seed=0,1"
@@ -141,8 +141,8 @@ def test_its_example_can_be_typed(group: str, name: str) -> None:
 
 def test_unknown_names_get_one_sentence(rws) -> None:
     for arguments, said in (
-        (("sampler", "rwz"), "rwz is no sampler: choose from best_of_n, .* did you mean rws"),
-        (("reward", "_classifier"), "_classifier is no reward: .*did you mean classifier"),
+        (("sampler", "rwz"), "sampler=rwz is not known: choose from best_of_n, .* did you mean rws"),
+        (("reward", "_classifier"), "reward=_classifier is not known: .*did you mean classifier"),
         (("samplers", "rws"), "samplers is not a group: .*did you mean sampler"),
     ):
         result = rws("list", *arguments)

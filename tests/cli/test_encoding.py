@@ -59,7 +59,7 @@ from support import sample_of
 here = Path(".")
 append_lines(here / "samples.jsonl", [sample_of("a", 1.0, prompt="caf\\xe9 \\u674e")])
 assert read_samples(here)[0]["prompt"] == "caf\\xe9 \\u674e"
-Progress(1, [], here / "run.log").say("caf\\xe9 failed")
+Progress(1, [], here / "run.log").notify("caf\\xe9 failed")
 """
 
 
@@ -74,7 +74,7 @@ def test_records_are_utf8_in_the_c_locale(tmp_path: Path) -> None:
 
 def test_a_prompt_is_utf8_or_the_locales(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoded("café".encode()) == "café"
-    with pytest.raises(UsageError, match=r"not text in UTF-8: byte 4 is 0xe9"):
+    with pytest.raises(UsageError, match=r"not valid UTF-8: byte 4 is 0xe9"):
         decoded(b"caf\xe9")
     monkeypatch.setattr("locale.getencoding", lambda: "latin-1")
     assert decoded(b"caf\xe9") == "café"
@@ -83,7 +83,7 @@ def test_a_prompt_is_utf8_or_the_locales(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_bytes_that_are_not_text_are_one_sentence() -> None:
     result = CliRunner().invoke(app, ["generate", "-", *TINY], input=b"\xff\xfe")
     assert result.exit_code == 2
-    assert result.output == "rws: The prompt is not text in UTF-8: byte 1 is 0xff.\n"
+    assert result.output == "rws: The prompt is not valid UTF-8: byte 1 is 0xff.\n"
 
 
 def test_a_name_that_is_not_utf8_is_kept_as_it_is(tmp_path: Path) -> None:

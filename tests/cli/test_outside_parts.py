@@ -108,7 +108,7 @@ def test_a_run_with_them_is_recorded_and_resumed_with_them_alone(rws, mine: str,
     (tmp_path / "imported").unlink()
     refused = rws("run", "--resume", str(run))
     assert refused.exit_code == 2
-    assert f"type it again, rws run --resume {run} --parts={mine}" in refused.output
+    assert f"Type it again: rws run --resume {run} --parts={mine}" in refused.output
     again = rws("run", "--resume", str(run), "--parts", "mine")
     assert again.exit_code == 0, again.output
     assert samples_of(run) == samples
@@ -119,7 +119,7 @@ def test_another_file_is_refused_where_a_run_is_resumed_or_marked(rws, mine: str
     run = str(tmp_path / "outputs/echoing/small-confidence/v001")
     missing = rws("grade", run)
     assert missing.exit_code == 2
-    assert "benchmark=echoing of --parts mine, which is not here: type that again" in missing.output
+    assert "benchmark=echoing of --parts mine, which is missing: type that option again" in missing.output
     assert rws("grade", run, "--parts", "mine").exit_code == 0
     assert rws("measure", run, "metric=[length]", "--parts", "mine").exit_code == 0
     (tmp_path / "mine/benchmarks/echoing.py").write_text(BENCHMARK + "\n")
@@ -152,7 +152,7 @@ def test_a_choice_of_rws_is_not_replaced(rws, mine: str, tmp_path: Path) -> None
     for command in (["list", "benchmark"], ["run", "--dry-run"]):
         result = rws(*command, "--parts", "mine")
         assert result.exit_code == 2
-        assert "mine/conf/benchmark/sudoku.yaml is of the same name as" in result.output
+        assert "mine/conf/benchmark/sudoku.yaml has the same name as" in result.output
 
 
 def test_its_configurations_are_as_harmless_as_any_folders(rws, mine: str, tmp_path: Path) -> None:

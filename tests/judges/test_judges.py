@@ -1,4 +1,4 @@
-"""Judges: both orders asked, verdicts kept and taken up again; an endpoint that answers well, badly, slowly, or not."""
+"""Judges: both orders are judged, verdicts are saved and reused; an endpoint replies well, badly, slowly, or not at all."""
 
 from __future__ import annotations
 
@@ -365,7 +365,7 @@ def test_verdicts_survive_a_judge_that_gives_up(rws, runs: list[Path], endpoint:
     options = [f"judge.base_url={endpoint.url}", f"judge.cache={tmp_path / 'cache'}", "judge.parallel=1"]
     result = rws("judge", *map(str, runs[:2]), "judge=openai", *options)
     assert result.exit_code == 1
-    assert "judge again to go on" in result.output
+    assert "run the command again to continue" in result.output
     kept = verdicts_of(runs[1])
     assert len(kept) == 3
     endpoint.reply = lambda text, n: said("[[B]]")
@@ -397,7 +397,7 @@ def test_judges_of_one_name_are_told_apart(rws, runs: list[Path]) -> None:
         "verifier (margin=0.0)": alone["verifier"],
         "verifier (margin=2.0), 1 of 6 judged": "0 1 0",
     }
-    assert rates(rws(*judging, "judge.margin=2").output) == both  # goes on behind the broken line
+    assert rates(rws(*judging, "judge.margin=2").output) == both  # continues after the broken line
 
 
 def test_labels_of_judges_show_what_differs() -> None:
@@ -447,10 +447,10 @@ def test_a_sweep_can_name_its_judge(rws, small: list[str], tmp_path: Path) -> No
     [
         (["judge=verifier"], "two or more"),
         (["a", "b"], "does not exist"),
-        (["{0}", "{1}"], "No judge is named"),
+        (["{0}", "{1}"], "No judge is chosen"),
         (["{0}", "{1}", "seed=1"], "cannot be set when judging"),
         (["{0}", "{1}", "judge=vrifier"], "did you mean verifier"),
-        (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "scores nothing"),
+        (["{0}", "{1}", "judge=reward", "reward@judge.reward=none"], "has no scores"),
         (["{0}", "{1}", "judge=local", "judge.path=/nowhere"], "does not exist"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_real_causal_model_prefers_real_sentences() -> None:
 
 def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"metric\.rouge\.module=rouge is none of ours \(diversity.*trust_remote_code=true"
+        UsageError, match=r"metric\.rouge\.module=rouge is neither a metric of rws \(diversity.*trust_remote_code=true"
     ):
         compose("+metric.rouge.module=rouge")
     trusted = compose("+metric.rouge.module=rouge", f"+metric.rouge.revision={'0' * 40}", "trust_remote_code=true")
@@ -169,7 +169,7 @@ def test_a_run_is_measured_then_and_later(rws, tmp_path: Path, causal_folder: Pa
     assert after["measures"]["perplexity.corpus"] > 1
     assert after["accuracy"] == stored["accuracy"]
     assert "diversity.self_bleu" in rws("show", str(run)).output
-    assert "No metric is named" in rws("measure", str(run)).output
+    assert "No metric is chosen" in rws("measure", str(run)).output
     assert "cannot be set when measuring" in rws("measure", str(run), "seed=1").output
 
 
@@ -205,7 +205,9 @@ def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
 
     sample = {"completion": "", "reference": "", "prompt": "p", "question": "q", "grade": {"correct": True}}
     assert measure({"same": Same()}, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
-    with pytest.raises(UsageError, match="same needs references, .*; there are predictions, prompts, questions"):
+    with pytest.raises(
+        UsageError, match=r"same needs references, .*lack \(they have predictions, prompts, questions\)"
+    ):
         measure({"same": Same()}, [Example("q", "p", "")], [sample | {"grade": None}])
 
 

@@ -34,7 +34,7 @@ from rws_cli.models import chat
 from rws_cli.models.base import Model
 from rws_cli.models.causal import load_causal
 from rws_cli.models.checkpoint import fingerprint
-from rws_cli.runs.doctor import needs
+from rws_cli.runs.doctor import check_components
 
 RUNS = "from pathlib import Path\nPath({ran!r}).mkdir()\nfrom transformers import PreTrainedModel as Own\n"
 
@@ -126,8 +126,8 @@ def test_nor_in_a_dry_run_nor_for_the_doctor(rws, tmp_path: Path, yes: None) -> 
     result = rws("run", "--dry-run", *settings)
     assert result.exit_code == 2
     assert "needs the Python that comes with it" in result.output
-    found = next(finding for finding in needs(compose(*settings)) if finding.name == "model=masked_lm")
-    assert (found.well, "needs the Python that comes with it" in found.found) == (False, True)
+    found = next(finding for finding in check_components(compose(*settings)) if finding.name == "model=masked_lm")
+    assert (found.ok, "needs the Python that comes with it" in found.detail) == (False, True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -332,10 +332,10 @@ def test_a_dry_run_looks_at_the_reward_too(rws, llada: Path, tmp_path: Path) -> 
     assert result.exit_code == 2
     assert "has 3 labels; a reward has one" in result.output
     (reward / "chat_template.jinja").unlink()
-    findings = {finding.name: finding for finding in needs(compose(*settings))}
-    assert findings["model=tiny"].well
-    assert not findings["reward=classifier"].well
-    assert "has no chat template: set reward.template" in findings["reward=classifier"].found
+    findings = {finding.name: finding for finding in check_components(compose(*settings))}
+    assert findings["model=tiny"].ok
+    assert not findings["reward=classifier"].ok
+    assert "has no chat template: set reward.template" in findings["reward=classifier"].detail
 
 
 # --- chat templates ---------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_a_run_takes_the_statistics_of_its_own_reward(rws, small: list[str], tmp
     assert rws("calibrate", *options, paths["a"]).exit_code == 0
     refused = rws("run", *options, paths["b"])
     assert refused.exit_code == 2
-    assert f"measured with {paths['a']}, and this run has {paths['b']}" in refused.output
+    assert f"measured with {paths['a']}, but this run has {paths['b']}" in refused.output
     assert (
         rws("run", *options, paths["b"], "sampler.guidance.normalize=none", "sampler.guidance.form=floored").exit_code
         == 0
@@ -54,7 +54,7 @@ def test_a_run_takes_the_statistics_of_its_own_reward(rws, small: list[str], tmp
     (folder / "v001" / "normalization.json").write_text(json.dumps(old))
     refused = rws("run", *options, paths["a"])
     assert refused.exit_code == 2
-    assert "make it anew with rws calibrate model.path=" in " ".join(refused.output.split())
+    assert "measure it again with rws calibrate model.path=" in " ".join(refused.output.split())
     mine = f"reward.statistics={folder / 'v001' / 'normalization.json'}"
     assert rws("run", *options, paths["a"], mine).exit_code == 0  # what a configuration names is the user's
 

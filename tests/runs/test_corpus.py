@@ -47,11 +47,11 @@ def test_text_and_data_files_are_counted_with_the_models_tokenizer(rws, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        ([], 2, "There is nothing to count"),
+        ([], 2, "Nothing to count"),
         (["nowhere.txt"], 2, "nowhere.txt does not exist"),
-        (["rows.jsonl"], 2, "rows.jsonl has no text in a field text (it has said): set --field."),
-        (["blob.txt"], 2, "blob.txt is not text in UTF-8"),
-        (["empty.txt"], 1, "The corpus holds no tokens"),
+        (["rows.jsonl"], 2, "rows.jsonl has no text in the field text (its fields: said): set --field."),
+        (["blob.txt"], 2, "blob.txt is not valid UTF-8"),
+        (["empty.txt"], 1, "The corpus has no tokens"),
         (["text.txt", "model=llama"], 2, "llama"),
     ],
 )

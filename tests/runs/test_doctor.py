@@ -19,11 +19,11 @@ def test_what_models_need_is_read_off_their_files(rws, small: list[str], llada_f
     weights = sum(w.numel() for w in llada_weights(llada_config()).values())
     assert stored_weights(str(llada_folder), None, "model.path")[0] == weights  # type: ignore[index]
     findings = {finding.name: finding for finding in doctor.examine(compose(*small))}
-    assert f"{weights:,} weights" in findings["model=small"].found
-    assert "on cpu" in findings["model=small"].found
-    assert findings["on cpu"].well
-    assert "4 rows" in findings["a step"].found
-    assert findings["output"].well
+    assert f"{weights:,} weights" in findings["model=small"].detail
+    assert "on cpu" in findings["model=small"].detail
+    assert findings["memory on cpu"].ok
+    assert "4 rows" in findings["decoding step"].detail
+    assert findings["output"].ok
     result = rws("doctor", *small)
     assert result.exit_code == 0, result.output
     assert "fits" in result.output
@@ -45,16 +45,18 @@ def test_each_device_is_named_by_itself(small: list[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(doctor, "free_memory", free_memory)
     monkeypatch.setattr("rws_cli.runs.prepared.pick_device", doctor.pick_device)
     settings = compose(*small, "reward=tiny", "reward.device=cuda:1")
-    findings = {finding.name: finding.found for finding in doctor.needs(settings)}
-    assert "of 7.0 GiB free" in findings["on cpu"]
-    assert "of 5.0 GiB free" in findings["on cuda:1"]
+    findings = {finding.name: finding.detail for finding in doctor.check_components(settings)}
+    assert "of 7.0 GiB free" in findings["memory on cpu"]
+    assert "of 5.0 GiB free" in findings["memory on cuda:1"]
 
 
 def test_ranks_need_a_part_of_the_model_each(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "GIB", 1)  # so that small figures show
 
     def found(*more: str) -> dict[str, str]:
-        return {finding.name: finding.found for finding in doctor.needs(compose(*small, "reward=tiny", *more))}
+        return {
+            finding.name: finding.detail for finding in doctor.check_components(compose(*small, "reward=tiny", *more))
+        }
 
     def figure(text: str) -> float:
         return float(text.split(" weights, ")[1].split()[0])
@@ -69,7 +71,7 @@ def test_ranks_need_a_part_of_the_model_each(small: list[str], monkeypatch: pyte
     spread = found("runtime=tensor_parallel", "model.dtype=float32", "reward.device=cpu")
     assert "for each of 2 ranks on cuda:0, cuda:1" in spread["model=small"]
     assert figure(spread["model=small"]) == figure(whole["model=small"]) / 2
-    assert spread["on cuda:0"] == spread["on cuda:1"]
+    assert spread["memory on cuda:0"] == spread["memory on cuda:1"]
 
 
 def test_what_is_not_here_is_said(rws) -> None:
@@ -77,14 +79,14 @@ def test_what_is_not_here_is_said(rws) -> None:
     assert result.exit_code == 1
     said = [line for line in result.output.splitlines() if line.startswith(("✓", "✗", "–"))]
     assert [line for line in said if line.startswith("✗")] == [line for line in said if "model=llada" in line]
-    assert "is not on this machine, and the hub cannot be reached" in " ".join(result.output.split())
+    assert "is not on this machine, and the Hub cannot be reached" in " ".join(result.output.split())
     assert rws("doctor", "model.path=/nowhere").exit_code == 1
     assert rws("doctor", "model=lada").exit_code == 2
 
 
 def test_quantization_halves_and_quarters(small: list[str]) -> None:
     def gib(*more: str) -> str:
-        return {f.name: f.found for f in doctor.examine(compose(*small, *more))}["model=small"]
+        return {f.name: f.detail for f in doctor.examine(compose(*small, *more))}["model=small"]
 
     count = int(gib().split()[0].replace(",", ""))
     for bits, width in (("8bit", 1), ("4bit", 0.5)):
@@ -115,10 +117,10 @@ def test_the_hub_is_asked_once_and_not_waited_for(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_session", lambda: hub)
     monkeypatch.setattr(doctor, "HUB_SECONDS", 0.1)
-    monkeypatch.setattr(doctor, "needs", lambda config, online: [doctor.Finding("online", str(online))])
-    findings = {finding.name: finding.found for finding in doctor.examine(compose(*small))}
+    monkeypatch.setattr(doctor, "check_components", lambda config, online: [doctor.Finding("online", str(online))])
+    findings = {finding.name: finding.detail for finding in doctor.examine(compose(*small))}
     assert findings["online"] == str(answers)
-    assert findings["hub"].startswith("answers" if answers else "does not answer")
+    assert findings["Hub"].startswith("reachable" if answers else "not reachable")
     assert hub.asked == 1
 
 
@@ -138,6 +140,6 @@ def test_a_failure_of_any_kind_is_a_line(small: list[str], monkeypatch: pytest.M
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(Sudoku, "examples", broken)
-    findings = {finding.name: finding for finding in doctor.needs(compose(*small))}
-    assert findings["model=small"].well
+    findings = {finding.name: finding for finding in doctor.check_components(compose(*small))}
+    assert findings["model=small"].ok
     assert findings["benchmark=sudoku"] == doctor.Finding("benchmark=sudoku", "ZeroDivisionError: by zero", False)

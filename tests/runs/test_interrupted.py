@@ -84,7 +84,7 @@ def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
     process = start_and_stop(tmp_path, slow, 2, stop)
     message = process.communicate()[1]
     assert process.returncode == 128 + stop
-    assert "stopping when the batch in hand is done" in message
+    assert "Stopping after the current batch" in message
     assert "Traceback" not in message
     run = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
     assert f"rws run --resume {run.relative_to(tmp_path)}" in message
@@ -188,7 +188,7 @@ def test_a_resume_of_a_finished_run_writes_nothing_and_others_add_up(rws, small:
     run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
     before, cost = contents(tmp_path), json.loads((run / "metrics.json").read_text())["cost"]
     again = rws("run", "--resume", str(run))
-    assert (again.exit_code, again.output) == (0, "outputs/sudoku/small-rws/v001 is finished\n")
+    assert (again.exit_code, again.output) == (0, "outputs/sudoku/small-rws/v001 is already finished\n")
     assert contents(tmp_path) == before
 
     # As it stands after a kill in the middle: the manifest says what the first sitting took, two examples are missing.

@@ -35,10 +35,10 @@ from rws_cli.runs.records import (
     drop_broken_line,
     drop_untraced,
     join_trace,
+    read_finished,
     read_lines,
     read_samples,
     read_trace,
-    read_whole,
     trace_schema,
     write_trace_part,
 )
@@ -145,7 +145,7 @@ def test_runs_are_found_by_what_users_type(tmp_path: Path) -> None:
     assert find_run(str(run)) == find_run(str(run.parent)) == run.resolve()
     with pytest.raises(UsageError, match="does not exist"):
         find_run(str(tmp_path / "nothing"))
-    with pytest.raises(UsageError, match="there are runs inside it"):
+    with pytest.raises(UsageError, match="it contains runs"):
         find_run(str(tmp_path / "bench"))
     sweep = tmp_path / "multirun" / "v001"
     for job in (0, 1, 10, 2):
@@ -256,7 +256,7 @@ def manifest(tmp_path: Path, **fields: Any) -> Path:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"schema": 2}, "schema: it is 2, and this rws reads at most 1: update rws"),
+        ({"schema": 3}, "schema: it is 3, but this rws reads at most 2: update rws"),
         ({"status": "well"}, "status: Input should be 'running', 'finished', 'failed' or 'interrupted'"),
         ({"failed": [1]}, "failed: Input should be a valid dictionary"),
         ({"more": float("inf")}, "expected value at line 1"),
@@ -341,10 +341,10 @@ def test_samples_that_the_metrics_do_not_count_are_refused(tmp_path: Path, lines
     run = write_run(tmp_path / "run", "rws", 0, {"a": 1.0, "b": 0.0})
     samples = (run / "samples.jsonl").read_text().splitlines(keepends=True)
     write_json(run / "metrics.json", summarize(read_samples(run)) | {"measures": {}})
-    assert len(read_whole(run)[0]) == 2
+    assert len(read_finished(run)[0]) == 2
     (run / "samples.jsonl").write_text("".join(samples[:lines]))
     with pytest.raises(RunError, match=f"has {lines} examples and metrics.json counts 2"):
-        read_whole(run)
+        read_finished(run)
 
 
 def test_escapes_in_a_label_are_gone_when_it_is_read(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     folder = tmp_path / "halved/sudoku/small-rws/v001"
     assert samples_of(folder) == samples_of(tmp_path / "whole/sudoku/small-rws/v001")
     log = (folder / "run.log").read_text()
-    assert "out of memory with 4 rows in a forward pass: on with 2" in log
-    assert "out of memory with 2 rows in a forward pass: on with 1" in log
+    assert "out of memory with 4 rows in a forward pass: continuing with 2" in log
+    assert "out of memory with 2 rows in a forward pass: continuing with 1" in log
 
 
 def test_out_of_memory_with_one_row_is_said_and_what_is_done_is_kept(

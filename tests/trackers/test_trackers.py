@@ -49,7 +49,7 @@ def cut(run: Path, lines: int) -> None:
 
 
 def check_running(last: dict[str, float], metrics: dict[str, Any]) -> None:
-    """What is logged last while a run goes on is what it comes to."""
+    """The last values logged during a run equal its final metrics."""
     assert last.keys() == {f"running/{name}" for name in RUNNING}
     assert last["running/examples"] == LIMIT
     assert last["running/accuracy"] == pytest.approx(metrics["accuracy"])
@@ -174,7 +174,7 @@ def test_wandb_without_a_key_stays_here_unless_it_must_not(
     monkeypatch.setenv("WANDB_MODE", "online")
     result = rws("run", *small, "runtime.tracker=wandb", "output=online")
     assert result.exit_code == 0, result.output
-    assert result.output.count("wandb does not log this run any further") == 1
+    assert result.output.count("wandb stopped logging this run") == 1
     run = tmp_path / "online/sudoku/small-rws/v001"
     assert samples_of(run) == samples_of(folder(tmp_path))
     assert "tracker" not in read(run, "manifest.json")
@@ -188,9 +188,9 @@ def test_a_server_that_is_down_costs_one_line_without_its_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     result = rws("run", *small, "runtime.tracker=mlflow")
     assert result.exit_code == 0, result.output
-    assert result.output.count("mlflow does not log this run any further") == 1
+    assert result.output.count("mlflow stopped logging this run") == 1
     run = folder(tmp_path)
-    assert "mlflow does not log" in (run / "run.log").read_text()
+    assert "mlflow stopped logging" in (run / "run.log").read_text()
     assert read(run, "manifest.json")["status"] == "finished"
     assert len(samples_of(run)) == LIMIT
     assert SECRET not in result.output
@@ -211,7 +211,7 @@ def test_a_missing_library_is_named(
 
 
 RECORDER = """
-'A tracker that records its calls, and fails where it is asked to.'
+'A tracker that records its calls, and fails at one of them if the test says so.'
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker
 
@@ -268,8 +268,8 @@ def test_no_fault_of_a_tracker_reaches_the_run(
     result = rws("run", *small, *PARTS, "runtime.tracker=recorder")
     assert result.exit_code == 0, result.output
     assert recorder.calls == expected
-    assert result.output.count("does not log this run") == bool(fails)
-    assert f"any further: no [/{fails}]; the run goes on" in result.output or not fails
+    assert result.output.count("stopped logging this run") == bool(fails)
+    assert f"stopped logging this run: no [/{fails}]; the run continues without it" in result.output or not fails
     assert read(folder(tmp_path), "manifest.json")["status"] == "finished"
     assert read(folder(tmp_path), "metrics.json")["examples"] == LIMIT
 

@@ -12,7 +12,7 @@ from worker_support import RUN, same
 from rws_cli import registry
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
-from rws_cli.workers.base import started
+from rws_cli.workers.base import start_worker
 from rws_cli.workers.ray import Actor
 
 LAST_FIRST = """
@@ -75,7 +75,7 @@ def test_a_name_that_is_no_part_is_refused(name: str) -> None:
 def test_a_new_process_reads_parts_of_the_users(parts: str) -> None:
     config, silent = compose(), registry.load("judge", "silent", "judge.kind")
     config.judge = silent(kind="silent")
-    worker = started(config, sys.modules[silent.__module__].serve)
+    worker = start_worker(config, sys.modules[silent.__module__].serve)
     assert worker.connection.recv() == silent.__module__
     worker.process.join()
     assert worker.process.exitcode == 0

@@ -17,7 +17,7 @@ from rws_cli.config.composing import compose
 from rws_cli.errors import RunError
 from rws_cli.workers import processes
 from rws_cli.workers.base import TRIES, Worker, placed
-from rws_cli.workers.processes import Processes, serve, share
+from rws_cli.workers.processes import Processes, serve, worker_configs
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_workers_come_to_the_same_samples_though_one_is_killed(
     assert result.exit_code == 0, result.output
     assert same(run, tmp_path / "here" / RUN)
     if backend == "devices":
-        assert "a worker ended by SIGKILL: another takes its 2 examples" in (run / "run.log").read_text()
+        assert "a worker ended with SIGKILL: a new one decodes its 2 examples" in (run / "run.log").read_text()
     manifests = [json.loads((at / RUN / "manifest.json").read_text()) for at in (tmp_path / "here", tmp_path / backend)]
     assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
     assert pins(manifests[0]) == pins(manifests[1])
@@ -80,13 +80,14 @@ def test_a_batch_that_takes_workers_with_it_ends_the_run(monkeypatch: pytest.Mon
     example: Any = type("E", (), {"id": "e-7"})
     workers = Processes(kind="processes")
     workers.tries = {}
-    monkeypatch.setattr(processes, "started", lambda config, serve: Worker(config, Dead(), None))  # type: ignore[arg-type]
-    monkeypatch.setattr(processes, "ready", lambda worker: {})
+    monkeypatch.setattr(processes, "start_worker", lambda config, serve: Worker(config, Dead(), None))  # type: ignore[arg-type]
+    monkeypatch.setattr(processes, "wait_until_loaded", lambda worker: {})
     worker: Any = Worker(compose(), Dead(), None, [example])  # type: ignore[arg-type]
     for _ in range(TRIES - 1):
         assert not workers.replaced(worker).batch
     with pytest.raises(
-        RunError, match=f"{TRIES} workers ended over the batch that begins with example e-7, the last by SIGKILL"
+        RunError,
+        match=f"{TRIES} workers ended unexpectedly on the batch that starts with example e-7, the last with SIGKILL",
     ):
         workers.replaced(worker)
 
@@ -95,10 +96,10 @@ def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> Non
     import torch
 
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert [c.model.device for c in share(compose())] == ["cpu"] * 4
-    assert [c.runtime.threads for c in share(compose("runtime.workers=3"))] == [5] * 3
+    assert [c.model.device for c in worker_configs(compose())] == ["cpu"] * 4
+    assert [c.runtime.threads for c in worker_configs(compose("runtime.workers=3"))] == [5] * 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    spread = share(compose("runtime.workers=3", "reward.device=cpu"))
+    spread = worker_configs(compose("runtime.workers=3", "reward.device=cpu"))
     assert [c.model.device for c in spread] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [c.reward.device for c in spread] == ["cpu"] * 3
     assert placed(compose("model.device=cpu"), "cuda:1", 2).model.device == "cpu"
@@ -107,7 +108,7 @@ def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_cluster_that_is_not_there_is_one_sentence(rws, small: list[str]) -> None:
     result = rws("run", *small, "runtime=ray", "runtime.address=127.0.0.1:1")
     assert result.exit_code == 2, result.output
-    assert "runtime.address=127.0.0.1:1 is no Ray cluster" in result.output
+    assert "runtime.address=127.0.0.1:1 is not a reachable Ray cluster" in result.output
     assert "Traceback" not in result.output
 
 

@@ -25,7 +25,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.workers.base import TRIES, Worker
-from rws_cli.workers.tensor_parallel import ShortOfMemoryError, SynchronizedDecoder, TensorParallel, agreed
+from rws_cli.workers.tensor_parallel import ShortOfMemoryError, SynchronizedDecoder, TensorParallel, check_agreement
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     result = rws("run", *cached, "runtime=tensor_parallel", "output=two")
     killer.join()
     assert result.exit_code == 143, result.output
-    assert re.search(r"a rank ended by SIGKILL: new ones take its \d examples", (run / "run.log").read_text())
+    assert re.search(r"a rank ended with SIGKILL: new ones decode its \d examples", (run / "run.log").read_text())
     assert 2 < len(samples_of(run)) < 10
     assert not children()
     assert rws("run", "--resume", str(run), "runtime.backend=local").exit_code == 0
@@ -116,22 +116,22 @@ def test_a_rank_that_is_stuck_ends_the_run(
     result = rws("run", *shared, "runtime=tensor_parallel")
     killer.join()
     assert result.exit_code == 1, result.output
-    assert "The ranks did not get on with the batch that begins with example" in result.output
+    assert "Decoding the batch that starts with example" in result.output
     assert "Traceback" not in result.output
     assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
     assert not children()
 
 
 class Group(TensorParallel):
-    """A group whose ranks are lines that the test writes on; beginning anew is only counted."""
+    """A group whose ranks are pipes that the test writes to; restarts are only counted."""
 
     def __init__(self, *said: list[tuple[str, Any]]) -> None:
         super().__init__(kind="tensor_parallel")
         self.config, self.seconds, self.tries = compose("runtime.batch_size=9"), 0.1, {}
         self.begun, self.said = 0, said
-        self.begin()
+        self.start()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.begun += 1
         self.members, self.far = [], []
         for words in self.said:
@@ -152,28 +152,28 @@ def outcome(token: int = 1, position: int = 0) -> Outcome:
 
 
 def test_ranks_that_disagree_end_the_run() -> None:
-    assert agreed([outcome(), outcome()]).samples[0]["tokens"] == [1]
+    assert check_agreement([outcome(), outcome()]).samples[0]["tokens"] == [1]
     for other in (outcome(token=2), outcome(position=3), Outcome()):
         with pytest.raises(RunError, match="Ranks 0 and 1 decoded example e-7 differently"):
             list(Group([("done", outcome())], [("done", other)]).decode([BATCH]))
 
 
 def test_a_rank_that_says_nothing_ends_the_run() -> None:
-    with pytest.raises(RunError, match="begins with example e-7: rank 1 was silent for 0.1 seconds"):
+    with pytest.raises(RunError, match="starts with example e-7 failed: rank 1 did not respond for 0.1 seconds"):
         list(Group([("step", 1), ("done", outcome())], []).decode([BATCH]))
 
 
 def test_what_goes_wrong_in_a_rank_is_one_sentence() -> None:
-    with pytest.raises(RunError, match="begins with example e-7: no such thing"):
+    with pytest.raises(RunError, match="starts with example e-7 failed: no such thing"):
         list(Group([("broken", "no such thing")], []).decode([BATCH]))
     with pytest.raises(UsageError, match="cannot be loaded"):
-        Group([("failed", UsageError("cannot be loaded"))], []).hear([])
+        Group([("failed", UsageError("cannot be loaded"))], []).receive([])
 
 
 def test_a_batch_that_takes_ranks_with_it_ends_the_run() -> None:
     group = Group([], [("broken", "the other is gone")])
-    group.death = lambda: "SIGKILL"  # type: ignore[method-assign]
-    with pytest.raises(RunError, match=f"{TRIES} workers ended over the batch that begins with example e-7"):
+    group.cause_of_death = lambda: "SIGKILL"  # type: ignore[method-assign]
+    with pytest.raises(RunError, match=f"{TRIES} workers ended unexpectedly on the batch that starts with example e-7"):
         list(group.decode([BATCH]))
     assert group.begun == TRIES
 
@@ -189,7 +189,7 @@ def test_short_of_memory_all_ranks_begin_anew_with_half_the_rows(monkeypatch: py
 
 def test_a_rank_does_not_halve_its_rows_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = SynchronizedDecoder.__new__(SynchronizedDecoder)
-    decoder.rows, decoder.say = 2, lambda line: None
+    decoder.rows, decoder.notify = 2, lambda line: None
     with pytest.raises(ShortOfMemoryError):
         decoder.halve()
     assert decoder.rows == 2
@@ -202,8 +202,8 @@ def test_a_rank_does_not_halve_its_rows_by_itself(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["model=masked_lm", "model.path=x"], "model.kind=masked_lm, for which there is no plan"),
-        (["model.device=cpu"], "model.device=cpu, as each rank takes a device of its own"),
+        (["model=masked_lm", "model.path=x"], "model.kind=masked_lm, which cannot be split"),
+        (["model.device=cpu"], "model.device=cpu, because each rank uses its own device"),
         (["model.device_map=auto"], "model.device_map=auto"),
         (["model.quantization=4bit"], "model.quantization=4bit"),
         (["runtime.compile=true"], "runtime.compile=true"),

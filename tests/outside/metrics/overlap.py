@@ -9,7 +9,7 @@ class Overlap(Metric):
     size: int = setting("characters that are compared at once", 1, min=1)
 
     inputs = ("predictions", "references")
-    measures = {"share": "share of an answer's runs of characters that its reference has"}
+    measures = {"share": "share of a completion's runs of characters that its reference has"}
 
     def compute(self, predictions: list[str], references: list[str]) -> dict:
         """None of an answer that is too short."""
