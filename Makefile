@@ -50,7 +50,7 @@ lint: $(DEV) ## Check format, lint and types
 	$(BIN)/mypy
 
 sweep: $(READY) ## A small multirun: four samplers on 50 sudokus, compared
-	$(BIN)/rws run -m sampler=confidence,rws,temperature,random benchmark.limit=50
+	$(BIN)/rws run -m sampler=confidence,rws,constant_scale,random benchmark.limit=50
 
 PAPER := standard multi_turn keywords code temperature quintiles diversity overhead
 

@@ -82,7 +82,7 @@ def closest(word: str, allowed: list[str], cutoff: float = 0.6) -> str | None:
     return next((by_lower[name] for name in get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)), None)
 
 
-def shown(folder: Path) -> str:
+def display_path(folder: Path) -> str:
     """The path from where the user stands, if the folder lies below."""
     try:
         return str(folder.resolve().relative_to(Path.cwd()))

@@ -47,7 +47,7 @@ def warn(line: str) -> None:
 
 
 @contextmanager
-def alone(lock: Path | None) -> Iterator[None]:
+def file_lock(lock: Path | None) -> Iterator[None]:
     """Wait for a lock file and hold it: one process, and one thread of it, at a time. None: nothing."""
     if lock is None:
         yield

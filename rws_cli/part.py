@@ -35,7 +35,7 @@ def settings(cls: Class) -> Class:
 def part(cls: Class) -> Class:
     """Mark the class of a file that is a part."""
     made: Any = settings(cls)
-    made.marked = cls.__module__
+    made.part_module = cls.__module__
     return made
 
 
@@ -44,7 +44,7 @@ class Part:
     """What all parts have. kind: the name of the part's file.
 
     needs: of "reward", "statistics" (of the reward), "gradients" (of a reward model), "weights" (of its own) and
-    "hidden_states". draws: whether it draws random numbers. masks_again: whether it masks committed tokens again.
+    "hidden_states". draws: whether it draws random numbers. remasks: whether it masks committed tokens again.
     caches: the kinds of runtime.cache that it works with.
     """
 
@@ -53,7 +53,7 @@ class Part:
     role: ClassVar[str]
     needs: ClassVar[Any] = ()
     draws: ClassVar[Any] = False  # a property where it depends on settings
-    masks_again: ClassVar[bool] = False
+    remasks: ClassVar[bool] = False
     caches: ClassVar[tuple[str, ...]] = ("prefix", "dual")
     source: ClassVar[dict[str, Any]] = {}
     """What pins the files that it read, for the manifest; set by loading."""

@@ -102,7 +102,7 @@ _folders: list[Root] = []
 
 
 def add_folder(folder: str) -> None:
-    """Look for parts in a folder of the user's too. Raises UsageError if it is not one."""
+    """Query for parts in a folder of the user's too. Raises UsageError if it is not one."""
     path = user_path(folder).absolute()
     if not path.is_dir():
         raise UsageError(f"--parts={folder} is not a folder.")
@@ -112,13 +112,13 @@ def add_folder(folder: str) -> None:
     package = sys.modules.setdefault(name, ModuleType(name))
     package.__path__ = [str(path)]
     _folders.append(Root(f"--parts {folder}", path, name))
-    find.cache_clear()
+    available.cache_clear()
 
 
 def set_folders(given: Iterable[str]) -> None:
-    """Look for parts in these folders of the user's, and in no others. Raises UsageError if one is not a folder."""
+    """Query for parts in these folders of the user's, and in no others. Raises UsageError if one is not a folder."""
     _folders.clear()
-    find.cache_clear()
+    available.cache_clear()
     for folder in given:
         add_folder(folder)
 
@@ -146,7 +146,7 @@ def _packages() -> list[Root]:
 
 
 @lru_cache
-def find(role: str) -> dict[str, Source]:
+def available(role: str) -> dict[str, Source]:
     """The parts of a role by name. Raises UsageError if a name stands for two."""
     found: dict[str, Source] = {}
     for root in roots():
@@ -161,7 +161,7 @@ def find(role: str) -> dict[str, Source]:
 
 def get(role: str, name: Any, at: str) -> Source:
     """A part by name. Raises UsageError naming the setting `at` and the names that there are."""
-    known = find(role)
+    known = available(role)
     if not isinstance(name, str) or name not in known:
         raise UsageError(f"{at}={name} is not known: {choose_from(name, known)}")
     return known[name]
@@ -175,7 +175,7 @@ def load(role: str, name: Any, at: str) -> type:
     except Exception as error:  # whatever a file that is being written can do
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise UsageError(f"{source.file} cannot be imported: {type(error).__name__}: {reason}.") from error
-    marked = [cls for cls in vars(module).values() if getattr(cls, "marked", None) == source.module]
+    marked = [cls for cls in vars(module).values() if getattr(cls, "part_module", None) == source.module]
     if len(marked) != 1 or getattr(marked[0], "role", None) != role:
         raise UsageError(
             f"{source.file} must mark one class with @part, and derive it from the base class of a {role}."

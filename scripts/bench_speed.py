@@ -6,7 +6,7 @@
 
 Weights and prompts are random, the prompts of mixed lengths. Everything that is compared decodes the same prompts, one
 after the other in every round (A B C A B C), and ratios are taken within a round. Where time goes, and what the
-hardware would need at least, come from one more decoding, in which the parts are timed. Prints a table, writes JSON,
+hardware would need at least, come from one more decoding, in which the components are timed. Prints a table, writes JSON,
 and fails if exact decoding in float32 gives other tokens than the published procedure.
 """
 
@@ -40,10 +40,10 @@ from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.classifier import Classifier
 from rws_cli.rewards.scorer import Renderer
-from rws_cli.runs import answering, run
+from rws_cli.runs import batch_decoder, run
+from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.stopping import Stop
-from rws_cli.runs.task import Parts, Task
-from rws_cli.workers.here import Here
+from rws_cli.workers.local import Local
 
 RWS = ["sampler=rws", "sampler.guidance.normalize=none", "sampler.guidance.form=exponential"]
 VARIANTS = {
@@ -171,16 +171,16 @@ class Bench:
     def answer(self, config: Config, folder: Path) -> list[dict[str, Any]]:
         """As rws run would, from the first batch to the records on disk."""
         ids = [example.id for example in self.examples]
-        benchmark: Any = SimpleNamespace(mark=lambda example, answer: None)
+        benchmark: Any = SimpleNamespace(grade=lambda example, answer: None)
         prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
-        task = Task(config, self.denoiser, benchmark, self.examples, prompts, turns)
+        prepared = PreparedRun(config, self.denoiser, benchmark, self.examples, prompts, turns)
         reward = self.reward if config.sampler.guidance.kind == "rws" else None
-        parts = Parts(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
+        components = Components(self.denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
         samples: list[dict[str, Any]] = []
         progress: Any = Quiet()
-        here = Here(kind="here")
-        here.answerer = answering.Answerer(config, task, parts)
-        run.answer(config, task, here, folder, samples, progress, Stop())
+        here = Local(kind="local")
+        here.decoder = batch_decoder.BatchDecoder(config, prepared, components)
+        run.answer(config, prepared, here, folder, samples, progress, Stop())
         return samples
 
     def split(self, name: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Bench:
                 (Renderer, "__call__", timed("tokenization", Renderer.__call__)),
                 (run, "append_lines", timed("records", run.append_lines)),
                 (run, "write_trace_part", timed("records", run.write_trace_part)),
-                (answering, "_sample", timed("records", answering._sample)),
+                (batch_decoder, "_sample", timed("records", batch_decoder._sample)),
             ):
                 stack.enter_context(mock.patch.object(owner, attribute, replacement))
             total = self.decode(name)["seconds"]

@@ -37,7 +37,7 @@ def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
             for per_step in SETTINGS[task]:
                 started = time.monotonic()
                 texts, _ = own_decodings(denoiser, task, questions, order, per_step, seed=0, watched=False)
-                right = sum(benchmark.mark(e, t).correct for e, t in zip(questions, texts, strict=True))
+                right = sum(benchmark.grade(e, t).correct for e, t in zip(questions, texts, strict=True))
                 figures[task][order][str(per_step)] = right / examples
                 low, high = binomtest(right, examples).proportion_ci(method="wilson")
                 print(

@@ -39,7 +39,7 @@ def panel(run: Path, example: int, left: int) -> list[str]:
         weight = "bold" if clues[cell] else "normal"
         parts += [
             f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" stroke="#fff"/>',
-            f'<text x="{x + 9}" y="{y + 23}" fill="{ink}" class="digit" font-weight="{weight}">{sample["answer"][cell]}</text>',
+            f'<text x="{x + 9}" y="{y + 23}" fill="{ink}" class="digit" font-weight="{weight}">{sample["completion"][cell]}</text>',
             f'<text x="{x + CELL - 3}" y="{y + CELL - 4}" fill="{ink}" class="step">{step + 1}</text>',
         ]
     for row in range(0, 7, 2):
@@ -48,7 +48,7 @@ def panel(run: Path, example: int, left: int) -> list[str]:
     for column in range(0, 7, 3):
         x = left + column * CELL
         parts.append(f'<path d="M{x} {TOP}v{6 * CELL}" class="box"/>')
-    verdict = "solved" if sample["mark"]["correct"] else f"{sample['mark']['partial']:.0%} of cells right"
+    verdict = "solved" if sample["grade"]["correct"] else f"{sample['grade']['partial']:.0%} of cells right"
     note = f"GOD {sample['order']['god_tokens']:.1f}, {verdict}"
     parts.append(f'<text x="{left}" y="{TOP + 6 * CELL + 20}" class="note">{note}</text>')
     return parts

@@ -40,7 +40,7 @@ from rws_cli.config.composing import compose
 from rws_cli.models.base import Denoiser
 from rws_cli.rewards.base import Candidate
 from rws_cli.rewards.classifier import Classifier
-from rws_cli.runs.calibrate import statistics_of, unsteered, watch
+from rws_cli.runs.calibrate import statistics_of, unguided, watch
 
 BENCHMARKS: dict[str, type[Generated]] = {"sudoku": Sudoku, "arithmetic": Arithmetic}
 VARIANTS = ("fill", "spoil", "decode", "decode")
@@ -178,7 +178,7 @@ def own_decodings(
     settings = (f"benchmark={task}", f"sampler.order={order}", f"sampler.tokens_per_step={tokens_per_step}")
     sampler = compose("sampler=confidence", *settings).sampler
     if watched:
-        sampler = unsteered(sampler)
+        sampler = unguided(sampler)
     texts: list[str] = []
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
@@ -204,12 +204,12 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
             for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))
         ]
         scored = [score(reward, [Candidate(e, t, 1.0, -1) for e, t in zip(examples, a, strict=True)]) for a in answers]
-        marks = [[benchmark.mark(e, t).partial for e, t in zip(examples, a, strict=True)] for a in answers]
+        grades = [[benchmark.grade(e, t).partial for e, t in zip(examples, a, strict=True)] for a in answers]
         hits = [
-            (scored[a][n] > scored[b][n]) == (marks[a][n] > marks[b][n])
+            (scored[a][n] > scored[b][n]) == (grades[a][n] > grades[b][n])
             for n in range(problems)
             for a, b in itertools.combinations(range(len(answers)), 2)
-            if marks[a][n] != marks[b][n]
+            if grades[a][n] != grades[b][n]
         ]
         sample = random.Random(0)
         seen = [
@@ -219,7 +219,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
         ]
         seen = sample.sample(seen, min(4000, len(seen)))
         scores = score(reward, seen)
-        partials = [benchmark.mark(c.example, c.text).partial for c in seen]
+        partials = [benchmark.grade(c.example, c.text).partial for c in seen]
         figures[task] = {
             "pairs": len(hits),
             "pairwise_accuracy": round(float(np.mean(hits)), 4),
@@ -251,7 +251,7 @@ def calibrate(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str
         f"Bundled model, {problems} training problems of each benchmark, confidence and random order, a token a step, "
         "masks filled with the likeliest token; every step counts once."
     )
-    return statistics_of(score(reward, seen), [candidate.filled for candidate in seen], source)
+    return statistics_of(score(reward, seen), [candidate.progress for candidate in seen], source)
 
 
 def main() -> None:
@@ -307,7 +307,7 @@ def main() -> None:
             variants = 1 if practice else len(VARIANTS)
             examples = [Example("", p, a) for p, a in pairs] * variants
             texts = [denoiser.text(answer) for answer in answers.tolist()]
-            labels = torch.tensor([benchmarks[task].mark(e, t).partial for e, t in zip(examples, texts, strict=True)])
+            labels = torch.tensor([benchmarks[task].grade(e, t).partial for e, t in zip(examples, texts, strict=True)])
             loss, seen = lesson(task, examples, texts, labels, variants)
             loss.backward()
             row += seen

@@ -172,8 +172,8 @@ def main(samplers: list[str]) -> None:
     torch.inference_mode = without_inference_mode  # before rws decorates with it
     from rws_cli.config.composing import compose
     from rws_cli.decoding.loop import Decoder
-    from rws_cli.runs.answering import Decoding
-    from rws_cli.runs.task import load, prepare
+    from rws_cli.runs.batch_decoder import Decoding
+    from rws_cli.runs.prepared import load, prepare
 
     step = Decoder.step
     waits_of_steps: list[Counter[str]] = []

@@ -41,7 +41,7 @@ def make_sampler(gen_length: int = 8, **settings: Any) -> Sampler:
         "guidance": part("guidance", "none"),
         "order_temperature": 0.0,
         "schedule": part("schedule", "fixed"),
-        "review": part("remasking", "none"),
+        "remasking": part("remasking", "none"),
         "search": part("search", "none"),
     }
     values |= settings
@@ -369,7 +369,7 @@ def manifest_of(config: dict[str, Any], **fields: Any) -> dict[str, Any]:
 def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], **config: object) -> Path:
     """A finished run's folder, from the partial credit of each example; config: what differs in its records."""
     folder.mkdir(parents=True)
-    kinds = {"schedule": {"kind": "fixed"}, "review": {"kind": "none"}, "search": {"kind": "none"}}
+    kinds = {"schedule": {"kind": "fixed"}, "remasking": {"kind": "none"}, "search": {"kind": "none"}}
     settings = {"seed": seed, "sampler": {"name": sampler, "strength": config.pop("strength", 1)} | kinds}
     settings |= {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
     manifest = manifest_of(settings, config_hash=str(folder), status=config.get("status", "finished"))
@@ -389,13 +389,13 @@ def write_run(folder: Path, sampler: str, seed: int, values: dict[str, float], *
 def sample_of(name: str, partial: float, **fields: Any) -> dict[str, Any]:
     """A line of samples.jsonl about an answer of which a share is right; fields override."""
     order = {"god_tokens": 10 * partial, "kendall_tau": 1 - partial}
-    cost = {"mdm_passes": 4, "mdm_tokens": 40, "mdm_seconds": 0.4, "reward_calls": 0, "reward_hits": 0,
+    cost = {"mdm_passes": 4, "mdm_tokens": 40, "mdm_seconds": 0.4, "reward_calls": 0, "reward_cache_hits": 0,
             "reward_tokens": 2, "reward_seconds": 0.0, "seconds": 0.5}  # fmt: skip
     return {
-        "id": name, "question": name, "history": [], "prompt": "p", "answer": "a", "reference": "r",
-        "mark": {"correct": partial > 0.5, "partial": partial, "extracted": "a", "extractor": "x"}, "reward": None,
-        "measures": {}, "order": order, "order_with_eos": order, "steering": None, "tokens": [1], "length": 1,
-        "committed": 1, "masked_again": 0, "particles": [], "cost": cost,
+        "id": name, "question": name, "history": [], "prompt": "p", "completion": "a", "reference": "r",
+        "grade": {"correct": partial > 0.5, "partial": partial, "extracted": "a", "extractor": "x"}, "reward": None,
+        "measures": {}, "order": order, "order_with_eos": order, "guidance": None, "tokens": [1], "length": 1,
+        "committed": 1, "remasked": 0, "particles": [], "cost": cost,
     } | fields  # fmt: skip
 
 
@@ -418,8 +418,8 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
     import random
     from dataclasses import asdict
 
+    from rws_cli.analysis.guidance import guidance_statistics
     from rws_cli.analysis.order import order_statistics
-    from rws_cli.analysis.steering import steering
     from rws_cli.analysis.summary import summarize
     from rws_cli.config.composing import compose
     from rws_cli.decoding.record import Cost, RowTrace
@@ -443,10 +443,10 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
             {
                 "id": name, "question": name, "history": [], "reference": "42", "reward": numbers[0], "measures": {},
                 "prompt": f"question {number} " + " ".join(draw.choices(words, k=40)),
-                "answer": "".join(words[t] for t in response), "order": statistics, "order_with_eos": statistics,
-                "mark": {"correct": numbers[1] < 0.5, "partial": numbers[1], "extracted": "41", "extractor": "x"},
-                "steering": steering(trace), "tokens": response, "length": tokens, "committed": tokens,
-                "masked_again": 0, "particles": [], "cost": asdict(Cost(32, 3200, 1.0, 32, 0, 3200, 1.0, 2.0)),
+                "completion": "".join(words[t] for t in response), "order": statistics, "order_with_eos": statistics,
+                "grade": {"correct": numbers[1] < 0.5, "partial": numbers[1], "extracted": "41", "extractor": "x"},
+                "guidance": guidance_statistics(trace), "tokens": response, "length": tokens, "committed": tokens,
+                "remasked": 0, "particles": [], "cost": asdict(Cost(32, 3200, 1.0, 32, 0, 3200, 1.0, 2.0)),
             }
         )  # fmt: skip
     replace_samples(folder, samples)
@@ -459,9 +459,9 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
 
 
 def mark_of(benchmark: Any, row: dict[str, Any], answer: str) -> Any:
-    """The mark of an answer to a row, whose fields are read as from a file."""
+    """The grade of an answer to a row, whose fields are read as from a file."""
     from rws_cli.benchmarks.base import Example
     from rws_cli.benchmarks.fields import read_fields
 
     kinds = {names: kind for names, kind in benchmark.needed.items() if set(names.split("|")) & row.keys()}
-    return benchmark.mark(Example("q", "p", "", read_fields(row, kinds, benchmark.optional)), answer)
+    return benchmark.grade(Example("q", "p", "", read_fields(row, kinds, benchmark.optional)), answer)

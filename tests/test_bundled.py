@@ -50,8 +50,8 @@ def answers(denoiser, task: str, count: int, size: int = 20, **options) -> list[
 
 def share_right(task: str, texts: list[str]) -> float:
     benchmark = BENCHMARKS[task][0](limit=len(texts), seed=21)
-    marks = [benchmark.mark(e, t) for e, t in zip(benchmark.examples(), texts, strict=True)]
-    return sum(mark.correct for mark in marks) / len(marks)
+    grades = [benchmark.grade(e, t) for e, t in zip(benchmark.examples(), texts, strict=True)]
+    return sum(grade.correct for grade in grades) / len(grades)
 
 
 @pytest.mark.parametrize(("task", "at_least"), [("sudoku", 0.85), ("arithmetic", 0.6)])

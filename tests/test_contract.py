@@ -20,18 +20,24 @@ from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.config.catalog import CONF, added, choices
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Runtime
-from rws_cli.decoding.batch import OF_THE_PROMPT, Prompt, prompt_of
+from rws_cli.decoding.batch import PROMPT_FIELDS, Prompt, prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Prediction, Step
 from rws_cli.errors import UsageError
 from rws_cli.guidance.entrgi import token_map
-from rws_cli.part import part as marked
+from rws_cli.part import part as graded
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.search.base import Search
 
 OUTSIDE = str(Path(__file__).parent / "outside")
-DECODE = {"order": "order", "schedule": "schedule", "guidance": "guidance", "remasking": "review", "search": "search"}
+DECODE = {
+    "order": "order",
+    "schedule": "schedule",
+    "guidance": "guidance",
+    "remasking": "remasking",
+    "search": "search",
+}
 """Roles of parts that decode → where a sampler has them."""
 NEEDS = {"reward", "statistics", "gradients", "weights", "hidden_states"}
 INPUTS = {"predictions", "references", "prompts", "questions", "keywords"}
@@ -42,7 +48,7 @@ TEMPERATURE = 0.9
 def every(*roles: str) -> list[Any]:
     """Every part of some roles, as parameters of a test."""
     registry.set_folders([OUTSIDE])
-    found = [pytest.param(role, name, id=f"{role}-{name}") for role in roles for name in registry.find(role)]
+    found = [pytest.param(role, name, id=f"{role}-{name}") for role in roles for name in registry.available(role)]
     registry.set_folders([])
     return found
 
@@ -79,7 +85,7 @@ def _reward_model(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 FAKES: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Any], None]]] = {
     ("order", "pc"): ({}, frequencies),  # reads a file that was counted with the model's tokenizer
-    ("guidance", "replay"): ({"run": "none", "how": "own"}, scales),  # reads a finished run
+    ("guidance", "recorded_scale"): ({"run": "none", "how": "own"}, scales),  # reads a finished run
     ("guidance", "entrgi"): ({"steps": 1}, gradients),  # takes gradients of a reward model
 }
 """Parts that `load` reads files or a model for → settings, and what stands in for `load`."""
@@ -90,7 +96,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Settings of the sampler without which a part would do little here."""
 APART = {
-    ("guidance", "replay"): "follows one example's decoding and refuses a search, which alone copies rows",
+    ("guidance", "recorded_scale"): "follows one example's decoding and refuses a search, which alone copies rows",
 }
 """Parts whose rows are never copied."""
 CHOICES = {"classifier": "tiny"}
@@ -187,11 +193,11 @@ def most_steps(found: Decoding, rows: int = QUESTIONS) -> int:
     """The most steps of the whole loop; rows: questions side by side."""
     sampler = found.decoder.sampler
     blocks = max(sampler.blocks, *(len(prompt.block_ends or ()) for prompt in found.decoder.prompts))
-    steps = blocks * sampler.schedule.steps * (1 + sampler.review.rounds * sampler.review.window)
+    steps = blocks * sampler.schedule.steps * (1 + sampler.remasking.rounds * sampler.remasking.window)
     return steps * sampler.search.sweeps * -(-len(found.questions) // rows)
 
 
-EXACT = ("step", "position", "token", "masked", "pairs", "reversals", "other_set")
+EXACT = ("step", "position", "token", "remasked_at", "pairs", "reversals", "changed_selection")
 
 
 def outcome(one: Completion) -> tuple[Any, ...]:
@@ -254,7 +260,7 @@ def test_blocks_end_and_what_a_part_declares_holds(role: str, name: str, tempera
         assert 11 not in one.tokens
         assert dict(zip(one.trace.position, one.trace.token, strict=True)) == dict(enumerate(one.tokens))
         assert one.trace.step == sorted(one.trace.step)
-        assert found.part.masks_again or one.trace.masked == [None] * GEN
+        assert found.part.remasks or one.trace.remasked_at == [None] * GEN
     if not (temperature or found.part.draws):
         other = decoding(role, name, temperature=temperature, seed=4)
         assert_alike(other.completions(most_steps(other)), completions)
@@ -272,7 +278,7 @@ def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> No
     """Neither by the loop, which holds them, nor by the part, which is watched."""
     found = decoding(role, name, given=GIVEN)
     sampler, batch = found.decoder.sampler, found.decoder.batch
-    schedule, review = sampler.schedule, sampler.review
+    schedule, review = sampler.schedule, sampler.remasking
 
     def watched(function: Callable[..., Any], closed: Callable[..., Tensor]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -282,10 +288,10 @@ def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> No
 
         return call
 
-    schedule.choose = watched(schedule.choose, lambda ranking, step: ~(ranking.read_BG & step.free_BG))
+    schedule.choose = watched(schedule.choose, lambda ranking, step: ~(ranking.ranked_BG & step.free_BG))
     schedule.candidates = watched(schedule.candidates, lambda step: ~step.free_BG)
-    schedule.before = watched(schedule.before, lambda step: ~step.free_BG)
-    schedule.after = watched(schedule.after, lambda chosen_BG, shadow_BG, step: ~step.free_BG)
+    schedule.remask_before = watched(schedule.remask_before, lambda step: ~step.free_BG)
+    schedule.remask_after = watched(schedule.remask_after, lambda chosen_BG, shadow_BG, step: ~step.free_BG)
     review.again = watched(review.again, lambda step, rows_B, number_B: ~(step.free_BG & rows_B[:, None]))
     completions = found.completions(most_steps(found))
     for one, about in zip(completions, GIVEN, strict=True):
@@ -311,18 +317,21 @@ def test_state_survives_a_copy_of_rows(role: str, name: str) -> None:
         if step != 1:
             return
         batch = decoder.batch
-        theirs = {name: getattr(batch, name)[turn] for name in OF_THE_PROMPT}
+        theirs = {name: getattr(batch, name)[turn] for name in PROMPT_FIELDS}
         decoder.copy_rows(turn)
         for name, value in theirs.items():
             setattr(batch, name, value)
-        for held in (decoder.traces, decoder.places, decoder.lengths, decoder.costs, moved.scorer.examples):
+        for held in (decoder.traces, decoder.row_states, decoder.lengths, decoder.costs, moved.scorer.examples):
             held[: len(turn)] = [held[row] for row in turn.tolist()]
-        decoder.answers, decoder.done = decoder.answers[turn.numpy()], [decoder.done[row] for row in turn.tolist()]
+        decoder.completions, decoder.done = (
+            decoder.completions[turn.numpy()],
+            [decoder.done[row] for row in turn.tolist()],
+        )
 
     assert_alike(moved.completions(most_steps(moved), trade), plain.completions(most_steps(plain)))
 
 
-@marked
+@graded
 class Back(Search):
     """Saves rows after their first step, and sets every other one back after its second, once."""
 
@@ -360,8 +369,8 @@ def yaml_texts() -> Iterator[str]:
 def test_a_part_says_what_it_is_and_what_can_be_set(role: str, name: str) -> None:
     """Its kind is its file's name. Every setting has a meaning, a type, and a default that it may have: at the part, or,
     where there is none for all, in a file of conf/ that chooses the part."""
-    source, cls = registry.find(role)[name], registry.load(role, name, role)
-    assert (source.name, cls.marked) == (source.file.stem, f"{cls.__module__}")
+    source, cls = registry.available(role)[name], registry.load(role, name, role)
+    assert (source.name, cls.part_module) == (source.file.stem, f"{cls.__module__}")
     assert cls.__module__.endswith(f".{registry.ROLES[role]}.{name}")
     assert len(source.title) > 10
     hints = get_type_hints(cls)
@@ -431,14 +440,14 @@ def test_scores_do_not_depend_on_what_else_is_scored(role: str, name: str) -> No
         assert alone.values == pytest.approx([together.values[n]], rel=1e-4, abs=1e-6)
         assert alone.values == pytest.approx([backward.values[-1 - n]], rel=1e-4, abs=1e-6)
         if reward.stateless:  # example and text alone decide
-            other = replace(candidate, filled=1.0, step=-1, slot=None)
+            other = replace(candidate, progress=1.0, step=-1, slot=None)
             assert ask(reward, [other]).values == pytest.approx(alone.values, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize(("role", "name"), every("metric"))
 def test_a_metric_measures_what_it_says_of_each_answer(role: str, name: str) -> None:
     metric = part(role, name)
-    if any(setting.default == "???" for setting in registry.find(role)[name].settings.values()):
+    if any(setting.default == "???" for setting in registry.available(role)[name].settings.values()):
         return  # it needs a language model, or a module of the user's
     texts = {
         "predictions": ["one two two", "", "a b"],
@@ -462,9 +471,9 @@ def test_generated_examples_are_the_first_of_more_and_their_answers_right(role: 
     assert len({example.id for example in more}) == 5
     assert cls(kind=name, limit=3, seed=8).examples() != few
     for example in more:
-        mark = cls(kind=name).mark(example, example.reference)
-        assert mark.correct
-        assert mark.partial == 1
-        wrong = cls(kind=name).mark(example, "no idea")
+        grade = cls(kind=name).grade(example, example.reference)
+        assert grade.correct
+        assert grade.partial == 1
+        wrong = cls(kind=name).grade(example, "no idea")
         assert not wrong.correct
         assert 0 <= wrong.partial < 1

@@ -153,17 +153,17 @@ def test_a_schedule(run) -> None:
 def test_a_reward(run) -> None:
     folder = run("reward=length")
     for sample in samples_of(folder):
-        assert sample["reward"] == 1 / (1 + abs(len(sample["answer"].split()) - 7))
+        assert sample["reward"] == 1 / (1 + abs(len(sample["completion"].split()) - 7))
         assert sample["cost"]["reward_calls"] > 0
         assert sample["cost"]["reward_tokens"] == 0
     assert len({reward for row in read_trace(folder) for reward in row["reward"]}) > 1
 
 
 def test_a_reward_as_part_of_another(typed: Type, tmp_path: Path) -> None:
-    parts = ["reward=composite", "reward@reward.parts.a=length", "reward.parts.a.words=3"]
+    parts = ["reward=composite", "reward@reward.components.a=length", "reward.components.a.words=3"]
     typed("run", *parts, "sampler=confidence", "sampler.tokens_per_step=6", "benchmark.limit=1")
     sample = samples_of(tmp_path / "outputs/sudoku/tiny-confidence/latest")[0]
-    length, right = 1 / (1 + abs(len(sample["answer"].split()) - 3)), sample["mark"]["partial"]
+    length, right = 1 / (1 + abs(len(sample["completion"].split()) - 3)), sample["grade"]["partial"]
     assert sample["reward"] == pytest.approx((length - 0.5) / 0.3 + (right - 0.5) * 12**0.5)
 
 
@@ -172,8 +172,8 @@ def test_a_benchmark(run) -> None:
     assert len(samples) == 3
     for sample in samples:
         assert sample["prompt"] == f"repeat {sample['reference']}"
-        wanted, found = sample["reference"].split(), sample["answer"].split()
-        assert sample["mark"]["partial"] == sum(a == b for a, b in zip(wanted, found, strict=False)) / 4
+        wanted, found = sample["reference"].split(), sample["completion"].split()
+        assert sample["grade"]["partial"] == sum(a == b for a, b in zip(wanted, found, strict=False)) / 4
         assert len(sample["tokens"]) == 8
 
 
@@ -214,5 +214,7 @@ def test_a_guidance(run) -> None:
 
 def test_a_metric(run) -> None:
     samples = samples_of(run("metric=[digits]"))
-    assert [s["measures"]["digits.digits"] for s in samples] == [sum(map(str.isdigit, s["answer"])) for s in samples]
+    assert [s["measures"]["digits.digits"] for s in samples] == [
+        sum(map(str.isdigit, s["completion"])) for s in samples
+    ]
     assert sum(s["measures"]["digits.digits"] for s in samples) > 0

@@ -51,7 +51,7 @@ SAMPLERS = {
     "dream": {"schedule": Dream(kind="dream", eps=1e-3, origin=False), "temperature": 0.5, "top_p": 0.7, "ties": "probability"},
     "origin": {"schedule": Dream(kind="dream", eps=1e-3, origin=True)},
     "remdm": {"schedule": Remdm(kind="remdm", sigma="conf", eta=0.3, t_on=None, t_off=None), "temperature": 1.0},
-    "refine": {"schedule": Refine(kind="refine", fill=0.5, rounds=2, remask=1)},
+    "refine": {"schedule": Refine(kind="refine", share=0.5, rounds=2, remask=1)},
     "wino": {"schedule": Wino(kind="wino", threshold=0.4, verify=0.5, most=4, share=0.7, least=2)},
     "best_of_n": {"search": BestOfN(kind="best_of_n", particles=2), "temperature": 1.0},
     "smc": {"search": SelfRewardingSmc(kind="smc", particles=2, ess=0.9, ending="draw"), "temperature": 1.0, "block_length": 4},

@@ -25,7 +25,7 @@ from rws_cli.models.base import Denoiser
 from rws_cli.rewards.verifier import Verifier
 from rws_cli.runs import folder as folders
 from rws_cli.runs import manifest as manifests
-from rws_cli.runs.task import prepare
+from rws_cli.runs.prepared import prepare
 
 RUN, TINY_RUN = Path("sudoku/small-rws/v001"), Path("arithmetic/tiny-rws/v001")
 TINY = [
@@ -269,6 +269,6 @@ def test_killed_twenty_times_in_a_row(rws, small: list[str], tmp_path: Path) -> 
 
 
 def test_a_lock_names_its_process_and_goes_with_it(tmp_path: Path) -> None:
-    with folders.locked(tmp_path):
+    with folders.run_lock(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
     assert not (tmp_path / ".lock").exists()

@@ -24,9 +24,13 @@ def old(tmp_path: Path) -> Path:
 
 
 def same_run(run: Path, other: Path) -> bool:
-    """Whether two finished runs decoded the same tokens in the same order, and marked them alike."""
-    keys, columns = ("id", "tokens", "answer", "mark", "order"), ["id", "step", "position", "token", "text"]
-    samples = [[[sample[key] for key in keys] for sample in samples_of(each)] for each in (run, other)]
+    """Whether two finished runs decoded the same tokens in the same order, and graded them alike."""
+    old = {"answer": "completion", "mark": "grade"}
+    keys, columns = ("id", "tokens", "completion", "grade", "order"), ["id", "step", "position", "token", "text"]
+    samples = [
+        [[{old.get(k, k): v for k, v in sample.items()}[key] for key in keys] for sample in samples_of(each)]
+        for each in (run, other)
+    ]
     traces = [pq.read_table(each / "trace.parquet", columns=columns) for each in (run, other)]
     return samples[0] == samples[1] and traces[0] == traces[1]
 

@@ -108,12 +108,12 @@ def test_all_of_them_decide_a_run(here: Path) -> None:
         # the search has a score for each answer, the reward takes off a price for each word
         assert sample["particles"] == pytest.approx([sample["particles"][0]] * 2)
         assert 0.5 <= sample["particles"][0] <= 1
-        price = 0.05 * len(sample["answer"].split())
-        assert sample["reward"] == pytest.approx(sample["mark"]["partial"] - price)
+        price = 0.05 * len(sample["completion"].split())
+        assert sample["reward"] == pytest.approx(sample["grade"]["partial"] - price)
         # the benchmark and the metric
         first = int(sample["prompt"].removeprefix("count on from "))
         assert sample["reference"] == f"{first + 1} {first + 2} {first + 3}"
-        shares = [letter in sample["reference"] for letter in sample["answer"]]
+        shares = [letter in sample["reference"] for letter in sample["completion"]]
         assert sample["measures"]["overlap.share"] == (pytest.approx(sum(shares) / len(shares)) if shares else None)
     assert any(len(set(few)) > 1 for few in scales)  # positions of one step differ
     measured = [value for sample in samples if (value := sample["measures"]["overlap.share"]) is not None]
@@ -141,7 +141,7 @@ def test_a_judge_compares_two_runs(rws, here: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     (file,) = (tmp_path / MADE).glob("judgements/shorter-*/verdicts.jsonl")
     verdicts = [json.loads(line) for line in file.read_text().splitlines()]
-    lengths = [{sample["id"]: len(sample["answer"]) for sample in samples_of(Path(run))} for run in runs]
+    lengths = [{sample["id"]: len(sample["completion"]) for sample in samples_of(Path(run))} for run in runs]
     assert len(verdicts) == 16
     for verdict in verdicts:
         base, other = (length[verdict["id"]] for length in lengths)

@@ -73,7 +73,7 @@ def test_the_eight_temperatures() -> None:
     scales = {
         label: config.sampler.guidance.scale
         for label, config in configs.items()
-        if config.sampler.guidance.kind == "temperature"
+        if config.sampler.guidance.kind == "constant_scale"
     }
     assert scales == {f"T = {t:g}": 1 / t for t in (0.01, 0.1, 2, 4, 8, 16, 32)}
     assert configs["T = 1"].sampler.guidance.kind == "none"
@@ -91,8 +91,8 @@ def test_the_published_quintiles_are_those_of_the_paper() -> None:
 def test_a_small_experiment_runs_to_its_table(rws, experiment: str, tmp_path: Path) -> None:
     methods = ["default" if "temperature" not in experiment else "t1", "rws_tiny"]
     reduced = [f"+method={','.join(methods)}", "benchmark.limit=6", "seed=0", "sampler.tokens_per_step=12"]
-    if any(config.benchmark.answers > 1 for config in jobs(experiment).values()):
-        reduced.append("benchmark.answers=5")
+    if any(config.benchmark.completions > 1 for config in jobs(experiment).values()):
+        reduced.append("benchmark.completions=5")
     result = rws("run", f"+experiment={experiment}", *reduced)
     assert result.exit_code == 0, result.output
     sweep = tmp_path / "outputs" / "multirun" / "v001"
@@ -106,7 +106,7 @@ def test_a_small_experiment_runs_to_its_table(rws, experiment: str, tmp_path: Pa
     if "accuracy" in columns:
         assert float(rows[1]["accuracy"]) == pytest.approx(metrics["accuracy"])
     if "reversals" in columns:
-        assert float(rows[1]["reversals"]) == pytest.approx(metrics["steering"]["reversals"])
+        assert float(rows[1]["reversals"]) == pytest.approx(metrics["guidance"]["reversals"])
     markdown = (sweep / "table.md").read_text()
     (sweep / "table.md").unlink()
     again = rws("table", str(sweep))

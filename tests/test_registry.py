@@ -16,7 +16,7 @@ from rws_cli.config.check import check
 from rws_cli.config.composing import compose, unchecked
 from rws_cli.errors import UsageError
 
-PARTS = [(role, name) for role in registry.ROLES for name in registry.find(role)]
+PARTS = [(role, name) for role in registry.ROLES for name in registry.available(role)]
 LENGTH = '''"""Answers of a certain number of words"""
 from rws_cli.part import part, setting
 from rws_cli.rewards.base import Reward, Scores, Statistics
@@ -41,7 +41,7 @@ def write(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
         file = tmp_path / "mine" / f"{name}.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(source)
-        registry.find.cache_clear()
+        registry.available.cache_clear()
 
     yield write_
     registry.set_folders([])
@@ -64,7 +64,7 @@ def shown(hint: Any) -> str:
 
 @pytest.mark.parametrize(("role", "name"), PARTS)
 def test_what_is_read_off_the_source_is_what_the_class_has(role: str, name: str) -> None:
-    source, cls = registry.find(role)[name], registry.load(role, name, role)
+    source, cls = registry.available(role)[name], registry.load(role, name, role)
     settings = {f.name: f for f in fields(cls)}
     assert list(source.settings) == list(settings)
     for key, setting in source.settings.items():
@@ -81,7 +81,7 @@ def test_what_is_read_off_the_source_is_what_the_class_has(role: str, name: str)
 
 @pytest.mark.parametrize(("role", "name"), PARTS)
 def test_every_part_says_in_a_line_what_it_is_and_what_its_settings_mean(role: str, name: str) -> None:
-    source = registry.find(role)[name]
+    source = registry.available(role)[name]
     assert len(source.title) > 10
     for setting in source.settings.values():
         if setting.name not in ("name", "kind"):
@@ -102,7 +102,7 @@ def test_other_words_and_modules_are_no_parts(word: str) -> None:
 def test_a_name_stands_for_one_part(write, tmp_path: Path) -> None:
     write("rewards/constant", LENGTH.format(default="3, "))
     with pytest.raises(UsageError, match="reward constant is defined twice, in .*rewards/constant.py and in .*mine"):
-        registry.find("reward")
+        registry.available("reward")
 
 
 def test_a_file_that_marks_nothing_is_not_run(write, tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_a_file_that_marks_nothing_is_not_run(write, tmp_path: Path) -> None:
         ("import os\n\n@part\ndef class:\n", "half.py cannot be imported: SyntaxError: invalid syntax"),
         (f"import nowhere\n{LENGTH}", "half.py cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         (f"{LENGTH}\n1 / 0\n", "half.py cannot be imported: ZeroDivisionError: division by zero"),
-        (f"{LENGTH}\n\n@part\nclass Other(Reward):\n    pass\n", "half.py must mark one class with @part"),
+        (f"{LENGTH}\n\n@part\nclass Other(Reward):\n    pass\n", "half.py must grade one class with @part"),
         (
             LENGTH.replace("rewards.base import Reward, Scores, Statistics", "judges.base import Judge as Reward"),
-            "half.py must mark one class with @part, and derive it from the base class of a reward",
+            "half.py must grade one class with @part, and derive it from the base class of a reward",
         ),
     ],
 )
@@ -245,7 +245,7 @@ def test_what_rewards_say_of_themselves() -> None:
     assert about("reward=verifier") == about("reward=constant") == (True, False, False)
     assert about("reward=shuffled") == (False, True, False)
     assert about("reward=composite") == (True, False, False)
-    assert about("reward=composite", "reward@reward.parts.a=shuffled") == (False, True, False)
+    assert about("reward=composite", "reward@reward.components.a=shuffled") == (False, True, False)
     assert about("reward=process") == (False, False, False)  # two texts that look alike may have other blocks
-    assert about("reward=process", "reward.parts=step") == (True, False, False)
-    assert about("reward=process", "reward.parts=step", "reward@reward.part=shuffled") == (False, True, False)
+    assert about("reward=process", "reward.unit=step") == (True, False, False)
+    assert about("reward=process", "reward.unit=step", "reward@reward.component=shuffled") == (False, True, False)

@@ -12,7 +12,7 @@ from rws_cli.config.catalog import choices
 from rws_cli.config.composing import compose
 from rws_cli.runs.plan import plan
 
-SAMPLERS = [name for name in choices("sampler") if name != "replay"]
+SAMPLERS = [name for name in choices("sampler") if name != "recorded_scale"]
 SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}
 
 
@@ -38,7 +38,7 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Pa
     assert cost["mdm_tokens"] <= bound["tokens through the MDM, at most"]
     assert cost["reward_calls"] <= bound["reward calls, at most"]
     described = choices("sampler")[name]
-    assert ("reward" in described) == (cost["reward_calls"] > 0) or name == "temperature"
+    assert ("reward" in described) == (cost["reward_calls"] > 0) or name == "constant_scale"
 
 
 def test_the_bound_of_wino_counts_shadows() -> None:

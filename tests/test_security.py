@@ -139,7 +139,7 @@ def test_what_a_run_was_started_with_is_data(
     stored = {"command": shlex.join(command)}
     if not sweep:
         groups = {group: {"name": "x"} for group in ("model", "reward", "benchmark")}
-        kinds = {name: {"kind": "none"} for name in ("schedule", "review", "search")}
+        kinds = {name: {"kind": "none"} for name in ("schedule", "remasking", "search")}
         stored = manifest_of(
             {"seed": 0, "sampler": {"name": "x"} | kinds} | groups, overrides=overrides, status="running", **stored
         )

@@ -14,7 +14,7 @@ from support import write_run
 from rws_cli.cli.base import one_sentence
 from rws_cli.cli.jobs import outcome
 from rws_cli.config.composing import compose
-from rws_cli.config.explain import explain
+from rws_cli.config.hydra_errors import explain
 from rws_cli.config.keys import unknown_key
 from rws_cli.errors import UsageError, nearest, printable
 from rws_cli.report.terminal import plain_console
@@ -120,7 +120,7 @@ def test_jobs_of_a_sweep_may_be_called_anything(tmp_path: Path) -> None:
 def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rws_cli.runs.progress.SECONDS_BETWEEN_LINES", 0.0)
     with Progress(2, [], tmp_path / "run.log") as progress:
-        progress.finished([{"mark": None}, {"mark": None}])
+        progress.finished([{"grade": None}, {"grade": None}])
     assert (tmp_path / "run.log").read_text().count("2 of 2 examples") == 1
 
 

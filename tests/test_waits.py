@@ -18,7 +18,7 @@ if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_pytho
     pytest.skip(f"torch {torch.__version__} cannot register a device in Python", allow_module_level=True)
 
 QUICK = ["confidence", "rws"]
-SLOW = [name for name in choices("sampler") if name not in {"replay", *QUICK}]  # replay needs a run to follow
+SLOW = [name for name in choices("sampler") if name not in {"recorded_scale", *QUICK}]  # it needs a run to follow
 
 
 def check(samplers: list[str]) -> None:

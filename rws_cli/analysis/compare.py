@@ -11,7 +11,7 @@ from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference
 from rws_cli.analysis.verdicts import judge_labels, verdicts_against
 from rws_cli.analysis.win_rate import WinRate, win_rate
 from rws_cli.config.identity import differing_keys, identity
-from rws_cli.errors import UsageError, shown
+from rws_cli.errors import UsageError, display_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,16 +61,16 @@ def compared(runs: list[Run]) -> list[Line]:
     """The lines of a comparison, in the order in which their settings first appear.
 
     Raises UsageError if the runs have no example in common, finished ones differ in their examples, an example in its
-    prompt or reference, or runs in the version of the marker.
+    prompt or reference, or runs in the version of the grader.
     """
     ids, groups = paired(runs), by_settings(runs)
     measures = measures_of(runs)
     columns = [{name: column(group, ids, measure) for name, measure in measures.items()} for group in groups]
-    first, marked = columns[0], [n for n, own in enumerate(columns) if n and own["accuracy"] is not None]
+    first, graded = columns[0], [n for n, own in enumerate(columns) if n and own["accuracy"] is not None]
     p_values = [
-        difference_p(columns[n]["accuracy"] - first["accuracy"]) for n in marked if first["accuracy"] is not None
+        difference_p(columns[n]["accuracy"] - first["accuracy"]) for n in graded if first["accuracy"] is not None
     ]
-    adjusted = dict(zip(marked, holm(p_values), strict=False))
+    adjusted = dict(zip(graded, holm(p_values), strict=False))
     wins = [win_rates(group, groups[0], ids) if n else {} for n, group in enumerate(groups)]
     judges = judge_labels(list(dict.fromkeys(judge for rates in wins for judge in rates)))
     return [
@@ -131,27 +131,27 @@ def paired(runs: list[Run]) -> list[str]:
     first, ids = runs[0], common(runs)
     if not ids:
         raise UsageError(
-            f"{shown(first.folder)} and the others have no example in common: compare runs of the same benchmark and seed of it."
+            f"{display_path(first.folder)} and the others have no example in common: compare runs of the same benchmark and seed of it."
         )
     whole = [run for run in runs if run.manifest["status"] == "finished"]
     for run in whole[1:]:
         if run.samples.keys() != whole[0].samples.keys():
             both = len(run.samples.keys() & whole[0].samples.keys())
             raise UsageError(
-                f"{shown(run.folder)} has {len(run.samples)} examples and {shown(whole[0].folder)} "
+                f"{display_path(run.folder)} has {len(run.samples)} examples and {display_path(whole[0].folder)} "
                 f"{len(whole[0].samples)}, {both} in common: compare finished runs of the same examples."
             )
     for run in runs[1:]:
-        if run.marker != first.marker:
-            older = min(run, first, key=lambda one: one.marker)
+        if run.grader != first.grader:
+            older = min(run, first, key=lambda one: one.grader)
             raise UsageError(
-                f"{shown(run.folder)} was marked by version {run.marker} of its marker, {shown(first.folder)} by "
-                f"version {first.marker}: mark the older one again with rws mark {shown(older.folder)}"
+                f"{display_path(run.folder)} was graded by version {run.grader} of its grader, {display_path(first.folder)} by "
+                f"version {first.grader}: grade the older one again with rws grade {display_path(older.folder)}"
             )
         for i, what in ((i, what) for i in ids for what in ("prompt", "reference")):
             if run.samples[i][what] != first.samples[i][what]:
                 raise UsageError(
-                    f"Example {i} has another {what} in {shown(run.folder)} than in {shown(first.folder)}."
+                    f"Example {i} has another {what} in {display_path(run.folder)} than in {display_path(first.folder)}."
                 )
     return ids
 

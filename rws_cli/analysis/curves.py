@@ -90,9 +90,9 @@ def family(sampler: dict[str, Any]) -> str:
     """The family that a sampler's settings belong to."""
     if sampler["search"]["kind"] != "none":
         return "search"
-    schedule = registry.find("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
+    schedule = registry.available("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
     declared = schedule.facts if schedule else {}
-    if declared.get("masks_again") or sampler["review"]["kind"] != "none":
+    if declared.get("remasks") or sampler["remasking"]["kind"] != "none":
         return "masking again"
     if declared.get("adaptive"):
         return "as many as are sure"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_cli.analysis.order import DEFAULT_GOD
-from rws_cli.analysis.story import Story, tell
+from rws_cli.analysis.trajectory import Trajectory, trajectory_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,13 +20,13 @@ Measure = Callable[[Sample], float | None]
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it is done. marker: the version of the rule that its marks come from; samples: by example; metrics:
+    """A run as far as it is done. grader: the version of the rule that its grades come from; samples: by example; metrics:
     None until it has ended; judged: judge.json of each judge that was asked about it, with its `verdicts`; trace: a row a
     sample, if it was read."""
 
     folder: Path
     manifest: dict[str, Any]
-    marker: int
+    grader: int
     samples: dict[str, Sample]
     metrics: dict[str, Any] | None = None
     judged: list[dict[str, Any]] = field(default_factory=list)
@@ -54,13 +54,13 @@ class Run:
         assert self.trace
         return self.trace.take([self._places[example] for example in examples]).to_pylist()
 
-    def stories(self, examples: Sequence[str]) -> list[Story]:
-        return [tell(row, self.samples[row["id"]]) for row in self.rows(examples)]
+    def trajectories(self, examples: Sequence[str]) -> list[Trajectory]:
+        return [trajectory_of(row, self.samples[row["id"]]) for row in self.rows(examples)]
 
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": lambda s: float(s["mark"]["correct"]) if s["mark"] else None,
-    "partial": lambda s: s["mark"]["partial"] if s["mark"] else None,
+    "accuracy": lambda s: float(s["grade"]["correct"]) if s["grade"] else None,
+    "partial": lambda s: s["grade"]["partial"] if s["grade"] else None,
     "reward": lambda s: s["reward"],
     "god": lambda s: s["order"][DEFAULT_GOD],
     "mdm_passes": lambda s: float(s["cost"]["mdm_passes"]),

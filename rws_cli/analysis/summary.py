@@ -5,9 +5,9 @@ import resource
 import sys
 from typing import Any
 
+from rws_cli.analysis.guidance import mean_guidance
 from rws_cli.analysis.order import DEFAULT_GOD, mean_statistics
 from rws_cli.analysis.statistics import bootstrap_interval, grouped, mean, wilson
-from rws_cli.analysis.steering import mean_steering
 
 PASS_AT = (1, 2, 5, 10, 20, 50, 100)
 
@@ -26,7 +26,7 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "god": DEFAULT_GOD,
         "order": mean_statistics([sample["order"] for sample in samples]),
         "order_with_eos": mean_statistics([sample["order_with_eos"] for sample in samples]),
-        "steering": mean_steering([sample["steering"] for sample in samples]),
+        "guidance": mean_guidance([sample["guidance"] for sample in samples]),
         "near_ties": near_ties(samples),
         "cost": total_cost(samples),
     }
@@ -51,28 +51,28 @@ def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
-    marked = [sample for sample in samples if sample["mark"]]
-    marks = grouped([sample["question"] for sample in marked], [sample["mark"] for sample in marked])
-    if not marks:
+    graded = [sample for sample in samples if sample["grade"]]
+    grades = grouped([sample["question"] for sample in graded], [sample["grade"] for sample in graded])
+    if not grades:
         return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
-    right = {question: sum(mark["correct"] for mark in given) for question, given in marks.items()}
-    n, most = sum(map(len, marks.values())), max(map(len, marks.values()))
+    right = {question: sum(grade["correct"] for grade in given) for question, given in grades.items()}
+    n, most = sum(map(len, grades.values())), max(map(len, grades.values()))
     interval: tuple[float, float] | None
     if most == 1:
         interval = wilson(sum(right.values()), n)
     else:
-        interval = bootstrap_interval(np.array([right[q] / len(marks[q]) for q in marks]))
+        interval = bootstrap_interval(np.array([right[q] / len(grades[q]) for q in grades]))
     return {
         "accuracy": sum(right.values()) / n,
         "accuracy_interval": interval and list(interval),
-        "pass_at": {str(k): _mean_pass_at(k, marks, right) for k in PASS_AT if k <= most} if most > 1 else None,
-        "partial": sum(mark["partial"] for given in marks.values() for mark in given) / n,
+        "pass_at": {str(k): _mean_pass_at(k, grades, right) for k in PASS_AT if k <= most} if most > 1 else None,
+        "partial": sum(grade["partial"] for given in grades.values() for grade in given) / n,
     }
 
 
-def _mean_pass_at(k: int, marks: dict[str, list[dict[str, Any]]], right: dict[str, int]) -> float:
-    enough = [question for question, given in marks.items() if len(given) >= k]
-    return sum(pass_at(k, len(marks[question]), right[question]) for question in enough) / len(enough)
+def _mean_pass_at(k: int, grades: dict[str, list[dict[str, Any]]], right: dict[str, int]) -> float:
+    enough = [question for question, given in grades.items() if len(given) >= k]
+    return sum(pass_at(k, len(grades[question]), right[question]) for question in enough) / len(enough)
 
 
 def pass_at(k: int, n: int, right: int) -> float:

@@ -7,7 +7,7 @@ from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.analysis.statistics import mean
 
 DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
-STEERING = ("scale", "temperature", "reversals", "other_sets")
+GUIDANCE = ("scale", "temperature", "reversals", "changed_selections")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _cell(column: str, line: Line, first: Line, judge: str | None) -> Cell:
         return Cell(part.rate, None, part.interval)
     if column in ("overhead", "speedup"):
         return _time(column, line, first)
-    if column == "same_answers":
-        return Cell() if line is first else Cell(_same_answers(line, first))
+    if column == "same_completions":
+        return Cell() if line is first else Cell(_same_completions(line, first))
     return line.cells[column] if column in line.cells else Cell(_whole(column, line))
 
 
@@ -79,7 +79,7 @@ def _time(column: str, line: Line, first: Line) -> Cell:
     return Cell(seconds.value / base - 1, None, interval)  # type: ignore[operator]
 
 
-def _same_answers(line: Line, first: Line) -> float:
+def _same_completions(line: Line, first: Line) -> float:
     """The share of answers that have the tokens of the first line's run with the same seed (the first of it, if none)."""
     same = []
     for run in line.runs:
@@ -95,6 +95,6 @@ def _whole(column: str, line: Line) -> float | None:
         if column.startswith("pass@"):
             values, name = metrics.get("pass_at"), column.removeprefix("pass@")
         else:
-            values, name = metrics.get("steering" if column in STEERING else "measures"), column
+            values, name = metrics.get("guidance" if column in GUIDANCE else "measures"), column
         found.append((values or {}).get(name))
     return None if None in found else mean(found)

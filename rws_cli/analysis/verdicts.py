@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rws_cli.analysis.run import Run, Sample
-from rws_cli.config.identity import differing_keys, flat
+from rws_cli.config.identity import differing_keys, flat, recorded_hash
 
 OPERATIONAL = (
     "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
@@ -25,32 +25,32 @@ def verdicts_against(run: Run, base: Run) -> dict[str, Verdicts]:
     """By judge (see `identity_of`), the examples of a run that were judged in both orders against another."""
     sides: dict[str, dict[str, dict[int, float | None]]] = {}
     for about in run.judged:
-        if about["against"]["config_hash"] != base.manifest["config_hash"]:
+        if about["against"]["config_hash"] != recorded_hash(base.manifest):
             continue
         judged = sides.setdefault(identity_of(about["judge"], about.get("weights") or {}), {})
         for line in about["verdicts"]:
             i, order, first = line["id"], line["order"], line["first"]
             both = i in run.samples and i in base.samples
-            if both and line["answers"] == answers_hash(base.samples[i], run.samples[i]):
+            if both and line["completions"] == completions_hash(base.samples[i], run.samples[i]):
                 judged.setdefault(i, {})[order] = first if order or first is None else 1 - first
     return {judge: {i: (by[0], by[1]) for i, by in judged.items() if len(by) == 2} for judge, judged in sides.items()}
 
 
 def identity_of(judge: dict[str, Any], weights: dict[str, Any]) -> str:
     """All that decides a judge's verdicts: its settings and weights, as JSON."""
-    return json.dumps(decisive(judge) | ({"weights": weights} if weights else {}), sort_keys=True)
+    return json.dumps(deciding(judge) | ({"weights": weights} if weights else {}), sort_keys=True)
 
 
-def decisive(node: Any) -> Any:
+def deciding(node: Any) -> Any:
     """Settings without those that change no verdict."""
     if not isinstance(node, dict):
         return node
-    return {key: decisive(value) for key, value in node.items() if key not in OPERATIONAL}
+    return {key: deciding(value) for key, value in node.items() if key not in OPERATIONAL}
 
 
-def answers_hash(base: Sample, sample: Sample) -> str:
+def completions_hash(base: Sample, sample: Sample) -> str:
     """What pins the two answers, and the turns before them, that a verdict is about."""
-    shown = [[s["history"], s["prompt"], s["answer"]] for s in (base, sample)]
+    shown = [[s["history"], s["prompt"], s["completion"]] for s in (base, sample)]
     return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:16]
 
 

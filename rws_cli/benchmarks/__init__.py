@@ -1,1 +1,1 @@
-"""Benchmarks: prompts, and how an answer is marked. One file each."""
+"""Benchmarks: prompts, and how an answer is graded. One file each."""

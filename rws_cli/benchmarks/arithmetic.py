@@ -10,7 +10,7 @@ copied. Train and test never share a chain of numbers and operations ("12+7-15*3
 import random
 import re
 
-from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
+from rws_cli.benchmarks.base import Example, Generated, Grade, Split, held_out
 from rws_cli.part import part
 
 PEOPLE = ["tom", "sam", "ann", "eva", "ben", "mia", "leo", "zoe"]
@@ -52,7 +52,7 @@ def _steps_from(value: int, rng: random.Random) -> Step:
 
 
 def results(answer: str) -> list[str]:
-    """The partial results of a worked answer, in order; the marked one last."""
+    """The partial results of a worked answer, in order; the graded one last."""
     return re.findall(r"(?:=|####) (\d+)", answer)
 
 
@@ -82,11 +82,11 @@ class Arithmetic(Generated):
         """The quantities that the problem tells."""
         return tuple(dict.fromkeys(re.findall(r"\d+", prompt)))
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         expected, found = results(example.reference), results(answer)
-        marked = re.search(r"#### (\d+)", answer)
-        extracted = marked.group(1) if marked else ""
+        graded = re.search(r"#### (\d+)", answer)
+        extracted = graded.group(1) if graded else ""
         hits = sum(a == b for a, b in zip(found, expected, strict=False))
-        return Mark(
+        return Grade(
             correct=extracted == expected[-1], partial=hits / len(expected), extracted=extracted, extractor="####"
         )

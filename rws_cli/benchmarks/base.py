@@ -1,4 +1,4 @@
-"""What a benchmark is: examples to answer, and a rule that marks an answer."""
+"""What a benchmark is: examples to answer, and a rule that grades an answer."""
 
 import hashlib
 import random
@@ -46,8 +46,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """How an answer was marked.
+class Grade:
+    """How an answer was graded.
 
     correct: whether the answer passes.
     partial: the share of it that is right, in [0, 1]; 1 exactly where every part is.
@@ -63,10 +63,10 @@ class Mark:
 
 @dataclass
 class Benchmark(Part):
-    """Examples and a marker.
+    """Examples and a grader.
 
-    version: of examples and marks, for the manifest; raise it where either changes. open_ended: whether no answer is
-    right or wrong, so that none is marked. runs_programs: whether marking runs what a model wrote. A setting with
+    version: of examples and grades, for the manifest; raise it where either changes. open_ended: whether no answer is
+    right or wrong, so that none is graded. runs_programs: whether grading runs what a model wrote. A setting with
     asks=False leaves the first question of a conversation as it is.
     """
 
@@ -76,37 +76,37 @@ class Benchmark(Part):
     runs_programs = False
 
     name: str = setting("what tables and run folders call it", "???", asks=False)
-    answers: int = setting("how often each question is answered", 1, min=1, max=10_000, asks=False)
+    completions: int = setting("how often each question is answered", 1, min=1, max=10_000, asks=False)
     gen_length: int = setting("tokens that its answers need", "???", min=1, asks=False)
 
     def examples(self) -> list[Example]:
-        """All examples, in order. Raises UsageError if the data cannot be read or the answers not be marked."""
+        """All examples, in order. Raises UsageError if the data cannot be read or the answers not be graded."""
         raise NotImplementedError
 
     def asked(self) -> list[Example]:
         """Each example as often as it is to be answered: ids get "/0", "/1", …, and `question` is the id before that."""
         examples = self.examples()
-        if self.answers == 1:
+        if self.completions == 1:
             return examples
         return [
             replace(e, id=f"{e.id}/{n}", question=e.id, follows=e.follows and f"{e.follows}/{n}")
             for e in examples
-            for n in range(self.answers)
+            for n in range(self.completions)
         ]
 
-    def mark(self, example: Example, answer: str) -> Mark | None:
-        """The mark of an answer; None of an open-ended benchmark."""
+    def grade(self, example: Example, answer: str) -> Grade | None:
+        """The grade of an answer; None of an open-ended benchmark."""
         return None
 
     def doubtful_references(self, examples: list[Example]) -> str | None:
-        """A warning about references that the marker does not take for right; None if there are none."""
+        """A warning about references that the grader does not take for right; None if there are none."""
         return None
 
 
 @dataclass
 class Generated(Benchmark):
     """Examples from a seeded generator: example i depends on (split, seed, i) alone, so any limit sees the same first
-    ones. With `turns`, so many successive examples are one conversation. A part adds `make` and `mark`."""
+    ones. With `turns`, so many successive examples are one conversation. A part adds `make` and `grade`."""
 
     limit: int = setting("how many examples", 100, min=1, max=1_000_000, asks=False)
     turns: int = setting("successive examples that make one conversation", 1, min=1, max=1_000, asks=False)
@@ -126,7 +126,7 @@ class Generated(Benchmark):
         return made[: self.limit]
 
     @abstractmethod
-    def mark(self, example: Example, answer: str) -> Mark: ...
+    def grade(self, example: Example, answer: str) -> Grade: ...
 
     def _example(self, index: int, split: Split) -> Example:
         kind = type(self).__module__.rpartition(".")[2]
@@ -141,12 +141,12 @@ _made: dict[tuple[str, Split], list[Example]] = {}
 """What was generated, by settings: the jobs of a sweep ask again."""
 
 
-def mark_answer(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
-    """A benchmark's mark as records keep it. Raises RunError if the marker fails."""
+def grade_completion(benchmark: Benchmark, example: Example, answer: str) -> dict[str, Any] | None:
+    """A benchmark's grade as records keep it. Raises RunError if the grader fails."""
     try:
-        found = benchmark.mark(example, answer)
-    except Exception as error:  # a marker may fail at anything that a model writes
-        raise RunError(f"The answer to {example.id} cannot be marked: {type(error).__name__}: {error}") from error
+        found = benchmark.grade(example, answer)
+    except Exception as error:  # a grader may fail at anything that a model writes
+        raise RunError(f"The answer to {example.id} cannot be graded: {type(error).__name__}: {error}") from error
     return asdict(found) if found else None
 
 

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from rws_cli.benchmarks import sandbox
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.errors import UsageError
 from rws_cli.part import setting
@@ -35,13 +35,13 @@ FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 @dataclass
 class CodeBenchmark(DataBenchmark):
     """Programs to write. An answer is right if its tests run to their end, in a sandbox (see sandbox.py) and only if
-    allowed; a mark's `extracted` says why not. A part adds `program`."""
+    allowed; a grade's `extracted` says why not. A part adds `program`."""
 
     runs_programs = True
     version = 2
 
     allow_code_execution: bool = setting(
-        "whether generated programs may be run, in a sandbox, to be marked", False, asks=False
+        "whether generated programs may be run, in a sandbox, to be graded", False, asks=False
     )
     seconds: float = setting("processor time that each program may use", 5.0, above=0.0, max=3600.0, asks=False)
     memory_mb: int = setting("memory that each program may use, in MiB", 1024, min=64, max=1048576, asks=False)
@@ -59,9 +59,9 @@ class CodeBenchmark(DataBenchmark):
         sandbox.check_supported()
         return super().examples()
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         outcome = sandbox.run(self.program(example.row, answer), self.seconds, self.memory_mb << 20)
-        return Mark(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
+        return Grade(outcome.passed, float(outcome.passed), outcome.reason, "sandbox")
 
     def doubtful_references(self, examples: list[Example]) -> None:
         """None: running all of them would take too long."""

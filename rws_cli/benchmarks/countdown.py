@@ -1,4 +1,4 @@
-"""Reach a target from given numbers, each used exactly once, with + - * /; marked by evaluating what is written."""
+"""Reach a target from given numbers, each used exactly once, with + - * /; graded by evaluating what is written."""
 
 import ast
 import operator
@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from rws_cli.benchmarks import fields
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.benchmarks.text import last_box
 from rws_cli.part import part
@@ -72,7 +72,7 @@ class Countdown(DataBenchmark):
         """The equations, where the data have them."""
         return row["output"] if "=" in row["output"] else ""
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         numbers, target = problem(example.row)
         lines = [line for line in map(statements, final_answer(answer).splitlines()) if line]
         steps: list[list[str]] = []
@@ -84,7 +84,7 @@ class Countdown(DataBenchmark):
                 break
         extracted = ", ".join("=".join(step) for step in steps)
         extractor = "equations" if len(steps) > 1 else "expression" if steps else "none"
-        return Mark(partial == 1.0, partial, extracted, extractor)
+        return Grade(partial == 1.0, partial, extracted, extractor)
 
 
 def problem(row: Row) -> tuple[list[int], int]:

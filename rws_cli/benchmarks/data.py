@@ -19,7 +19,7 @@ class DataBenchmark(Benchmark):
     """Rows in the data's order, ids by their place in it.
 
     needed, optional: fields that a row must or may have, and their kinds (see fields.py); the methods get such rows.
-    solved: whether each row has a right answer; where not, answers are marked without one.
+    solved: whether each row has a right answer; where not, answers are graded without one.
     """
 
     needed: ClassVar[fields.Kinds] = {}
@@ -68,8 +68,8 @@ class DataBenchmark(Benchmark):
         return made
 
     def doubtful_references(self, examples: list[Example]) -> str | None:
-        """Raises UsageError if all references are marked as wrong: their format is one that the benchmark does not know.
-        Marks each reference, so it costs as much as to mark one answer to each row."""
+        """Raises UsageError if all references are graded as wrong: their format is one that the benchmark does not know.
+        Grades each reference, so it costs as much as to grade one answer to each row."""
         if self.open_ended:
             return None
         rows = {example.place: example for example in examples if not example.follows}
@@ -79,11 +79,11 @@ class DataBenchmark(Benchmark):
         named, listed = self._named(self.path, "benchmark.path"), "; ".join(wrong[:3])
         if len(wrong) == len(rows):
             raise UsageError(
-                f"benchmark={self.name} marks every reference in {named} as wrong ({listed}): it does not know this format "
+                f"benchmark={self.name} grades every reference in {named} as wrong ({listed}): it does not know this format "
                 "of answers."
             )
         return (
-            f"warning: benchmark={self.name} marks {len(wrong)} of {len(rows)} references in {named} as wrong, and with "
+            f"warning: benchmark={self.name} grades {len(wrong)} of {len(rows)} references in {named} as wrong, and with "
             f"them any answer: {listed}"
         )
 
@@ -91,10 +91,10 @@ class DataBenchmark(Benchmark):
         if not example.reference and not self.solved:
             return True
         try:
-            mark = self.mark(example, example.reference)
-        except Exception:  # whatever a marker raises, it does not accept the reference
+            grade = self.grade(example, example.reference)
+        except Exception:  # whatever a grader raises, it does not accept the reference
             return False
-        return mark is None or mark.correct
+        return grade is None or grade.correct
 
     def _read(self, named: str, place: str, row: Row) -> tuple[Row, str, str]:
         """A row as the benchmark reads it, its prompt and its reference. Raises UsageError naming the row."""

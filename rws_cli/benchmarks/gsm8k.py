@@ -1,11 +1,11 @@
-"""Grade-school word problems (GSM8K, arXiv 2110.14168), marked by the number behind #### or the last one."""
+"""Grade-school word problems (GSM8K, arXiv 2110.14168), graded by the number behind #### or the last one."""
 
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from rws_cli.benchmarks import fields
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.benchmarks.text import MINUS, as_written
 from rws_cli.part import part
@@ -26,7 +26,7 @@ def worked_answer(value: Any) -> str:
 class Gsm8k(DataBenchmark):
     """The number behind "####", or else the last number of the answer; equal as a decimal to the reference's.
 
-    Of several "####" the last counts. With shots it is the first, as in GSM8K's own marker, for a model that was shown
+    Of several "####" the last counts. With shots it is the first, as in GSM8K's own grader, for a model that was shown
     solved questions goes on to ask itself more of them.
     """
 
@@ -36,20 +36,20 @@ class Gsm8k(DataBenchmark):
     def reference(self, row: Row) -> str:
         return row["answer"]
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         found, extractor = extract_number(answer, first=self.shots > 0)
         expected, _ = extract_number(str(example.row["answer"]))
         correct = found is not None and found == expected
-        return Mark(correct, float(correct), "" if found is None else as_written(found), extractor)
+        return Grade(correct, float(correct), "" if found is None else as_written(found), extractor)
 
 
 def extract_number(text: str, first: bool = False) -> tuple[Decimal | None, str]:
     """The last number behind "####" (or the first), else the last of the text, and which of the two it is."""
-    marked = MARKED.findall(text)
-    found, extractor = (marked, "####") if marked else (NUMBER.findall(text), "last number")
+    graded = MARKED.findall(text)
+    found, extractor = (graded, "####") if graded else (NUMBER.findall(text), "last number")
     if not found:
         return None, "none"
-    sign, figures = found[0 if marked and first else -1]
+    sign, figures = found[0 if graded and first else -1]
     try:
         return Decimal(("-" if sign else "") + figures.replace(",", "")), extractor
     except InvalidOperation:

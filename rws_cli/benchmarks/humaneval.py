@@ -1,4 +1,4 @@
-"""Functions from docstrings (HumanEval, arXiv 2107.03374), marked by running their tests in a sandbox."""
+"""Functions from docstrings (HumanEval, arXiv 2107.03374), graded by running their tests in a sandbox."""
 
 from typing import Any
 

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from rws_cli.benchmarks import fields
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.part import part
 
@@ -52,13 +52,13 @@ class Keywords(DataBenchmark):
     def keywords(self, row: Row) -> list[str]:
         return row["words"]["words"]
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         wanted = self.keywords(example.row)
         text = LEAD_IN.sub("", answer.strip())
         found = [word for word in wanted if _whole(word).search(text)]
         correct = len(found) == len(wanted) and len(sentences(text)) == 1 and not _is_list(text, wanted)
         hits = len(found) if correct else min(len(found), len(wanted) - 1)
-        return Mark(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
+        return Grade(correct, hits / max(len(wanted), 1), ", ".join(found), "whole words")
 
 
 def sentences(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Competition problems (MATH, arXiv 2103.03874), marked by math-verify on the last boxed formula."""
+"""Competition problems (MATH, arXiv 2103.03874), graded by math-verify on the last boxed formula."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import threading
 import warnings
 
 from rws_cli.benchmarks import fields
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.benchmarks.text import MINUS, last_box
 from rws_cli.part import part
@@ -20,7 +20,7 @@ SECONDS = 5
 class Math(DataBenchmark):
     r"""math-verify's parser and equality, on the last \boxed{…} or, without one, on what it takes for the answer.
 
-    As in MATH's own marker, percent signs are dropped on both sides. Reading and comparing take `SECONDS` each at most,
+    As in MATH's own grader, percent signs are dropped on both sides. Reading and comparing take `SECONDS` each at most,
     in the main thread; math-verify's alarm works in no other.
     """
 
@@ -31,7 +31,7 @@ class Math(DataBenchmark):
     def reference(self, row: Row) -> str:
         return row.get("solution", f"\\boxed{{{row['answer']}}}")
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         from math_verify import parse, verify
 
         logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would print the answers that it cannot read
@@ -42,7 +42,7 @@ class Math(DataBenchmark):
             expected = parse(f"\\boxed{{{_plain_signs(str(example.row['answer']))}}}", parsing_timeout=seconds)
             found = parse(_plain_signs(answer if box is None else f"\\boxed{{{box}}}"), parsing_timeout=seconds)
             correct = bool(verify(expected, found, timeout_seconds=seconds))
-        return Mark(correct, float(correct), str(found[-1]) if found else "", "math-verify")
+        return Grade(correct, float(correct), str(found[-1]) if found else "", "math-verify")
 
 
 def _plain_signs(text: str) -> str:

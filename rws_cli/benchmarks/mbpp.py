@@ -1,4 +1,4 @@
-"""Small Python tasks (MBPP, arXiv 2108.07732), marked by running their tests in a sandbox."""
+"""Small Python tasks (MBPP, arXiv 2108.07732), graded by running their tests in a sandbox."""
 
 from typing import Any
 

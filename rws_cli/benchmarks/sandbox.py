@@ -6,7 +6,7 @@ alone; limits on processor time, wall time, memory and the size of a file. It is
 ends, however that ends; after a SIGKILL its temporary folder stays.
 
 A program runs as under the published harnesses (`human_eval`, `code_eval`): `exec` with empty globals, so that
-`__name__` is not `__main__`; standard input is empty; what it prints goes nowhere. Processor time decides, so that marks
+`__name__` is not `__main__`; standard input is empty; what it prints goes nowhere. Processor time decides, so that grades
 do not depend on what else the machine does; a program that sleeps is ended by wall time, which is far longer. The seeds
 of hashes and of `random` are fixed. Clocks, addresses of objects and other sources of chance are not.
 

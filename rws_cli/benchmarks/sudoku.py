@@ -10,7 +10,7 @@ solution with its digits renamed in order of first appearance.
 
 import random
 
-from rws_cli.benchmarks.base import Example, Generated, Mark, Split, held_out
+from rws_cli.benchmarks.base import Example, Generated, Grade, Split, held_out
 from rws_cli.part import part
 
 SIZE = 6
@@ -120,7 +120,9 @@ class Sudoku(Generated):
         puzzle, solution = make_puzzle(rng, split)
         return prompt(puzzle), solution
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         grid = answer.strip()[:CELLS]
         hits = sum(a == b for a, b in zip(grid, example.reference, strict=False))
-        return Mark(correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid")
+        return Grade(
+            correct=answer.strip() == example.reference, partial=hits / CELLS, extracted=grid, extractor="grid"
+        )

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from rws_cli.benchmarks import fields
-from rws_cli.benchmarks.base import Example, Mark, Row
+from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.part import part
 
@@ -41,13 +41,13 @@ class Sudoku4(DataBenchmark):
     def reference(self, row: Row) -> str:
         return _lines(row["Solution"])
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         puzzle, grid = example.row["Puzzle"], read_grid(answer)
         keeps = len(grid) == CELLS and all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
         if keeps and all({grid[cell] for cell in unit} == set("1234") for unit in UNITS):
-            return Mark(True, 1.0, grid, "grid")
+            return Grade(True, 1.0, grid, "grid")
         hits = sum(a == b for a, b in zip(grid, example.row["Solution"], strict=False))
-        return Mark(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
+        return Grade(False, min(hits, CELLS - 1) / CELLS, grid, "grid")
 
 
 def _lines(grid: str) -> str:

@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rws_cli.errors import Interrupted, RunError, UsageError, nearest, printable
 
-DECODE, LOOK, COMPARE, RECORDS, THERE = "Decode", "Look", "Compare", "Records", "What there is"
+DECODE, INSPECT, COMPARE, POST_PROCESS, DISCOVER = "Decode", "Inspect", "Compare", "Post-process", "Discover"
 """The panels of the help."""
 
 
@@ -47,6 +47,13 @@ def one_sentence() -> Iterator[None]:
 
 
 class Commands(TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if (command := super().get_command(ctx, cmd_name)) is not None:
+            return command
+        from rws_cli.config.renamed import renamed
+
+        return super().get_command(ctx, renamed("command", cmd_name))
+
     def invoke(self, ctx: Any) -> Any:
         with one_sentence():
             return super().invoke(ctx)
@@ -91,7 +98,7 @@ def command(panel: str, **more: Any) -> Callable[[Callable[..., None]], Callable
     return app.command(cls=Command, rich_help_panel=panel, **more)
 
 
-Parts = Annotated[
+PartsOption = Annotated[
     list[str] | None,
     typer.Option("--parts", metavar="DIR", help="A folder with parts of your own, and conf/; may be given again."),
 ]
@@ -108,9 +115,9 @@ def takes_parts(function: Callable[..., None]) -> Callable[..., None]:
         function(**given)
 
     own = inspect.signature(function, eval_str=True)
-    option = inspect.Parameter("parts", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Parts)
+    option = inspect.Parameter("parts", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PartsOption)
     with_parts.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
-    with_parts.__annotations__ = {**inspect.get_annotations(function, eval_str=True), "parts": Parts}
+    with_parts.__annotations__ = {**inspect.get_annotations(function, eval_str=True), "parts": PartsOption}
     return with_parts
 
 
@@ -134,4 +141,4 @@ Overrides = Annotated[
 ConfigDir = Annotated[
     str | None, typer.Option("--config-dir", "-cd", metavar="DIR", help="A folder of configurations besides conf/.")
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.")]

@@ -62,8 +62,8 @@ def judge(
     """Ask a judge which answers are better, each run's against the first one's, in both orders."""
     from rws_cli.config.composing import compose
     from rws_cli.report.compare import print_comparisons
-    from rws_cli.runs.contests import judge_runs
     from rws_cli.runs.folder import find_all
+    from rws_cli.runs.judging import judge_runs
 
     overrides = [argument for argument in arguments if "=" in argument]
     folders = find_all(argument for argument in arguments if "=" not in argument)

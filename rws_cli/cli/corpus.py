@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rws_cli.cli.base import DECODE, command, takes_parts
-from rws_cli.errors import UsageError, shown
+from rws_cli.errors import UsageError, display_path
 
 
 @command(DECODE)
@@ -32,7 +32,7 @@ def corpus(
     if not files and not hub:
         raise UsageError("There is nothing to count: give text files, data files, or --hub NAME.")
     written = count_corpus(compose(*overrides), Corpus(files, hub, subset, split, revision, field, limit))
-    typer.echo(shown(written))
-    for name, order in registry.find("order").items():
+    typer.echo(display_path(written))
+    for name, order in registry.available("order").items():
         if "frequencies" in order.settings:
-            typer.echo(f"Use it with sampler={name} sampler.{name}.frequencies={shown(written)}")
+            typer.echo(f"Use it with sampler={name} sampler.{name}.frequencies={display_path(written)}")

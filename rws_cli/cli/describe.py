@@ -200,7 +200,7 @@ def _inside(setting: Setting, key: str, value: dict[str, Any]) -> list[Setting] 
         return [replace(s, allowed=s.allowed | named) if s.name == "kind" else s for s in kinds[kind]]
     if inner := group_of(setting):
         order = str(value.get("order"))  # of a sampler; its settings stand beside its name
-        known = isinstance(value.get(order), dict) and order in registry.find("order")
+        known = isinstance(value.get(order), dict) and order in registry.available("order")
         return [*inner, Setting(order, "Any", "", MISSING, {"role": "order"})] if known else inner
     of_each = re.fullmatch(r"dict\[str, (?!dict)(.*)\]", setting.type)
     return [Setting(name, of_each[1], setting.meaning, MISSING, {}) for name in value] if of_each and value else None
@@ -242,7 +242,7 @@ def _code(top: Setting, at: str, here: _Composed) -> list[str]:
     for setting, key in settings:
         named, role = _at(here.values, key), _role(setting, key)
         kind = named.get("kind") if isinstance(named, dict) else named
-        source = registry.find(role).get(str(kind)) if role and kind != "none" else None
+        source = registry.available(role).get(str(kind)) if role and kind != "none" else None
         if source and source.root.path == PACKAGE:
             found.append(f"rws_cli/{source.file.relative_to(PACKAGE).as_posix()}")
         elif source:
@@ -255,7 +255,7 @@ def _measures(values: Any) -> list[tuple[str, str]]:
     return [
         ("measures", f"{name}.{key}: {meaning}")
         for name, metric in values["metric"].items()
-        for key, meaning in registry.find("metric")[metric["kind"]].facts["measures"].items()
+        for key, meaning in registry.available("metric")[metric["kind"]].facts["measures"].items()
     ]
 
 

@@ -2,10 +2,10 @@
 
 import typer
 
-from rws_cli.cli.base import THERE, Overrides, command, takes_parts
+from rws_cli.cli.base import DISCOVER, Overrides, command, takes_parts
 
 
-@command(THERE)
+@command(DISCOVER)
 @takes_parts
 def doctor(overrides: Overrides = None) -> None:
     """What this machine has, and whether the configured model fits; exit code 1 if something is amiss."""

@@ -35,4 +35,4 @@ def generate(
 
         watch(generation)
     else:
-        typer.echo(generation()["sample"]["answer"])
+        typer.echo(generation()["sample"]["completion"])

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rws_cli.cli.launching import SWEEP_FILE, launch, recorded, sort_flags, typed_overrides
 from rws_cli.config.schema import Config
-from rws_cli.errors import RunError, UsageError, shown
+from rws_cli.errors import RunError, UsageError, display_path
 from rws_cli.files import newest, user_path
 
 
@@ -61,7 +61,7 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
         if (folder / "manifest.json").exists():  # of a sweep that is started again
             resume = folder
     if resume and resumable(resume, config)["status"] == "finished":
-        print(f"{shown(resume)} is finished")
+        print(f"{display_path(resume)} is finished")
         return outcome(config, resume)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
@@ -70,8 +70,8 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
     print_run(folder)
     if failed := read_json(folder / "manifest.json")["failed"]:
         raise RunError(
-            f"{len(failed)} of the examples failed, see {shown(folder / 'failures.jsonl')}; the others are kept. To try "
-            f"them again: rws run --resume {shown(folder)}"
+            f"{len(failed)} of the examples failed, see {display_path(folder / 'failures.jsonl')}; the others are kept. To try "
+            f"them again: rws run --resume {display_path(folder)}"
         )
     return outcome(config, folder)
 

@@ -24,10 +24,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rws_cli.config.check import check, check_consent
-from rws_cli.config.combinations import seed_matters
+from rws_cli.config.compatibility import seed_matters
 from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
-from rws_cli.config.explain import LIBRARIES, NOT_COMPOSED, explain
+from rws_cli.config.hydra_errors import LIBRARIES, NOT_COMPOSED, explain
 from rws_cli.config.identity import config_hash
+from rws_cli.config.renamed import renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line, nearest
 
@@ -41,11 +42,11 @@ SHOWN = ("job", "hydra", "all")
 OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|hydra\.mode=\w+", re.DOTALL)
 """Overrides of Hydra's own settings that are taken from a sweep's file; its own folder is the sweep's."""
 
-Task = Callable[[Config, DictConfig], Any]
+JobFunction = Callable[[Config, DictConfig], Any]
 
 
 def launch(
-    task: Task,
+    task: JobFunction,
     arguments: list[str],
     typed: Sequence[str] | None = None,
     command: str = "",
@@ -201,7 +202,8 @@ def recorded(file: Path, typed: Sequence[str]) -> list[str]:
             f"{file.parent} was started with {missing}, which is not taken from a file: type it again, rws run --resume "
             f"{file.parent} {missing}"
         )
-    return [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
+    kept = [each for each in overrides if each not in begun and not each.startswith("hydra.sweep.dir=")]
+    return [renamed_override(each, lambda old, new: None) for each in kept]
 
 
 def sweeps(arguments: list[str]) -> list[list[str]]:

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from rws_cli.cli.base import THERE, command, takes_parts
+from rws_cli.cli.base import DISCOVER, command, takes_parts
 from rws_cli.errors import UsageError, choose_from
 
 
-@command(THERE, name="list")
+@command(DISCOVER, name="list")
 @takes_parts
 def list_(
     group: Annotated[

@@ -1,36 +1,36 @@
-"""Commands on a finished run's records: mark, measure, push."""
+"""Commands on a finished run's records: grade, measure, push."""
 
 from typing import Annotated
 
 import typer
 
-from rws_cli.cli.base import RECORDS, Run, command, takes_parts
+from rws_cli.cli.base import POST_PROCESS, RunArgument, command, takes_parts
 
 
-@command(RECORDS)
+@command(POST_PROCESS)
 @takes_parts
-def mark(
-    run: Run,
+def grade(
+    run: RunArgument,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="OVERRIDES", help="Settings of the benchmark: benchmark.key=value")
     ] = None,
 ) -> None:
-    """Mark a run's answers again, without decoding."""
+    """Grade a run's answers again, without decoding."""
     from rws_cli.report.terminal import print_run
-    from rws_cli.runs import remark
+    from rws_cli.runs import regrade
     from rws_cli.runs.folder import find_run
 
     folder = find_run(run)
-    changed = remark.mark(folder, overrides or [])
+    changed = regrade.regrade(folder, overrides or [])
     print_run(folder)
-    kept = "; samples.jsonl keeps the old ones as marks_before" if changed else ""
-    typer.echo(f"{changed} marks changed{kept}")
+    kept = "; samples.jsonl keeps the old ones as grades_before" if changed else ""
+    typer.echo(f"{changed} grades changed{kept}")
 
 
-@command(RECORDS)
+@command(POST_PROCESS)
 @takes_parts
 def measure(
-    run: Run,
+    run: RunArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="OVERRIDES", help="Metrics and their settings: metric=[length,diversity]"),
@@ -38,17 +38,17 @@ def measure(
 ) -> None:
     """Measure a run's answers with more metrics, without decoding."""
     from rws_cli.report.terminal import print_run
-    from rws_cli.runs import remark
+    from rws_cli.runs import regrade
     from rws_cli.runs.folder import find_run
 
     folder = find_run(run)
-    remark.measure(folder, overrides or [])
+    regrade.measure(folder, overrides or [])
     print_run(folder)
 
 
-@command(RECORDS)
+@command(POST_PROCESS)
 def push(
-    run: Run,
+    run: RunArgument,
     to: Annotated[str, typer.Argument(metavar="TO", help="USER/NAME on the Hugging Face hub, or ./a/folder.")],
     public: Annotated[bool, typer.Option("--public", help="If it is new on the hub, for everyone to see.")] = False,
 ) -> None:

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli import registry
-from rws_cli.config.combinations import check_combinations
+from rws_cli.config.compatibility import check_compatibility
 from rws_cli.config.identity import flat, resolved
 from rws_cli.config.keys import PARTS
+from rws_cli.config.renamed import metric_settings, rename_settings
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import typed
 from rws_cli.errors import UsageError, choose_from, first_line
@@ -57,20 +58,22 @@ def check(composed: DictConfig) -> Config:
     sampler = config.sampler
     order = registry.load("order", sampler.order, "sampler.order")
     sampler.order = typed(order, {"kind": sampler.order} | (order_settings or {}), f"sampler.{sampler.order}")
-    for name in ("guidance", "schedule", "review", "search"):
+    for name in ("guidance", "schedule", "remasking", "search"):
         at = f"sampler.{name}"
         setattr(sampler, name, _part(getattr(sampler, name), at, PARTS[at]))
     for at in ("model", "reward", "sampler", "benchmark"):
         _check_name(f"{at}.name", getattr(config, at).name)
     config.judge = _part(config.judge, "judge", "judge")
-    config.metric = {name: _part(_metric(values), f"metric.{name}", "metric") for name, values in config.metric.items()}
-    check_combinations(config)
+    config.metric = {
+        name: _part(metric_settings(values), f"metric.{name}", "metric") for name, values in config.metric.items()
+    }
+    check_compatibility(config)
     return config
 
 
 def _has_own_settings(sampler: Any) -> bool:
     """Whether an order's settings stand beside its name, at sampler.NAME."""
-    order = registry.find("order").get(str(sampler.get("order"))) if isinstance(sampler, dict) else None
+    order = registry.available("order").get(str(sampler.get("order"))) if isinstance(sampler, dict) else None
     return order is not None and bool(order.settings.keys() - {"kind"})
 
 
@@ -80,6 +83,7 @@ def check_recorded(recorded: dict[str, Any]) -> Config:
     Raises UsageError as `check` does.
     """
     values = deepcopy(recorded)
+    rename_settings(values)
     if isinstance(sampler := values.get("sampler"), dict):
         known = {f.name for f in fields(Sampler)}
         values["sampler"] = {key: value for key, value in sampler.items() if value is not None or key in known}
@@ -123,9 +127,9 @@ def _part(values: Any, at: str, role: str, within: str = "") -> Any:
 
     Raises UsageError for one that is not known, or cannot be a part of another of its role.
     """
-    kind, known = values.get("kind") if isinstance(values, dict) else None, registry.find(role)
+    kind, known = values.get("kind") if isinstance(values, dict) else None, registry.available(role)
     if role == within:
-        known = {name: source for name, source in known.items() if source.facts.get("can_be_part", True)}
+        known = {name: source for name, source in known.items() if source.facts.get("can_be_component", True)}
     if kind not in known:
         raise UsageError(f"{at}.kind={kind} is not known: {choose_from(kind, known)}")
     part = typed(registry.load(role, kind, f"{at}.kind"), values, at)
@@ -144,15 +148,3 @@ def _check_name(at: str, name: str) -> None:
     """Names become folders: they must stay within the output folder."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
         raise UsageError(f"{at}={name} must be letters, digits and _ . + -, for a folder is called so.")
-
-
-def _metric(values: Any) -> Any:
-    """A metric's settings, also where they are in the form of earlier runs: module, revision and arguments."""
-    if not isinstance(values, dict) or values.get("kind") == "evaluate":
-        return values
-    module, arguments = values.get("module"), values.get("arguments") or {}
-    if module is None:
-        return {key: value for key, value in values.items() if key != "arguments"} | arguments
-    if module in registry.find("metric"):
-        return {"kind": module} | arguments
-    return {"kind": "evaluate", "module": module, "revision": values.get("revision"), "arguments": arguments}

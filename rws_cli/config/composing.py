@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rws_cli import registry
 from rws_cli.config.catalog import CONF, added
 from rws_cli.config.check import check
-from rws_cli.config.explain import NOT_COMPOSED, explain
+from rws_cli.config.hydra_errors import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.keys import PARTS
+from rws_cli.config.renamed import advise, rename_settings, renamed_choice, renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path
@@ -49,8 +50,6 @@ NAMES_OBJECTS = re.compile(r"^[+~]*hydra[./](callbacks|job_logging|hydra_logging
 OBJECTS = "{} would make Python objects of a configuration, which rws does not do."
 SWEEP_DIR = "${output}/multirun"
 """hydra.sweep.dir in conf/: each sweep has a folder of its own in it."""
-METRIC_THEN = re.compile(r"^\+?(metric\.\w+\.(?:module|arguments)\b)")
-"""Keys that each metric had before metrics were parts (see config.check)."""
 STRANGERS = ("command-line", "parts")
 """Hydra's names for folders whose files may not change how Hydra runs."""
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
@@ -91,8 +90,15 @@ class Loader(ConfigLoaderImpl):
         for override in overrides:
             if found := NAMES_OBJECTS.search(override):
                 raise UsageError(OBJECTS.format(found[0].strip("+~.{:,= ")))
-        now = [METRIC_THEN.sub(r"++\1", override) for override in overrides]
-        return super()._parse_overrides_and_create_caching_repo(config_name, now)
+        parsed: Any
+        repo: Any
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(
+            config_name, [renamed_override(override) for override in overrides]
+        )
+        load, exists = repo.load_config, repo.config_exists  # files too may name choices of before
+        repo.load_config = lambda config_path: load(renamed_choice(config_path))
+        repo.config_exists = lambda config_path: exists(renamed_choice(config_path))
+        return parsed, repo
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
         """A search path may be a package, which Hydra would import before it has composed anything."""
@@ -105,29 +111,33 @@ class Loader(ConfigLoaderImpl):
         """What the files say, and of each part that they name the settings that they leave at their defaults."""
         composed = super()._compose_config_from_defaults_list(defaults, repo)
         for at, role in PARTS.items():
-            _fill(OmegaConf.select(composed, at), role)
+            _add_defaults(OmegaConf.select(composed, at), role)
         for node in (OmegaConf.select(composed, "metric") or {}).values():
-            _fill(node, "metric")
+            _add_defaults(node, "metric")
         sampler = OmegaConf.select(composed, "sampler")
-        order = registry.find("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
+        order = registry.available("order").get(sampler.get("order")) if OmegaConf.is_dict(sampler) else None
         if order and order.settings.keys() - {"kind"}:
             sampler.setdefault(order.name, {})
-            _fill(sampler[order.name], "order", order.name)
+            _add_defaults(sampler[order.name], "order", order.name)
         return composed
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         loaded = super()._load_single_config(default, repo)
+        values = OmegaConf.to_container(loaded.config)
+        rename_settings(values, advise)
+        if values != OmegaConf.to_container(loaded.config):
+            loaded.config = OmegaConf.create(values)
         if loaded.provider in STRANGERS:
             _check_folder(loaded.config, default.config_path)
         return loaded
 
 
-def _fill(node: Any, role: str, kind: str | None = None) -> None:
+def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
     """Add the settings that a part's node does not have, with their defaults; and those of the parts within it."""
     if not OmegaConf.is_dict(node):
         return
     values: Any = OmegaConf.to_container(node)
-    source = registry.find(role).get(kind or str(values.get("kind")))
+    source = registry.available(role).get(kind or str(values.get("kind")))
     if source is None:
         return
     for setting in source.settings.values():
@@ -136,7 +146,7 @@ def _fill(node: Any, role: str, kind: str | None = None) -> None:
         elif inner := setting.allowed.get("role"):
             below = node[setting.name] if OmegaConf.is_dict(node[setting.name]) else {}
             for part in [below] if "kind" in below else below.values():
-                _fill(part, inner)
+                _add_defaults(part, inner)
 
 
 def hydra_of(loader: Loader) -> Hydra:

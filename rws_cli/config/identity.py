@@ -9,7 +9,7 @@ from rws_cli import registry
 from rws_cli.config.schema import Config
 from rws_cli.part import Part
 
-NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "draw", "objective")
+NOT_IDENTITY = ("output", "runtime", "metric", "judge", "label", "table", "plot", "objective")
 """Top-level keys that do not change results: left out of the hash, and free to differ at a resume; of runtime a cache."""
 
 
@@ -32,7 +32,7 @@ def parts_used(node: Any, at: str = "") -> dict[str, dict[str, str]]:
     found = {}
     for name, value, role in settings:
         role, kind = (value.role, value.kind) if isinstance(value, Part) else (role, value)
-        if role and isinstance(kind, str) and (part := registry.find(role).get(kind)):
+        if role and isinstance(kind, str) and (part := registry.available(role).get(kind)):
             source = {"role": role, "name": kind, "source": part.root.source, "sha256": part.sha256}
             found[at + name] = source
         found |= parts_used(value, f"{at}{name}.")
@@ -50,6 +50,11 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
 
 def config_hash(resolved: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(resolved), sort_keys=True).encode()).hexdigest()
+
+
+def recorded_hash(manifest: dict[str, Any]) -> str:
+    """The hash of a run's configuration when it was made, by which verdicts name the run."""
+    return manifest.get("config_hash_before", manifest["config_hash"])
 
 
 def differing_keys(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

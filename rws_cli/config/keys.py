@@ -13,7 +13,7 @@ PARTS = {
     "reward": "reward",
     "sampler.guidance": "guidance",
     "sampler.schedule": "schedule",
-    "sampler.review": "remasking",
+    "sampler.remasking": "remasking",
     "sampler.search": "search",
     "benchmark": "benchmark",
     "judge": "judge",
@@ -33,7 +33,7 @@ def settings_of(cls: type) -> list[Setting]:
 def kinds_of(role: str) -> dict[str, list[Setting]]:
     """The kinds of a role: name → its settings."""
     kind = {"kind": Setting("kind", "str", "", MISSING, {})}
-    return {name: list((kind | source.settings).values()) for name, source in registry.find(role).items()}
+    return {name: list((kind | source.settings).values()) for name, source in registry.available(role).items()}
 
 
 def group_of(setting: Setting) -> list[Setting] | None:
@@ -51,7 +51,7 @@ def known_keys() -> list[str]:
             yield key
             role = setting.allowed.get("role") or PARTS.get(key)
             if role == "order":
-                for source in registry.find("order").values():
+                for source in registry.available("order").values():
                     yield from (f"{at}{source.name}.{name}" for name in source.settings if name != "kind")
             elif role and role not in above and not setting.type.startswith(("dict", "str")):
                 for inner in kinds_of(role).values():

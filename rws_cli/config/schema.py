@@ -39,7 +39,7 @@ class Sampler:
     )
     guidance: Any = setting("what changes logits before the order reads them; see rws list guidance", role="guidance")
     schedule: Any = setting("how many positions a step commits", role="schedule")
-    review: Any = setting("what looks at finished blocks again", role="remasking")
+    remasking: Any = setting("what looks at finished blocks again", role="remasking")
     search: Any = setting("how several answers to a prompt compete; see rws list search", role="search")
     ties: str = setting(
         "which of equal scores comes first: the leftmost position, or the token of higher untempered probability",
@@ -50,7 +50,7 @@ class Sampler:
     @property
     def parts(self) -> dict[str, Any]:
         """The parts that a sampler is made of."""
-        return {name: getattr(self, name) for name in ("order", "schedule", "guidance", "review", "search")}
+        return {name: getattr(self, name) for name in ("order", "schedule", "guidance", "remasking", "search")}
 
     @property
     def draws(self) -> bool:
@@ -117,7 +117,7 @@ class Config:
     output: str = setting("the folder of runs: <output>/<benchmark>/<model>-<sampler>/vNNN")
     label: str | None = setting("how tables call this run; null: by its sampler, and what else sets it apart")
     table: Table | None = setting("what rws table shows of a sweep")
-    draw: str | None = setting("a picture of a sweep, at its end", choices=("pareto",))
+    plot: str | None = setting("a picture of a sweep, at its end", choices=("pareto",))
     trust_remote_code: bool = setting(
         "let presets that need it run the Python of their checkpoint, at the commit in pins"
     )
@@ -125,7 +125,7 @@ class Config:
     model: Any = setting("the masked diffusion model")
     reward: Any = setting("what scores whole and partly decoded answers")
     sampler: Sampler = setting("how a response is decoded")
-    benchmark: Any = setting("what is asked, and how answers are marked")
+    benchmark: Any = setting("what is asked, and how answers are graded")
     metric: dict[str, Any] = setting("measures of texts, e.g. metric=[length,diversity]", role="metric")
     judge: Any = setting("who says which of two answers is better")
     runtime: Runtime = setting("what may change without changing a token")

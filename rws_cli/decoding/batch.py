@@ -52,7 +52,7 @@ class Memory:
 Saved = dict[str, Tensor]
 """Where rows stood, by the name of each tensor."""
 
-OF_THE_PROMPT = ("key_B", "tokens_BL", "attention_BL", "free_BG", "block_BG", "blocks_B", "follows_B")
+PROMPT_FIELDS = ("key_B", "tokens_BL", "attention_BL", "free_BG", "block_BG", "blocks_B", "retained_B")
 """What stays where it is when rows are copied over each other."""
 
 
@@ -65,7 +65,7 @@ class Batch:
     position, from 0; blocks_B: how many. Where a row stands: block_B; round_B, how often the block was taken up again;
     index_B, the step within it; first_B, the number of the step at index 0; inside_BG, the positions that are being
     decoded; started_B, how many of them were masked at index 0. p_BG: each token's probability when it was committed.
-    follows_B: whether the row follows the answer of an earlier sweep. widest: how many positions the largest block so
+    retained_B: whether the row follows the answer of an earlier sweep. widest: how many positions the largest block so
     far has.
     """
 
@@ -83,8 +83,8 @@ class Batch:
     first_B: Tensor
     started_B: Tensor
     inside_BG: Tensor
-    p_BG: Tensor
-    follows_B: Tensor
+    commit_p_BG: Tensor
+    retained_B: Tensor
     memory: Memory
     widest: int = 0
 
@@ -133,7 +133,7 @@ class Batch:
         tokens, attention, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
         self.tokens_BL[at], self.attention_BL[at], self.free_BG[at] = tokens, attention.bool(), free.bool()
         self.block_BG[at], self.key_B[at], self.blocks_B[at] = block_RG, key[:, 0], blocks[:, 0]
-        for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.p_BG):
+        for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.commit_p_BG):
             value[at] = 0
         self.inside_BG[at] = free.bool() & (block_RG == 0)
         self.started_B[at] = (self.masked_BG & self.inside_BG)[at].sum(-1)
@@ -169,7 +169,7 @@ class Batch:
         tokens_BL = self.tokens_BL.clone()
         tokens_BL[:, self.start :] = self.response_BG[ancestor_B]
         for name, value in (self._rows() | {"tokens_BL": tokens_BL}).items():
-            if name not in OF_THE_PROMPT:
+            if name not in PROMPT_FIELDS:
                 setattr(self, name, value[ancestor_B])
         self.tokens_BL = tokens_BL
         self.memory.values = {name: value[ancestor_B] for name, value in self.memory.values.items()}
@@ -215,8 +215,8 @@ def new_batch(
         first_B=zeros_B.clone(),
         started_B=zeros_B.clone(),
         inside_BG=nothing_BG.clone(),
-        p_BG=torch.zeros((rows, gen_length), dtype=torch.float64, device=device),
-        follows_B=zeros_B.bool(),
+        commit_p_BG=torch.zeros((rows, gen_length), dtype=torch.float64, device=device),
+        retained_B=zeros_B.bool(),
         memory=Memory(rows, device),
     )
 

@@ -53,7 +53,7 @@ class BlockCache:
         for columns, these in self.windows(batch, rows_R).items():
             at = torch.tensor(these, device=rows_R.device)
             seen, wanted_SQ = seen_RL[at], wanted_RL[at, columns[0] : columns[1]]
-            kept = _Kept(self.layers, rows_R[at], self.rows, slice(*columns), tokens_RL.shape[1])
+            kept = WindowCache(self.layers, rows_R[at], self.rows, slice(*columns), tokens_RL.shape[1])
             logits_NV = self.denoiser.forward(
                 tokens_RL[at, columns[0] : columns[1]],
                 seen[:, None, :].expand(-1, wanted_SQ.shape[1], -1),
@@ -80,7 +80,7 @@ class BlockCache:
         return shared
 
 
-class _Kept(DynamicCache):
+class WindowCache(DynamicCache):
     """What the attention layers of one pass are given for a cache: it puts the keys and values of the window among those
     kept. A pass through everything keeps what it computes."""
 

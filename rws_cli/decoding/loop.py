@@ -1,7 +1,7 @@
 """The diffusion loop: predict, guide, order, choose, commit; until no mask remains.
 
 This file alone counts cost, moves rows from block to block, and records the trace; the parts that it asks know of none
-of these. A row whose answer is complete gives its place to the next prompt at once.
+of these. A row whose answer is complete gives its state to the next prompt at once.
 """
 
 from collections import deque
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rws_cli.decoding.batch import Prompt, new_batch
 from rws_cli.decoding.noise import mix
-from rws_cli.decoding.predict import Look, Predictor
+from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
-from rws_cli.decoding.rank import Asked, Ranker, count_reversals, first_guess
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, note_commits, note_masks
+from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
+from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -48,12 +48,12 @@ class Completion:
 
 
 @dataclass
-class Place:
+class RowState:
     """What the host knows of a row: the number of the prompt in it, which sweep it is in, the trace that it follows."""
 
     number: int = -1
     sweep: int = 0
-    follows: RowTrace | None = None
+    retained: RowTrace | None = None
 
 
 class Decoder:
@@ -80,18 +80,18 @@ class Decoder:
         count = self.particles * max(1, min(groups, (rows or len(prompts)) // self.particles))
         for part in (sampler.order, sampler.schedule):
             part.prepare(sampler)
-        self.fill_steps = sampler.schedule.steps
+        self.steps_per_round = sampler.schedule.steps
         device, self.pad_id = getattr(denoiser, "device", "cpu"), getattr(denoiser, "pad_id", 0)
         longest = max(len(prompt.ids) for prompt in prompts)
         self.batch = new_batch(count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device)
-        self.places = [Place() for _ in range(count)]
+        self.row_states = [RowState() for _ in range(count)]
         self.costs = [Cost() for _ in range(count)]
         self.traces = [RowTrace() for _ in range(count)]
-        self.saved, self.saved_traces = self.batch.save(self.batch.follows_B), list(self.traces)
+        self.saved, self.saved_traces = self.batch.save(self.batch.retained_B), list(self.traces)
         self.lengths = [0] * count
         """Of the rows' prompts."""
         self.done = [True] * count
-        self.answers: Any = None
+        self.completions: Any = None
         """The answers' tokens (B, G) after the last step, on the host."""
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
@@ -109,13 +109,13 @@ class Decoder:
                 yield completions
 
     @property
-    def in_hand(self) -> list[int]:
+    def in_progress(self) -> list[int]:
         """The questions that are being decoded."""
-        return [p.number // self.particles for p in self.places[:: self.particles] if p.number >= 0]
+        return [p.number // self.particles for p in self.row_states[:: self.particles] if p.number >= 0]
 
     @property
     def rows_in_use(self) -> list[int]:
-        return [row for row, place in enumerate(self.places) if place.number >= 0]
+        return [row for row, state in enumerate(self.row_states) if state.number >= 0]
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -123,45 +123,45 @@ class Decoder:
     def step(self) -> None:
         """One step of every row; METHODS.md, section 1, has it in pseudo-code."""
         b, s = self.batch, self.sampler
-        record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.before(step_of(b)))}
+        record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.remask_before(step_of(b)))}
         step = step_of(b, self.scorer)
         open_BG, shadow_BG = self.candidates(step), None
         chosen_BG = torch.zeros_like(open_BG)
-        look, scale_N = self.look(step, open_BG), None
-        with charge(self.costs, look.rows, "seconds"):
-            if look.rows:
-                logits_NV, shadow_BG = self.predict(b, look, self.lengths, self.costs)
+        query, scale_N = self.query(step, open_BG), None
+        with charge(self.costs, query.rows, "seconds"):
+            if query.rows:
+                logits_NV, shadow_BG = self.predict(b, query, self.lengths, self.costs)
                 if s.eos == "logits_eos_inf":
                     logits_NV[:, self.end_E[:1]] = -torch.inf
                 record["finite"] = logits_NV.amax(-1).isfinite().all()
-                asked = self.asked(look, logits_NV)
-                if look.weighs:
-                    step, open_BG, look, asked = self.weigh(step, open_BG, look, asked)
-            if look.rows:
-                guided = s.guidance.guide(asked, step)
-                asked, scale_N = self.read_only(asked, guided, look)
-                ranking = self.rank(asked, scale_N, open_BG, step)
-                s.schedule.observe(ranking, step)
-                chosen_BG = s.schedule.choose(ranking, step) & ranking.read_BG & step.free_BG
+                predicted = self.position_logits(query, logits_NV)
+                if query.weighs:
+                    step, open_BG, query, predicted = self.weigh(step, open_BG, query, predicted)
+            if query.rows:
+                guided = s.guidance.guide(predicted, step)
+                predicted, scale_N = self.read_only(predicted, guided, query)
+                ranking = self.rank(predicted, scale_N, open_BG, step)
+                s.schedule.update(ranking, step)
+                chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
                 record |= {f"guidance.{name}": value for name, value in guided.record.items()}
-                record |= self.commit(ranking, chosen_BG, asked)
+                record |= self.commit(ranking, chosen_BG, predicted)
                 s.search.committed(step, ranking.raw_BG.where(chosen_BG, 0.0).sum(-1))
-                self.follow(look)
+                self.set_retained(query)
                 if s.eos == "stop":
                     b.stop_after_end(self.end_E)
-        if look.rows and scale_N is not None:  # to compare is not to decode: nobody is charged for it
-            record |= self.reversals(asked, ranking, chosen_BG, step)
-        record["after"] = b.mask(s.schedule.after(chosen_BG, shadow_BG, step))
+        if query.rows and scale_N is not None:  # to compare is not to decode: nobody is charged for it
+            record |= self.reversals(predicted, ranking, chosen_BG, step)
+        record["after"] = b.mask(s.schedule.remask_after(chosen_BG, shadow_BG, step))
         record |= self.advance(step)
         if s.search.rolls_back:
             record |= self.roll_back()
         record["done"] = ~b.live_B
-        self.note(record, look)
+        self.write_traces(record, query)
 
     def candidates(self, step: Step) -> Tensor:
         return self.sampler.schedule.candidates(step) & step.free_BG & step.live_B[:, None]
 
-    def look(self, step: Step, open_BG: Tensor, wanted_BG: Tensor | None = None) -> Look:
+    def query(self, step: Step, open_BG: Tensor, wanted_BG: Tensor | None = None) -> Query:
         """What a step asks about: the open positions, and what guidance, search and schedule read besides."""
         s, active_B = self.sampler, open_BG.any(1)
         due_B = s.search.due(step)
@@ -171,61 +171,74 @@ class Decoder:
             wanted_BG = open_BG
             for reads_B in all_B:
                 wanted_BG = torch.where((active_B & reads_B)[:, None], step.all_masked_BG, wanted_BG)
-            wanted_BG = wanted_BG | s.schedule.reads_at(step, open_BG)
+            wanted_BG = wanted_BG | s.schedule.feature_positions(step, open_BG)
             if self.cache:
                 wanted_BG = self.cache.reach(wanted_BG, self.batch.inside_BG)
-        read_BG = s.schedule.reads_at(step, open_BG) & wanted_BG
+        ranked_BG = s.schedule.feature_positions(step, open_BG) & wanted_BG
         due_B = torch.zeros_like(active_B) if due_B is None else due_B & active_B
-        columns = (active_B, wanted_BG.sum(1), read_BG.sum(1), due_B, step.number_B)
+        columns = (active_B, wanted_BG.sum(1), ranked_BG.sum(1), due_B, step.number_B)
         table = torch.stack([column.long() for column in columns], 1).tolist()
         rows = [row for row, values in enumerate(table) if values[0]]
         wanted, read, due, numbers = ([values[n] for values in table] for n in (1, 2, 3, 4))
-        return Look(rows, active_B, wanted_BG, read_BG, wanted, sum(read), any(due), numbers)
+        return Query(rows, active_B, wanted_BG, ranked_BG, wanted, sum(read), any(due), numbers)
 
-    def asked(self, look: Look, logits_NV: Tensor) -> Asked:
-        at = positions(look.wanted_BG, sum(look.wanted))
-        return Asked(*at, logits_NV, None, first_guess(logits_NV, self.sampler, self.batch.mask_id))
+    def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
+        at = positions(query.wanted_BG, sum(query.wanted))
+        return PositionLogits(*at, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id))
 
-    def weigh(self, step: Step, open_BG: Tensor, look: Look, asked: Asked) -> tuple[Step, Tensor, Look, Asked]:
+    def weigh(
+        self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
+    ) -> tuple[Step, Tensor, Query, PositionLogits]:
         """Let a search copy rows over each other, and go on with what they ask about."""
-        ancestor_B = self.sampler.search.weigh(asked, step, open_BG.any(1))
+        ancestor_B = self.sampler.search.weigh(predicted, step, open_BG.any(1))
         if ancestor_B is None:
-            return step, open_BG, look, asked
+            return step, open_BG, query, predicted
         parents = ancestor_B.tolist()
         self.copy_rows(ancestor_B)
         self.copy_traces(parents)
-        starts = [sum(look.wanted[:row]) for row in range(len(parents))]
-        index = [starts[a] + n for a in parents for n in range(look.wanted[a])]
+        starts = [sum(query.wanted[:row]) for row in range(len(parents))]
+        index = [starts[a] + n for a in parents for n in range(query.wanted[a])]
         step = step_of(self.batch, self.scorer)
         open_BG = self.candidates(step)
-        look = self.look(step, open_BG, look.wanted_BG[ancestor_B])
-        return step, open_BG, look, self.asked(look, asked.logits_NV[torch.tensor(index).to(ancestor_B.device)])
+        query = self.query(step, open_BG, query.wanted_BG[ancestor_B])
+        return (
+            step,
+            open_BG,
+            query,
+            self.position_logits(query, predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]),
+        )
 
-    def read_only(self, asked: Asked, guided: Guided, look: Look) -> tuple[Asked, Tensor | None]:
+    def read_only(
+        self, predicted: PositionLogits, guided: Guided, query: Query
+    ) -> tuple[PositionLogits, Tensor | None]:
         """The guided logits at the positions that the schedule reads, and their scales."""
-        moved = guided.logits_NV is not asked.logits_NV
-        top_N = first_guess(guided.logits_NV, self.sampler, self.batch.mask_id) if moved else asked.top_N
-        asked = Asked(asked.row_N, asked.position_N, guided.logits_NV, guided.order_logits_NV, top_N)
-        if look.read == len(asked.row_N):
-            return asked, guided.scale_N
-        is_read_N = look.read_BG[asked.row_N, asked.position_N]
-        index_R = is_read_N.to(torch.int8).argsort(descending=True, stable=True)[: look.read]
-        return asked.some(index_R), None if guided.scale_N is None else guided.scale_N[index_R]
+        moved = guided.logits_NV is not predicted.logits_NV
+        top_N = greedy_tokens(guided.logits_NV, self.sampler, self.batch.mask_id) if moved else predicted.top_N
+        predicted = PositionLogits(
+            predicted.row_N, predicted.position_N, guided.logits_NV, guided.order_logits_NV, top_N
+        )
+        if query.read == len(predicted.row_N):
+            return predicted, guided.scale_N
+        is_read_N = query.ranked_BG[predicted.row_N, predicted.position_N]
+        index_R = is_read_N.to(torch.int8).argsort(descending=True, stable=True)[: query.read]
+        return predicted.some(index_R), None if guided.scale_N is None else guided.scale_N[index_R]
 
-    def commit(self, ranking: Ranking, chosen_BG: Tensor, asked: Asked) -> dict[str, Tensor | None]:
+    def commit(self, ranking: Ranking, chosen_BG: Tensor, predicted: PositionLogits) -> dict[str, Tensor | None]:
         """Write the chosen tokens into the batch; what the trace keeps of them."""
         b, p_BG = self.batch, ranking.raw_BG.exp()
         b.response_BG.copy_(torch.where(chosen_BG, ranking.token_BG, b.response_BG))
-        b.p_BG = torch.where(chosen_BG, p_BG, b.p_BG)
-        near_BG = self.rank.near_ties(asked, ranking, chosen_BG, b.mask_id)
+        b.commit_p_BG = torch.where(chosen_BG, p_BG, b.commit_p_BG)
+        near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
         return {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
 
-    def reversals(self, asked: Asked, ranking: Ranking, chosen_BG: Tensor, step: Step) -> dict[str, Tensor | None]:
+    def reversals(
+        self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
+    ) -> dict[str, Tensor | None]:
         """How a scale of 1 would have ranked and chosen."""
-        plain = self.rank(asked, None, ranking.open_BG, step)
-        other_BG = self.sampler.schedule.choose(plain, step) & plain.read_BG & step.free_BG
+        plain = self.rank(predicted, None, ranking.open_BG, step)
+        other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
         pairs_B, reversals_B = count_reversals(plain.score_BG, ranking.score_BG)
-        return {"pairs": pairs_B, "reversals": reversals_B, "other_set": (other_BG != chosen_BG).any(-1)}
+        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": (other_BG != chosen_BG).any(-1)}
 
     # --- from block to block, and from prompt to prompt -----------------------------------------------------------
 
@@ -237,15 +250,15 @@ class Decoder:
         ended_B = s.schedule.ended(step) & b.live_B
         if s.search.waits:
             ended_B = ended_B.view(-1, self.particles).all(-1).repeat_interleave(self.particles)
-        per_block = (1 + s.review.rounds) * self.fill_steps
+        per_block = (1 + s.remasking.rounds) * self.steps_per_round
         record: dict[str, Tensor | None] = {}
-        if s.review.rounds:
-            number_B = (b.block_B * per_block + (b.round_B + 1) * self.fill_steps).maximum(b.step_B)
+        if s.remasking.rounds:
+            number_B = (b.block_B * per_block + (b.round_B + 1) * self.steps_per_round).maximum(b.step_B)
             with charge(self.costs, self.rows_in_use, "seconds"):
-                again_BG = s.review.again(step, ended_B & (b.round_B < s.review.rounds), number_B)
-            record = {"review": b.mask(again_BG), "review_step": number_B}
+                again_BG = s.remasking.again(step, ended_B & (b.round_B < s.remasking.rounds), number_B)
+            record = {"remasking": b.mask(again_BG), "remasking_step": number_B}
             redone_B = again_BG.any(-1)
-            inside_BG = (b.block_BG <= b.block_B[:, None]) & (b.block_BG > (b.block_B - s.review.window)[:, None])
+            inside_BG = (b.block_BG <= b.block_B[:, None]) & (b.block_BG > (b.block_B - s.remasking.window)[:, None])
             b.begin_block(redone_B, b.block_B, b.round_B + 1, number_B, inside_BG)
             ended_B = ended_B & ~redone_B
         if s.search.waits:
@@ -277,55 +290,57 @@ class Decoder:
         if self.cache:
             self.cache.copy_rows(ancestor_B)
 
-    def follow(self, look: Look) -> None:
+    def set_retained(self, query: Query) -> None:
         """Put rows that follow an earlier answer where its trace stands after this step."""
-        following = [(row, trace) for row in look.rows if (trace := self.places[row].follows) is not None]
+        following = [(row, trace) for row in query.rows if (trace := self.row_states[row].retained) is not None]
         if not following:
             return
-        response_BG, answers = self.batch.response_BG, []
+        response_BG, completions = self.batch.response_BG, []
         for row, trace in following:
-            prefix = trace.until(look.numbers[row])
+            prefix = trace.until(query.numbers[row])
             committed = dict(zip(prefix.position, prefix.token, strict=True))
-            answers.append([row, *(committed.get(n, self.batch.mask_id) for n in range(response_BG.shape[1]))])
-        table = torch.tensor(answers).to(response_BG.device)
-        at, answer_RG = table[:, 0], table[:, 1:]
-        response_BG[at] = torch.where(self.batch.free_BG[at], answer_RG, response_BG[at])  # given tokens stay
+            completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(response_BG.shape[1]))])
+        table = torch.tensor(completions).to(response_BG.device)
+        at, completion_RG = table[:, 0], table[:, 1:]
+        response_BG[at] = torch.where(self.batch.free_BG[at], completion_RG, response_BG[at])  # given tokens stay
 
     def enter(self) -> bool:
         """Give rows that are free to prompts that wait; whether any row is in use."""
         entering: dict[int, int] = {}
-        for first in range(0, len(self.places), self.particles):
-            if self.places[first].number < 0 and self.waiting:
+        for first in range(0, len(self.row_states), self.particles):
+            if self.row_states[first].number < 0 and self.waiting:
                 number = self.waiting.popleft() * self.particles
                 entering |= {first + n: number + n for n in range(self.particles)}
         if entering:
             for row, number in entering.items():
-                self.places[row], self.costs[row] = Place(number), Cost()
+                self.row_states[row], self.costs[row] = RowState(number), Cost()
             self.start(entering)
-        return any(place.number >= 0 for place in self.places)
+        return any(state.number >= 0 for state in self.row_states)
 
     @torch.inference_mode()
     def start(self, rows: dict[int, int]) -> None:
         """Put prompts into rows, all of their answers masked."""
         prompts = {}
         for row, number in rows.items():
-            place, prompt = self.places[row], self.prompts[number]
-            if place.sweep:
-                prompt = replace(prompt, key=int(mix(torch.tensor(prompt.key) + place.sweep * SWEEP)))
+            state, prompt = self.row_states[row], self.prompts[number]
+            if state.sweep:
+                prompt = replace(prompt, key=int(mix(torch.tensor(prompt.key) + state.sweep * SWEEP)))
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
-        self.batch.follows_B = torch.tensor([place.follows is not None for place in self.places]).to(self.end_E.device)
+        self.batch.retained_B = torch.tensor([state.retained is not None for state in self.row_states]).to(
+            self.end_E.device
+        )
         if self.sampler.search.rolls_back:
-            entered_B = torch.tensor([row in rows for row in range(len(self.places))]).to(self.end_E.device)
+            entered_B = torch.tensor([row in rows for row in range(len(self.row_states))]).to(self.end_E.device)
             self.saved = self.batch.save(entered_B, self.saved)
         self.on_enter(rows)
 
     @torch.inference_mode()
     def finished(self) -> list[Completion]:
         """The questions all of whose rows are done; their rows are free then, or begin another sweep."""
-        k, firsts = self.particles, range(0, len(self.places), self.particles)
-        over = [n for n in firsts if self.places[n].number >= 0 and all(self.done[n : n + k])]
+        k, firsts = self.particles, range(0, len(self.row_states), self.particles)
+        over = [n for n in firsts if self.row_states[n].number >= 0 and all(self.done[n : n + k])]
         rows = [row for first in over for row in range(first, first + k)]
         if not rows:
             return []
@@ -333,25 +348,25 @@ class Decoder:
             chosen, scores = self.sampler.search.finish(step_of(self.batch, self.scorer), rows)
         completions, again = [], {}
         for first, best, few in zip(over, chosen, scores, strict=True):
-            place, trace = self.places[first], self.traces[best]
-            if place.sweep + 1 < self.sampler.search.sweeps:
+            state, trace = self.row_states[first], self.traces[best]
+            if state.sweep + 1 < self.sampler.search.sweeps:
                 for row in range(first, first + k):
-                    again[row] = self.places[row].number
-                    self.places[row] = Place(again[row], place.sweep + 1, trace if row == first else None)
+                    again[row] = self.row_states[row].number
+                    self.row_states[row] = RowState(again[row], state.sweep + 1, trace if row == first else None)
                 continue
-            cost, tokens = sum(self.costs[first : first + k], Cost()), list(map(int, self.answers[best]))
-            completions.append(Completion(place.number // k, tokens, trace, cost, few, best - first))
-            self.places[first : first + k] = [Place() for _ in range(k)]
+            cost, tokens = sum(self.costs[first : first + k], Cost()), list(map(int, self.completions[best]))
+            completions.append(Completion(state.number // k, tokens, trace, cost, few, best - first))
+            self.row_states[first : first + k] = [RowState() for _ in range(k)]
         if again:
             self.start(again)
         return completions
 
     # --- records --------------------------------------------------------------------------------------------------
 
-    def note(self, record: dict[str, Tensor | None], look: Look) -> None:
+    def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
         """Bring what a step did to the host, all at once, and add it to the traces. Raises RunError."""
         values = {name: value for name, value in record.items() if value is not None} | {
-            "answers": self.batch.response_BG
+            "completions": self.batch.response_BG
         }
         flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
         ends = np.cumsum([value.numel() for value in values.values()])
@@ -361,23 +376,23 @@ class Decoder:
         }
         if not found.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
-        note_masks(self.traces, found.get("before"), look.numbers)
+        record_remasks(self.traces, found.get("before"), query.numbers)
         if "chosen" in found:
-            note_commits(self.traces, found, look.numbers)
-            for row in look.rows:
-                if (followed := self.places[row].follows) is not None:
-                    self.traces[row] = followed.until(look.numbers[row])
-        note_masks(self.traces, found.get("after"), [number + 1 for number in look.numbers])
-        if "review" in found:
-            note_masks(self.traces, found["review"], found["review_step"].astype(int).tolist())
+            record_commits(self.traces, found, query.numbers)
+            for row in query.rows:
+                if (followed := self.row_states[row].retained) is not None:
+                    self.traces[row] = followed.until(query.numbers[row])
+        record_remasks(self.traces, found.get("after"), [number + 1 for number in query.numbers])
+        if "remasking" in found:
+            record_remasks(self.traces, found["remasking"], found["remasking_step"].astype(int).tolist())
         if "ancestor" in found:
             self.copy_traces(found["ancestor"].astype(int).tolist())
         for row in np.flatnonzero(found.get("back", [])).tolist():
             self.traces[row] = self.saved_traces[row].until(LAST)
         for row in np.flatnonzero(found.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
-        self.done, self.answers = found["done"].astype(bool).tolist(), found["answers"]
-        if look.rows:
+        self.done, self.completions = found["done"].astype(bool).tolist(), found["completions"]
+        if query.rows:
             self.on_step(int(found["chosen"].sum()) if "chosen" in found else 0, self.traces)
 
     def copy_traces(self, parents: list[int]) -> None:

@@ -13,15 +13,15 @@ from rws_cli.decoding.record import Cost, charge
 
 
 @dataclass(frozen=True)
-class Look:
+class Query:
     """What a step asks about. rows: those with open positions, active_B as a mask; wanted_BG: positions asked about, all in
-    these rows; read_BG: those of them that the schedule reads; wanted: how many of each row; read: of all rows; weighs:
+    these rows; ranked_BG: those of them that the schedule reads; wanted: how many of each row; read: of all rows; weighs:
     whether the search weighs rows; numbers: of each row's step."""
 
     rows: list[int]
     active_B: Tensor
     wanted_BG: Tensor
-    read_BG: Tensor
+    ranked_BG: Tensor
     wanted: list[int]
     read: int
     weighs: bool
@@ -38,14 +38,14 @@ class Predictor:
     cache: Cache | None = None
 
     def __call__(
-        self, batch: Batch, look: Look, prompt_lengths: list[int], costs: list[Cost]
+        self, batch: Batch, query: Query, prompt_lengths: list[int], costs: list[Cost]
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (N, V) at the wanted positions; and, for schedules with a shadow, the probability of each token of the
         block, blind to itself (1 elsewhere). prompt_lengths: of all rows of the batch."""
-        rows, wanted_BG = look.rows, look.wanted_BG
-        row_R = look.active_B.to(torch.int8).argsort(descending=True, stable=True)[: len(rows)]
+        rows, wanted_BG = query.rows, query.wanted_BG
+        row_R = query.active_B.to(torch.int8).argsort(descending=True, stable=True)[: len(rows)]
         passes = 2 if self.sampler.cfg_scale > 0 else 1
-        shadow_BG = torch.ones_like(batch.p_BG) if self.sampler.schedule.shadow else None
+        shadow_BG = torch.ones_like(batch.commit_p_BG) if self.sampler.schedule.shadow else None
         found = []
         for start in range(0, len(rows), self.most_rows):
             some = rows[start : start + self.most_rows]
@@ -60,7 +60,7 @@ class Predictor:
                     wanted_RL[:, batch.start - left :] = wanted_BG[at]
                     tokens = [prompt_lengths[row] + wanted_BG.shape[1] for row in some]
                     if shadow_BG is None:
-                        count = sum(look.wanted[row] for row in some)
+                        count = sum(query.wanted[row] for row in some)
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count)
                     else:
                         inside_RG = batch.inside_BG[at]

@@ -119,7 +119,7 @@ def propose(
     return likeliest(tempered_NV - (-u.log()).log(), forbidden)
 
 
-def fill(
+def complete(
     logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, number_N: Tensor | int, position_N: Tensor
 ) -> Tensor:
     """Tokens (N,) to show in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").

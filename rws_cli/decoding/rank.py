@@ -33,7 +33,7 @@ LOWEST = torch.finfo(torch.float64).min
 
 
 @dataclass(frozen=True)
-class Asked:
+class PositionLogits:
     """N positions of all rows, row_N and position_N, and their logits (N, V). order_logits_NV: those that orders read, if
     not the same; top_N: the likeliest tokens, where nothing is drawn."""
 
@@ -43,9 +43,9 @@ class Asked:
     order_logits_NV: Tensor | None
     top_N: Tensor | None
 
-    def some(self, index_n: Any) -> Asked:
+    def some(self, index_n: Any) -> PositionLogits:
         parts = (self.row_N, self.position_N, self.logits_NV, self.order_logits_NV, self.top_N)
-        return Asked(*(None if x is None else x[index_n] for x in parts))  # type: ignore[arg-type]
+        return PositionLogits(*(None if x is None else x[index_n] for x in parts))  # type: ignore[arg-type]
 
 
 def greedy(sampler: Any) -> bool:
@@ -65,19 +65,23 @@ class Ranker:
     dtype: torch.dtype
     end_E: Tensor
 
-    def __call__(self, asked: Asked, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
-        s, row_N, position_N = self.sampler, asked.row_N, asked.position_N
-        size = max(1, CHUNK_BYTES["cuda" if asked.logits_NV.is_cuda else "cpu"] // (8 * asked.logits_NV.shape[-1]))
+    def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
+        s, row_N, position_N = self.sampler, predicted.row_N, predicted.position_N
+        size = max(
+            1, CHUNK_BYTES["cuda" if predicted.logits_NV.is_cuda else "cpu"] // (8 * predicted.logits_NV.shape[-1])
+        )
         found = []
-        for start in range(0, len(asked.logits_NV), size):
+        for start in range(0, len(predicted.logits_NV), size):
             n = slice(start, start + size)
-            found.append(self.predict(asked.some(n), None if scale_N is None else scale_N[n], step))
-        token_N, raw_N, log_p_N, order_read_N, read_N = (torch.cat(values) for values in zip(*found, strict=True))
+            found.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
+        token_N, raw_N, log_p_N, order_features_N, features_N = (
+            torch.cat(values) for values in zip(*found, strict=True)
+        )
         log_p_N = log_p_N.clamp(min=LOWEST)  # −inf stands for a closed position
         key_N, number_N = step.key_B[row_N], step.number_B[row_N]
         first_B = (step.masked_BG | step.committed_BG).to(torch.int8).argmax(-1)
         prediction = Prediction(
-            row_N, position_N, position_N - first_B[row_N], token_N, log_p_N, order_read_N, key_N, number_N
+            row_N, position_N, position_N - first_B[row_N], token_N, log_p_N, order_features_N, key_N, number_N
         )
         score_N = s.order.score(prediction, step)
         if s.order_temperature > 0:  # Dream's alg_temp: the highest are a draw from softmax(score / temperature)
@@ -94,10 +98,10 @@ class Ranker:
         tied_BG = opened(score_N)
         return Ranking(
             open_BG=open_BG,
-            read_BG=spread(torch.ones_like(row_N, dtype=torch.bool), row_N, position_N, open_BG, False),
+            ranked_BG=spread(torch.ones_like(row_N, dtype=torch.bool), row_N, position_N, open_BG, False),
             row_N=row_N,
             position_N=position_N,
-            read_N=read_N,
+            features_N=features_N,
             token_BG=spread(token_N, row_N, position_N, open_BG, 0),
             log_p_BG=opened(log_p_N),
             raw_BG=spread(raw_N, row_N, position_N, open_BG, 0.0),
@@ -105,14 +109,16 @@ class Ranker:
             tied_BG=tied_BG,
         )
 
-    def predict(self, asked: Asked, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
+    def predict(self, predicted: PositionLogits, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
         """Of n positions the tokens proposed, their untempered log-probabilities, those that orders read, and what order
         and schedule read of the probabilities of all tokens."""
-        s, logits_nV, top_n = self.sampler, asked.logits_NV, asked.top_N
+        s, logits_nV, top_n = self.sampler, predicted.logits_NV, predicted.top_N
         if scale_n is not None and s.guidance.target != "all":
             top_n = None  # what is scaled alone may change places
-        reads_all = s.order.reads_all or s.schedule.reads_all or asked.order_logits_NV is not None
-        if top_n is not None and not reads_all and s.confidence != "model_dtype":
+        needs_all_log_probs = (
+            s.order.needs_all_log_probs or s.schedule.needs_all_log_probs or predicted.order_logits_NV is not None
+        )
+        if top_n is not None and not needs_all_log_probs and s.confidence != "model_dtype":
             raw_n = log_p_n = log_p_of(logits_nV, top_n, scale_n)
             if s.eos == "confidence_eos_eot_inf":
                 log_p_n = log_p_of(self.without_ends(logits_nV), top_n, scale_n)
@@ -125,18 +131,18 @@ class Ranker:
         untempered = s.temperature in (0.0, 1.0) and s.top_p >= 1.0
         raw_nV = tempered_nV if untempered else log_softmax(z_nV)
         if top_n is None:
-            key_n, number_n = step.key_B[asked.row_N], step.number_B[asked.row_N]
-            top_n = propose(tempered_nV, s.temperature, step.mask_id, key_n, number_n, asked.position_N, GUMBEL)
-        log_p_nV = self.read_by_orders(asked, z_nV, raw_nV, tempered_nV)
+            key_n, number_n = step.key_B[predicted.row_N], step.number_B[predicted.row_N]
+            top_n = propose(tempered_nV, s.temperature, step.mask_id, key_n, number_n, predicted.position_N, GUMBEL)
+        log_p_nV = self.read_by_orders(predicted, z_nV, raw_nV, tempered_nV)
         raw_n, log_p_n = (values.gather(-1, top_n[:, None])[:, 0] for values in (raw_nV, log_p_nV))
-        return top_n, raw_n, log_p_n, s.order.read(log_p_nV), s.schedule.read(raw_nV)
+        return top_n, raw_n, log_p_n, s.order.features(log_p_nV), s.schedule.features(raw_nV)
 
-    def read_by_orders(self, asked: Asked, z_nV: Tensor, raw_nV: Tensor, tempered_nV: Tensor) -> Tensor:
+    def read_by_orders(self, predicted: PositionLogits, z_nV: Tensor, raw_nV: Tensor, tempered_nV: Tensor) -> Tensor:
         """The log-probabilities that orders read."""
         s = self.sampler
         without_ends = s.eos == "confidence_eos_eot_inf"
-        if asked.order_logits_NV is not None:
-            z_nV = asked.order_logits_NV.double()
+        if predicted.order_logits_NV is not None:
+            z_nV = predicted.order_logits_NV.double()
             return temper(self.without_ends(z_nV) if without_ends else z_nV, s.temperature, 1.0)
         if s.confidence == "model_dtype":
             return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.dtype)
@@ -148,11 +154,11 @@ class Ranker:
     def without_ends(self, z_nV: Tensor) -> Tensor:
         return z_nV.index_fill(1, self.end_E, -torch.inf)
 
-    def near_ties(self, asked: Asked, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
+    def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
         """Which chosen tokens a last bit of the model's dtype could have decided otherwise, (B, G): the token itself where
         nothing is drawn, or the choice of its step where scores come of logits."""
         s, near_BG = self.sampler, torch.zeros_like(chosen_BG)
-        chosen = asked.some(chosen_BG[asked.row_N, asked.position_N].nonzero()[:, 0])
+        chosen = predicted.some(chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0])
         at = (chosen.row_N, chosen.position_N)
         token_C = ranking.token_BG[at]
         unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.dtype)
@@ -208,6 +214,6 @@ def count_reversals(before_BG: Tensor, after_BG: Tensor) -> tuple[Tensor, Tensor
     return count_B * (count_B - 1) // 2, torch.stack(turned)
 
 
-def first_guess(logits_NV: Tensor, sampler: Any, mask_id: int) -> Tensor | None:
+def greedy_tokens(logits_NV: Tensor, sampler: Any, mask_id: int) -> Tensor | None:
     """The likeliest tokens, where they are what is proposed."""
     return likeliest(logits_NV, mask_id) if greedy(sampler) else None

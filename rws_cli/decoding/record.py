@@ -24,7 +24,7 @@ class Cost:
     mdm_tokens: int = 0
     mdm_seconds: float = 0.0
     reward_calls: int = 0
-    reward_hits: int = 0
+    reward_cache_hits: int = 0
     reward_tokens: int = 0
     reward_seconds: float = 0.0
     seconds: float = 0.0
@@ -40,8 +40,8 @@ class RowTrace:
 
     confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
     step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
-    open at that step, and those whose order the scale turned around; other_set: whether it committed other positions
-    than a scale of 1 would have (all None where nothing scales). masked: the step before which the token was masked
+    open at that step, and those whose order the scale turned around; changed_selection: whether it committed other positions
+    than a scale of 1 would have (all None where nothing scales). remasked_at: the step before which the token was masked
     again; None if it stayed. near_tie: whether a last bit of the model's dtype could have decided otherwise (see
     Ranker.near_ties). recorded: what else the guidance recorded, by name; None where it recorded no number.
     """
@@ -54,8 +54,8 @@ class RowTrace:
     scale: list[float | None] = field(default_factory=list)
     pairs: list[int | None] = field(default_factory=list)
     reversals: list[int | None] = field(default_factory=list)
-    other_set: list[bool | None] = field(default_factory=list)
-    masked: list[int | None] = field(default_factory=list)
+    changed_selection: list[bool | None] = field(default_factory=list)
+    remasked_at: list[int | None] = field(default_factory=list)
     near_tie: list[bool] = field(default_factory=list)
     recorded: dict[str, list[float | None]] = field(default_factory=dict)
 
@@ -80,8 +80,8 @@ class RowTrace:
         self.scale.append(guidance.pop("scale", None))
         self.pairs.append(compared.get("pairs"))
         self.reversals.append(compared.get("reversals"))
-        self.other_set.append(bool(compared["other_set"]) if compared else None)
-        self.masked.append(None)
+        self.changed_selection.append(bool(compared["changed_selection"]) if compared else None)
+        self.remasked_at.append(None)
         for name in self.recorded.keys() | guidance.keys():
             if name not in self.recorded:
                 self.recorded[name] = [None] * (len(self.step) - 1)
@@ -93,19 +93,19 @@ class RowTrace:
         n = sum(s <= step for s in self.step)
         lists = {name: values[:n] for name, values in vars(self).items() if isinstance(values, list)}
         copy = RowTrace(**lists, recorded={name: values[:n] for name, values in self.recorded.items()})
-        copy.masked = [again if again is not None and again <= step else None for again in copy.masked]
+        copy.remasked_at = [again if again is not None and again <= step else None for again in copy.remasked_at]
         return copy
 
     def mask(self, position: int, step: int) -> None:
         """Note that the token at a position is a mask again before a step."""
         last = len(self.position) - 1 - self.position[::-1].index(position)
-        self.masked[last] = step
+        self.remasked_at[last] = step
 
 
-def note_commits(traces: list[RowTrace], found: dict[str, Any], numbers: list[int]) -> None:
+def record_commits(traces: list[RowTrace], found: dict[str, Any], numbers: list[int]) -> None:
     """Add what a step committed to the traces of all rows; numbers: of each row's step."""
     guided = {name.removeprefix("guidance."): x for name, x in found.items() if name.startswith("guidance.")}
-    compared = [name for name in ("pairs", "reversals", "other_set") if name in found]
+    compared = [name for name in ("pairs", "reversals", "changed_selection") if name in found]
     for row, position in zip(*np.nonzero(found["chosen"]), strict=True):
         at = (row, position)
         traces[row].commit(
@@ -119,7 +119,7 @@ def note_commits(traces: list[RowTrace], found: dict[str, Any], numbers: list[in
         )
 
 
-def note_masks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) -> None:
+def record_remasks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) -> None:
     """Note in the traces of all rows that tokens are masked again before steps of these numbers."""
     if again_BG is not None:
         for row, position in zip(*np.nonzero(again_BG), strict=True):

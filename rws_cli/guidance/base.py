@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step
 from rws_cli.part import Part
 
@@ -30,7 +30,7 @@ class Guidance(Part):
     shows_masks: ClassVar[Any] = "drop"
     """Whether masks that are left show in the text that a reward reads ("keep")."""
 
-    def load(self, task: Any, reward: Any) -> None:
+    def load(self, prepared: Any, reward: Any) -> None:
         """Read what it needs of files and of the loaded reward, before decoding. Raises UsageError."""
 
     def begin(self, rows: dict[int, str]) -> None:
@@ -40,9 +40,9 @@ class Guidance(Part):
         """Rows (B,) whose next step needs the logits of all masked positions; None: of none."""
         return None
 
-    def guide(self, asked: Asked, step: Step) -> Guided:
-        """Logits and a record. Rows whose step asks about nothing are not among asked.row_N."""
-        return Guided(asked.logits_NV)
+    def guide(self, predicted: PositionLogits, step: Step) -> Guided:
+        """Logits and a record. Rows whose step asks about nothing are not among predicted.row_N."""
+        return Guided(predicted.logits_NV)
 
     def apply(self, z_nV: Tensor, scale_n: Tensor) -> Tensor:
         """z' = r·z on all logits of a position, or on its highest alone."""
@@ -56,9 +56,9 @@ class Guidance(Part):
         return 0
 
 
-def scaled(asked: Asked, scale_B: Tensor, **record: Tensor) -> Guided:
+def scaled(predicted: PositionLogits, scale_B: Tensor, **record: Tensor) -> Guided:
     """One scale for all positions of a row."""
-    return Guided(asked.logits_NV, scale_B[asked.row_N], record={"scale": scale_B, **record})
+    return Guided(predicted.logits_NV, scale_B[predicted.row_N], record={"scale": scale_B, **record})
 
 
 def ones(step: Step) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.prediction import FILL, propose, temper
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.record import charge
 from rws_cli.decoding.step import Step
 from rws_cli.errors import RunError, UsageError
@@ -55,10 +55,10 @@ class Entrgi(Guidance):
                 "not take."
             )
 
-    def load(self, task: Any, reward: Any) -> None:
-        self.top_p, self.reward = task.config.sampler.top_p, reward
-        ours, theirs = task.prepared.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
-        self.use(token_map(ours, theirs, task.prepared.vocabulary), task.prepared.eos_ids)
+    def load(self, prepared: Any, reward: Any) -> None:
+        self.top_p, self.reward = prepared.config.sampler.top_p, reward
+        ours, theirs = prepared.model.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
+        self.use(token_map(ours, theirs, prepared.model.vocabulary), prepared.model.eos_ids)
 
     def use(self, map_V: Tensor, eos_ids: tuple[int, ...]) -> None:
         """Take the reward model's token for each of the model's, and the tokens that end an answer."""
@@ -74,28 +74,34 @@ class Entrgi(Guidance):
     def calls(self, steps: int) -> int:
         return steps * self.steps
 
-    def guide(self, asked: Asked, step: Step) -> Guided:
-        index_n = step.all_masked_BG[asked.row_N, asked.position_N].nonzero()[:, 0]
-        logits_NV = asked.logits_NV.clone()
-        logits_NV[index_n] = self.move(asked.some(index_n), step)
-        return Guided(logits_NV, order_logits_NV=asked.logits_NV)
+    def guide(self, predicted: PositionLogits, step: Step) -> Guided:
+        index_n = step.all_masked_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0]
+        logits_NV = predicted.logits_NV.clone()
+        logits_NV[index_n] = self.move(predicted.some(index_n), step)
+        return Guided(logits_NV, order_logits_NV=predicted.logits_NV)
 
-    def move(self, asked: Asked, step: Step) -> Tensor:
+    def move(self, predicted: PositionLogits, step: Step) -> Tensor:
         """The logits (N, V) of masked positions, moved."""
-        scorer, key_N = step.reward, step.key_B[asked.row_N]
+        scorer, key_N = step.reward, step.key_B[predicted.row_N]
         assert scorer is not None
-        rows_N, positions_N = torch.stack([asked.row_N, asked.position_N]).tolist()
+        rows_N, positions_N = torch.stack([predicted.row_N, predicted.position_N]).tolist()
         rows, places = list(dict.fromkeys(rows_N)), list(zip(rows_N, positions_N, strict=True))
         with charge(scorer.costs, rows, "reward_seconds"), torch.inference_mode(False), torch.enable_grad():
             layout, lengths = self.layout(rows, places, step)
-            z_NV = asked.logits_NV.clone().requires_grad_()
+            z_NV = predicted.logits_NV.clone().requires_grad_()
             adam = torch.optim.Adam([z_NV], lr=self.rate)
             for number in range(self.steps):
                 adam.zero_grad()
                 keys_N = key_N if number == 0 else mix(key_N + number * ADAM)
                 drawn_NV = temper(z_NV.detach().double(), self.temperature, self.top_p)
                 token_N = propose(
-                    drawn_NV, self.temperature, step.mask_id, keys_N, step.number_B[asked.row_N], asked.position_N, FILL
+                    drawn_NV,
+                    self.temperature,
+                    step.mask_id,
+                    keys_N,
+                    step.number_B[predicted.row_N],
+                    predicted.position_N,
+                    FILL,
                 )
                 score = self.score(layout, self.mixture(z_NV, token_N))
                 if score.requires_grad:  # not where all masks stand behind an end token

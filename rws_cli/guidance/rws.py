@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli.decoding.prediction import fill
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.prediction import complete
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.statistics import Statistics, normalize
 from rws_cli.decoding.step import Step
 from rws_cli.errors import RunError
@@ -79,12 +79,12 @@ class Rws(Guidance):
         """How many steps each row has made."""
         return step.memory.get("guidance.calls", 0, dtype=torch.int64)
 
-    def guide(self, asked: Asked, step: Step) -> Guided:
+    def guide(self, predicted: PositionLogits, step: Step) -> Guided:
         scale_B, reward_B = (step.memory.get(f"guidance.{name}", math.nan) for name in ("scale", "reward"))
         active_B = torch.zeros_like(step.live_B)
-        active_B[asked.row_N] = True
-        shown_BG = self.show(asked, step)
-        scores = step.score(shown_BG, active_B & self.reads_masked(step))
+        active_B[predicted.row_N] = True
+        filled_BG = self.show(predicted, step)
+        scores = step.score(filled_BG, active_B & self.reads_masked(step))
         table = torch.full((2, len(scale_B)), math.nan, dtype=torch.float64)
         for row, score in scores.items():
             table[0, row], table[1, row] = score, self.scale_of(score, step.reward.statistics)
@@ -93,21 +93,21 @@ class Rws(Guidance):
         scale_B.copy_(torch.where(new_B.isnan(), scale_B, new_scale_B))
         calls_B = self.calls_B(step)
         calls_B += active_B
-        return scaled(asked, scale_B.clone(), reward=reward_B.clone())
+        return scaled(predicted, scale_B.clone(), reward=reward_B.clone())
 
-    def show(self, asked: Asked, step: Step) -> Tensor:
+    def show(self, predicted: PositionLogits, step: Step) -> Tensor:
         """The answers (B, G) with their masks filled: those asked about from logits, any others as they were last."""
-        at, last_BG = (asked.row_N, asked.position_N), self.last_shown(step)
-        top_N = asked.top_N
+        at, last_BG = (predicted.row_N, predicted.position_N), self.last_filled(step)
+        top_N = predicted.top_N
         if self.fill != "argmax" or top_N is None:
-            key_N, number_N = step.key_B[asked.row_N], step.number_B[asked.row_N]
-            top_N = fill(asked.logits_NV, self.fill, step.mask_id, key_N, number_N, asked.position_N)
-        shown_BG = torch.where(step.all_masked_BG, last_BG, step.tokens_BG)
-        shown_BG[at] = torch.where(step.all_masked_BG[at], top_N, shown_BG[at])
-        last_BG.copy_(shown_BG)
-        return shown_BG
+            key_N, number_N = step.key_B[predicted.row_N], step.number_B[predicted.row_N]
+            top_N = complete(predicted.logits_NV, self.fill, step.mask_id, key_N, number_N, predicted.position_N)
+        filled_BG = torch.where(step.all_masked_BG, last_BG, step.tokens_BG)
+        filled_BG[at] = torch.where(step.all_masked_BG[at], top_N, filled_BG[at])
+        last_BG.copy_(filled_BG)
+        return filled_BG
 
-    def last_shown(self, step: Step) -> Tensor:
+    def last_filled(self, step: Step) -> Tensor:
         """What was last shown at each position, for masked ones whose logits a cache leaves out."""
         return step.memory.get("guidance.shown", step.mask_id, step.tokens_BG.shape[1], dtype=torch.int64)
 

@@ -1,1 +1,1 @@
-"""Judges: which of two answers is better? contests.py asks them about whole runs."""
+"""Judges: which of two answers is better? pairs.py asks them about whole runs."""

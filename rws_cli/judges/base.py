@@ -15,24 +15,24 @@ Turns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Contest:
+class Pair:
     """Two answers in the order in which they are shown, and the turns that led to each."""
 
     example: Example
-    answers: tuple[str, str]
+    completions: tuple[str, str]
     histories: tuple[Turns, Turns]
 
-    def swapped(self) -> Contest:
-        return Contest(self.example, self.answers[::-1], self.histories[::-1])
+    def swapped(self) -> Pair:
+        return Pair(self.example, self.completions[::-1], self.histories[::-1])
 
 
 @dataclass(frozen=True)
 class Verdict:
     """first: 1 if the answer shown first is better, 0 if the second is, 0.5 if neither; None if what the judge said
-    cannot be read. said: its words, or its numbers."""
+    cannot be read. reply: its words, or its numbers."""
 
     first: float | None
-    said: str
+    reply: str
 
 
 @settings
@@ -50,10 +50,10 @@ class Judge(Part):
         return loaded(self, "judge", benchmark)
 
     def load(self, benchmark: Any) -> None:
-        """Read what judging needs into attributes of this copy. benchmark: what marks answers."""
+        """Read what judging needs into attributes of this copy. benchmark: what grades answers."""
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
-        """Verdicts in the contests' order, as they are ready. Raises RunError if the judge cannot go on."""
+    def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
+        """Verdicts in the pairs' order, as they are ready. Raises RunError if the judge cannot go on."""
         raise NotImplementedError
 
     def spent(self) -> dict[str, Any]:
@@ -66,15 +66,15 @@ def prefer(difference: float, margin: float) -> float:
     return 0.5 if abs(difference) <= margin else float(difference > 0)
 
 
-def render(template: str, contest: Contest) -> str:
+def render(template: str, pair: Pair) -> str:
     """The template with {question}, {answer_a}, {answer_b} filled in. Of a conversation the question is the last, and
     each answer shows the turns that led to it. Raises UsageError if the template names anything else."""
     shown = []
-    for history, answer in zip(contest.histories, contest.answers, strict=True):
+    for history, answer in zip(pair.histories, pair.completions, strict=True):
         before = [f"(Earlier the user said:)\n{user}\n(and was answered:)\n{said}" for user, said in history]
         shown.append("\n".join([*before, "(The answer to the question:)", answer] if before else [answer]))
     try:
-        return template.format(question=contest.example.prompt, answer_a=shown[0], answer_b=shown[1])
+        return template.format(question=pair.example.prompt, answer_a=shown[0], answer_b=shown[1])
     except (KeyError, IndexError, ValueError) as error:
         raise UsageError(
             f"judge.template cannot be filled in: {error} is not one of question, answer_a, answer_b."

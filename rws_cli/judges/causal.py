@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rws_cli.errors import RunError
-from rws_cli.judges.base import Contest, Judge, Verdict, prefer, render
+from rws_cli.judges.base import Judge, Pair, Verdict, prefer, render
 from rws_cli.models import chat
 from rws_cli.models.checkpoint import Weights
 from rws_cli.part import part, setting
@@ -26,12 +26,12 @@ class CausalJudge(Weights, Judge):
 
         self.causal = load_causal("judge", self.path, self.file, self.revision, self.dtype, self.device)
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
+    def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
         tokenizer = self.causal.tokenizer
         letters = [tokenizer(letter, add_special_tokens=False).input_ids[-1] for letter in "AB"]
         limit = getattr(self.causal.model.config, "max_position_embeddings", None)
-        for start in range(0, len(contests), self.batch_size):
-            rows = [self._encode(contest) for contest in contests[start : start + self.batch_size]]
+        for start in range(0, len(pairs), self.batch_size):
+            rows = [self._encode(pair) for pair in pairs[start : start + self.batch_size]]
             if limit and max(map(len, rows)) > limit:
                 raise RunError(
                     f"A question with two answers has {max(map(len, rows))} tokens, more than the judge reads ({limit})."
@@ -42,8 +42,8 @@ class CausalJudge(Weights, Judge):
                     raise RunError("The judge's log-probabilities are not finite: check judge.path and judge.dtype.")
                 yield Verdict(prefer(a - b, self.margin), f"log p(A) − log p(B) = {a - b:.4f}")
 
-    def _encode(self, contest: Contest) -> list[int]:
-        asked, tokenizer = render(self.template, contest), self.causal.tokenizer
+    def _encode(self, pair: Pair) -> list[int]:
+        asked, tokenizer = render(self.template, pair), self.causal.tokenizer
         if not tokenizer.chat_template:
             return tokenizer(asked + "\nBetter answer:").input_ids
         message = [{"role": "user", "content": asked}]

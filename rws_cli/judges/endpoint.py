@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import alone, user_path, write_json
-from rws_cli.judges.base import Contest, Judge, Verdict, render
+from rws_cli.files import file_lock, user_path, write_json
+from rws_cli.judges.base import Judge, Pair, Verdict, render
 from rws_cli.part import part, setting
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
@@ -68,8 +68,8 @@ class EndpointJudge(Judge):
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
-        asked = [self._request(contest) for contest in contests]
+    def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
+        asked = [self._request(pair) for pair in pairs]
         files = [self._file(request) for request in asked]
         distinct = dict(zip(files, asked, strict=True))
         self._open_cache()
@@ -91,8 +91,8 @@ class EndpointJudge(Judge):
         price_in, price_out = self.dollars_per_million_in, self.dollars_per_million_out
         return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
-    def _request(self, contest: Contest) -> dict[str, Any]:
-        message = {"role": "user", "content": render(self.template, contest)}
+    def _request(self, pair: Pair) -> dict[str, Any]:
+        message = {"role": "user", "content": render(self.template, pair)}
         settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {"model": self.model, "messages": [message], **settings}
 
@@ -132,7 +132,7 @@ class EndpointJudge(Judge):
         """The reply to a request, from its file if it is there. Raises UsageError or RunError as the endpoint fails."""
         if (kept := kept_reply(file)) is not None:
             return kept
-        with alone(file.with_suffix(".lock")):  # another process may be asking the same
+        with file_lock(file.with_suffix(".lock")):  # another process may be asking the same
             if (kept := kept_reply(file)) is not None:
                 return kept
             self._wait_for_turn()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from rws_cli.judges.base import Contest, Judge, Verdict, prefer
+from rws_cli.judges.base import Judge, Pair, Verdict, prefer
 from rws_cli.part import part, setting
 from rws_cli.rewards.base import Candidate, Reward, ask
 
@@ -23,13 +23,13 @@ class RewardJudge(Judge):
     def load(self, benchmark: Any) -> None:
         self.scorer: Reward = self.reward.loaded(benchmark, 0, "judge.reward")
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
-        sides = {(c.example.id, c.answers[n], c.histories[n]): c.example for c in contests for n in (0, 1)}
+    def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
+        sides = {(c.example.id, c.completions[n], c.histories[n]): c.example for c in pairs for n in (0, 1)}
         candidates = [
             Candidate(replace(example, history=history), answer, 1.0, -1)
             for (_, answer, history), example in sides.items()
         ]
         scores = dict(zip(sides, ask(self.scorer, candidates).values, strict=True)) if candidates else {}
-        for c in contests:
-            a, b = (scores[c.example.id, c.answers[n], c.histories[n]] for n in (0, 1))
+        for c in pairs:
+            a, b = (scores[c.example.id, c.completions[n], c.histories[n]] for n in (0, 1))
             yield Verdict(prefer(a - b, self.margin), f"{a:g} against {b:g}")

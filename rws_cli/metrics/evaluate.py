@@ -27,7 +27,7 @@ class Evaluate(Metric):
         if trusted or user_path(self.module).exists():
             return
         at = next(f"metric.{name}" for name, metric in config.metric.items() if metric is self)
-        ours = ", ".join(name for name in registry.find("metric") if name != self.kind)
+        ours = ", ".join(name for name in registry.available("metric") if name != self.kind)
         yield (
             f"{at}.module={self.module} is none of ours ({ours}) and no folder here. From the Hugging Face hub it is Python "
             f"that runs only if you say so: set trust_remote_code=true and +{at}.revision=<the full 40-digit commit hash "

@@ -26,13 +26,13 @@ def measure(
     Raises UsageError if a metric asks for what the benchmark has not, RunError if it fails.
     """
     inputs: dict[str, list[Any]] = {
-        "predictions": [sample["answer"] for sample in samples],
+        "predictions": [sample["completion"] for sample in samples],
         **{f"{key}s": [sample[key] for sample in samples] for key in ("reference", "prompt", "question")},
         "keywords": [list(example.keywords) for example in examples],
     }
     absent = {key for key in ("references", "keywords") if not any(inputs[key])}
-    if any(sample.get("mark") for sample in samples):
-        absent.discard("references")  # marked against texts that happen to be empty
+    if any(sample.get("grade") for sample in samples):
+        absent.discard("references")  # graded against texts that happen to be empty
     there = {key: texts for key, texts in inputs.items() if key not in absent}
     each: list[Measures] = [{} for _ in samples]
     whole: Measures = {}

@@ -15,7 +15,7 @@ from rws_cli.part import part, setting
 @part
 class Perplexity(Weights, Metric):
     at = "metric.perplexity"
-    measures = {"answer": "perplexity of an answer", "corpus": "that of all their tokens together"}
+    measures = {"completion": "perplexity of a completion", "corpus": "that of all their tokens together"}
 
     path: str = setting("a folder, a name on the hub, or package:NAME", "???")
     file: str | None = setting("a GGUF file in it; null: safetensors", None)
@@ -34,4 +34,4 @@ class Perplexity(Weights, Metric):
 
         causal = load_causal(self.at, self.path, self.file, self.revision, self.dtype, self.device)
         each, corpus = perplexities(causal, predictions, self.batch_size)
-        return {"answer": each, "corpus": corpus}
+        return {"completion": each, "corpus": corpus}

@@ -21,7 +21,7 @@ which makes K of L. count: N, if the caller knows it; otherwise the device is wa
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """All of a checkpoint but its weights. arguments: of from_pretrained, the configuration that transformers knows among
     them. eos_ids: tokens that end an answer, the one that pads it first."""
 
@@ -52,7 +52,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Denoiser(Prepared):
+class Denoiser(PreparedModel):
     """A checkpoint with its weights."""
 
     model: Any
@@ -142,7 +142,7 @@ class Model(Checkpoint, Part):
         prepared = self.prepare()
         check_loads(prepared.model_class, prepared.path, self, at, **prepared.arguments)
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> PreparedModel:
         """Find and read the checkpoint, weights apart. Raises UsageError for whatever is missing or does not fit."""
         pick_device(self.device, "model.device")
         path, at = locate(self.path, "model.path"), f"model.path={self.path}"
@@ -163,9 +163,9 @@ class Model(Checkpoint, Part):
         mask_id, eos_ids, pad_id = find_tokens(self, config, tokenizer, vocabulary)
         if self.chat_template:
             try_out(tokenizer, "model")
-        return Prepared(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, self.chat_template)
+        return PreparedModel(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, self.chat_template)
 
-    def load(self, prepared: Prepared | None = None, ranks: int = 1) -> Denoiser:
+    def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
         """Load the weights, or this rank's part of them. Raises UsageError as `prepare` does, if weights do not fit, or if
         they do not run in as few bits as they should."""
         prepared = prepared or self.prepare()

@@ -10,7 +10,7 @@ from rws_cli.part import Part
 
 class Order(Part):
     role = "order"
-    reads_all: ClassVar[bool] = False
+    needs_all_log_probs: ClassVar[bool] = False
     """Whether `read` reads log-probabilities of all tokens; without it only the proposed ones are computed."""
     reads_tokens: ClassVar[bool] = True
     """Whether scores depend on what the model proposes."""
@@ -18,10 +18,10 @@ class Order(Part):
     def prepare(self, sampler: object) -> None:
         """Note what it needs of the sampler's settings."""
 
-    def load(self, task: object) -> None:
-        """Read what it needs of files; task: what runs/task.py prepared. Raises UsageError."""
+    def load(self, prepared: object) -> None:
+        """Read what it needs of files; prepared: what runs/prepared.py prepared. Raises UsageError."""
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         """What the order must know of the log-probabilities of each position by itself, (n, …)."""
         return log_p_nV[:, :0]
 

@@ -12,10 +12,10 @@ from rws_cli.part import part
 class Entropy(Order):
     """Σ p log p"""
 
-    reads_all = True
+    needs_all_log_probs = True
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         return torch.special.entr(log_p_nV.exp()).sum(-1).neg()
 
     def score(self, prediction: Prediction, step: Step) -> Tensor:
-        return prediction.read_N
+        return prediction.features_N

@@ -11,11 +11,11 @@ from rws_cli.part import part
 class Margin(Order):
     """p1 − p2, less 1 so that it does not saturate."""
 
-    reads_all = True
+    needs_all_log_probs = True
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         top_n2 = log_p_nV.topk(2, dim=-1).values
         return top_n2[:, 0].expm1() - top_n2[:, 1].exp()
 
     def score(self, prediction: Prediction, step: Step) -> Tensor:
-        return prediction.read_N
+        return prediction.features_N

@@ -25,10 +25,10 @@ class Pc(Order):
         "a file that rws corpus wrote; null: frequencies.json of the model's checkpoint", None
     )
 
-    def load(self, task: Any) -> None:
+    def load(self, prepared: Any) -> None:
         """Raises UsageError if there are no frequencies for the model's tokenizer."""
-        path = newest(Path(self.frequencies or Path(task.prepared.path) / FILE))
-        found = read_frequencies(path, task.prepared.tokenizer, task.prepared.vocabulary, "sampler.pc.frequencies")
+        path = newest(Path(self.frequencies or Path(prepared.model.path) / FILE))
+        found = read_frequencies(path, prepared.model.tokenizer, prepared.model.vocabulary, "sampler.pc.frequencies")
         self.use(torch.tensor(found, dtype=torch.float64))
 
     def use(self, frequency_V: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""Remasking: what looks at finished blocks and masks some of their tokens again (sampler.review)."""
+"""Remasking: what looks at finished blocks and masks some of their tokens again (sampler.remasking)."""

@@ -32,7 +32,7 @@ class R3(Remasking):
     choose: str = setting("which tokens go: the least sure, or any", "confidence", choices=("confidence", "random"))
 
     needs = ("reward", "statistics")
-    masks_again = True
+    remasks = True
     caches = ()
 
     @property
@@ -41,23 +41,23 @@ class R3(Remasking):
 
     def conflicts(self, config: Any) -> Iterator[str]:
         if not config.sampler.schedule.refills:
-            able = [name for name, source in registry.find("schedule").items() if source.facts.get("refills")]
+            able = [name for name, source in registry.available("schedule").items() if source.facts.get("refills")]
             yield (
-                f"sampler.review.kind={self.kind} refills what it masks again by sampler.schedule.kind={' or '.join(able)}, "
+                f"sampler.remasking.kind={self.kind} refills what it masks again by sampler.schedule.kind={' or '.join(able)}, "
                 f"not {config.sampler.schedule.kind}."
             )
 
     def again(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:
         again_BG, length = torch.zeros_like(step.free_BG), step.free_BG.shape[1]
-        keep_BG = step.p_BG
+        keep_BG = step.commit_p_BG
         if self.choose == "random":
             keep_BG = everywhere(step.key_B, number_B * PURPOSES + ORDER, length, REMASK)
         for back in reversed(range(self.window)):
             reviewed_B = step.block_B - back
             here_BG = (step.block_BG == reviewed_B[:, None]) & step.free_BG
-            shown_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
-            filled_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
-            scores = step.score(shown_BG, rows_B & (reviewed_B >= 0), filled_B, number_B)
+            filled_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
+            progress_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
+            scores = step.score(filled_BG, rows_B & (reviewed_B >= 0), progress_B, number_B)
             masked_share = torch.zeros(len(rows_B), dtype=torch.float64)
             for row, score in scores.items():
                 r = normalize(score, "sigmoid", step.reward.statistics)

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli.analysis.commits import by_step, extent, heat
 from rws_cli.analysis.compare import common
+from rws_cli.analysis.guidance import mean_guidance
 from rws_cli.analysis.run import MEASURES
-from rws_cli.analysis.steering import mean_steering
-from rws_cli.analysis.story import Story
+from rws_cli.analysis.trajectory import Trajectory
+from rws_cli.config.renamed import renamed
 from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 from rws_cli.report.colors import STEPS, ink, mixed
 from rws_cli.report.replay import place_of
-from rws_cli.report.shown import Shown, read_shown
-from rws_cli.runs.folder import home
+from rws_cli.report.runs import ReportRun, load_report_runs
+from rws_cli.runs.folder import output_dir
 from rws_cli.runs.reading import by_task
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ def _figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _legend(figure: Figure, axes: Any, shown: list[Shown]) -> None:
+def _legend(figure: Figure, axes: Any, shown: list[ReportRun]) -> None:
     if len(shown) > 1:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(shown) < 7 else 3)
 
 
-def draw_map(shown: list[Shown], example: str) -> Figure:
+def draw_order_heatmap(shown: list[ReportRun], example: str) -> Figure:
     """Which positions are committed when, over all examples: a panel a run."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -102,7 +103,7 @@ def draw_map(shown: list[Shown], example: str) -> Figure:
     return figure
 
 
-def draw_course(shown: list[Shown], example: str) -> Figure:
+def draw_by_step(shown: list[ReportRun], example: str) -> Figure:
     """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
     curves = {name: [by_step(run.run, name) for run in shown] for name in ("confidence", "reward")}
     names = [name for name, found in curves.items() if any(found)]
@@ -124,7 +125,7 @@ def draw_course(shown: list[Shown], example: str) -> Figure:
     return figure
 
 
-def draw_god(shown: list[Shown], example: str) -> Figure:
+def draw_god(shown: list[ReportRun], example: str) -> Figure:
     """How far from left to right answers were written: GOD of each example."""
     import numpy as np
 
@@ -146,14 +147,16 @@ def draw_god(shown: list[Shown], example: str) -> Figure:
     return figure
 
 
-def draw_reversals(shown: list[Shown], example: str) -> Figure:
+def draw_reversals(shown: list[ReportRun], example: str) -> Figure:
     """The share of pairs of open positions whose order the scale turned around, by how much of the answer stood."""
     figure = _figure(2.0 if len(shown) == 1 else 2.3)
     panel = figure.subplots()
-    found = [(run, mean_steering([sample["steering"] for sample in run.samples])) for run in shown]
+    found = [(run, mean_guidance([sample["guidance"] for sample in run.samples])) for run in shown]
     steered = [(run, means) for run, means in found if means]
     for n, (run, means) in enumerate(steered):
-        points = [(5 + 10 * k, 100 * share) for k, share in enumerate(means["reversals_by_fill"]) if share is not None]
+        points = [
+            (5 + 10 * k, 100 * share) for k, share in enumerate(means["reversals_by_progress"]) if share is not None
+        ]
         panel.plot(*zip(*points, strict=True), "os^v"[n % 4], color=run.color, linestyle=DASHES[n % 4], label=run.label)
     panel.set_xlim(0, 100)
     panel.set_ylim(bottom=0)
@@ -163,13 +166,13 @@ def draw_reversals(shown: list[Shown], example: str) -> Figure:
     return figure
 
 
-def draw_order(shown: list[Shown], example: str) -> Figure:
+def draw_order(shown: list[ReportRun], example: str) -> Figure:
     """One answer in the order in which its tokens came: left to right for comparison, then run by run (the paper's
     figure 1). The number in a token's corner is its step."""
     from matplotlib.patches import Rectangle
 
-    stories = [(run.label, run.run.stories([example])[0]) for run in shown]
-    strips = [("left to right", stories[0][1].left_to_right()), *stories]
+    trajectories = [(run.label, run.run.trajectories([example])[0]) for run in shown]
+    strips = [("left to right", trajectories[0][1].left_to_right()), *trajectories]
     wide = 7.0
     laid = [(label, _lines(told, wide)) for label, told in strips]
     heights = [0.32 + 0.26 * len(lines) for _, lines in laid]
@@ -194,40 +197,40 @@ def draw_order(shown: list[Shown], example: str) -> Figure:
     return figure
 
 
-def _lines(story: Story, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
-    """A story's tokens laid out in lines: left edge, width, text, step counted from 1, and share of the steps."""
+def _lines(trajectory: Trajectory, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
+    """A trajectory's tokens laid out in lines: left edge, width, text, step counted from 1, and share of the steps."""
     lines: list[list[tuple[float, float, str, int, float]]] = [[]]
-    x, last = 0.05, max(1, len(story.steps) - 1)
-    for place in story.states[-1]:
+    x, last = 0.05, max(1, len(trajectory.steps) - 1)
+    for place in trajectory.states[-1]:
         assert place
         step, commit = place
-        text = story.shown(commit)
+        text = trajectory.shown(commit)
         width = 0.13 + 0.061 * len(text) + 0.03 * len(str(step + 1))
         if x + width > wide - 0.05 and lines[-1]:
             lines.append([])
             x = 0.05
         lines[-1].append((x, width, text, step + 1, step / last))
         x += width
-        if commit.position >= story.length:  # the end, once
+        if commit.position >= trajectory.length:  # the end, once
             break
     return lines
 
 
-FIGURES: dict[str, Callable[[list[Shown], str], Figure]] = {
+FIGURES: dict[str, Callable[[list[ReportRun], str], Figure]] = {
     "order": draw_order,
-    "map": draw_map,
-    "course": draw_course,
+    "order_heatmap": draw_order_heatmap,
+    "by_step": draw_by_step,
     "god": draw_god,
     "reversals": draw_reversals,
 }
 
 
-def drawable(name: str, shown: list[Shown]) -> bool:
+def drawable(name: str, shown: list[ReportRun]) -> bool:
     """Whether there is anything to see in a figure."""
-    return name != "reversals" or any(sample["steering"] for run in shown for sample in run.samples)
+    return name != "reversals" or any(sample["guidance"] for run in shown for sample in run.samples)
 
 
-def svg(name: str, shown: list[Shown], example: str) -> str:
+def svg(name: str, shown: list[ReportRun], example: str) -> str:
     """A figure for a page: no fixed size, and the page's own color for lines and letters."""
     buffer = io.StringIO()
     with style(INK):
@@ -242,17 +245,18 @@ def write_figures(
     """Single figures in each of some formats (png, pdf), into the folder `out`, or figures/ in the first run's or sweep's;
     those with nothing to see are left out.
 
-    Raises UsageError for runs of several benchmarks or models, an unknown figure or example; RunError as read_shown does.
+    Raises UsageError for runs of several benchmarks or models, an unknown figure or example; RunError as load_report_runs does.
     """
     folders, *others = by_task(paths)
     if others:
         raise UsageError("Figures show runs of one benchmark and model: name those run folders alone.")
-    shown, _ = read_shown(folders)
+    shown, _ = load_report_runs(folders)
     ids = common([run.run for run in shown])
     chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
+    names = [renamed("figure", name) for name in names]
     if unknown := next((name for name in names if name not in FIGURES), None):
         raise UsageError(f"{unknown} is not a figure: {choose_from(unknown, FIGURES)}")
-    folder = user_path(out) if out else home(paths[0]) / "figures"
+    folder = user_path(out) if out else output_dir(paths[0]) / "figures"
     folder.mkdir(exist_ok=True)
     written = []
     for name in [name for name in names or FIGURES if drawable(name, shown)]:

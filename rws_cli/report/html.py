@@ -16,22 +16,21 @@ from typing import Any
 from rws_cli import __version__
 from rws_cli.analysis.compare import Line, alone, common
 from rws_cli.analysis.run import MEASURES
-from rws_cli.analysis.story import Story
 from rws_cli.analysis.summary import total_cost
 from rws_cli.analysis.table import grid_of
+from rws_cli.analysis.trajectory import Trajectory
 from rws_cli.config.identity import differing_keys, flat, identity
-from rws_cli.errors import RunError
-from rws_cli.errors import shown as shown_path
+from rws_cli.errors import RunError, display_path
 from rws_cli.files import user_path, write_whole
 from rws_cli.report.colors import CONFIDENCES, STEPS
 from rws_cli.report.compare import HOW_COMPARED, comparison_sheets
 from rws_cli.report.escape import as_yaml
 from rws_cli.report.figures import drawable, svg
+from rws_cli.report.runs import ReportRun, load_report_runs
 from rws_cli.report.sheets import Sheet, Strong
-from rws_cli.report.shown import Shown, read_shown
 from rws_cli.report.table import as_sheet
 from rws_cli.report.terminal import number
-from rws_cli.runs.folder import home
+from rws_cli.runs.folder import output_dir
 from rws_cli.runs.reading import by_task
 
 PAGE = Path(__file__).parent / "page"
@@ -48,13 +47,13 @@ def write_reports(paths: list[str], out: str | None) -> list[Path]:
 
     Raises RunError if a run has nothing to show, and what compared does.
     """
-    target = user_path(out) if out else home(paths[0]) / "report.html"
+    target = user_path(out) if out else output_dir(paths[0]) / "report.html"
     if target.is_dir():
         target /= "report.html"
     written = []
     groups = by_task(paths)
     for group in groups:
-        shown, lines = read_shown(group)
+        shown, lines = load_report_runs(group)
         of = shown[0].config
         name = f"{target.stem}-{of['benchmark']['name']}-{of['model']['name']}{target.suffix}"
         path = target.with_name(name) if len(groups) > 1 else target
@@ -66,7 +65,7 @@ def write_reports(paths: list[str], out: str | None) -> list[Path]:
     return written
 
 
-def page(shown: list[Shown], lines: list[Line]) -> str:
+def page(shown: list[ReportRun], lines: list[Line]) -> str:
     """The HTML of a report on runs of one benchmark and model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -92,7 +91,7 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
         benchmark=config["benchmark"]["name"],
         model=config["model"]["name"],
         runs=shown,
-        path=shown_path,
+        path=display_path,
         told=told,
         notes=notes(shown),
         how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
@@ -111,8 +110,8 @@ def page(shown: list[Shown], lines: list[Line]) -> str:
 
 
 FIGURE_TITLES = {
-    "map": "Order of generation: which positions are committed when, over all examples",
-    "course": "Confidence and reward along the steps",
+    "order_heatmap": "Order of generation: which positions are committed when, over all examples",
+    "by_step": "Confidence and reward along the steps",
     "god": "Generation order deviation (GOD)",
     "reversals": "Rank reversals by how much of the answer stood",
 }
@@ -121,7 +120,7 @@ FIGURE_TITLES = {
 # --- figures and settings -----------------------------------------------------------------------------------------
 
 
-def means(run: Shown) -> Sheet:
+def means(run: ReportRun) -> Sheet:
     """What a run alone came to, each measure with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
     for name, cell in alone(run.run).items():
@@ -141,7 +140,7 @@ NAMES = {
 }
 
 
-def costs(shown: list[Shown]) -> Sheet:
+def costs(shown: list[ReportRun]) -> Sheet:
     """What the runs have cost in all."""
     columns = ["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"]
     sheet = Sheet(columns, title="Cost in all")
@@ -157,7 +156,7 @@ def costs(shown: list[Shown]) -> Sheet:
     return sheet
 
 
-def notes(shown: list[Shown]) -> list[str]:
+def notes(shown: list[ReportRun]) -> list[str]:
     """What a reader must know before the numbers."""
     said = []
     for run in shown:
@@ -168,7 +167,7 @@ def notes(shown: list[Shown]) -> list[str]:
     return said
 
 
-def differing(shown: list[Shown]) -> Sheet | None:
+def differing(shown: list[ReportRun]) -> Sheet | None:
     """The settings in which runs differ; None for one run."""
     settings = [identity(run.config) for run in shown]
     keys = dict.fromkeys(key for other in settings[1:] for key in differing_keys(settings[0], other))
@@ -178,7 +177,7 @@ def differing(shown: list[Shown]) -> Sheet | None:
     return sheet if keys else None
 
 
-def origin(run: Shown) -> dict[str, Any]:
+def origin(run: ReportRun) -> dict[str, Any]:
     """Where a run's numbers come from."""
     keys = ("command", "started", "finished", "resumed", "versions", "git", "machine", "sources", "config_hash")
     return {key: run.run.manifest.get(key) for key in keys}
@@ -187,72 +186,72 @@ def origin(run: Shown) -> dict[str, Any]:
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
-def row_of(shown: list[Shown], example: str) -> list[Any]:
-    """An example's row of the table: id, beginning of the prompt, and run by run whether it is right (null: unmarked),
+def row_of(shown: list[ReportRun], example: str) -> list[Any]:
+    """An example's row of the table: id, beginning of the prompt, and run by run whether it is right (null: ungraded),
     its reward and its GOD."""
     samples = [run.run.samples[example] for run in shown]
     prompt = " ".join(samples[0]["prompt"].split())
     return [
         example,
         prompt if len(prompt) <= SNIPPET else prompt[: SNIPPET - 1] + "…",
-        [None if s["mark"] is None else int(s["mark"]["correct"]) for s in samples],
+        [None if s["grade"] is None else int(s["grade"]["correct"]) for s in samples],
         [_rounded(MEASURES["reward"](s)) for s in samples],
         [_rounded(MEASURES["god"](s)) for s in samples],
     ]
 
 
-def pack(shown: list[Shown], examples: list[str]) -> tuple[dict[str, str], int]:
-    """The page's chunks, "text-0", "story-0", … → packed, and how many examples have their story in it."""
+def pack(shown: list[ReportRun], examples: list[str]) -> tuple[dict[str, str], int]:
+    """The page's chunks, "text-0", "trajectory-0", … → packed, and how many examples have their trajectory in it."""
     packed: dict[str, str] = {}
     chunks = [examples[start : start + CHUNK] for start in range(0, len(examples), CHUNK)]
     for n, chunk in enumerate(chunks):
         packed[f"text-{n}"] = squeezed([text_of(shown, example) for example in chunk])
     size, told = sum(map(len, packed.values())), 0
     for n, chunk in enumerate(chunks):
-        story = squeezed(stories_of(shown, chunk))
-        size += len(story)
+        trajectory = squeezed(trajectories_of(shown, chunk))
+        size += len(trajectory)
         if size > MOST_BYTES:
             break
-        packed[f"story-{n}"] = story
+        packed[f"trajectory-{n}"] = trajectory
         told += len(chunk)
     return packed, told
 
 
-def text_of(shown: list[Shown], example: str) -> dict[str, Any]:
+def text_of(shown: list[ReportRun], example: str) -> dict[str, Any]:
     samples = [run.run.samples[example] for run in shown]
     return {
         "prompt": samples[0]["prompt"],
         "history": samples[0].get("history", []),
         "reference": samples[0]["reference"],
-        "answers": [s["answer"] for s in samples],
-        "read": [textwrap.shorten((s["mark"] or {}).get("extracted", ""), 80, placeholder="…") for s in samples],
+        "completions": [s["completion"] for s in samples],
+        "read": [textwrap.shorten((s["grade"] or {}).get("extracted", ""), 80, placeholder="…") for s in samples],
     }
 
 
-def stories_of(shown: list[Shown], examples: list[str]) -> dict[str, Any]:
+def trajectories_of(shown: list[ReportRun], examples: list[str]) -> dict[str, Any]:
     """Stories in short: texts of tokens are numbers in one list."""
     words: dict[str, int] = {}
-    stories = zip(*(run.run.stories(examples) for run in shown), strict=True)
-    rows = [[story_of(story, words) for story in of_example] for of_example in stories]
+    trajectories = zip(*(run.run.trajectories(examples) for run in shown), strict=True)
+    rows = [[pack_trajectory(trajectory, words) for trajectory in of_example] for of_example in trajectories]
     return {"words": list(words), "rows": rows}
 
 
-def story_of(story: Story, words: dict[str, int]) -> dict[str, Any]:
+def pack_trajectory(trajectory: Trajectory, words: dict[str, int]) -> dict[str, Any]:
     """n: positions. For each step k: tokens it commits; r: reward and x: scale, if any; m:
     positions masked before it. For each token p: position; t: text; c: confidence in thousandths."""
-    commits = [commit for step in story.steps for commit in step.committed]
+    commits = [commit for step in trajectory.steps for commit in step.committed]
     told: dict[str, Any] = {
-        "n": story.positions,
-        "k": [len(step.committed) for step in story.steps],
+        "n": trajectory.positions,
+        "k": [len(step.committed) for step in trajectory.steps],
         "p": [commit.position for commit in commits],
-        "t": [words.setdefault(story.shown(commit), len(words)) for commit in commits],
+        "t": [words.setdefault(trajectory.shown(commit), len(words)) for commit in commits],
         "c": [None if commit.confidence is None else round(1000 * commit.confidence) for commit in commits],
     }
-    for key, values in (("r", [s.reward for s in story.steps]), ("x", [s.scale for s in story.steps])):
+    for key, values in (("r", [s.reward for s in trajectory.steps]), ("x", [s.scale for s in trajectory.steps])):
         if any(value is not None for value in values):
             told[key] = [_rounded(value) for value in values]
-    if any(step.masked for step in story.steps):
-        told["m"] = [step.masked for step in story.steps]
+    if any(step.remasked for step in trajectory.steps):
+        told["m"] = [step.remasked for step in trajectory.steps]
     return told
 
 

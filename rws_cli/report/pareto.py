@@ -7,7 +7,7 @@ from typing import Any
 from rws_cli.analysis.curves import VALUES, Curve, Point, curves_of, families, frontier
 from rws_cli.files import write_whole
 from rws_cli.report.escape import bounds, csv, markdown_table
-from rws_cli.runs.folder import find_all, home
+from rws_cli.runs.folder import find_all, output_dir
 from rws_cli.runs.reading import read_run
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "0.35")
@@ -18,7 +18,7 @@ def write_pareto(paths: Sequence[Path | str], against: str = "best_of_n") -> str
 
     Raises UsageError if runs of one task cannot be paired, or `against` names no curve.
     """
-    curves, target = curves_of([read_run(folder) for folder in find_all(paths)], against), home(paths[0])
+    curves, target = curves_of([read_run(folder) for folder in find_all(paths)], against), output_dir(paths[0])
     markdown = as_markdown(curves, against)
     write_whole(target / "pareto.md", markdown + "\n")
     write_whole(target / "pareto.csv", as_csv(curves, against))

@@ -16,8 +16,8 @@ from rws_cli.errors import RunError, UsageError, without_secrets
 from rws_cli.files import replacing, user_path, write_whole
 from rws_cli.report.escape import as_yaml, markdown, markdown_table
 from rws_cli.report.terminal import rows_of
-from rws_cli.runs.folder import read_json
 from rws_cli.runs.records import FAILURES, SAMPLES, TRACE, read_lines, read_trace, read_whole
+from rws_cli.runs.upgrade import read_manifest, upgrade
 
 FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
 CARD, TYPED = "README.md", "samples.parquet"
@@ -33,7 +33,7 @@ def push(run: Path, to: str, public: bool = False) -> str:
 
     Raises UsageError if the run has not ended or the place is none, and RunError if the hub does not take it.
     """
-    manifest = read_json(run / "manifest.json")
+    manifest = read_manifest(run)
     if not (run / "metrics.json").exists() or not (manifest["status"] == "finished" or manifest["failed"]):
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run}.")
     folder = user_path(to)
@@ -69,6 +69,7 @@ def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
     for name in names:
         with replacing(folder / name) as fresh:
             shutil.copyfile(run / name, fresh)
+    upgrade(folder)
     with replacing(folder / TYPED) as fresh:
         pq.write_table(typed(samples), fresh)
     write_whole(folder / CARD, card(manifest, metrics))

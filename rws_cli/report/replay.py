@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
-from rws_cli.analysis.story import BREAK, Story, visible
+from rws_cli.analysis.trajectory import BREAK, Trajectory, visible
 from rws_cli.errors import RunError, UsageError, nearest
 from rws_cli.report.colors import CONFIDENCES, STEPS, ink, mixed
 from rws_cli.runs.reading import read_run
@@ -32,7 +32,7 @@ LADDER = "▁▂▃▄▅▆▇█"
 class Scene:
     """A decoding to show: whose it is, what was asked, and how it came out ("" while that is open)."""
 
-    story: Story
+    trajectory: Trajectory
     title: str
     prompt: str
     outcome: str = ""
@@ -47,8 +47,13 @@ def scenes(run: Path, example: str | None) -> tuple[list[Scene], int]:
         raise RunError(f"{run} has no example that is done: there is nothing to show.")
     name = f"{found.config['model']['name']} · {found.config['sampler']['name']}"
     told = [
-        Scene(story, f"{story.id} · {name}", found.samples[story.id]["prompt"], outcome(found.samples[story.id]))
-        for story in found.stories(ids)
+        Scene(
+            trajectory,
+            f"{trajectory.id} · {name}",
+            found.samples[trajectory.id]["prompt"],
+            outcome(found.samples[trajectory.id]),
+        )
+        for trajectory in found.trajectories(ids)
     ]
     return told, 0 if example is None else place_of(example, ids, run)
 
@@ -65,9 +70,9 @@ def place_of(example: str, ids: Sequence[str], run: Path) -> int:
 
 
 def outcome(sample: dict[str, Any]) -> str:
-    """How an answer was marked, and how it was ordered."""
-    mark, god = sample["mark"], sample["order"]["god_tokens"]
-    parts = [] if mark is None else ["right" if mark["correct"] else f"wrong, {mark['partial']:.0%} of it right"]
+    """How an answer was graded, and how it was ordered."""
+    grade, god = sample["grade"], sample["order"]["god_tokens"]
+    parts = [] if grade is None else ["right" if grade["correct"] else f"wrong, {grade['partial']:.0%} of it right"]
     return " · ".join([*parts, *([] if god is None else [f"GOD {god:.2f}"])])
 
 
@@ -83,13 +88,13 @@ class Picture:
     whole: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        story = self.scene.story
+        trajectory = self.scene.trajectory
         head = Text(visible(self.scene.title), style="bold")
-        if self.scene.outcome and self.n == len(story.steps):
+        if self.scene.outcome and self.n == len(trajectory.steps):
             head.append(f" · {self.scene.outcome}", style="default")
         above = [head, _prompt(self.scene.prompt), Text()]
-        below = [Text(), status(story, self.n), *([Text(self.keys, style="dim")] if self.keys else [])]
-        lines = list(tokens(story, self.n, self.by_confidence).wrap(console, options.max_width))
+        below = [Text(), status(trajectory, self.n), *([Text(self.keys, style="dim")] if self.keys else [])]
+        lines = list(tokens(trajectory, self.n, self.by_confidence).wrap(console, options.max_width))
         if not self.whole:
             taken = sum(len(text.wrap(console, options.max_width)) for text in (*above, *below))
             lines = window(lines, max(3, console.height - taken - 1))
@@ -116,10 +121,10 @@ def _prompt(prompt: str, lines: int = 4) -> Text:
     return Text("\n".join(line if len(line) <= 400 else line[:400] + "…" for line in kept), style="dim")
 
 
-def tokens(story: Story, n: int, by_confidence: bool = False) -> Text:
+def tokens(trajectory: Trajectory, n: int, by_confidence: bool = False) -> Text:
     """The response after n steps; each token on the color of its step or its confidence, new ones underlined."""
     text = Text()
-    for place in story.states[n]:
+    for place in trajectory.states[n]:
         if place is None:
             text.append(MASK, style="dim")
             continue
@@ -127,23 +132,23 @@ def tokens(story: Story, n: int, by_confidence: bool = False) -> Text:
         if by_confidence and commit.confidence is not None:
             color = mixed(CONFIDENCES, commit.confidence)
         else:
-            color = mixed(STEPS, step / max(1, len(story.steps) - 1))
+            color = mixed(STEPS, step / max(1, len(trajectory.steps) - 1))
         back = "#{:02x}{:02x}{:02x}".format(*color)
-        told = story.shown(commit).replace(BREAK, BREAK + "\n")
+        told = trajectory.shown(commit).replace(BREAK, BREAK + "\n")
         text.append(told, style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
     return text
 
 
-def status(story: Story, n: int, between: str = "\n") -> Text:
+def status(trajectory: Trajectory, n: int, between: str = "\n") -> Text:
     """How far it is, and what the last step went by, with the rewards so far as a little curve."""
-    filled = sum(place is not None for place in story.states[n])
-    parts = [f"step {n} of {len(story.steps)} · {filled} of {story.positions} tokens"]
+    filled = sum(place is not None for place in trajectory.states[n])
+    parts = [f"step {n} of {len(trajectory.steps)} · {filled} of {trajectory.positions} tokens"]
     if n:
-        step = story.steps[n - 1]
+        step = trajectory.steps[n - 1]
         parts[0] += "" if step.confidence is None else f" · confidence {step.confidence:.3f}"
         if step.scale is not None:
             reward = "" if step.reward is None else f"reward {step.reward:.3f} "
-            parts.append(f"{reward}scale {step.scale:.3f} {curve([s.scale for s in story.steps[:n]])}")
+            parts.append(f"{reward}scale {step.scale:.3f} {curve([s.scale for s in trajectory.steps[:n]])}")
     return Text(between.join(parts))
 
 
@@ -159,9 +164,11 @@ def print_plain(scene: Scene, console: Console) -> None:
     """A line a step, for pipes and files."""
     console.print(Text(f"{visible(scene.title)}{' · ' + scene.outcome if scene.outcome else ''}"), soft_wrap=True)
     console.print(_prompt(scene.prompt), soft_wrap=True)
-    for n in range(1, len(scene.story.steps) + 1):
-        line = "".join(MASK if place is None else scene.story.shown(place[1]) for place in scene.story.states[n])
-        console.print(Text(f"{status(scene.story, n, ' · ')}\n  {line}"), soft_wrap=True)
+    for n in range(1, len(scene.trajectory.steps) + 1):
+        line = "".join(
+            MASK if place is None else scene.trajectory.shown(place[1]) for place in scene.trajectory.states[n]
+        )
+        console.print(Text(f"{status(scene.trajectory, n, ' · ')}\n  {line}"), soft_wrap=True)
 
 
 @dataclass
@@ -185,7 +192,7 @@ class Player:
 
     @property
     def steps(self) -> int:
-        return len(self.scene.story.steps)
+        return len(self.scene.trajectory.steps)
 
     def tick(self) -> None:
         """Time has passed."""

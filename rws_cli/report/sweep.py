@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rws_cli.config.check import check_consent, check_recorded
-from rws_cli.errors import RunError, UsageError, printable, shown
+from rws_cli.errors import RunError, UsageError, display_path, printable
 from rws_cli.files import write_whole
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import csv
 from rws_cli.report.terminal import print_hint, wide_console
-from rws_cli.runs.contests import judge_runs
 from rws_cli.runs.folder import find_runs, read_json
+from rws_cli.runs.judging import judge_runs
 from rws_cli.runs.reading import by_task
+from rws_cli.runs.upgrade import read_manifest
 
 
 def write_sweep(folder: Path, typed: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
     runs = [run for run in begun if (run / "metrics.json").exists()]
     rows = []
     for run in begun:
-        manifest = read_json(run / "manifest.json")
+        manifest = read_manifest(run)
         config = manifest["config"]
         row = {
             "job": run.relative_to(folder.resolve()).as_posix(),
@@ -42,8 +43,8 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         rows.append(row)
     write_whole(folder / "sweep.csv", csv(rows))
     console = wide_console()
-    config = check_recorded(read_json(runs[0] / "manifest.json")["config"])
-    if len(runs) > 1 and config.draw == "pareto":
+    config = check_recorded(read_manifest(runs[0])["config"])
+    if len(runs) > 1 and config.plot == "pareto":
         from rws_cli.report.pareto import write_pareto
 
         console.print(printable(write_pareto([folder])), soft_wrap=True)
@@ -63,5 +64,5 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
                 print_tables([folder])
         except UsageError as error:
             console.print(printable(f"Not compared: {error}"))
-    console.print(printable(shown(folder)), soft_wrap=True)
+    console.print(printable(display_path(folder)), soft_wrap=True)
     print_hint(console, folder)

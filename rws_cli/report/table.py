@@ -14,7 +14,7 @@ from rws_cli.files import write_whole
 from rws_cli.report.escape import bounds, csv, latex, markdown, markdown_table
 from rws_cli.report.sheets import Sheet, rich_table, signed, strong
 from rws_cli.report.terminal import wide_console
-from rws_cli.runs.folder import home
+from rws_cli.runs.folder import output_dir
 from rws_cli.runs.reading import by_task, compare_runs
 
 PERCENT = (
@@ -23,9 +23,9 @@ PERCENT = (
     "pass@",
     "win_rate",
     "overhead",
-    "same_answers",
+    "same_completions",
     "reversals",
-    "other_sets",
+    "changed_selections",
     "keyword_coverage",
 )
 """Columns whose figures are shares, shown in percent."""
@@ -37,7 +37,7 @@ def write_tables(paths: Sequence[Path | str]) -> str:
 
     Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
     """
-    return write_grids(read_grids(paths), home(paths[0]))
+    return write_grids(read_grids(paths), output_dir(paths[0]))
 
 
 def write_grids(grids: list[Grid], target: Path) -> str:
@@ -51,7 +51,7 @@ def write_grids(grids: list[Grid], target: Path) -> str:
 def print_tables(paths: Sequence[Path | str]) -> None:
     """Write tables as write_tables does; show them as comparisons are shown, or as Markdown where there is no terminal."""
     grids, console = read_grids(paths), wide_console()
-    markdown = write_grids(grids, home(paths[0]))
+    markdown = write_grids(grids, output_dir(paths[0]))
     if not console.is_terminal:
         print(printable(markdown))
         return

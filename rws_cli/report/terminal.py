@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rws_cli.analysis.summary import summarize
 from rws_cli.config.schema import Config
-from rws_cli.errors import printable, shown
+from rws_cli.errors import display_path, printable
 from rws_cli.runs.folder import find_runs, read_json
 from rws_cli.runs.records import read_samples
 
@@ -56,10 +56,12 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
         ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
     ]
-    if steering := metrics.get("steering"):
-        reversed_ = number(steering["reversals"], ".1%")
-        rows.append(("mean scale", f"{steering['scale']:.3f}  (temperature {steering['temperature']:.3f})"))
-        rows.append(("reversals", f"{reversed_} of pairs; {steering['other_sets']:.1%} of steps chose otherwise"))
+    if guidance := metrics.get("guidance"):
+        reversed_ = number(guidance["reversals"], ".1%")
+        rows.append(("mean scale", f"{guidance['scale']:.3f}  (temperature {guidance['temperature']:.3f})"))
+        rows.append(
+            ("reversals", f"{reversed_} of pairs; {guidance['changed_selections']:.1%} of steps chose otherwise")
+        )
     if (ties := metrics.get("near_ties")) is not None:
         rows.append(("near ties", f"{ties:.1%} of tokens"))
     rows += [(name, number(value)) for name, value in metrics.get("measures", {}).items()]
@@ -67,7 +69,7 @@ def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"
     rows += [
         ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
-        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{tokens}, {cost['reward_hits']:,} hits"),
+        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{tokens}, {cost['reward_cache_hits']:,} hits"),
         ("decoding", seconds),
         ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
     ]
@@ -100,7 +102,7 @@ def print_run(folder: Path) -> None:
         if manifest["error"]:
             table.add_row("error", printable(manifest["error"]))
     console.print(table)
-    console.print(f"{shown(folder)}", soft_wrap=True)
+    console.print(f"{display_path(folder)}", soft_wrap=True)
     print_hint(console, folder)
 
 
@@ -108,7 +110,7 @@ def print_hint(console: Console, folder: Path) -> None:
     """On a terminal, how to go on from a run or a sweep; for scripts its path is the last line."""
     if console.is_terminal:
         run = find_runs(str(folder))[0]
-        how = f"rws report {shown(folder)} · rws replay {shown(run)}"
+        how = f"rws report {display_path(folder)} · rws replay {display_path(run)}"
         console.print(how, style="dim", soft_wrap=True)
 
 
@@ -131,19 +133,21 @@ def print_calibration(file: Path) -> None:
     for quantile, value in stored["quantiles"].items():
         table.add_row(f"{float(quantile):.0%} quantile", f"{value:,}")
     console.print(table)
-    by_fill = Table(title="Mean score by tenth of the fill level", show_header=True)
+    by_progress = Table(title="Mean score by tenth of the fill level", show_header=True)
     for column in ("filled", "along decodings", "masked at random, filled in one pass"):
-        by_fill.add_column(column, justify="right")
-    for n, (along, masked) in enumerate(zip(stored["decodings_by_fill"], stored["masked_by_fill"], strict=True)):
+        by_progress.add_column(column, justify="right")
+    for n, (along, masked) in enumerate(
+        zip(stored["decodings_by_progress"], stored["masked_by_progress"], strict=True)
+    ):
         shown_along = f"{along['mean']:,.3f} ± {along['std']:,.3f}" if along else "–"
-        by_fill.add_row(f"{n / 10:.0%}", shown_along, f"{masked['mean']:,.3f} ± {masked['std']:,.3f}")
-    console.print(by_fill)
+        by_progress.add_row(f"{n / 10:.0%}", shown_along, f"{masked['mean']:,.3f} ± {masked['std']:,.3f}")
+    console.print(by_progress)
     console.print(
         f"{stored['source']} Runs with the same model, reward and benchmark use these statistics where the reward brings "
         "none of its own; elsewhere set reward.statistics to the file.",
         soft_wrap=True,
     )
-    console.print(shown(file), soft_wrap=True)
+    console.print(display_path(file), soft_wrap=True)
 
 
 def print_plan(config: Config, plan: dict[str, Any]) -> None:

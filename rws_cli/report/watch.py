@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from rws_cli.analysis.story import tell
+from rws_cli.analysis.trajectory import trajectory_of
 from rws_cli.decoding.record import RowTrace
 from rws_cli.report.replay import Picture, Scene, outcome
 from rws_cli.runs.generate import Generation
@@ -14,22 +14,23 @@ from rws_cli.runs.generate import Generation
 
 def watch(generation: Generation) -> dict[str, Any]:
     """Decode and show each step; of several particles the first is shown until one is chosen. Returns what was generated."""
-    config, parts = generation.config, generation.parts
+    config, components = generation.config, generation.components
     title = f"{config.model.name} · {config.sampler.name}"
-    blank = {"tokens": [parts.denoiser.mask_id] * config.sampler.gen_length}
+    blank = {"tokens": [components.denoiser.mask_id] * config.sampler.gen_length}
     with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="visible") as live:
 
         def show_step(committed: int, traces: list[RowTrace]) -> None:
             trace = traces[0]
-            row = {"id": title, **asdict(trace), "text": [parts.piece(token) for token in trace.token]}
-            story = tell(row, blank, finished=False)
+            row = {"id": title, **asdict(trace), "text": [components.piece(token) for token in trace.token]}
+            trajectory = trajectory_of(row, blank, finished=False)
             live.update(
-                Picture(Scene(story, title, generation.task.examples[0].prompt), len(story.steps)), refresh=True
+                Picture(Scene(trajectory, title, generation.prepared.examples[0].prompt), len(trajectory.steps)),
+                refresh=True,
             )
 
         generated = generation(show_step)
         sample = generated["sample"]
-        story = tell(generated["trace"], sample)
-        scene = Scene(story, title, sample["prompt"], outcome(sample))
-        live.update(Picture(scene, len(story.steps), whole=True), refresh=True)
+        trajectory = trajectory_of(generated["trace"], sample)
+        scene = Scene(trajectory, title, sample["prompt"], outcome(sample))
+        live.update(Picture(scene, len(trajectory.steps), whole=True), refresh=True)
     return generated

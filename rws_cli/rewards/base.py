@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import Any, ClassVar, Self
 
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.renamed import SCHEMA, rename_record, rename_settings
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError, out_of_memory
 from rws_cli.part import Part, loaded, setting, settings
@@ -26,7 +27,7 @@ class Candidate:
 
     example: Example
     text: str
-    filled: float
+    progress: float
     step: int
     blocks: tuple[str, ...] = ()
     slot: int | None = None
@@ -53,7 +54,7 @@ class Reward(Part):
     role = "reward"
     scores: ClassVar[bool] = True
     """Whether there is anything to score with."""
-    can_be_part: ClassVar[bool] = True
+    can_be_component: ClassVar[bool] = True
     """Whether another reward may be made of it."""
     stateless: ClassVar[Any] = False
     """Whether the score of a text depends on example and text alone: then unchanged text may be scored from memory."""
@@ -72,7 +73,7 @@ class Reward(Part):
         return made
 
     def load(self, benchmark: Any, seed: int, at: str) -> None:
-        """Read what scoring needs into attributes of this copy. benchmark: what marks answers."""
+        """Read what scoring needs into attributes of this copy. benchmark: what grades answers."""
 
     def score(self, candidates: list[Candidate]) -> Scores:
         raise NotImplementedError
@@ -128,6 +129,9 @@ def read_statistics(path: Path, key: str) -> dict[str, Any]:
         raise UsageError(f"{key}: {path} is not JSON: {error}.") from error
     if not isinstance(stored, dict):
         raise UsageError(f"{key}: {path} must hold an object with {', '.join(STATISTICS)}.")
+    if (schema := stored.get("schema", 1)) != SCHEMA and isinstance(schema, int):
+        rename_record("normalization.json", stored, schema)
+        rename_settings(stored.get("calibrated"))
     if missing := [name for name in STATISTICS if name not in stored]:
         raise UsageError(f"{key}: {path} lacks {', '.join(missing)}.")
     for name in STATISTICS:

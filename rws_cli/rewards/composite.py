@@ -11,38 +11,40 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics, ask, sta
 
 @part
 class Composite(Reward):
-    """Σ weight × z-score of each part, by the part's own statistics, so that no part counts for its units alone."""
+    """Σ weight × z-score of each component, by the component's own statistics, so that none counts for its units alone."""
 
-    parts: dict[str, Any] = setting(
-        "the rewards that are summed, by a name of yours; another: reward@reward.parts.NAME=…", role="reward"
+    components: dict[str, Any] = setting(
+        "the rewards that are summed, by a name of yours; another: reward@reward.components.NAME=…", role="reward"
     )
-    weights: dict[str, float] = setting("a number for each of the parts")
+    weights: dict[str, float] = setting("a number for each of the components")
     statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found", None)
 
-    can_be_part = False
+    can_be_component = False
 
     @property
     def stateless(self) -> bool:
-        return all(reward.stateless for reward in self.parts.values())
+        return all(reward.stateless for reward in self.components.values())
 
     @property
     def draws(self) -> bool:
-        return any(reward.draws for reward in self.parts.values())
+        return any(reward.draws for reward in self.components.values())
 
     def mistakes(self, at: str) -> Iterator[str]:
-        if set(self.weights) != set(self.parts):
+        if set(self.weights) != set(self.components):
             yield (
-                f"{at}.weights has {', '.join(self.weights)} and {at}.parts has {', '.join(self.parts)}: give each part "
+                f"{at}.weights has {', '.join(self.weights)} and {at}.components has {', '.join(self.components)}: give each component "
                 "a weight."
             )
 
     def load(self, benchmark: Any, seed: int, at: str) -> None:
-        self.summed = {name: part.loaded(benchmark, seed, f"{at}.parts.{name}") for name, part in self.parts.items()}
+        self.summed = {
+            name: part.loaded(benchmark, seed, f"{at}.components.{name}") for name, part in self.components.items()
+        }
         for name, reward in self.summed.items():
             if reward.normalization is None:
                 raise UsageError(
-                    f"{at}.parts.{name} stores no statistics, which a sum needs: measure them with rws calibrate on that "
-                    f"reward alone, and set {at}.parts.{name}.statistics=<the file>."
+                    f"{at}.components.{name} stores no statistics, which a sum needs: measure them with rws calibrate on that "
+                    f"reward alone, and set {at}.components.{name}.statistics=<the file>."
                 )
         self.normalization = statistics_at(self.statistics, f"{at}.statistics")
 

@@ -7,4 +7,4 @@ from rws_cli.rewards.base import Reward
 @part
 class NoReward(Reward):
     scores = False
-    can_be_part = False
+    can_be_component = False

@@ -12,8 +12,8 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, ask, statistics_at
 class Process(Reward):
     """Scores every beginning of an answer that ends with one of its parts, all in one call, and joins the scores."""
 
-    part: Any = setting("the reward that scores each part; another: reward@reward.part=…", role="reward")
-    parts: str = setting(
+    component: Any = setting("the reward that scores each part; another: reward@reward.component=…", role="reward")
+    unit: str = setting(
         "what ends a part: step (a line of text) or block (sampler.block_length tokens)",
         "block",
         choices=("step", "block"),
@@ -23,23 +23,23 @@ class Process(Reward):
     )
     statistics: str | None = setting("of the joined score, a JSON file; null: what rws calibrate found", None)
 
-    can_be_part = False
+    can_be_component = False
 
     @property
     def stateless(self) -> bool:
         """Where blocks end depends on tokens, not on the text alone."""
-        return self.parts == "step" and self.part.stateless
+        return self.unit == "step" and self.component.stateless
 
     @property
     def draws(self) -> bool:
-        return self.part.draws
+        return self.component.draws
 
     def load(self, benchmark: Any, seed: int, at: str) -> None:
-        self.inner: Reward = self.part.loaded(benchmark, seed, f"{at}.part")
+        self.inner: Reward = self.component.loaded(benchmark, seed, f"{at}.component")
         self.normalization = statistics_at(self.statistics, f"{at}.statistics")
 
     def score(self, candidates: list[Candidate]) -> Scores:
-        beginnings = [c.blocks or (c.text,) if self.parts == "block" else steps(c.text) for c in candidates]
+        beginnings = [c.blocks or (c.text,) if self.unit == "block" else steps(c.text) for c in candidates]
         asked = [
             replace(c, text=text, slot=None) for c, texts in zip(candidates, beginnings, strict=True) for text in texts
         ]

@@ -18,10 +18,10 @@ class Renderer:
     masks: str
     block_length: int
 
-    def __call__(self, example: Example, ids: list[int], filled: float, step: int) -> Candidate:
+    def __call__(self, example: Example, ids: list[int], progress: float, step: int) -> Candidate:
         ends = range(self.block_length, len(ids) + 1, self.block_length)
         blocks = tuple(self.denoiser.text(ids[:end], self.masks) for end in ends) if len(ends) > 1 else ()
-        return Candidate(example, self.denoiser.text(ids, self.masks), filled, step, blocks)
+        return Candidate(example, self.denoiser.text(ids, self.masks), progress, step, blocks)
 
 
 def renderer(denoiser: Denoiser, sampler: Sampler) -> Renderer:
@@ -49,7 +49,7 @@ class RowScorer:
             self.last.pop(row, None)
 
     def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
-        """A score for each row that is asked about: tokens of the answer, share filled, number of the step."""
+        """A score for each row that is asked about: tokens of the answer, share progress, number of the step."""
         candidates = {row: replace(self.render(self.examples[row], *what), slot=row) for row, what in asked.items()}
         known = {
             row: score
@@ -57,7 +57,7 @@ class RowScorer:
             if self.reward.stateless and (score := self.remembered(row, candidate.text)) is not None
         }
         for row in known:
-            self.costs[row].reward_hits += 1
+            self.costs[row].reward_cache_hits += 1
         paying = [row for row in candidates if row not in known]
         if not paying:
             return known

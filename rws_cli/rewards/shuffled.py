@@ -26,12 +26,14 @@ class Shuffled(Reward):
         key = f"{at}.statistics"
         file = Path(locate(self.statistics, key)) / "normalization.json"
         stored = read_statistics(file, key)
-        if not stored.get("by_fill"):
+        if not stored.get("by_progress"):
             raise UsageError(f"{key}={self.statistics} stores no scores by fill level, which shuffling needs.")
-        self.by_fill: list[list[float]] = stored["by_fill"]
-        if not isinstance(self.by_fill, list) or not all(isinstance(pool, list) and pool for pool in self.by_fill):
+        self.by_progress: list[list[float]] = stored["by_progress"]
+        if not isinstance(self.by_progress, list) or not all(
+            isinstance(pool, list) and pool for pool in self.by_progress
+        ):
             raise UsageError(
-                f"{file}: by_fill must be lists of scores, none of them empty: calibrate with sampler.tokens_per_step=1, which "
+                f"{file}: by_progress must be lists of scores, none of them empty: calibrate with sampler.tokens_per_step=1, which "
                 "sees every fill level."
             )
         self.normalization = as_statistics(stored)
@@ -40,6 +42,6 @@ class Shuffled(Reward):
     def score(self, candidates: list[Candidate]) -> Scores:
         values = []
         for c in candidates:
-            pool = self.by_fill[min(int(c.filled * len(self.by_fill)), len(self.by_fill) - 1)]
+            pool = self.by_progress[min(int(c.progress * len(self.by_progress)), len(self.by_progress) - 1)]
             values.append(random.Random(f"shuffled {self.seed} {c.example.id} {c.step}").choice(pool))
         return Scores(values, [0] * len(values))

@@ -18,9 +18,9 @@ class Verifier(Reward):
         self.benchmark = benchmark
 
     def score(self, candidates: list[Candidate]) -> Scores:
-        marks = [self.benchmark.mark(c.example, c.text) for c in candidates]
-        values = [mark.partial for mark in marks if mark]
-        if len(values) < len(marks):
+        grades = [self.benchmark.grade(c.example, c.text) for c in candidates]
+        values = [grade.partial for grade in grades if grade]
+        if len(values) < len(grades):
             raise UsageError(
                 f"reward=verifier needs right answers, which benchmark={self.benchmark.name} has not: choose another."
             )

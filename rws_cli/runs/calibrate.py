@@ -19,10 +19,11 @@ from rich.progress import track
 
 from rws_cli import __version__, registry
 from rws_cli.benchmarks.base import Example
+from rws_cli.config.renamed import SCHEMA
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
 from rws_cli.decoding.loop import Decoder
-from rws_cli.decoding.prediction import fill
+from rws_cli.decoding.prediction import complete
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import write_json
@@ -30,11 +31,11 @@ from rws_cli.models.base import Denoiser
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
-from rws_cli.runs.answering import rows_at_once
+from rws_cli.runs.batch_decoder import rows_at_once
 from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
-from rws_cli.runs.task import load, prepare, sources
+from rws_cli.runs.prepared import load, prepare, sources
 from rws_cli.search.none import NoSearch
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -56,11 +57,11 @@ class Recorder:
         return dict.fromkeys(asked, 0.0)
 
 
-def unsteered(sampler: Sampler) -> Sampler:
+def unguided(sampler: Sampler) -> Sampler:
     """The sampler with guidance that shows sequences to its scorer and scales by 1, whatever the score."""
     fill = getattr(sampler.guidance, "fill", "argmax")
     watching = registry.load("guidance", "rws", "guidance")(kind="rws", strength=0.0, normalize="none", fill=fill)
-    return replace(sampler, guidance=watching, review=NoRemasking(kind="none"), search=NoSearch(kind="none"))
+    return replace(sampler, guidance=watching, remasking=NoRemasking(kind="none"), search=NoSearch(kind="none"))
 
 
 def watch(
@@ -95,29 +96,30 @@ def mask_again(
         wanted_BL[:, batch.start :] = masked_BG
         logits_NV = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
         row_N, position_N = masked_BG.nonzero().unbind(1)
-        shown_BG = batch.response_BG.clone()
-        shown_BG[masked_BG] = fill(
+        filled_BG = batch.response_BG.clone()
+        filled_BG[masked_BG] = complete(
             logits_NV, sampler.guidance.fill, denoiser.mask_id, batch.key_B[row_N], tenth, position_N
         )
-        seen += [render(e, row, tenth / 10, tenth) for e, row in zip(examples, shown_BG.tolist(), strict=True)]
+        seen += [render(e, row, tenth / 10, tenth) for e, row in zip(examples, filled_BG.tolist(), strict=True)]
     return seen
 
 
-def statistics_of(scores: Sequence[float], filled: Sequence[float], source: str) -> dict[str, Any]:
+def statistics_of(scores: Sequence[float], progress: Sequence[float], source: str) -> dict[str, Any]:
     """The content of a normalization file: location and spread of scores, and a sample of them by fill level."""
-    pools = by_tenth(scores, filled)
+    pools = by_tenth(scores, progress)
     draw = random.Random(0)
     return {
+        "schema": SCHEMA,
         **describe(scores),
         "source": source,
-        "by_fill": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
+        "by_progress": [draw.sample(pool, min(KEPT, len(pool))) for pool in pools],
     }
 
 
-def by_tenth(scores: Sequence[float], filled: Sequence[float]) -> list[list[float]]:
+def by_tenth(scores: Sequence[float], progress: Sequence[float]) -> list[list[float]]:
     """Scores, to four decimals, for each tenth of the fill level."""
     pools: list[list[float]] = [[] for _ in range(10)]
-    for score, share in zip(scores, filled, strict=True):
+    for score, share in zip(scores, progress, strict=True):
         pools[min(int(share * 10), 9)].append(round(score, 4))
     return pools
 
@@ -140,44 +142,44 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
 
     Raises UsageError as a run would, and for reward=none; RunError if scores are not numbers or do not vary.
     """
-    config = replace(config, sampler=unsteered(config.sampler))
-    task = prepare(config)
-    parts = load(config, task)
-    if parts.reward is None:
+    config = replace(config, sampler=unguided(config.sampler))
+    prepared = prepare(config)
+    components = load(config, prepared)
+    if components.reward is None:
         raise UsageError("reward=none has no scores to calibrate: choose a reward.")
     scores: list[float] = []
-    filled: list[float] = []
+    progress: list[float] = []
     masked_scores: list[float] = []
-    masked_filled: list[float] = []
-    size = rows_at_once(config, task)
+    masked_progress: list[float] = []
+    size = rows_at_once(config, prepared)
     console = Console(stderr=True)
-    examples = [example for example in task.examples if not example.follows]
+    examples = [example for example in prepared.examples if not example.follows]
     starts = range(0, len(examples), size)
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
-        prompts = [task.prompts[example.id] for example in batch]
-        decoded, seen = watch(parts.denoiser, batch, prompts, parts.sampler, config.seed)
-        scores += ask(parts.reward, seen).values
-        filled += [candidate.filled for candidate in seen]
-        again = mask_again(parts.denoiser, batch, decoded, config.sampler, config.seed)
-        masked_scores += ask(parts.reward, again).values
-        masked_filled += [candidate.filled for candidate in again]
+        prompts = [prepared.prompts[example.id] for example in batch]
+        decoded, seen = watch(components.denoiser, batch, prompts, components.sampler, config.seed)
+        scores += ask(components.reward, seen).values
+        progress += [candidate.progress for candidate in seen]
+        again = mask_again(components.denoiser, batch, decoded, config.sampler, config.seed)
+        masked_scores += ask(components.reward, again).values
+        masked_progress += [candidate.progress for candidate in again]
     if np.ptp(scores) == 0:
         raise RunError(f"reward={config.reward.name} gave the same score to everything: nothing to normalize.")
     source = (
         f"{len(examples)} examples of {config.benchmark.name}, decoded by {config.model.name} "
-        f"with {config.sampler.name} unsteered; every step counts once."
+        f"with {config.sampler.name} unguided; every step counts once."
     )
     folder = claim_version(folder_of(config))
-    facts = facts_of(config, task.benchmark, task.examples, parts.reward)
+    facts = facts_of(config, prepared.benchmark, prepared.examples, components.reward)
     provenance = {"rws": __version__, "at": now(), "overrides": overrides, "sampler": asdict(config.sampler),
-                  "sources": sources(config, task, parts)}  # fmt: skip
-    along = [describe(pool) if pool else None for pool in by_tenth(scores, filled)]
-    masked = [describe(pool) for pool in by_tenth(masked_scores, masked_filled)]
+                  "sources": sources(config, prepared, components)}  # fmt: skip
+    along = [describe(pool) if pool else None for pool in by_tenth(scores, progress)]
+    masked = [describe(pool) for pool in by_tenth(masked_scores, masked_progress)]
     write_json(
         folder / "normalization.json",
-        statistics_of(scores, filled, source)
-        | {"decodings_by_fill": along, "masked_by_fill": masked, "calibrated": facts, "provenance": provenance},
+        statistics_of(scores, progress, source)
+        | {"decodings_by_progress": along, "masked_by_progress": masked, "calibrated": facts, "provenance": provenance},
     )
     point_latest(folder)
     return folder / "normalization.json"

@@ -116,7 +116,7 @@ def _facts(node: Any, at: str) -> Any:
     facts = {f.name: _facts(getattr(node, f.name), f"{at}.{f.name}") for f in fields(node) if f.name not in left_out}
     if isinstance(node, Checkpoint):
         facts["content"] = content(locate(node.path, f"{at}.path"), node.revision)
-    elif (source := registry.find("reward")[node.kind]).root.package != "rws_cli":
+    elif (source := registry.available("reward")[node.kind]).root.package != "rws_cli":
         facts["file"] = source.sha256[:12]
     return facts
 

@@ -16,9 +16,9 @@ from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.checkpoint import checkpoints, locate, reason, stored_weights
 from rws_cli.models.loading import pick_device, pick_dtype
-from rws_cli.runs.answering import rows_at_once
+from rws_cli.runs.batch_decoder import rows_at_once
 from rws_cli.runs.manifest import versions
-from rws_cli.runs.task import prepare
+from rws_cli.runs.prepared import prepare
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes a weight, where quantized."""
@@ -178,9 +178,9 @@ def needs(config: Config, online: bool = False) -> list[Finding]:
     if not all(finding.well for finding in findings):
         return findings
     with line(findings, "a step") as found:
-        task = prepare(config)
-        rows = rows_at_once(config, task)
-        logits = 4.0 * rows * config.sampler.gen_length * task.prepared.vocabulary
+        prepared = prepare(config)
+        rows = rows_at_once(config, prepared)
+        logits = 4.0 * rows * config.sampler.gen_length * prepared.model.vocabulary
         found.append(f"{rows} rows, {2 * logits / GIB:.2f} GiB of logits and a copy at most, halved if need be")
         for place in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
             together[place] = together.get(place, 0.0) + 2 * logits

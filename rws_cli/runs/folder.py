@@ -3,6 +3,7 @@
 A run folder holds manifest.json, samples.jsonl, trace.parquet (trace/ while it runs), metrics.json and run.log.
 """
 
+import json
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rws_cli.config.renamed import SCHEMA
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import hold, newest, open_lock, open_regular, user_path, versions, warn, whole, write_whole
 from rws_cli.runs.forms import reader
@@ -58,7 +60,7 @@ def point_latest(folder: Path) -> None:
 
 
 @contextmanager
-def locked(run: Path | None) -> Iterator[None]:
+def run_lock(run: Path | None) -> Iterator[None]:
     """Hold a run's folder for this process; the system lets go of it however the process ends. None: nothing. What
     writers that were killed left half-written is removed.
 
@@ -158,7 +160,7 @@ def find_all(paths: Iterable[Path | str]) -> list[Path]:
     return list(dict.fromkeys(folder for path in paths for folder in find_runs(str(path))))
 
 
-def home(path: Path | str) -> Path:
+def output_dir(path: Path | str) -> Path:
     """Where what is made of a path's runs belongs: a run's folder, or that of a sweep. Raises UsageError as find_run."""
     folder, runs = newest(user_path(path)), find_runs(str(path))
     return folder.resolve() if folder.resolve() in runs[0].parents and not (folder / "latest").exists() else runs[0]
@@ -168,9 +170,19 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file, which has the form of a file of its name. Raises RunError if it has not, or is missing."""
     try:
         with open_regular(path) as file:
-            return reader(path.name)(whole(file))
+            return reader(path.name, schema_of(path.parent))(whole(file))
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def schema_of(folder: Path) -> int:
+    """The schema of the run that a folder is, or lies in: judgements and parts of the trace do. Today's where there is no
+    manifest that says."""
+    for run in (folder, *list(folder.parents)[:2]):
+        with suppress(OSError, ValueError, AttributeError):
+            schema = json.loads((run / "manifest.json").read_bytes()).get("schema")
+            return schema if isinstance(schema, int) else SCHEMA
+    return SCHEMA
 
 
 def unreadable(path: Path, error: Exception, line: int | None = None) -> RunError:

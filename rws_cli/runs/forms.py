@@ -14,10 +14,9 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.config.renamed import SCHEMA, rename_record, rename_settings
 from rws_cli.errors import printable
 
-SCHEMA = 1
-"""The version of these forms. A run of a later one is refused."""
 DEEPEST = 30
 """Levels of nesting in what a form leaves open."""
 
@@ -75,10 +74,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Order = Annotated[dict[str, Number | None], _with(DEFAULT_GOD, "kendall_tau")]
 
 
-Mark = _form(correct=bool, partial=Share, extracted=str, extractor=str)
-STEERING: dict[str, Any] = {"scale": Number, "temperature": Number, "reversals": Share | None, "other_sets": Share}
+Grade = _form(correct=bool, partial=Share, extracted=str, extractor=str)
+GUIDANCE: dict[str, Any] = {
+    "scale": Number,
+    "temperature": Number,
+    "reversals": Share | None,
+    "changed_selections": Share,
+}
 COST = {
-    **dict.fromkeys(("mdm_passes", "mdm_tokens", "reward_calls", "reward_hits", "reward_tokens"), Count),
+    **dict.fromkeys(("mdm_passes", "mdm_tokens", "reward_calls", "reward_cache_hits", "reward_tokens"), Count),
     **dict.fromkeys(("mdm_seconds", "reward_seconds", "seconds"), Amount),
 }
 SPENT = {"setup_seconds": Amount, "run_seconds": Amount, "peak_memory_bytes": Count}
@@ -90,18 +94,18 @@ Sample = _form(
     question=str,
     history=_list(_list(str, 2, 2)),
     prompt=str,
-    answer=str,
+    completion=str,
     reference=str,
-    mark=Mark | None,
-    steering=_form(**STEERING, reversals_by_fill=_list(_list(Count, 2, 2), 10, 10)) | None,
+    grade=Grade | None,
+    guidance=_form(**GUIDANCE, reversals_by_progress=_list(_list(Count, 2, 2), 10, 10)) | None,
     tokens=_list(Count, 1),
     length=Count,
     committed=Count,
-    masked_again=Count,
+    remasked=Count,
     particles=list[Number],
     cost=_form(**COST),
     near_ties=NotRequired[Count],
-    marks_before=NotRequired[list[Any]],
+    grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(
     **MEASURED,
@@ -111,7 +115,7 @@ Metrics = _form(
     pass_at=dict[str, Share] | None,
     partial=Share | None,
     god=Literal["god_tokens"],
-    steering=_form(**STEERING) | None,
+    guidance=_form(**GUIDANCE) | None,
     cost=_form(**COST, tokens_per_second=Amount | None, **{name: NotRequired[form] for name, form in SPENT.items()}),
     near_ties=NotRequired[Share | None],
 )
@@ -128,7 +132,7 @@ Config = _form(
     benchmark=Named,
     model=Named,
     reward=Named,
-    sampler=_form(name=Name, schedule=Kind, review=Kind, search=Kind),
+    sampler=_form(name=Name, schedule=Kind, remasking=Kind, search=Kind),
     label=NotRequired[Annotated[Text, AfterValidator(printable)] | None],
     table=NotRequired[Table | None],
     judge=NotRequired[Named],
@@ -152,7 +156,7 @@ Manifest = _form(
     git=_form(commit=str, dirty=bool) | None,
     machine=dict[str, Any],
     sources=_form(benchmark=_form(version=int, examples=Count), parts=NotRequired[dict[str, Part]]),  # type: ignore[valid-type]
-    marked=NotRequired[_list(_form(marker=int))],
+    graded=NotRequired[_list(_form(grader=int))],
     measured=NotRequired[list[dict[str, Any]]],
     tracker=NotRequired[_form(name=str, id=str | None)],
     spent=NotRequired[_form(**SPENT)],
@@ -164,19 +168,20 @@ FORMS: dict[str, Any] = {
     "samples.jsonl": Sample,
     "failures.jsonl": _form(id=str, error=Text),
     "judge.json": _form(judge=Named, against=_form(config_hash=str)),
-    "verdicts.jsonl": _form(id=str, order=Literal[0, 1], first=Share | None, answers=str),
+    "verdicts.jsonl": _form(id=str, order=Literal[0, 1], first=Share | None, completions=str),
 }
 """By a file's name, what it holds: a line of it where it has lines. Other files may hold any JSON."""
 
 
 @lru_cache
-def reader(name: str) -> Callable[[bytes], Any]:
-    """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError."""
+def reader(name: str, schema: int = SCHEMA) -> Callable[[bytes], Any]:
+    """A function from the JSON of a file of this name, or of a line of it, to its value. It raises ValueError.
+    schema: of the run's manifest; a manifest has its own."""
     form = FORMS.get(name, Any)
     adapter = TypeAdapter(form)
 
     def read(text: bytes) -> Any:
-        value = parsed(text)
+        value = _with_new_names(name, parsed(text), schema)
         try:
             value = adapter.validate_python(value)
         except ValidationError as error:
@@ -187,6 +192,14 @@ def reader(name: str) -> Callable[[bytes], Any]:
         return value
 
     return read
+
+
+def _with_new_names(name: str, value: Any, schema: int) -> Any:
+    if name == "manifest.json" and isinstance(value, dict) and isinstance(value.get("schema"), int):
+        schema = value["schema"]
+        if schema < SCHEMA:
+            rename_settings(value.get("config"))
+    return rename_record(name, value, schema)
 
 
 def parsed(text: bytes) -> Any:

@@ -8,9 +8,9 @@ from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
 from rws_cli.decoding.loop import OnStep
 from rws_cli.errors import RunError, UsageError
-from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.manifest import versions
-from rws_cli.runs.task import load, prepare, sources
+from rws_cli.runs.prepared import load, prepare, sources
 
 
 def decoded(prompt: bytes) -> str:
@@ -39,20 +39,20 @@ class Generation:
     """A prompt with everything loaded that answers it. Raises UsageError as a run would."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.task = config, prepare(config)
-        self.parts = load(config, self.task)
+        self.config, self.prepared = config, prepare(config)
+        self.components = load(config, self.prepared)
 
     def __call__(self, on_step: OnStep = lambda committed, traces: None) -> dict[str, Any]:
         """Decode; returns the first answer's line of samples.jsonl, its row of the trace, and what they come from.
         Raises RunError if it fails."""
-        answerer = Answerer(self.config, self.task, self.parts, on_step=on_step)
-        found = sum(answerer(self.task.examples), Outcome())
+        decoder = BatchDecoder(self.config, self.prepared, self.components, on_step=on_step)
+        found = sum(decoder(self.prepared.examples), Outcome())
         if found.failures:
             raise RunError(next(iter(found.failures.values())))
         return {
             "sample": found.samples[0],
             "trace": found.traces[0],
             "config": asdict(self.config),
-            "sources": sources(self.config, self.task, self.parts),
+            "sources": sources(self.config, self.prepared, self.components),
             "versions": versions(),
         }

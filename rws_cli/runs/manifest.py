@@ -19,9 +19,10 @@ from rws_cli.config.identity import config_hash, differing_keys, identity, parts
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError, UsageError
 from rws_cli.files import write_json
-from rws_cli.runs.folder import check_no_links, claim_version, point_latest, read_json
+from rws_cli.runs.folder import check_no_links, claim_version, point_latest
 from rws_cli.runs.forms import SCHEMA
 from rws_cli.runs.records import SAMPLES, drop_broken_line, drop_untraced
+from rws_cli.runs.upgrade import read_manifest, upgrade
 
 PACKAGES = (
     "torch",
@@ -49,8 +50,8 @@ class Request:
 
 
 def resumable(folder: Path, config: Config) -> dict[str, Any]:
-    """The manifest of a run to go on with. Raises UsageError naming the keys in which its configuration differs."""
-    manifest = read_json(folder / "manifest.json")
+    """The manifest of a run to resume. Raises UsageError naming the keys in which its configuration differs."""
+    manifest = read_manifest(folder)
     check_parts(folder, manifest)
     if differing := differing_keys(identity(read_again(manifest["config"])), identity(resolved(config))):
         listed = ", ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in list(differing.items())[:8])
@@ -63,7 +64,7 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
     for key, part in manifest["sources"].get("parts", {}).items():
         if part["source"] == "rws":
             continue  # its version is recorded
-        known = registry.find(part["role"]) if part["role"] in registry.ROLES else {}
+        known = registry.available(part["role"]) if part["role"] in registry.ROLES else {}
         made = f"{folder} was made with {key}={part['name']} of {part['source']}"
         if part["name"] not in known:
             advice = "type that again" if part["source"].startswith("--parts ") else "install that"
@@ -87,7 +88,14 @@ def open_run(
             )
         drop_broken_line(request.resume / SAMPLES)
         drop_untraced(request.resume)
-        manifest = stopped | {"status": "running", "error": None, "failed": {}, "resumed": [*stopped["resumed"], now()]}
+        upgrade(request.resume)
+        manifest = stopped | {
+            "schema": SCHEMA,
+            "status": "running",
+            "error": None,
+            "failed": {},
+            "resumed": [*stopped["resumed"], now()],
+        }
         write_json(request.resume / "manifest.json", manifest)
         return request.resume, manifest
     parent = Path(config.output) / config.benchmark.name / f"{config.model.name}-{config.sampler.name}"
@@ -116,10 +124,10 @@ def open_run(
     return folder, manifest
 
 
-def marker_version(manifest: dict[str, Any]) -> int:
-    """The version of the marker that a run's marks are by."""
-    marked = manifest.get("marked")
-    return marked[-1]["marker"] if marked else manifest["sources"]["benchmark"]["version"]
+def grader_version(manifest: dict[str, Any]) -> int:
+    """The version of the grader that a run's grades are by."""
+    graded = manifest.get("graded")
+    return graded[-1]["grader"] if graded else manifest["sources"]["benchmark"]["version"]
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rws_cli.config.schema import Config
 from rws_cli.models.checkpoint import stored_weights
-from rws_cli.runs.answering import rows_at_once
-from rws_cli.runs.task import check_loadable, prepare
+from rws_cli.runs.batch_decoder import rows_at_once
+from rws_cli.runs.prepared import check_loadable, prepare
 
 
 def plan(config: Config) -> dict[str, int | float | str | None]:
@@ -14,30 +14,30 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     Tokens count prompt and response, as a run's own cost does; FLOPs are two a weight and token, attention left out.
     Raises UsageError as a run would.
     """
-    task = prepare(config)
+    prepared = prepare(config)
     check_loadable(config)
-    warning = task.benchmark.doubtful_references(task.examples)
+    warning = prepared.benchmark.doubtful_references(prepared.examples)
     sampler, search = config.sampler, config.sampler.search
     sampler.schedule.prepare(sampler)
-    reviews, shadow = 1 + sampler.review.rounds, sampler.schedule.shadow
-    steps = min(sampler.blocks * reviews * sampler.schedule.steps, sampler.schedule.most_passes(sampler) * reviews)
+    rounds, shadow = 1 + sampler.remasking.rounds, sampler.schedule.shadow
+    steps = min(sampler.blocks * rounds * sampler.schedule.steps, sampler.schedule.most_passes(sampler) * rounds)
     decodings = search.particles * search.sweeps
     passes = steps * decodings * (2 if sampler.cfg_scale > 0 else 1)
     tokens = passes * sum(
-        len(prompt) + (task.turn[i] + 1) * sampler.gen_length + shadow * sampler.block_length
-        for i, prompt in task.prompts.items()
+        len(prompt) + (prepared.turn[i] + 1) * sampler.gen_length + shadow * sampler.block_length
+        for i, prompt in prepared.prompts.items()
     )
-    found = stored_weights(task.prepared.path, config.model.revision, "model.path")
+    found = stored_weights(prepared.model.path, config.model.revision, "model.path")
     weights = found[0] if found else None
-    calls = sampler.blocks * sampler.review.rounds * sampler.review.window
+    calls = sampler.blocks * sampler.remasking.rounds * sampler.remasking.window
     calls += sampler.guidance.calls(steps) + search.calls(steps)
     return {
-        "examples": len(task.prompts),
-        "rows at a time": rows_at_once(config, task),
+        "examples": len(prepared.prompts),
+        "rows at a time": rows_at_once(config, prepared),
         "steps per example": steps,
-        "MDM passes, at most": passes * len(task.prompts),
+        "MDM passes, at most": passes * len(prepared.prompts),
         "tokens through the MDM, at most": tokens,
-        "reward calls, at most": calls * decodings * len(task.prompts),
+        "reward calls, at most": calls * decodings * len(prepared.prompts),
         "MDM weights": weights,
         "MDM FLOPs, about": None if weights is None else 2.0 * weights * tokens,
     } | ({"warning": warning} if warning else {})

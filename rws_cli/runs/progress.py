@@ -19,7 +19,7 @@ class Progress:
         self.total, self.log = total, log
         self.done = len(samples)
         self.right = _right(samples)
-        self.marked = sum(sample["mark"] is not None for sample in samples)
+        self.graded = sum(sample["grade"] is not None for sample in samples)
         self.first, self.tokens, self.running_tokens = self.done, 0, 0
         self.started = self.last_line = time.monotonic()
         self.last_said = ""
@@ -58,7 +58,7 @@ class Progress:
         """Some examples are done and on disk."""
         self.done += len(samples)
         self.right += _right(samples)
-        self.marked += sum(sample["mark"] is not None for sample in samples)
+        self.graded += sum(sample["grade"] is not None for sample in samples)
         self.running_tokens = 0
         self.tokens_per_example = self.tokens / (self.done - self.first)
         self._show()
@@ -77,8 +77,8 @@ class Progress:
     def _status(self) -> str:
         speed = self.tokens_per_second
         parts = [f"{self.done} of {self.total} examples", f"{speed:,.0f} tokens/s"]
-        if self.marked:
-            parts.append(f"accuracy {self.right / self.marked:.1%}")
+        if self.graded:
+            parts.append(f"accuracy {self.right / self.graded:.1%}")
         if self.done < self.total and self.tokens_per_example:
             left = (self.total - self.done) * self.tokens_per_example - self.running_tokens
             parts.append(f"{max(left, 0) / speed:,.0f} s left")
@@ -101,4 +101,4 @@ class Progress:
 
 
 def _right(samples: list[dict[str, Any]]) -> int:
-    return sum(sample["mark"]["correct"] for sample in samples if sample["mark"])
+    return sum(sample["grade"]["correct"] for sample in samples if sample["grade"])

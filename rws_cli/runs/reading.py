@@ -7,8 +7,9 @@ from rws_cli.analysis.compare import Line, compared
 from rws_cli.analysis.run import Run
 from rws_cli.errors import RunError
 from rws_cli.runs.folder import find_all, read_json
-from rws_cli.runs.manifest import marker_version
+from rws_cli.runs.manifest import grader_version
 from rws_cli.runs.records import SAMPLES, TRACE, read_lines, read_samples, trace_table
+from rws_cli.runs.upgrade import read_manifest
 
 JUDGEMENTS = "judgements"
 """In a run's folder, a folder for each judge: judge.json and verdicts.jsonl."""
@@ -19,7 +20,7 @@ def read_run(folder: Path, traced: bool = False) -> Run:
 
     Raises RunError for files that do not hold what they should; of a traced run, also if they do not go together.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     samples = {sample["id"]: sample for sample in read_samples(folder)}
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     judged = [
@@ -37,7 +38,7 @@ def read_run(folder: Path, traced: bool = False) -> Run:
                 raise RunError(
                     f"{folder / TRACE} does not go with {folder / SAMPLES}: example {sample['id']} has fewer tokens."
                 )
-    return Run(folder, manifest, marker_version(manifest), samples, metrics, judged, trace)
+    return Run(folder, manifest, grader_version(manifest), samples, metrics, judged, trace)
 
 
 def by_task(paths: Iterable[Path | str]) -> list[list[Path]]:

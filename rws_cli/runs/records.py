@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rws_cli.config.renamed import column_names
 from rws_cli.errors import RunError
 from rws_cli.files import open_regular, replacing, whole, write_whole
-from rws_cli.runs.folder import read_json, unreadable
+from rws_cli.runs.folder import read_json, schema_of, unreadable
 from rws_cli.runs.forms import reader
 
 SAMPLES, TRACE, TRACE_PARTS, FAILURES = "samples.jsonl", "trace.parquet", "trace", "failures.jsonl"
@@ -44,7 +45,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that is appended to, as read_samples reads them; none if there is no file."""
     if not path.exists():
         return []
-    read, found, number = reader(path.name), [], 0
+    read, found, number = reader(path.name, schema_of(path.parent)), [], 0
     try:
         with open_regular(path) as file:
             while line := whole(file, line=True):
@@ -141,8 +142,8 @@ def trace_schema(columns: Iterable[str] = ()) -> Any:
             ("scale", pa.list_(pa.float64())),
             ("pairs", pa.list_(pa.int32())),
             ("reversals", pa.list_(pa.int32())),
-            ("other_set", pa.list_(pa.bool_())),
-            ("masked", pa.list_(pa.int32())),
+            ("changed_selection", pa.list_(pa.bool_())),
+            ("remasked_at", pa.list_(pa.int32())),
             ("near_tie", pa.list_(pa.bool_())),
             ("text", pa.list_(pa.string())),
             *((name, pa.list_(pa.float64())) for name in sorted(columns) if name.startswith(RECORDED)),
@@ -154,7 +155,7 @@ RECORDED = "guidance."
 """What the names of columns begin with that the guidance recorded, besides reward and scale."""
 
 
-ADDED = ("masked", "text", "near_tie")
+ADDED = ("remasked_at", "text", "near_tie")
 """Columns of the trace that runs made before them do not have."""
 
 
@@ -193,6 +194,8 @@ def part_table(file: Path) -> Any:
     try:
         with open_regular(file) as source:
             table = pq.read_table(source)
+        old_names = column_names(schema_of(file.parent))
+        table = table.rename_columns([old_names.get(name, name) for name in table.column_names])
         schema = trace_schema(table.column_names)
         if missing := [name for name in schema.names if name not in (*table.column_names, *ADDED)]:
             raise ValueError(f"it has no column {missing[0]}")

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.analysis.summary import peak_memory, summarize
-from rws_cli.benchmarks.base import Example, mark_answer
+from rws_cli.benchmarks.base import Example, grade_completion
 from rws_cli.config.schema import Config
 from rws_cli.errors import Interrupted, RunError
 from rws_cli.files import write_json
 from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import measure
-from rws_cli.runs.answering import Outcome, rows_at_once
-from rws_cli.runs.folder import locked
+from rws_cli.runs.batch_decoder import Outcome, rows_at_once
+from rws_cli.runs.folder import run_lock
 from rws_cli.runs.manifest import Request, open_run, recorded, resumable
+from rws_cli.runs.prepared import PreparedRun, prepare
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
     SAMPLES,
@@ -27,14 +28,13 @@ from rws_cli.runs.records import (
     write_trace_part,
 )
 from rws_cli.runs.stopping import Stop, stoppable
-from rws_cli.runs.task import Task, prepare
 from rws_cli.runs.tracking import tracked
 from rws_cli.workers import open_workers
 from rws_cli.workers.base import Workers
 
 
 def run(config: Config, request: Request) -> Path:
-    """Decode the benchmark, mark it, and write the run folder; returns it.
+    """Decode the benchmark, grade it, and write the run folder; returns it.
 
     An example that fails is left out, and said in failures.jsonl and the manifest. Raises UsageError before any weights
     load if a checkpoint is missing, the resumed run had another configuration or is running; RunError if the run fails,
@@ -42,32 +42,32 @@ def run(config: Config, request: Request) -> Path:
     """
     started = time.perf_counter()
     stopped = resumable(request.resume, config) if request.resume else None
-    task = prepare(config)
-    warning = task.benchmark.doubtful_references(task.examples)
-    with locked(request.resume), open_workers(config, task) as workers:
+    prepared = prepare(config)
+    warning = prepared.benchmark.doubtful_references(prepared.examples)
+    with run_lock(request.resume), open_workers(config, prepared) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
         note_spent = spending(folder, manifest, started)
         with (
-            locked(None if request.resume else folder),
+            run_lock(None if request.resume else folder),
             recorded(folder, manifest),
             stoppable() as stop,
             tracked(config, folder, manifest) as tracking,
         ):
             samples = read_samples(folder)
-            place = {example.id: n for n, example in enumerate(task.examples)}
+            place = {example.id: n for n, example in enumerate(prepared.examples)}
             if strange := [sample["id"] for sample in samples if sample["id"] not in place]:
                 raise RunError(f"{folder / SAMPLES} has {strange[0]}, which is no example of {config.benchmark.name}.")
-            with Progress(len(task.examples), samples, folder / "run.log") as progress:
+            with Progress(len(prepared.examples), samples, folder / "run.log") as progress:
                 tracking.follow(samples, progress)
                 if warning:
                     progress.say(warning)
-                failures = answer(config, task, workers, folder, samples, progress, stop, note_spent)
+                failures = answer(config, prepared, workers, folder, samples, progress, stop, note_spent)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")
             samples.sort(key=lambda sample: place[sample["id"]])
             replace_samples(folder, samples)
             join_trace(folder, list(place))
-            metrics = measured(config.metric, task.examples, samples) | {"failed": len(failures)}
+            metrics = measured(config.metric, prepared.examples, samples) | {"failed": len(failures)}
             if config.metric:
                 replace_samples(folder, samples)
             note_spent()
@@ -100,7 +100,7 @@ def spending(folder: Path, manifest: dict[str, Any], started: float) -> Callable
 
 def answer(
     config: Config,
-    task: Task,
+    prepared: PreparedRun,
     workers: Workers,
     folder: Path,
     samples: list[dict[str, Any]],
@@ -108,29 +108,29 @@ def answer(
     stop: Stop,
     on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Decode and mark the examples that are not among `samples`, turn by turn, and mark those among them that are not
-    marked yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
+    """Decode and grade the examples that are not among `samples`, turn by turn, and grade those among them that are not
+    graded yet; `samples` and the run folder grow. Returns why examples failed, by their ids.
 
     The longest prompts come first: little is padded, and what does not fit into memory shows early. Raises RunError if
     nothing of the first batch can be decoded, and Interrupted when the user stops the run.
     """
     workers.listen(progress.step, progress.say)
-    unmarked = [sample for sample in samples if sample["mark"] is None]
-    failures = mark(task, unmarked, stop)
+    ungraded = [sample for sample in samples if sample["grade"] is None]
+    failures = grade(prepared, ungraded, stop)
     samples[:] = [sample for sample in samples if sample["id"] not in failures]
-    if any(sample["mark"] for sample in unmarked):  # a run that was stopped in the middle of a batch left them
+    if any(sample["grade"] for sample in ungraded):  # a run that was stopped in the middle of a batch left them
         replace_samples(folder, samples)
     stop.check(folder)
     done = {sample["id"] for sample in samples}
-    for turn in range(max(task.turn.values()) + 1):
-        said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["answer"])) for s in samples}
-        todo = [e for e in task.examples if task.turn[e.id] == turn and e.id not in done]
+    for turn in range(max(prepared.turn.values()) + 1):
+        said = {s["id"]: (*map(tuple, s["history"]), (s["prompt"], s["completion"])) for s in samples}
+        todo = [e for e in prepared.examples if prepared.turn[e.id] == turn and e.id not in done]
         lost = [e for e in todo if e.follows and e.follows not in said]
         failures |= {e.id: f"the turn before it, {e.follows}, failed" for e in lost}
         ready = [replace(e, history=said[e.follows]) if e.follows else e for e in todo if e.id not in failures]
-        for outcome in workers.answers(batches(task, ready, batch_size(config, task, workers, len(ready)))):
+        for outcome in workers.decode(batches(prepared, ready, batch_size(config, prepared, workers, len(ready)))):
             decoded = bool(outcome.samples)
-            outcome = marked(task, outcome, stop)
+            outcome = graded(prepared, outcome, stop)
             on_batch()
             if outcome.samples:
                 write_trace_part(folder, outcome.traces)
@@ -147,24 +147,24 @@ def answer(
     return failures
 
 
-def marked(task: Task, outcome: Outcome, stop: Stop) -> Outcome:
-    """A batch with its answers marked; those whose marker failed are among its failures."""
-    failures = mark(task, outcome.samples, stop)
+def graded(prepared: PreparedRun, outcome: Outcome, stop: Stop) -> Outcome:
+    """A batch with its answers graded; those whose grader failed are among its failures."""
+    failures = grade(prepared, outcome.samples, stop)
     samples = [sample for sample in outcome.samples if sample["id"] not in failures]
     traces = [trace for trace in outcome.traces if trace["id"] not in failures]
     return Outcome(samples, traces, outcome.failures | failures)
 
 
-def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str]:
-    """Fill in the marks that samples lack, until the user stops the run. Returns why markers failed, by example."""
-    examples, failures = {example.id: example for example in task.examples}, {}
+def grade(prepared: PreparedRun, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str]:
+    """Fill in the grades that samples lack, until the user stops the run. Returns why graders failed, by example."""
+    examples, failures = {example.id: example for example in prepared.examples}, {}
     try:
         with stop.raising():
             for sample in samples:
-                if sample["mark"] is not None:
+                if sample["grade"] is not None:
                     continue
                 try:
-                    sample["mark"] = mark_answer(task.benchmark, examples[sample["id"]], sample["answer"])
+                    sample["grade"] = grade_completion(prepared.benchmark, examples[sample["id"]], sample["completion"])
                 except RunError as error:
                     failures[sample["id"]] = str(error)
     except Interrupted:
@@ -172,15 +172,15 @@ def mark(task: Task, samples: list[dict[str, Any]], stop: Stop) -> dict[str, str
     return failures
 
 
-def batch_size(config: Config, task: Task, workers: Workers, examples: int) -> int:
+def batch_size(config: Config, prepared: PreparedRun, workers: Workers, examples: int) -> int:
     """Examples that a worker takes at a time: all, or where there are several as many as keep them busy to the end."""
-    side_by_side = max(1, rows_at_once(config, task) // config.sampler.search.particles)
+    side_by_side = max(1, rows_at_once(config, prepared) // config.sampler.search.particles)
     share = max(1, -(-examples // workers.count))
     return share if workers.count == 1 else max(1, min(share, max(side_by_side, share // SHARES)))
 
 
-def batches(task: Task, examples: list[Example], size: int) -> list[list[Example]]:
-    longest_first = sorted(examples, key=lambda e: -len(task.prompts[e.id]))
+def batches(prepared: PreparedRun, examples: list[Example], size: int) -> list[list[Example]]:
+    longest_first = sorted(examples, key=lambda e: -len(prepared.prompts[e.id]))
     return [longest_first[start : start + size] for start in range(0, len(examples), size)]
 
 

@@ -19,7 +19,7 @@ from rws_cli.config.identity import resolved
 from rws_cli.config.schema import Config
 from rws_cli.files import write_json
 from rws_cli.runs.progress import Progress
-from rws_cli.trackers.base import Run, Tracker, leaves, sentence
+from rws_cli.trackers.base import TrackedRun, Tracker, leaves, sentence
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def tracked(config: Config, folder: Path, manifest: dict[str, Any]) -> Iterator[
         yield Tracking()
         return
     before = manifest.get("tracker") or {}
-    run = Run(
+    run = TrackedRun(
         name="/".join(dict.fromkeys([f"{config.model.name}-{config.sampler.name}", *folder.resolve().parts[-2:]])),
         folder=folder,
         output=Path(config.output),
@@ -122,7 +122,7 @@ def environment(defaults: dict[str, str]) -> Iterator[None]:
 def so_far(samples: list[dict[str, Any]], speed: float) -> dict[str, float]:
     """How a run stands: means over the examples that have the measure. speed: tokens a second."""
     measures = {
-        "accuracy": [float(sample["mark"]["correct"]) for sample in samples if sample["mark"]],
+        "accuracy": [float(sample["grade"]["correct"]) for sample in samples if sample["grade"]],
         "reward": [sample["reward"] for sample in samples if sample["reward"] is not None],
         "god": [value for sample in samples if (value := sample["order"][DEFAULT_GOD]) is not None],
     }

@@ -22,7 +22,7 @@ class Schedule(Part):
     """Whether it takes fewer steps where the model is sure."""
     shadow: ClassVar[bool] = False
     """Whether each step also asks the model about committed tokens, blind to themselves."""
-    reads_all: ClassVar[bool] = False
+    needs_all_log_probs: ClassVar[bool] = False
     """Whether `read` reads log-probabilities of all tokens."""
     refills: ClassVar[bool] = False
     """Whether it can decode positions of a block again that a remasking method masked."""
@@ -39,7 +39,7 @@ class Schedule(Part):
         """Passes that a decoding takes, at most: of steps that would commit nothing none is made."""
         return sampler.blocks * self.steps
 
-    def before(self, step: Step) -> Tensor | None:
+    def remask_before(self, step: Step) -> Tensor | None:
         """Positions to mask again before the step."""
         return None
 
@@ -51,29 +51,29 @@ class Schedule(Part):
         """Positions that the step may commit; a row without any makes no pass and costs nothing."""
         return step.masked_BG & (self.count(step) > 0)[:, None]
 
-    def reads_at(self, step: Step, open_BG: Tensor) -> Tensor:
+    def feature_positions(self, step: Step, open_BG: Tensor) -> Tensor:
         """Positions whose predictions the rule reads: the candidates, at least. None of a row without candidates."""
         return open_BG
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         """What the rule must know of the untempered log-probabilities of each position by itself, (n, …)."""
         return log_p_nV[:, :0]
 
-    def observe(self, ranking: Ranking, step: Step) -> None:
+    def update(self, ranking: Ranking, step: Step) -> None:
         """Keep in step.memory what a later choice needs."""
 
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         """What is committed, (B, G). Writes no memory: it is asked again about other scores."""
         return best(ranking.score_BG, self.count(step))
 
-    def after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
+    def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
         """Positions to mask again after the step; shadow_BG: probability of each committed token, blind to itself."""
         return None
 
     def ended(self, step: Step) -> Tensor:
         """Rows whose block is done, (B,); `step` is the one that would follow."""
         over_B = step.index_B >= self.steps
-        return over_B if self.masks_again else over_B | ~step.masked_BG.any(-1)
+        return over_B if self.remasks else over_B | ~step.masked_BG.any(-1)
 
 
 class Adaptive(Schedule):

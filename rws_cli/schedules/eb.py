@@ -17,14 +17,14 @@ class EntropyBound(Adaptive):
     gamma: float = setting("γ, the bound on what committed tokens may say of each other, in nats", 0.1, min=0.0)
 
     refills = True
-    reads_all = True
+    needs_all_log_probs = True
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         """Entropies, in nats."""
         return torch.special.entr(log_p_nV.exp()).sum(-1)
 
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
-        entropy_BG = ranking.spread(ranking.read_N, math.inf)
+        entropy_BG = ranking.spread(ranking.features_N, math.inf)
         order_BG = ranking.score_BG.argsort(dim=-1, descending=True, stable=True)
         sorted_BG = entropy_BG.gather(-1, order_BG)
         bound_BG = sorted_BG.cumsum(-1) - sorted_BG.cummax(-1).values

@@ -22,19 +22,19 @@ class Klass(Adaptive):
     )
     history: int = setting("steps that it must have been at rest", 2, min=1)
 
-    reads_all = True
+    needs_all_log_probs = True
 
-    def reads_at(self, step: Step, open_BG: Tensor) -> Tensor:
+    def feature_positions(self, step: Step, open_BG: Tensor) -> Tensor:
         return step.all_masked_BG & open_BG.any(-1, keepdim=True)
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         return log_p_nV
 
-    def observe(self, ranking: Ranking, step: Step) -> None:
+    def update(self, ranking: Ranking, step: Step) -> None:
         (_, length), at = ranking.open_BG.shape, (ranking.row_N, ranking.position_N)
-        last_BGV = step.memory.get("last", math.nan, length, ranking.read_N.shape[-1], dtype=torch.float32)
+        last_BGV = step.memory.get("last", math.nan, length, ranking.features_N.shape[-1], dtype=torch.float32)
         rest_BG = self.rest(step)
-        log_p_NV, last_NV = ranking.read_N, last_BGV[at].double()
+        log_p_NV, last_NV = ranking.features_N, last_BGV[at].double()
         kl_N = (log_p_NV.exp() * (log_p_NV - last_NV)).nansum(-1).where(~last_NV[:, 0].isnan(), math.inf)
         rest_BG[at] = torch.where(kl_N < self.kl, rest_BG[at] + 1, 0)
         last_BGV[at] = log_p_NV.float()

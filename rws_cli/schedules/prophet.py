@@ -25,7 +25,7 @@ class Prophet(Schedule):
     answer_length: int | None = setting("its length in tokens; null: to the end", None, min=1)
 
     adaptive = True
-    reads_all = True
+    needs_all_log_probs = True
 
     def conflicts(self, config: Any) -> Iterator[str]:
         if self.answer_start >= config.sampler.gen_length:
@@ -45,10 +45,10 @@ class Prophet(Schedule):
         region_BG[:, self.answer_start : end] = True
         return region_BG
 
-    def reads_at(self, step: Step, open_BG: Tensor) -> Tensor:
+    def feature_positions(self, step: Step, open_BG: Tensor) -> Tensor:
         return (step.all_masked_BG | self.region(open_BG) & step.free_BG) & open_BG.any(-1, keepdim=True)
 
-    def read(self, log_p_nV: Tensor) -> Tensor:
+    def features(self, log_p_nV: Tensor) -> Tensor:
         """The gap between the two likeliest tokens' logits."""
         top_n2 = log_p_nV.topk(2, dim=-1).values
         return top_n2[:, 0] - top_n2[:, 1]
@@ -56,7 +56,7 @@ class Prophet(Schedule):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         progress_B = (step.number_B + 1).double() / self.all_steps
         needed_B = torch.where(progress_B < 0.33, self.early, torch.where(progress_B < 0.67, self.middle, self.late))
-        region_BG = self.region(ranking.read_BG) & ranking.read_BG
-        mean_B = (ranking.spread(ranking.read_N, 0.0) * region_BG).sum(-1) / region_BG.sum(-1).clamp(min=1)
-        everything_BG = step.all_masked_BG & ranking.read_BG
+        region_BG = self.region(ranking.ranked_BG) & ranking.ranked_BG
+        mean_B = (ranking.spread(ranking.features_N, 0.0) * region_BG).sum(-1) / region_BG.sum(-1).clamp(min=1)
+        everything_BG = step.all_masked_BG & ranking.ranked_BG
         return torch.where((mean_B >= needed_B)[:, None], everything_BG, super().choose(ranking, step))

@@ -13,20 +13,20 @@ from rws_cli.schedules.base import Schedule, best
 
 @part
 class Refine(Schedule):
-    """The base schedule until a share `fill` stands; then `rounds` steps that mask the `remask` tokens of lowest ψ, their
+    """The base schedule until a share of the block is committed (`share`); then `rounds` steps that mask the `remask` tokens of lowest ψ, their
     probability when they were committed, again and commit as many; then the rest of the base schedule."""
 
-    fill: float = setting("share of a block that is filled before tokens are masked again", 0.875, above=0.0, max=1.0)
+    share: float = setting("share of a block that is filled before tokens are masked again", 0.875, above=0.0, max=1.0)
     rounds: int = setting("steps of masking again and refilling", 32, min=0)
     remask: int = setting("tokens masked again in each of them", 1, min=1)
 
-    masks_again = True
+    remasks = True
     caches = ()
 
     def conflicts(self, config: Any) -> Iterator[str]:
-        if self.remask > config.sampler.block_length * self.fill:
+        if self.remask > config.sampler.block_length * self.share:
             yield (
-                f"sampler.schedule.remask={self.remask} is more than the share {self.fill} of a block of "
+                f"sampler.schedule.remask={self.remask} is more than the share {self.share} of a block of "
                 f"{config.sampler.block_length} that stands by then."
             )
 
@@ -34,9 +34,9 @@ class Refine(Schedule):
         super().prepare(sampler)
         self.base, length = self.steps, sampler.block_length
         self.steps += self.rounds
-        share, extra = divmod(length, self.base)
-        filled = [n * share + min(n, extra) for n in range(self.base + 1)]
-        self.turn = next(n for n in range(self.base + 1) if filled[n] >= self.fill * length)
+        per_step, extra = divmod(length, self.base)
+        filled = [n * per_step + min(n, extra) for n in range(self.base + 1)]
+        self.turn = next(n for n in range(self.base + 1) if filled[n] >= self.share * length)
         """The first step of refining."""
 
     def refining(self, step: Step) -> Tensor:
@@ -47,6 +47,6 @@ class Refine(Schedule):
         count_B = step.started_B // self.base + (index_B < step.started_B % self.base)
         return torch.where(self.refining(step), self.remask, count_B)
 
-    def before(self, step: Step) -> Tensor | None:
-        score_BG = (-step.p_BG).masked_fill(~step.committed_BG, -torch.inf)
+    def remask_before(self, step: Step) -> Tensor | None:
+        score_BG = (-step.commit_p_BG).masked_fill(~step.committed_BG, -torch.inf)
         return best(score_BG, torch.where(self.refining(step), self.remask, 0))

@@ -42,7 +42,7 @@ class Remdm(Schedule):
     )
 
     draws = True
-    masks_again = True
+    remasks = True
     caches = ()
 
     def conflicts(self, config: Any) -> Iterator[str]:
@@ -86,10 +86,10 @@ class Remdm(Schedule):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         return ranking.open_BG
 
-    def after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
+    def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
         sigma = self.rates(step)[2]
         if self.sigma == "conf":
-            weight_BG = (-step.p_BG).masked_fill(~step.committed_BG, -torch.inf).softmax(-1).nan_to_num(0.0)
+            weight_BG = (-step.commit_p_BG).masked_fill(~step.committed_BG, -torch.inf).softmax(-1).nan_to_num(0.0)
             sigma = sigma * weight_BG
         again_BG = step.committed_BG & (step.chance(REMASK) < sigma)
         return again_BG & (step.index_B < self.steps - 1)[:, None]

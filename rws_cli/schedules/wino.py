@@ -29,7 +29,7 @@ class Wino(Adaptive):
     least: int = setting("tokens that `share` allows, at least", 5, min=1)
 
     shadow = True
-    masks_again = True
+    remasks = True
     caches = ()
 
     def conflicts(self, config: Any) -> Iterator[str]:
@@ -51,7 +51,7 @@ class Wino(Adaptive):
         sure_BG = ranking.log_p_BG > math.log(self.threshold)
         return best(ranking.log_p_BG, sure_BG.sum(-1).minimum(self.most_B(step)).clamp(min=1))
 
-    def after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
+    def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
         if shadow_BG is None:  # nothing was open
             return None
         chosen_B = chosen_BG.sum(-1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rws_cli import registry
 from rws_cli.decoding.noise import mix, uniform
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.record import LAST
 from rws_cli.decoding.step import Step
 from rws_cli.part import Part
@@ -37,8 +37,8 @@ class Search(Part):
                 f"sampler.search.kind={self.kind} would decode {self.particles} equal particles: with "
                 "sampler.temperature=0 nothing is drawn at random. Set sampler.temperature=1."
             )
-        if self.weighs_text and (s.schedule.masks_again or s.review.masks_again):
-            others = {name: s for name, s in registry.find("search").items() if not s.facts.get("weighs_text")}
+        if self.weighs_text and (s.schedule.remasks or s.remasking.remasks):
+            others = {name: s for name, s in registry.available("search").items() if not s.facts.get("weighs_text")}
             able = [name for name, source in others.items() if "particles" in source.settings]
             yield (
                 f"sampler.search.kind={self.kind} weighs what stands, and this sampler masks tokens again: use "
@@ -49,7 +49,7 @@ class Search(Part):
         """Rows (B,) that a step weighs, for which it reads all masked positions; None: none."""
         return None
 
-    def weigh(self, asked: Asked, step: Step, active_B: Tensor) -> Tensor | None:
+    def weigh(self, predicted: PositionLogits, step: Step, active_B: Tensor) -> Tensor | None:
         """Before a step commits: each row's ancestor (B,), None where nothing is resampled."""
         return None
 
@@ -88,7 +88,7 @@ class Search(Part):
         itself_B = torch.arange(len(which_B), device=which_B.device)
         drawn_B = itself_B // self.particles * self.particles + self.draw(self.particles, step, number_B).flatten()
         self.log_w(step).masked_fill_(which_B, 0.0)
-        return torch.where(which_B & ~step.follows_B, drawn_B, itself_B)
+        return torch.where(which_B & ~step.retained_B, drawn_B, itself_B)
 
     def draw(self, count: int, step: Step, number_B: Tensor | int) -> Tensor:
         """`count` particles (prompts, count) of each prompt, by weight."""

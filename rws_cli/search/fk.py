@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rws_cli import registry
 from rws_cli.decoding.noise import mix
-from rws_cli.decoding.prediction import fill
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.prediction import complete
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step
 from rws_cli.part import part, setting
 from rws_cli.search.base import Search
@@ -52,7 +52,9 @@ class Fk(Search):
         yield from super().conflicts(config)
         if not config.sampler.schedule.in_step:
             # A schedule whose settings decide is among those that may.
-            able = [name for name, source in registry.find("schedule").items() if source.facts.get("in_step", True)]
+            able = [
+                name for name, source in registry.available("schedule").items() if source.facts.get("in_step", True)
+            ]
             yield (
                 f"sampler.search.kind={self.kind} needs particles that commit alike: sampler.schedule.kind="
                 f"{' or '.join(able)}, not {config.sampler.schedule.kind}."
@@ -68,10 +70,10 @@ class Fk(Search):
     def due(self, step: Step) -> Tensor:
         return (step.number_B > 0) & (step.number_B % self.every == 0)
 
-    def weigh(self, asked: Asked, step: Step, active_B: Tensor) -> Tensor | None:
+    def weigh(self, predicted: PositionLogits, step: Step, active_B: Tensor) -> Tensor | None:
         """Weigh every particle of the prompts that are not finished by its reward so far, and resample."""
         busy_B = (active_B & self.due(step)).view(-1, self.particles).any(1).repeat_interleave(self.particles)
-        reward_B = self.estimate(asked, step, busy_B)
+        reward_B = self.estimate(predicted, step, busy_B)
         most_B, sum_B = (step.memory.get(f"search.{n}", v) for n, v in (("most", -math.inf), ("sum", 0.0)))
         spent_B, log_w_B = step.memory.get("search.spent", 0.0), self.log_w(step)
         most_B.copy_(torch.where(busy_B, torch.maximum(most_B, reward_B), most_B))
@@ -83,16 +85,18 @@ class Fk(Search):
         log_w_B += log_g_B
         return self.resample(busy_B, step, step.number_B)
 
-    def estimate(self, asked: Asked, step: Step, busy_B: Tensor) -> Tensor:
+    def estimate(self, predicted: PositionLogits, step: Step, busy_B: Tensor) -> Tensor:
         """r̂ of the busy rows, 0 of the others."""
-        at, found = (asked.row_N, asked.position_N), []
+        at, found = (predicted.row_N, predicted.position_N), []
         for number in range(self.completions):
-            key_N = step.key_B[asked.row_N]
+            key_N = step.key_B[predicted.row_N]
             key_N = key_N if number == 0 else mix(key_N + number * COMPLETION)
-            shown_BG = step.tokens_BG.clone()
-            filled_N = fill(asked.logits_NV, self.fill, step.mask_id, key_N, step.number_B[at[0]], asked.position_N)
-            shown_BG[at] = torch.where(step.all_masked_BG[at], filled_N, shown_BG[at])
-            found.append(step.score(shown_BG, busy_B))
+            filled_BG = step.tokens_BG.clone()
+            filled_N = complete(
+                predicted.logits_NV, self.fill, step.mask_id, key_N, step.number_B[at[0]], predicted.position_N
+            )
+            filled_BG[at] = torch.where(step.all_masked_BG[at], filled_N, filled_BG[at])
+            found.append(step.score(filled_BG, busy_B))
         rows, reward_B = list(found[0]), torch.zeros(len(busy_B), dtype=torch.float64)
         rewards = torch.tensor([[scores[row] for row in rows] for scores in found], dtype=torch.float64)
         reward_B[rows] = rewards.div(self.beta).logsumexp(0) - math.log(self.completions)

@@ -10,7 +10,7 @@ from rws_cli.part import Part
 
 
 @dataclass(frozen=True)
-class Run:
+class TrackedRun:
     """A run that begins. id: of the tracked run to go on with, where it is resumed."""
 
     name: str
@@ -46,7 +46,7 @@ class Tracker(Part):
                 f"runtime.tracker={self.kind} needs the package {self.package}: pip install 'rws[{self.package}]'."
             )
 
-    def open(self, run: Run) -> None:
+    def open(self, run: TrackedRun) -> None:
         """Begin, or go on with, a run of the library's."""
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -8,9 +8,9 @@ import re
 import time
 from typing import ClassVar
 
-from rws_cli.files import alone
+from rws_cli.files import file_lock
 from rws_cli.part import part
-from rws_cli.trackers.base import Run, Tracker, leaves
+from rws_cli.trackers.base import TrackedRun, Tracker, leaves
 
 MOST_PARAMETERS = 100
 """Parameters that MLflow takes at a time."""
@@ -28,14 +28,14 @@ class Mlflow(Tracker):
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     }
 
-    def open(self, run: Run) -> None:
+    def open(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
 
         store = None
         if "MLFLOW_TRACKING_URI" not in os.environ:
             store = run.output.resolve() / "mlflow"
             store.mkdir(parents=True, exist_ok=True)
-        with alone(store / ".lock" if store else None):  # two runs would make the tables of a new data base at once
+        with file_lock(store / ".lock" if store else None):  # two runs would make the tables of a new data base at once
             self.client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}" if store else None)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.benchmark)
             if found := self.client.get_experiment_by_name(name):
@@ -57,7 +57,7 @@ class Mlflow(Tracker):
             return None
         return known
 
-    def begin(self, run: Run, experiment: str) -> str:
+    def begin(self, run: TrackedRun, experiment: str) -> str:
         from mlflow.entities import Param
 
         begun = self.client.create_run(experiment, run_name=run.name).info.run_id

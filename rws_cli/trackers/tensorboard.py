@@ -1,7 +1,7 @@
 """TensorBoard: event files in the run's folder."""
 
 from rws_cli.part import part
-from rws_cli.trackers.base import Run, Tracker
+from rws_cli.trackers.base import TrackedRun, Tracker
 
 
 @part
@@ -10,7 +10,7 @@ class TensorBoard(Tracker):
 
     package = "tensorboard"
 
-    def open(self, run: Run) -> None:
+    def open(self, run: TrackedRun) -> None:
         import yaml
         from torch.utils.tensorboard import SummaryWriter
 

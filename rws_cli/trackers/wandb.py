@@ -5,7 +5,7 @@ import sys
 from typing import Any, ClassVar
 
 from rws_cli.part import part
-from rws_cli.trackers.base import Run, Tracker, sentence
+from rws_cli.trackers.base import TrackedRun, Tracker, sentence
 
 
 @part
@@ -23,7 +23,7 @@ class Wandb(Tracker):
         "WANDB_FINISH_TIMEOUT": "60",
     }
 
-    def open(self, run: Run) -> None:
+    def open(self, run: TrackedRun) -> None:
         self.hooks = sys.exit, sys.excepthook  # the library's service replaces them for good
         import wandb
 

@@ -13,11 +13,11 @@ from rws_cli import registry
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import SIGNALS, RunError
-from rws_cli.models.base import Prepared
+from rws_cli.models.base import PreparedModel
 from rws_cli.models.checkpoint import checkpoints
 from rws_cli.part import Part
-from rws_cli.runs.answering import Outcome
-from rws_cli.runs.task import Task
+from rws_cli.runs.batch_decoder import Outcome
+from rws_cli.runs.prepared import PreparedRun
 
 TRIES = 3
 """Workers that may be lost over a batch before the run gives up."""
@@ -45,14 +45,14 @@ class Workers(Part):
         """The configuration of each process that shares the model. Raises UsageError if the machine has too few devices."""
         return [config]
 
-    def check(self, config: Config, prepared: Prepared) -> None:
+    def check(self, config: Config, prepared: PreparedModel) -> None:
         """Raises UsageError if the model cannot be decoded like this. Its weights are not loaded yet."""
 
-    def open(self, config: Config, task: Task) -> None:
+    def open(self, config: Config, prepared: PreparedRun) -> None:
         """Load the weights. Raises UsageError as loading does."""
         raise NotImplementedError
 
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
+    def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         """What became of the examples, in the order in which they are done."""
         raise NotImplementedError
 

@@ -11,8 +11,8 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.part import part
-from rws_cli.runs.answering import Answerer, Outcome
-from rws_cli.runs.task import Task, load, prepare, sources
+from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
+from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
 from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
 
 MOST_WITHOUT_GPU = 4
@@ -23,13 +23,13 @@ MOST_WITHOUT_GPU = 4
 class Processes(Workers):
     """Processes that are given batches. One that dies is replaced, and what it had in hand is decoded again."""
 
-    def open(self, config: Config, task: Task) -> None:
+    def open(self, config: Config, prepared: PreparedRun) -> None:
         self.tries: dict[str, int] = {}
         self.workers = [started(one, serve) for one in share(config)]
         self.count = len(self.workers)
         self.sources, *_ = [ready(worker) for worker in self.workers]
 
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
+    def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         waiting = deque(batches)
         while waiting or any(worker.batch for worker in self.workers):
             for worker in self.workers:
@@ -96,12 +96,12 @@ def serve(config: Config, connection: Connection) -> None:
     """A worker process: load, then answer batches until there are no more. It sends pairs of a word and a value."""
     with suppress(EOFError, ConnectionError):  # the run's process is gone
         try:
-            task = prepare(config)
-            parts = load(config, task)
-            answerer = Answerer(config, task, parts, say=lambda line: connection.send(("say", line)))
-            connection.send(("ready", sources(config, task, parts)))
+            prepared = prepare(config)
+            components = load(config, prepared)
+            decoder = BatchDecoder(config, prepared, components, say=lambda line: connection.send(("say", line)))
+            connection.send(("ready", sources(config, prepared, components)))
             while True:
-                for outcome in answerer(connection.recv()):
+                for outcome in decoder(connection.recv()):
                     connection.send(("done", outcome))
         except (UsageError, RunError) as error:
             connection.send(("failed", error))

@@ -12,8 +12,8 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.part import part
-from rws_cli.runs.answering import Answerer, Outcome
-from rws_cli.runs.task import Task, load, prepare, sources
+from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
+from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
 from rws_cli.workers.base import TRIES, Workers, placed
 
 REACH_SECONDS = 10.0
@@ -27,7 +27,7 @@ class Actor:
         os.chdir(folder)  # paths mean what they mean where the run was started
         registry.set_folders(parts)
         self.config = config
-        self.answerer: Answerer | None = None
+        self.decoder: BatchDecoder | None = None
 
     def begin(self) -> dict[str, Any] | UsageError:
         """Load; returns its sources. What loading raised is returned too, for Ray would wrap it."""
@@ -35,20 +35,20 @@ class Actor:
 
         try:
             config = ray.get(self.config[0])
-            task = prepare(config)
-            parts = load(config, task)
+            prepared = prepare(config)
+            components = load(config, prepared)
         except UsageError as error:
             return error
-        self.answerer = Answerer(config, task, parts)
-        return sources(config, task, parts)
+        self.decoder = BatchDecoder(config, prepared, components)
+        return sources(config, prepared, components)
 
     def answer(self, batch: list[Example]) -> Outcome | RunError | UsageError:
-        if self.answerer is None:  # a restarted actor
+        if self.decoder is None:  # a restarted actor
             begun = self.begin()
             if isinstance(begun, UsageError):
                 return begun
         try:
-            return sum(self.answerer(batch), Outcome())  # type: ignore[misc]
+            return sum(self.decoder(batch), Outcome())  # type: ignore[misc]
         except RunError as error:
             return error
 
@@ -57,7 +57,7 @@ class Actor:
 class Ray(Workers):
     """Decodes in the cluster at runtime.address, or in one that is started on this machine."""
 
-    def open(self, config: Config, task: Task) -> None:
+    def open(self, config: Config, prepared: PreparedRun) -> None:
         try:
             import ray
         except ImportError as error:
@@ -75,7 +75,7 @@ class Ray(Workers):
             raise wrong
         self.sources = begun[0]
 
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
+    def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         import ray
 
         waiting, idle = list(batches)[::-1], list(self.actors)

@@ -18,11 +18,11 @@ from typing import Any
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, first_line
-from rws_cli.models.base import Prepared
+from rws_cli.models.base import PreparedModel
 from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
 from rws_cli.part import part
-from rws_cli.runs.answering import Answerer, Outcome
-from rws_cli.runs.task import Task, load, prepare, sources
+from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
+from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
 from rws_cli.workers.base import Worker, Workers, cause, count_try, placed, started
 
 DEATH_SECONDS = 1.0
@@ -42,8 +42,8 @@ class LostError(Exception):
     """A rank died; its argument says how."""
 
 
-class InStep(Answerer):
-    """An Answerer that does not halve its rows by itself, as the other ranks would not."""
+class SynchronizedDecoder(BatchDecoder):
+    """An BatchDecoder that does not halve its rows by itself, as the other ranks would not."""
 
     def halve(self) -> None:
         if self.rows == 1:
@@ -56,15 +56,15 @@ def serve(config: Config, connection: Connection, rank: Rank) -> None:
     to the run's process what it cannot decide without the others."""
     silence(rank)
     try:
-        task = prepare(config)
+        prepared = prepare(config)
         with joined(rank):
-            parts = load(config, task, rank.count)
-            answerer = InStep(config, task, parts)
+            components = load(config, prepared, rank.count)
+            decoder = SynchronizedDecoder(config, prepared, components)
             if rank.number == 0:
-                answerer.on_step = lambda committed, traces: connection.send(("step", committed))
-            connection.send(("ready", sources(config, task, parts)))
+                decoder.on_step = lambda committed, traces: connection.send(("step", committed))
+            connection.send(("ready", sources(config, prepared, components)))
             while (batch := connection.recv()) is not None:
-                for outcome in answerer(batch):
+                for outcome in decoder(batch):
                     connection.send(("done", outcome))
     except ShortOfMemoryError as error:
         connection.send(("memory", error.rows))
@@ -116,10 +116,10 @@ class TensorParallel(Workers):
         threads = max(1, (os.cpu_count() or 1) // count)
         return [placed(config, f"cuda:{n}" if torch.cuda.is_available() else "cpu", threads) for n in range(count)]
 
-    def check(self, config: Config, prepared: Prepared) -> None:
+    def check(self, config: Config, prepared: PreparedModel) -> None:
         check_divides(prepared.arguments["config"], rank_count(config.runtime))
 
-    def open(self, config: Config, task: Task) -> None:
+    def open(self, config: Config, prepared: PreparedRun) -> None:
         self.config = deepcopy(config)
         self.members: list[Worker] = []
         self.tries: dict[str, int] = {}
@@ -142,7 +142,7 @@ class TensorParallel(Workers):
         except LostError as lost:
             raise RunError(f"A rank ended while it loaded the model ({lost}).") from lost
 
-    def answers(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
+    def decode(self, batches: Iterable[list[Example]]) -> Iterator[Outcome]:
         waiting = deque(batches)
         while waiting:
             self.busy = True

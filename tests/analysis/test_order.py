@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from rws_cli.analysis.guidance import guidance_statistics, mean_guidance
 from rws_cli.analysis.order import mean_statistics, order_statistics
-from rws_cli.analysis.steering import mean_steering, steering
 from rws_cli.decoding.record import RowTrace
 
 
@@ -119,15 +119,15 @@ def test_steering_is_summed_over_steps_and_pairs() -> None:
     pairs, turned, scales = (15, 6, 1), (3, 0, 1), (1.0, 2.0, 4.0)
     trace = RowTrace(step=[0, 0, 1, 1, 4, 4], scale=[s for s in scales for _ in "ab"])
     trace.pairs, trace.reversals = [p for p in pairs for _ in "ab"], [t for t in turned for _ in "ab"]
-    trace.other_set = [True, True, False, False, False, False]
-    found = steering(trace)
+    trace.changed_selection = [True, True, False, False, False, False]
+    found = guidance_statistics(trace)
     assert found is not None
     assert found["scale"] == pytest.approx(7 / 3)
     assert found["temperature"] == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
     assert found["reversals"] == pytest.approx(4 / 22)
-    assert found["other_sets"] == pytest.approx(1 / 3)
-    assert found["reversals_by_fill"] == [[15, 3], [0, 0], [0, 0], [6, 0], [0, 0], [0, 0], [1, 1], *[[0, 0]] * 3]
-    mean = mean_steering([found, None, found])
+    assert found["changed_selections"] == pytest.approx(1 / 3)
+    assert found["reversals_by_progress"] == [[15, 3], [0, 0], [0, 0], [6, 0], [0, 0], [0, 0], [1, 1], *[[0, 0]] * 3]
+    mean = mean_guidance([found, None, found])
     assert mean is not None
     assert mean["reversals"] == pytest.approx(4 / 22)
-    assert mean["reversals_by_fill"] == [0.2, None, None, 0.0, None, None, 1.0, None, None, None]
+    assert mean["reversals_by_progress"] == [0.2, None, None, 0.0, None, None, 1.0, None, None, None]

@@ -1,4 +1,4 @@
-"""The summary of a run: pass@k, intervals, and what is not marked."""
+"""The summary of a run: pass@k, intervals, and what is not graded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_pass_at_k_counts_all_draws(case: tuple[int, int, int]) -> None:
 def sample(question: str, correct: bool | None) -> dict[str, Any]:
     return {
         "question": question, "reward": None, "order": {"god_tokens": 1.0}, "order_with_eos": {"god_tokens": 1.0},
-        "steering": None, "committed": 4, "cost": vars(Cost(seconds=0.5)),
-        "mark": None if correct is None else {"correct": correct, "partial": float(correct)},
+        "guidance": None, "committed": 4, "cost": vars(Cost(seconds=0.5)),
+        "grade": None if correct is None else {"correct": correct, "partial": float(correct)},
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import mark_of
 
-from rws_cli.benchmarks.base import Mark
+from rws_cli.benchmarks.base import Grade
 from rws_cli.benchmarks.countdown import Countdown
 from rws_cli.benchmarks.gsm8k import Gsm8k
 from rws_cli.benchmarks.humaneval import HumanEval
@@ -42,7 +42,7 @@ ANSWERS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=40).ma
 @settings(max_examples=50, deadline=None)
 def test_no_answer_raises(kind: str, answer: str) -> None:
     found = MARKERS[kind](answer)
-    assert isinstance(found, str) or (isinstance(found, Mark) and 0.0 <= found.partial <= 1.0)
+    assert isinstance(found, str) or (isinstance(found, Grade) and 0.0 <= found.partial <= 1.0)
 
 
 LONG = {
@@ -53,7 +53,7 @@ LONG = {
     "opened lines": "x = (\n" * 200,
     "minus signs": "x = " + "-" * 20_000,
     "backslashes": "x = \\\n" * 500,
-    "marks": "#### " * 5000,
+    "grades": "#### " * 5000,
     "spaces": "####" + " " * 20_000 + "x",
     "newlines": "\n" * 20_000 + "x",
     "stops": ". " * 20_000,

@@ -1,4 +1,4 @@
-"""Word problems: told, worked out and marked alike; splits that never meet."""
+"""Word problems: told, worked out and graded alike; splits that never meet."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ def test_answers_follow_from_the_problems() -> None:
 def test_marks() -> None:
     benchmark = Arithmetic(limit=20)
     example = next(e for e in benchmark.examples() if e.reference.count("=") == 2)
-    assert benchmark.mark(example, example.reference).correct
-    assert benchmark.mark(example, example.reference).partial == 1.0
+    assert benchmark.grade(example, example.reference).correct
+    assert benchmark.grade(example, example.reference).partial == 1.0
     last = example.reference.split()[-1]
-    assert benchmark.mark(example, example.reference.replace(f"#### {last}", "#### 99")).partial == pytest.approx(2 / 3)
-    assert benchmark.mark(example, f"#### {last}").correct
-    nothing = benchmark.mark(example, "no idea")
+    assert benchmark.grade(example, example.reference.replace(f"#### {last}", "#### 99")).partial == pytest.approx(
+        2 / 3
+    )
+    assert benchmark.grade(example, f"#### {last}").correct
+    nothing = benchmark.grade(example, "no idea")
     assert (nothing.correct, nothing.partial, nothing.extracted) == (False, 0.0, "")
 
 

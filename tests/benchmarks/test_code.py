@@ -35,7 +35,7 @@ def load(name: str, path: Path):
     [
         ("humaneval", "humaneval.jsonl", 164, []),
         # Row 356 tests names that only the data set's test_setup_code defines, a field which this copy left out.
-        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], marks=pytest.mark.slow),
+        pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], grades=pytest.mark.slow),
     ],
 )
 def test_the_published_solutions_pass(name: str, file: str, rows: int, known: list[str]) -> None:
@@ -44,8 +44,8 @@ def test_the_published_solutions_pass(name: str, file: str, rows: int, known: li
     benchmark = load(name, DATA / file)
     examples = benchmark.examples()
     assert len(examples) == rows
-    assert [e.id for e in examples if not benchmark.mark(e, e.reference).correct] == known
-    assert not any(benchmark.mark(e, other.reference).correct for e, other in itertools.pairwise(examples[:9]))
+    assert [e.id for e in examples if not benchmark.grade(e, e.reference).correct] == known
+    assert not any(benchmark.grade(e, other.reference).correct for e, other in itertools.pairwise(examples[:9]))
 
 
 @needs_sandbox
@@ -63,8 +63,8 @@ def test_the_published_solutions_pass(name: str, file: str, rows: int, known: li
     ],
 )
 def test_programs_are_read_off_answers(answer: str, passes: bool) -> None:
-    mark = mark_of(HumanEval(), ROW, answer)
-    assert mark.correct is passes, mark
+    grade = mark_of(HumanEval(), ROW, answer)
+    assert grade.correct is passes, grade
 
 
 WHOLE = "import math\n\ndef root(x):\n    y = math.sqrt(x)\n    return y\n"

@@ -50,9 +50,9 @@ QUOTIENT = {"input": "8,2,4", "output": "1"}
     ],
 )
 def test_right_answers_count_however_they_are_set(answer: str) -> None:
-    mark = mark_of(Countdown(), FOUR, answer)
-    assert mark.correct, mark
-    assert mark.partial == 1.0
+    grade = mark_of(Countdown(), FOUR, answer)
+    assert grade.correct, grade
+    assert grade.partial == 1.0
     assert not mark_of(Countdown(), FOUR, answer.replace("13", "12")).correct
 
 
@@ -115,7 +115,7 @@ def test_what_is_right_is_what_python_works_out() -> None:
         expected = used == sorted(numbers) and work_out(text) == value
         row = {"input": ",".join(map(str, numbers)), "output": str(value)}
         found = mark_of(Countdown(), row, text).correct
-        # A full stop ends a sentence and a leading "- " marks a list, which Python does not know of.
+        # A full stop ends a sentence and a leading "- " grades a list, which Python does not know of.
         if "." not in text and not text.startswith("- "):
             assert found == expected, (row, text)
             outcomes.add(found)

@@ -41,10 +41,10 @@ def test_the_published_answers_pass(name: str, file: str, rows: int) -> None:
     examples = benchmark.examples()
     assert len(examples) == rows
     assert len({e.id for e in examples}) == rows
-    wrong = [e.id for e in examples if not benchmark.mark(e, e.reference).correct]
+    wrong = [e.id for e in examples if not benchmark.grade(e, e.reference).correct]
     assert wrong == []
     # Another example's answer passes only where it happens to be the same.
-    shifted = [benchmark.mark(e, other.reference).correct for e, other in itertools.pairwise(examples)]
+    shifted = [benchmark.grade(e, other.reference).correct for e, other in itertools.pairwise(examples)]
     assert sum(shifted) <= 0.1 * rows
 
 
@@ -61,9 +61,9 @@ def test_the_published_answers_pass(name: str, file: str, rows: int) -> None:
     ],
 )
 def test_gsm8ks_rule(answer: str, correct: bool, extractor: str) -> None:
-    mark = mark_of(Gsm8k(), {"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
-    assert (mark.correct, mark.extractor) == (correct, extractor)
-    assert mark.partial == float(correct)
+    grade = mark_of(Gsm8k(), {"answer": "9 * 2 = <<9*2=18>>18\n#### 18"}, answer)
+    assert (grade.correct, grade.extractor) == (correct, extractor)
+    assert grade.partial == float(correct)
 
 
 def test_math_compares_values_not_strings() -> None:
@@ -97,9 +97,9 @@ THREE = {"input": "30,100,93", "output": "23"}
     ],
 )
 def test_countdown_is_evaluated(row: dict, answer: str, correct: bool, partial: float) -> None:
-    mark = mark_of(Countdown(), row, answer)
-    assert mark.correct is correct
-    assert mark.partial == pytest.approx(partial)
+    grade = mark_of(Countdown(), row, answer)
+    assert grade.correct is correct
+    assert grade.partial == pytest.approx(partial)
 
 
 def test_any_solution_of_a_4x4_sudoku_counts() -> None:

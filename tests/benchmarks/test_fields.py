@@ -1,4 +1,4 @@
-"""What a benchmark needs of a row is asked before anything is decoded: fields, kinds, and references that it can mark."""
+"""What a benchmark needs of a row is asked before anything is decoded: fields, kinds, and references that it can grade."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_numbers_are_answers(tmp_path: Path, answer: Any, reference: str) -> Non
     benchmark = load(tmp_path, "gsm8k", [{"question": "q", "answer": answer}])
     (example,) = benchmark.examples()
     assert example.reference == f"#### {reference}"
-    assert benchmark.mark(example, f"so it is {reference}").correct
-    assert not benchmark.mark(example, "#### 17").correct
+    assert benchmark.grade(example, f"so it is {reference}").correct
+    assert not benchmark.grade(example, "#### 17").correct
     (example,) = load(tmp_path, "math500", [{"problem": "q", "answer": answer}]).examples()
     assert example.reference == rf"\boxed{{{reference}}}"
 
@@ -163,7 +163,7 @@ RIGHT = {"countdown": "30-(100-93)", "keywords": "A dog ran through the park."}
 
 @pytest.mark.parametrize("name", choices("benchmark"))
 def test_every_benchmark_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Ids are unique, a smaller limit sees the same first examples, and only an open-ended one marks nothing."""
+    """Ids are unique, a smaller limit sees the same first examples, and only an open-ended one grades nothing."""
     monkeypatch.setattr("rws_cli.benchmarks.sandbox.run", lambda *_: Outcome(True, ""))
     if name in ROWS:
         few, all_ = (load(tmp_path, name, [ROWS[name]] * 3, limit=limit) for limit in (2, None))
@@ -171,14 +171,14 @@ def test_every_benchmark_keeps_its_word(tmp_path: Path, monkeypatch: pytest.Monk
         few = all_ = compose("benchmark=prompt", "benchmark.text=hello").benchmark
     else:
         few, all_ = (compose(f"benchmark={name}", f"benchmark.limit={limit}").benchmark for limit in (2, 3))
-    facts, examples = registry.find("benchmark")[all_.kind].facts, all_.examples()
+    facts, examples = registry.available("benchmark")[all_.kind].facts, all_.examples()
     assert (facts["version"], facts["open_ended"]) == (all_.version, all_.open_ended)
     assert len({example.id for example in examples}) == len(examples)
     assert few.examples() == examples[: len(few.examples())]
     for example in examples:
-        mark = all_.mark(example, example.reference or RIGHT.get(name, ""))
-        assert mark is None if all_.open_ended else mark.correct and mark.partial == 1.0
-        assert all_.open_ended or facts["runs_programs"] or not all_.mark(example, "").correct
+        grade = all_.grade(example, example.reference or RIGHT.get(name, ""))
+        assert grade is None if all_.open_ended else grade.correct and grade.partial == 1.0
+        assert all_.open_ended or facts["runs_programs"] or not all_.grade(example, "").correct
 
 
 PARIS = {"question": "capital of france?", "answer": "Paris"}
@@ -186,11 +186,11 @@ PARIS = {"question": "capital of france?", "answer": "Paris"}
 
 def test_references_of_an_unknown_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"gsm8k marks every reference in .*d\.jsonl as wrong \(row 1: 'Paris'.*format"
+        UsageError, match=r"gsm8k grades every reference in .*d\.jsonl as wrong \(row 1: 'Paris'.*format"
     ):
         doubtful_references(load(tmp_path, "gsm8k", [PARIS, PARIS]))
     wrong = ROWS["sudoku4"] | {"output": "1111\n2222\n3333\n4444"}
-    with pytest.raises(UsageError, match="marks every reference"):
+    with pytest.raises(UsageError, match="grades every reference"):
         doubtful_references(load(tmp_path, "sudoku4", [wrong]))
 
 
@@ -198,16 +198,16 @@ def test_some_references_that_cannot_be_right_are_one_warning(tmp_path: Path) ->
     rows = [ROWS["gsm8k"], PARIS, ROWS["gsm8k"], {"question": "q", "answer": ""}]
     warning = doubtful_references(load(tmp_path, "gsm8k", rows))
     assert warning is not None
-    assert "marks 2 of 4 references" in warning
+    assert "grades 2 of 4 references" in warning
     assert "row 2: 'Paris'; row 4: ''" in warning
     assert doubtful_references(load(tmp_path, "gsm8k", rows, limit=1)) is None
-    with pytest.raises(UsageError, match="marks every reference"):
+    with pytest.raises(UsageError, match="grades every reference"):
         doubtful_references(load(tmp_path, "gsm8k", rows[1:], limit=1))
 
 
 def test_a_marker_that_raises_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gsm8k, "mark", lambda self, example, answer: 1 / 0)
-    with pytest.raises(UsageError, match="marks every reference"):
+    monkeypatch.setattr(Gsm8k, "grade", lambda self, example, answer: 1 / 0)
+    with pytest.raises(UsageError, match="grades every reference"):
         doubtful_references(load(tmp_path, "gsm8k", [ROWS["gsm8k"]]))
 
 
@@ -223,8 +223,8 @@ def test_a_dry_run_refuses_and_warns_alike(rws, small: list[str], tmp_path: Path
     settings = [s for s in small if not s.startswith("benchmark.")]
     settings += ["benchmark=gsm8k", "benchmark.path=d.jsonl", "sampler.gen_length=8"]
     for rows, code, words in [
-        ([PARIS], 2, "marks every"),
-        ([PARIS, ROWS["gsm8k"]], 0, "marks 1 of 2"),
+        ([PARIS], 2, "grades every"),
+        ([PARIS, ROWS["gsm8k"]], 0, "grades 1 of 2"),
         ([{"question": "a"}], 2, "row 1 has no field answer"),
     ]:
         (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

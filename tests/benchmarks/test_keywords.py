@@ -59,13 +59,13 @@ def test_one_sentence_is_right(answer: str) -> None:
         "**The dog is in the park.** I throw the ball.",
         "The dog is in the park (they say.) I throw the ball.",
         "I throw the ball in the park at 5 a.m. The dog sleeps.",
-        f"Look! {SENTENCE}.",
+        f"Query! {SENTENCE}.",
         f"{SENTENCE}. {SENTENCE}.",
     ],
 )
 def test_two_sentences_are_not(answer: str) -> None:
-    mark = mark_of(KEYWORDS, ROW, answer)
-    assert (mark.correct, mark.partial) == (False, 0.75)
+    grade = mark_of(KEYWORDS, ROW, answer)
+    assert (grade.correct, grade.partial) == (False, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_two_sentences_are_not(answer: str) -> None:
     ],
 )
 def test_a_list_of_the_words_is_no_sentence(answer: str) -> None:
-    mark = mark_of(KEYWORDS, ROW, answer)
-    assert (mark.correct, mark.partial) == (False, 0.75)
+    grade = mark_of(KEYWORDS, ROW, answer)
+    assert (grade.correct, grade.partial) == (False, 0.75)
 
 
 @pytest.mark.parametrize("level", ["easy", "medium", "hard"])

@@ -51,7 +51,7 @@ def test_shots_make_the_few_shot_form(tmp_path) -> None:
             "benchmark=gsm8k", f"benchmark.path={file}", f"benchmark.shots={shots}", f"benchmark.shots_path={file}"
         )
         benchmark = settings.benchmark
-        assert benchmark.mark(benchmark.examples()[0], RUN_ON).correct is correct
+        assert benchmark.grade(benchmark.examples()[0], RUN_ON).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_percent_signs_are_dropped_on_both_sides(reference: str, answer: str) ->
 
 
 def test_formulas_are_marked_in_any_thread(capfd: pytest.CaptureFixture[str]) -> None:
-    marks = []
-    thread = threading.Thread(target=lambda: marks.append(math("3", "\\boxed{3}")))
+    grades = []
+    thread = threading.Thread(target=lambda: grades.append(math("3", "\\boxed{3}")))
     thread.start()
     thread.join()
-    assert marks[0].correct
+    assert grades[0].correct
     assert capfd.readouterr() == ("", "")
 
 

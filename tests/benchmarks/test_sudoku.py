@@ -1,4 +1,4 @@
-"""Sudokus: one solution each, found by an independent solver; splits that never meet; marks."""
+"""Sudokus: one solution each, found by an independent solver; splits that never meet; grades."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_examples_depend_on_seed_and_index_alone() -> None:
 def test_marks() -> None:
     benchmark = Sudoku(limit=1)
     (example,) = benchmark.examples()
-    right = benchmark.mark(example, example.reference)
+    right = benchmark.grade(example, example.reference)
     assert (right.correct, right.partial) == (True, 1.0)
     wrong_last = example.reference[:-1] + ("1" if example.reference[-1] != "1" else "2")
-    assert benchmark.mark(example, wrong_last).correct is False
-    assert benchmark.mark(example, wrong_last).partial == pytest.approx(35 / 36)
-    assert benchmark.mark(example, "").partial == 0
-    assert benchmark.mark(example, example.reference + "1").correct is False
+    assert benchmark.grade(example, wrong_last).correct is False
+    assert benchmark.grade(example, wrong_last).partial == pytest.approx(35 / 36)
+    assert benchmark.grade(example, "").partial == 0
+    assert benchmark.grade(example, example.reference + "1").correct is False

@@ -29,7 +29,7 @@ def test_mt_bench_asks_the_second_turn_after_the_first() -> None:
         ("mt_bench-0", None), ("mt_bench-0.2", "mt_bench-0"), ("mt_bench-1", None), ("mt_bench-1.2", "mt_bench-1")
     ]  # fmt: skip
     assert examples[1].prompt == "Rewrite your previous response. Start every sentence with the letter A."
-    assert benchmark.mark(examples[0], "anything") is None
+    assert benchmark.grade(examples[0], "anything") is None
 
 
 def test_answers_multiply_examples_within_their_conversation() -> None:
@@ -75,9 +75,9 @@ def test_later_turns_see_earlier_answers_whatever_the_batch(rws, conversations: 
     assert by_id[0] == by_id[1] == by_id[2]
     first, second, third = (by_id[0][i] for i in ("mt_bench-1", "mt_bench-1.2", "mt_bench-1.3"))
     assert first["history"] == []
-    assert second["history"] == [["w1", first["answer"]]]
-    assert third["history"] == [["w1", first["answer"]], ["w11", second["answer"]]]
-    assert first["mark"] is None
+    assert second["history"] == [["w1", first["completion"]]]
+    assert third["history"] == [["w1", first["completion"]], ["w11", second["completion"]]]
+    assert first["grade"] is None
     metrics = json.loads((runs[0] / "metrics.json").read_text())
     assert (metrics["examples"], metrics["accuracy"]) == (9, None)
     shown = rws("show", str(runs[0])).output
@@ -106,17 +106,17 @@ def test_a_context_too_small_for_all_turns_is_found_before_decoding(rws, convers
 
 
 def test_several_answers_differ_and_are_summed_up(rws, small: list[str], tmp_path: Path) -> None:
-    result = rws("run", *small, "sampler=confidence", "benchmark.answers=2")
+    result = rws("run", *small, "sampler=confidence", "benchmark.completions=2")
     assert result.exit_code == 2
-    assert "benchmark.answers=2 would all be the same" in result.output
-    result = rws("run", *small, "sampler=confidence", "benchmark.answers=2", "sampler.temperature=1.0")
+    assert "benchmark.completions=2 would all be the same" in result.output
+    result = rws("run", *small, "sampler=confidence", "benchmark.completions=2", "sampler.temperature=1.0")
     assert result.exit_code == 0
     run = next(tmp_path.glob("outputs/*/*/v001"))
     samples = read_samples(run)
     assert [s["id"].rpartition("/")[2] for s in samples] == ["0", "1"] * 6
-    assert any(a["answer"] != b["answer"] for a, b in zip(samples[::2], samples[1::2], strict=True))
+    assert any(a["completion"] != b["completion"] for a, b in zip(samples[::2], samples[1::2], strict=True))
     assert "pass@2" in result.output
-    assert rws("mark", str(run)).exit_code == 0
+    assert rws("grade", str(run)).exit_code == 0
 
 
 def test_the_verifier_has_no_say_on_open_prompts(rws, conversations: list[str]) -> None:

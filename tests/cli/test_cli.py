@@ -79,15 +79,15 @@ def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -
         assert [sample["tokens"][p] for p in row["position"]] == row["token"]
         assert all(1.0 < s < 2.0 for s in row["scale"])  # 1 + sigmoid
         assert row["pairs"][::6] == [n * (n - 1) // 2 for n in (36, 30, 24, 18, 12, 6)]
-        assert sample["steering"]["reversals"] == sum(row["reversals"][::6]) / sum(row["pairs"][::6])
+        assert sample["guidance"]["reversals"] == sum(row["reversals"][::6]) / sum(row["pairs"][::6])
         assert sample["cost"]["mdm_passes"] == 6
-        assert sample["cost"]["reward_calls"] + sample["cost"]["reward_hits"] == 6
-        assert sample["reward"] == sample["mark"]["partial"]
+        assert sample["cost"]["reward_calls"] + sample["cost"]["reward_cache_hits"] == 6
+        assert sample["reward"] == sample["grade"]["partial"]
 
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["examples"] == LIMIT
-    assert metrics["accuracy"] == sum(s["mark"]["correct"] for s in samples) / LIMIT
-    assert metrics["partial"] == pytest.approx(sum(s["mark"]["partial"] for s in samples) / LIMIT)
+    assert metrics["accuracy"] == sum(s["grade"]["correct"] for s in samples) / LIMIT
+    assert metrics["partial"] == pytest.approx(sum(s["grade"]["partial"] for s in samples) / LIMIT)
     assert metrics["cost"]["mdm_passes"] == 6 * LIMIT
 
     shown = rws("show", "outputs/sudoku/small-rws")
@@ -243,24 +243,24 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     assert rws("run", *options).exit_code == 0
     run = tmp_path / "outputs" / "gsm8k" / "small-rws" / "v001"
     before = samples_of(run)
-    assert [sample["mark"]["correct"] for sample in before] == [False, False]
-    again = rws("mark", str(run))
+    assert [sample["grade"]["correct"] for sample in before] == [False, False]
+    again = rws("grade", str(run))
     assert again.exit_code == 0, again.output
-    assert "0 marks changed" in again.output
+    assert "0 grades changed" in again.output
     assert samples_of(run) == before
 
-    # As if an older marker had missed a right answer.
+    # As if an older grader had missed a right answer.
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    lines[1]["answer"] = "#### 2"
+    lines[1]["completion"] = "#### 2"
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "1 marks changed" in rws("mark", "outputs/gsm8k/small-rws").output
+    assert "1 grades changed" in rws("grade", "outputs/gsm8k/small-rws").output
     assert json.loads((run / "metrics.json").read_text())["accuracy"] == 0.5
-    assert [note["changed"] for note in json.loads((run / "manifest.json").read_text())["marked"]] == [0, 1]
+    assert [note["changed"] for note in json.loads((run / "manifest.json").read_text())["graded"]] == [0, 1]
 
-    assert "did you mean benchmark.path" in rws("mark", str(run), "benchmark.pth=x").output
-    assert rws("mark", str(run), "seed=1").exit_code == 2
+    assert "did you mean benchmark.path" in rws("grade", str(run), "benchmark.pth=x").output
+    assert rws("grade", str(run), "seed=1").exit_code == 2
     data.write_text('{"question": "w5", "answer": "#### 1"}\n{"question": "w3", "answer": "#### 2"}\n')
-    assert "gsm8k-0 is not what it was" in rws("mark", str(run)).output
+    assert "gsm8k-0 is not what it was" in rws("grade", str(run)).output
     assert "is finished" in rws("run", "--resume", str(run)).output  # nothing is left to do
 
 
@@ -274,9 +274,20 @@ def test_calibration_measures_what_an_unsteered_run_shows_to_the_reward(rws, sma
     assert found["n"] == len(flat) == 6 * LIMIT
     assert found["mean"] == pytest.approx(sum(flat) / len(flat), abs=1e-4)
     assert (found["min"], found["max"]) == pytest.approx((min(flat), max(flat)), abs=1e-4)
-    assert [len(pool) for pool in found["by_fill"]] == [6, 6, 0, 6, 0, 6, 6, 0, 6, 0]  # 0, 6, …, 30 of 36 are filled
+    assert [len(pool) for pool in found["by_progress"]] == [
+        6,
+        6,
+        0,
+        6,
+        0,
+        6,
+        6,
+        0,
+        6,
+        0,
+    ]  # 0, 6, …, 30 of 36 are filled
     assert found["provenance"]["sources"]["benchmark"]["examples"] == LIMIT
-    along, masked = found["decodings_by_fill"], found["masked_by_fill"]
+    along, masked = found["decodings_by_progress"], found["masked_by_progress"]
     assert [part["n"] if part else 0 for part in along] == [6, 6, 0, 6, 0, 6, 6, 0, 6, 0]
     assert sum(part["mean"] * 6 for part in along if part) == pytest.approx(sum(flat), abs=1e-2)
     assert [part["n"] for part in masked] == [LIMIT] * 10
@@ -333,7 +344,7 @@ def test_every_benchmark_runs_on_the_real_files(
     is_open = benchmark in ("mt_bench", "instructions")
     first_turns = [sample["id"] for sample in samples if not sample["history"]]
     assert first_turns == [f"{benchmark}-{n}" for n in range(3)]
-    assert all(is_open or sample["mark"]["extractor"] for sample in samples)
+    assert all(is_open or sample["grade"]["extractor"] for sample in samples)
     assert json.loads((run / "metrics.json").read_text())["accuracy"] == (None if is_open else 0)
 
 

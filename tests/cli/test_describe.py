@@ -100,14 +100,15 @@ def test_rws_says_what_it_is(rws) -> None:
 
 
 def test_what_must_be_set_and_where_a_default_comes_from() -> None:
-    replay = describe("sampler", "replay")
+    replay = describe("sampler", "recorded_scale")
     assert {row.key: row.default for row in replay.rows}["sampler.guidance.run"] == "must be set"
-    assert replay.example == "rws run sampler=replay sampler.guidance.run=…"
+    assert replay.example == "rws run sampler=recorded_scale sampler.guidance.run=…"
     assert {row.key: row.default for row in replay.rows}["sampler.gen_length"] == "36 (benchmark.gen_length)"
     dream = {row.key: row for row in describe("model", "masked_lm").rows}
     assert dream["model.mask_token_id"].may_be == "a whole number ≥ 0 or null"
     assert (
-        dict(describe("experiment", "controls").facts)["sweeps"] == "sampler=confidence,rws,temperature,random seed=0,1"
+        dict(describe("experiment", "controls").facts)["sweeps"]
+        == "sampler=confidence,rws,constant_scale,random seed=0,1"
     )
 
 
@@ -125,7 +126,7 @@ def test_what_is_shown_fits_a_narrow_terminal(rws, monkeypatch: pytest.MonkeyPat
 
 EXAMPLES = [
     *(("guidance", name) for name in choices("guidance")), *(("search", name) for name in choices("search")),
-    ("reward", "none"), ("reward", "intern"), ("sampler", "replay"), ("benchmark", "mbpp"), ("benchmark", "keywords"),
+    ("reward", "none"), ("reward", "intern"), ("sampler", "recorded_scale"), ("benchmark", "mbpp"), ("benchmark", "keywords"),
     ("method", "rws_eurus"), ("model", "dream"),
 ]  # fmt: skip
 

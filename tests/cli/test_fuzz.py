@@ -41,7 +41,7 @@ FLAGS = st.sampled_from(
      "--config-path=.", "--resume", "--resume=.", "--info", "--package", "--experimental-rerun=x", "--experimental", "-x", "--"]
 )  # fmt: skip
 ANY_COMMAND = st.sampled_from(
-    ["run", "run", "run", "list", "show", "compare", "table", "report", "replay", "mark", "measure"]
+    ["run", "run", "run", "list", "show", "compare", "table", "report", "replay", "grade", "measure"]
 )
 
 
@@ -92,7 +92,7 @@ def test_configuration_files(content: str) -> None:
 
 
 COMMANDS = [
-    "show", "report", "replay", "compare", "table", "pareto", "mark", "measure", "judge", "doctor", "calibrate", "list",
+    "show", "report", "replay", "compare", "table", "pareto", "grade", "measure", "judge", "doctor", "calibrate", "list",
     "corpus",
 ]  # fmt: skip
 

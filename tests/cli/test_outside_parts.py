@@ -15,7 +15,7 @@ BENCHMARK = '''"""Say a number again."""
 
 from pathlib import Path
 
-from rws_cli.benchmarks.base import Generated, Mark
+from rws_cli.benchmarks.base import Generated, Grade
 from rws_cli.part import part, setting
 
 Path("imported").write_text("echoing")
@@ -30,8 +30,8 @@ class Echoing(Generated):
         number = str(rng.randint(1, self.most))
         return f"say {number}", number
 
-    def mark(self, example, answer):
-        return Mark(answer == example.reference, 0.5, answer, "whole")
+    def grade(self, example, answer):
+        return Grade(answer == example.reference, 0.5, answer, "whole")
 '''
 METRIC = '''"""Vowels of an answer."""
 
@@ -117,13 +117,13 @@ def test_a_run_with_them_is_recorded_and_resumed_with_them_alone(rws, mine: str,
 def test_another_file_is_refused_where_a_run_is_resumed_or_marked(rws, mine: str, small: list[str], tmp_path: Path):
     assert rws(*RUN, *small[:2], "--parts", "mine").exit_code == 0
     run = str(tmp_path / "outputs/echoing/small-confidence/v001")
-    missing = rws("mark", run)
+    missing = rws("grade", run)
     assert missing.exit_code == 2
     assert "benchmark=echoing of --parts mine, which is not here: type that again" in missing.output
-    assert rws("mark", run, "--parts", "mine").exit_code == 0
+    assert rws("grade", run, "--parts", "mine").exit_code == 0
     assert rws("measure", run, "metric=[length]", "--parts", "mine").exit_code == 0
     (tmp_path / "mine/benchmarks/echoing.py").write_text(BENCHMARK + "\n")
-    for command in (["mark", run], ["measure", run, "metric=[length]"], ["run", "--resume", run]):
+    for command in (["grade", run], ["measure", run, "metric=[length]"], ["run", "--resume", run]):
         refused = rws(*command, "--parts", "mine")
         assert refused.exit_code == 2, refused.output
         assert "mine/benchmarks/echoing.py has changed since" in refused.output
@@ -138,7 +138,7 @@ def test_a_run_folder_never_makes_a_file_be_imported(rws, mine: str, small: list
     for place in (tmp_path / "got", tmp_path / "mine" / "got"):
         made.rename(place)
         made = place
-        for command in ("show", "mark", "measure", "replay", "report"):
+        for command in ("show", "grade", "measure", "replay", "report"):
             rws(command, str(place), *(["metric=[length]"] if command == "measure" else []))
         for settings in ({"status": "running"}, {"overrides": ["--parts=mine"]}, {"command": "rws run --parts=mine"}):
             content = json.loads((place / "manifest.json").read_text())
@@ -176,7 +176,7 @@ def test_an_installed_package_is_listed_by_its_name_and_runs(
     (info / "entry_points.txt").write_text("[rws.parts]\nparts = someones.parts\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     registry._packages.cache_clear()
-    registry.find.cache_clear()
+    registry.available.cache_clear()
     try:
         assert "Say a number again (from someones)" in rws("list", "benchmark").output
         assert not (tmp_path / "imported").exists()
@@ -187,4 +187,4 @@ def test_an_installed_package_is_listed_by_its_name_and_runs(
     finally:
         monkeypatch.undo()
         registry._packages.cache_clear()
-        registry.find.cache_clear()
+        registry.available.cache_clear()

@@ -30,7 +30,7 @@ def test_a_setting_is_required_unless_it_has_a_default() -> None:
 
 @pytest.mark.parametrize("role", registry.ROLES)
 def test_every_setting_of_a_part_says_what_it_means(role: str) -> None:
-    for source in registry.find(role).values():
+    for source in registry.available(role).values():
         assert source.title
         for setting in source.settings.values():
             if setting.name not in ("name", "kind"):

@@ -14,8 +14,8 @@ from torch import Tensor
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError
+from rws_cli.guidance.constant_scale import ConstantScale
 from rws_cli.guidance.rws import Rws
-from rws_cli.guidance.temperature import Temperature
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2], [9, 1, 1, 1], [3], [8, 7]]
 
@@ -63,7 +63,7 @@ samplers = st.fixed_dictionaries(
         "confidence": st.sampled_from(["raw", "tempered"]),
         "eos": st.sampled_from(["none", "suppress", "stop"]),
         "guidance": st.sampled_from(
-            [guidance(), guidance(fill="sample", reward_every=2), Temperature(kind="temperature", scale=2.0)]
+            [guidance(), guidance(fill="sample", reward_every=2), ConstantScale(kind="temperature", scale=2.0)]
         ),
     }
 )
@@ -161,7 +161,7 @@ def test_scaling_by_a_constant_reward_is_decoding_at_a_constant_scale() -> None:
 
     for strength in (0.0, 1.0, 3.0):
         rws = decode_rows([0, 1, 2], make_sampler(8, guidance=guidance(strength=strength)), Constant())
-        control = Temperature(kind="temperature", scale=1 + strength / 2)
+        control = ConstantScale(kind="temperature", scale=1 + strength / 2)
         constant = decode_rows([0, 1, 2], make_sampler(8, guidance=control))
         assert rws[0] == constant[0]
         assert [t.position for t in rws[1]] == [t.position for t in constant[1]]

@@ -243,7 +243,7 @@ def ranking_of(log_p_BG: torch.Tensor, open_BG: torch.Tensor) -> Ranking:
     """What a step knows where the order is confidence and no schedule reads more."""
     (row_N, position_N), closed_BG = open_BG.nonzero().unbind(1), log_p_BG.masked_fill(~open_BG, -torch.inf)
     return Ranking(
-        open_BG=open_BG, read_BG=open_BG, row_N=row_N, position_N=position_N, read_N=torch.zeros(len(row_N), 0),
+        open_BG=open_BG, ranked_BG=open_BG, row_N=row_N, position_N=position_N, features_N=torch.zeros(len(row_N), 0),
         token_BG=torch.ones_like(open_BG).long(), log_p_BG=closed_BG, raw_BG=log_p_BG, score_BG=closed_BG,
         tied_BG=closed_BG,
     )  # fmt: skip
@@ -526,13 +526,13 @@ def remdm_shares(schedule: Any, rows: int, length: int, steps: int) -> tuple[lis
     schedule.prepare(make_sampler(length, steps=steps))
     batch = rows_of(rows, length)
     batch.key_B = torch.tensor([row_key(n, EXAMPLE) for n in range(rows)])
-    batch.p_BG[:] = 0.5
+    batch.commit_p_BG[:] = 0.5
     shares, again = [], 0
     for index in range(steps):
         batch.index_B[:] = index
         step = step_of(batch)
         chosen = schedule.candidates(step)
-        back = schedule.after(chosen, None, step)
+        back = schedule.remask_after(chosen, None, step)
         batch.response_BG.masked_fill_(chosen, 1)
         if back is not None:
             again += int(back.sum())
@@ -594,7 +594,7 @@ def test_remdm_for_llada(seed: int) -> None:
         for _ in range(left):
             refill(slow, where, step, 1)
             step += 1
-    schedule = part("schedule", "refine", fill=7 / 8, rounds=rounds, remask=k)
+    schedule = part("schedule", "refine", share=7 / 8, rounds=rounds, remask=k)
     found, trace = fast(model, PROMPT, 16, block_length=block, schedule=schedule)
     assert found == slow.x
     assert len(trace.step) == 16 + 2 * rounds * k
@@ -647,7 +647,7 @@ def test_r3(choose: str, window: int, seed: int) -> None:
                 slow.x[i] = -1
             fill(list(range(max(0, b + 1 - window) * block, (b + 1) * block)), step)
     review = part("remasking", "r3", threshold=threshold, rounds=rounds, window=window, choose=choose)
-    found, trace = fast(model, PROMPT, 12, scorer=SumReward(model.mask_id), block_length=block, review=review)
+    found, trace = fast(model, PROMPT, 12, scorer=SumReward(model.mask_id), block_length=block, remasking=review)
     assert found == slow.x
     assert len(trace.step) == 12 + again
     assert again or seed  # the first model's blocks are low

@@ -13,7 +13,7 @@ from support import make_sampler, new_rows, part
 from torch import Tensor
 
 from rws_cli.decoding.noise import mix, row_key, uniform
-from rws_cli.decoding.prediction import fill, likeliest, log_p_of, log_softmax, nucleus, propose, temper
+from rws_cli.decoding.prediction import complete, likeliest, log_p_of, log_softmax, nucleus, propose, temper
 from rws_cli.decoding.statistics import Statistics, normalize
 from rws_cli.decoding.step import Prediction, step_of
 from rws_cli.errors import RunError
@@ -78,7 +78,7 @@ def scored(name: str, places: list[int], token_N: Tensor, log_p_NV: Tensor) -> T
     """An order's scores of positions in one row of 8, from the log-probabilities of all tokens there."""
     order, place_N, own_N = part("order", name), torch.tensor(places), log_p_NV.gather(-1, token_N[:, None])[:, 0]
     zeros_N, key_N = torch.zeros_like(place_N), torch.full_like(place_N, 5)
-    prediction = Prediction(zeros_N, place_N, place_N, token_N, own_N, order.read(log_p_NV), key_N, zeros_N)
+    prediction = Prediction(zeros_N, place_N, place_N, token_N, own_N, order.features(log_p_NV), key_N, zeros_N)
     return order.score(prediction, step_of(new_rows([[1]], ["a"], 8, 11, 0, 8)))
 
 
@@ -216,8 +216,8 @@ def test_fill_shows_the_likeliest_a_sample_or_the_mask() -> None:
     logits = torch.zeros(1000, 4)
     logits[:, 1], logits[:, 3] = 1.0, 5.0
     keys, places = torch.full((1000,), 77), torch.arange(1000)
-    assert set(fill(logits, "argmax", 3, keys, 0, places).tolist()) == {1}
-    sampled = torch.bincount(fill(logits, "sample", 3, keys, 0, places), minlength=4) / 1000
+    assert set(complete(logits, "argmax", 3, keys, 0, places).tolist()) == {1}
+    sampled = torch.bincount(complete(logits, "sample", 3, keys, 0, places), minlength=4) / 1000
     law = torch.tensor([1.0, math.e, 1.0, 0.0]) / (2 + math.e)
     torch.testing.assert_close(sampled, law, atol=0.06, rtol=0)
-    assert set(fill(logits, "keep", 3, keys, 0, places).tolist()) == {3}
+    assert set(complete(logits, "keep", 3, keys, 0, places).tolist()) == {3}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import samples_of
 
-from rws_cli.guidance.replay import dealt, scale_at
+from rws_cli.guidance.recorded_scale import dealt, scale_at
 from rws_cli.runs.records import read_trace
 
 RECORDED = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0}, "c": {0: 5.0, 2: 4.0}}
@@ -51,7 +51,7 @@ def test_a_run_that_replays_its_own_scales_repeats_itself(rws, small: list[str],
 
 
 def test_what_cannot_be_replayed_is_one_sentence(rws, small: list[str], steered: Path, tmp_path: Path) -> None:
-    base = ("run", *small, "sampler=replay")
+    base = ("run", *small, "sampler=recorded_scale")
     assert "sampler.guidance.run is not set" in rws(*base).output
     other = rws(*base, f"sampler.guidance.run={steered}", "sampler.tokens_per_step=3", "seed=4")
     assert other.exit_code == 2

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import FakeDenoiser, decode, make_sampler, new_canvas, new_rows, part
 
-from rws_cli.analysis.steering import mean_steering, steering
+from rws_cli.analysis.guidance import guidance_statistics, mean_guidance
 from rws_cli.decoding.rank import count_reversals
-from rws_cli.guidance.temperature import Temperature
+from rws_cli.guidance.constant_scale import ConstantScale
 
 scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=8)
 
@@ -35,7 +35,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
     denoiser = FakeDenoiser(seed=3)
     canvas = new_canvas([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, seed=0)
     replay = new_rows([[1, 2, 3], [4]], ["a", "b"], 12, denoiser.mask_id, 0, 12)
-    guidance = Temperature(kind="temperature", scale=scale)
+    guidance = ConstantScale(kind="temperature", scale=scale)
     traces = decode(denoiser, canvas, make_sampler(12, tokens_per_step=3, guidance=guidance))
     some = False
     for row, trace in enumerate(traces):
@@ -49,7 +49,7 @@ def test_a_runs_reversals_are_those_of_the_canvas_at_each_step(scale: float) -> 
             other = set(sorted(open_, key=plain.__getitem__)[-3:]) != set(sorted(open_, key=scaled.__getitem__)[-3:])
             assert trace.pairs[first : first + 3] == [len(pairs)] * 3
             assert trace.reversals[first : first + 3] == [turned] * 3
-            assert trace.other_set[first : first + 3] == [other] * 3
+            assert trace.changed_selection[first : first + 3] == [other] * 3
             some = some or turned > 0
             for position, token in list(zip(trace.position, trace.token, strict=True))[first : first + 3]:
                 tokens[0, replay.start + position] = token
@@ -61,8 +61,8 @@ def test_unscaled_decoding_has_none_to_tell() -> None:
     canvas = new_canvas([[1]], ["a"], 6, denoiser.mask_id, 0, seed=0)
     (trace,) = decode(denoiser, canvas, make_sampler(6))
     assert trace.reversals == [None] * 6
-    assert steering(trace) is None
-    assert mean_steering([None]) is None
+    assert guidance_statistics(trace) is None
+    assert mean_guidance([None]) is None
 
 
 PLAIN = part("guidance", "none")

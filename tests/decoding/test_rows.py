@@ -19,7 +19,7 @@ from rws_cli.decoding.record import RowTrace
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Prediction, Ranking, Step
 from rws_cli.orders.base import Order
-from rws_cli.part import part as marked
+from rws_cli.part import part as graded
 from rws_cli.schedules.base import Adaptive, Schedule, best
 from rws_cli.search.base import Search
 
@@ -143,7 +143,7 @@ def by_hand(model: FakeDenoiser, prompt: Prompt, ends: list[int], given: dict[in
 # --- a row that enters late ---------------------------------------------------------------------------------------
 
 
-@marked
+@graded
 class Uneven(Adaptive):
     """As many as the row's own key says, 1 to 3 a step."""
 
@@ -171,12 +171,12 @@ def test_a_row_that_enters_late(model: Any, way: dict[str, Any]) -> None:
 # --- what an order sees of its row --------------------------------------------------------------------------------
 
 
-@marked
+@graded
 class Looking(Order):
     """By confidence; notes what it sees."""
 
     def score(self, prediction: Prediction, step: Step) -> Tensor:
-        prompts = [ids[shown].tolist() for ids, shown in zip(step.prompt_BP, step.shown_BP, strict=True)]
+        prompts = [ids[shown].tolist() for ids, shown in zip(step.prompt_BP, step.prompt_attention_BP, strict=True)]
         self.seen.append((prompts, step.all_masked_BG.sum(1).tolist(), step.last_scores().tolist()))
         return prediction.log_p_N
 
@@ -201,7 +201,7 @@ def test_an_order_sees_prompt_open_positions_and_the_last_score(model: Any, guid
 # --- a row that is rolled back ------------------------------------------------------------------------------------
 
 
-@marked
+@graded
 class Once(Search):
     """Saves every row after its second step, and sets those with an odd key back once, after their fifth."""
 
@@ -217,7 +217,7 @@ class Once(Search):
         return back_B
 
 
-@marked
+@graded
 class FromTheStart(Once):
     """The same, with nothing saved."""
 
@@ -249,11 +249,11 @@ def test_a_row_that_is_rolled_back(model: Any, way: dict[str, Any], schedule: st
 # --- a canvas with given tokens -----------------------------------------------------------------------------------
 
 
-@marked
+@graded
 class Greedy(Schedule):
     """Opens, chooses and masks all that it can, given tokens too."""
 
-    masks_again = True
+    remasks = True
 
     def candidates(self, step: Step) -> Tensor:
         return torch.ones_like(step.masked_BG)
@@ -318,7 +318,7 @@ def test_given_tokens_are_read_as_they_stand_and_counted_by_nobody() -> None:
 # --- an edited token ----------------------------------------------------------------------------------------------
 
 
-@marked
+@graded
 class Editing(Schedule):
     """One token a step from left to right; the sixth and the eighth step write the first position again."""
 
@@ -346,7 +346,7 @@ def test_an_edited_token(model: Any, way: dict[str, Any]) -> None:
         assert trace.step == list(range(GEN + 2))
         assert trace.position == [0, 1, 2, 3, 4, 0, 5, 0, 6, 7]
         assert dict(zip(trace.position, trace.token, strict=True)) == dict(enumerate(one.tokens))  # the last one stands
-        assert trace.masked == [None] * len(trace.step)
+        assert trace.remasked_at == [None] * len(trace.step)
         assert one.cost.mdm_passes == GEN + 2
     assert_as_alone(model, prompts, found, **settings)
 

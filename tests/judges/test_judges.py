@@ -24,15 +24,15 @@ from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.cli import app
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
-from rws_cli.judges.base import Contest, render
+from rws_cli.judges.base import Pair, render
 from rws_cli.judges.endpoint import EndpointJudge, read_verdict
 from rws_cli.judges.reward import RewardJudge
 from rws_cli.rewards.base import Candidate, Reward, Scores
 from rws_cli.runs.records import read_lines, read_samples
 
 
-def contest(a: str, b: str, name: str = "e", **example: Any) -> Contest:
-    return Contest(Example(name, "what?", example.pop("reference", ""), **example), (a, b), ((), ()))
+def pair(a: str, b: str, name: str = "e", **example: Any) -> Pair:
+    return Pair(Example(name, "what?", example.pop("reference", ""), **example), (a, b), ((), ()))
 
 
 # --- an endpoint on this machine ------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def judge(
         one.client.close()
 
 
-CONTESTS = [contest(f"left {n}", f"right {n}") for n in range(4)]
+CONTESTS = [pair(f"left {n}", f"right {n}") for n in range(4)]
 
 
 def test_a_good_endpoint(endpoint: Endpoint, judge: Callable[..., EndpointJudge], capsys) -> None:
@@ -140,7 +140,7 @@ def test_a_pair_of_equal_answers_is_one_request(
     endpoint: Endpoint, judge: Callable[..., EndpointJudge], capsys
 ) -> None:
     """A pair and its swap are then the same question; several sent at once by an endpoint that answers at once."""
-    pairs = [contest("same", "same", str(n)) for n in range(4)] + [contest("same", "other")]
+    pairs = [pair("same", "same", str(n)) for n in range(4)] + [pair("same", "other")]
     found = judge()
     verdicts = list(found.ask([c for pair in pairs for c in (pair, pair.swapped())]))
     assert [v.first for v in verdicts] == [1.0] * 10
@@ -199,7 +199,7 @@ def test_a_reply_without_a_verdict_is_unreadable_not_a_guess(
     assert read_verdict(reply) is None
     endpoint.reply = lambda text, n: said(reply, usage=False)
     (verdict,) = judge().ask(CONTESTS[:1])
-    assert (verdict.first, verdict.said) == (None, reply)
+    assert (verdict.first, verdict.reply) == (None, reply)
 
 
 @pytest.mark.parametrize("bad", [(500, {}), (429, {}), (503, b"busy")], ids=["500", "429", "503"])
@@ -267,9 +267,9 @@ def test_the_verifier_judges_by_partial_credit() -> None:
     judge = compose("judge=verifier", "judge.margin=0.02").judge.loaded(benchmark)
     right = example.reference
     one_wrong = ("1" if right[0] != "1" else "2") + right[1:]
-    contests = [Contest(example, pair, ((), ())) for pair in ((right, one_wrong), ("", one_wrong), (right, right))]
-    assert [v.first for v in judge.ask(contests)] == [1.0, 0.0, 0.5]
-    assert [v.first for v in judge.ask([c.swapped() for c in contests])] == [0.0, 1.0, 0.5]
+    pairs = [Pair(example, pair, ((), ())) for pair in ((right, one_wrong), ("", one_wrong), (right, right))]
+    assert [v.first for v in judge.ask(pairs)] == [1.0, 0.0, 0.5]
+    assert [v.first for v in judge.ask([c.swapped() for c in pairs])] == [0.0, 1.0, 0.5]
 
 
 def test_scores_that_are_no_numbers_are_no_verdicts() -> None:
@@ -290,18 +290,18 @@ def test_a_local_judge_compares_letters(tmp_path: Path) -> None:
     word_tokenizer(words, bos_token="<s>", eos_token="<s>").save_pretrained(tmp_path)
     template = "judge.template='{question} {answer_a} {answer_b}'"
     judge = compose("judge=local", f"judge.path={tmp_path}", template).judge.loaded(Sudoku(limit=1))
-    contests = [contest("one", "two"), contest("two one two", "")]
-    for c, verdict in zip(contests, judge.ask(contests), strict=True):
-        text = f"what? {c.answers[0]} {c.answers[1]} Better answer:"
+    pairs = [pair("one", "two"), pair("two one two", "")]
+    for c, verdict in zip(pairs, judge.ask(pairs), strict=True):
+        text = f"what? {c.completions[0]} {c.completions[1]} Better answer:"
         ids = torch.tensor([[words.index(word) for word in text.split()]])
         with torch.inference_mode():
             a, b = model(ids).logits[0, -1, 2:4].tolist()
         assert verdict.first == float(a > b)
-        assert float(verdict.said.split("= ")[1]) == pytest.approx(a - b, abs=1e-3)
+        assert float(verdict.reply.split("= ")[1]) == pytest.approx(a - b, abs=1e-3)
 
 
 def test_a_conversation_is_shown_with_its_own_turns() -> None:
-    c = Contest(Example("e", "and now?", ""), ("x", "y"), ((("hi", "first"),), (("hi", "second"),)))
+    c = Pair(Example("e", "and now?", ""), ("x", "y"), ((("hi", "first"),), (("hi", "second"),)))
     text = render("{question}|{answer_a}|{answer_b}", c).split("|")
     assert text[0] == "and now?"
     assert "first" in text[1]
@@ -348,7 +348,7 @@ def test_a_sweep_is_judged_against_its_first_run(rws, runs: list[Path], endpoint
     assert result.exit_code == 0, result.output
     assert not (runs[0] / "judgements").exists()
     base, other = read_samples(runs[0]), read_samples(runs[1])
-    lengths = [(len(a["answer"]), len(b["answer"])) for a, b in zip(base, other, strict=True)]
+    lengths = [(len(a["completion"]), len(b["completion"])) for a, b in zip(base, other, strict=True)]
     wins, losses = sum(b > a for a, b in lengths), sum(b < a for a, b in lengths)
     row = next(line for line in result.output.splitlines() if line.strip().startswith("random") and "openai" in line)
     ties = len(lengths) - wins - losses
@@ -428,7 +428,7 @@ def test_answers_that_changed_are_judged_again(rws, runs: list[Path]) -> None:
     assert rws(*judging).exit_code == 0
     assert verdicts_of(runs[1]) == before
     samples = read_samples(runs[1])
-    samples[0]["answer"] = "changed"
+    samples[0]["completion"] = "changed"
     (runs[1] / "samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
     assert rws(*judging).exit_code == 0
     assert [line["id"] for line in verdicts_of(runs[1])[len(before) :]] == [samples[0]["id"]] * 2

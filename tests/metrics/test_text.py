@@ -142,7 +142,7 @@ def test_a_run_is_measured_then_and_later(rws, tmp_path: Path, causal_folder: Pa
     assert rws("run", *options, "metric=[length,keyword_coverage]").exit_code == 0
     run = next(tmp_path.glob("outputs/*/*/v001"))
     samples = read_samples(run)
-    assert all(s["measures"]["length.words"] == len(text.words(s["answer"])) for s in samples)
+    assert all(s["measures"]["length.words"] == len(text.words(s["completion"])) for s in samples)
     stored = json.loads((run / "metrics.json").read_text())
     assert stored["measures"]["length.words"] == sum(s["measures"]["length.words"] for s in samples) / 4
 
@@ -164,7 +164,7 @@ def test_a_run_is_measured_then_and_later(rws, tmp_path: Path, causal_folder: Pa
     assert result.exit_code == 0, result.output
     after = json.loads((run / "metrics.json").read_text())
     assert after["measures"].items() >= stored["measures"].items()
-    assert after["measures"]["mine.loud"] == sum(s["answer"].upper() == s["reference"].upper() for s in samples)
+    assert after["measures"]["mine.loud"] == sum(s["completion"].upper() == s["reference"].upper() for s in samples)
     assert after["measures"]["mine.twice"] == 1.0
     assert after["measures"]["perplexity.corpus"] > 1
     assert after["accuracy"] == stored["accuracy"]
@@ -174,7 +174,7 @@ def test_a_run_is_measured_then_and_later(rws, tmp_path: Path, causal_folder: Pa
 
 
 def test_a_metric_that_lacks_its_input_says_so() -> None:
-    sample = {"answer": "x", "reference": "", "prompt": "p", "question": "q"}
+    sample = {"completion": "x", "reference": "", "prompt": "p", "question": "q"}
     metrics = compose("metric=[keyword_coverage]").metric
     with pytest.raises(UsageError, match="keyword_coverage needs keywords"):
         measure(metrics, [Example("q", "p", "")], [sample])
@@ -182,7 +182,9 @@ def test_a_metric_that_lacks_its_input_says_so() -> None:
 
 def test_empty_answers_are_measured(causal_folder: Path) -> None:
     """A model that ends every answer at once is no failure."""
-    samples = [{"answer": "", "reference": "", "prompt": "p", "question": q, "mark": {"correct": False}} for q in "ab"]
+    samples = [
+        {"completion": "", "reference": "", "prompt": "p", "question": q, "grade": {"correct": False}} for q in "ab"
+    ]
     metrics = compose("metric=[length,repetition,diversity,keyword_coverage,perplexity]",
                       f"metric.perplexity.arguments.path={causal_folder}").metric  # fmt: skip
     each, whole = measure(metrics, [Example(q, "p", "", keywords=("w",)) for q in "ab"], samples)
@@ -201,10 +203,10 @@ def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
         def compute(self, predictions: list[str], references: list[str]) -> dict:
             return {"same": [p == r for p, r in zip(predictions, references, strict=True)]}
 
-    sample = {"answer": "", "reference": "", "prompt": "p", "question": "q", "mark": {"correct": True}}
+    sample = {"completion": "", "reference": "", "prompt": "p", "question": "q", "grade": {"correct": True}}
     assert measure({"same": Same()}, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
     with pytest.raises(UsageError, match="same needs references, .*; there are predictions, prompts, questions"):
-        measure({"same": Same()}, [Example("q", "p", "")], [sample | {"mark": None}])
+        measure({"same": Same()}, [Example("q", "p", "")], [sample | {"grade": None}])
 
 
 def test_metrics_are_read_as_they_were_recorded_and_typed_before() -> None:
@@ -224,9 +226,9 @@ def test_metrics_are_read_as_they_were_recorded_and_typed_before() -> None:
     assert resolved(compose("metric=[length]", "metric.length.module=/"))["metric"]["length"]["kind"] == "evaluate"
 
 
-@pytest.mark.parametrize("name", registry.find("metric"))
+@pytest.mark.parametrize("name", registry.available("metric"))
 def test_every_metric_measures_what_it_says(name: str, causal_folder: Path) -> None:
-    source = registry.find("metric")[name]
+    source = registry.available("metric")[name]
     settings = {"path": str(causal_folder)} if "path" in source.settings else {}
     if "module" in source.settings:
         pytest.skip("what a module of evaluate measures is its own")

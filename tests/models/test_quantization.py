@@ -94,7 +94,7 @@ def test_a_run_in_fewer_bits_solves_what_it_solved(
     result = rws("run", *settings, f"model.quantization={bits}")
     assert result.exit_code == 0, result.output
     samples = samples_of(tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001")
-    assert all(sample["mark"]["correct"] for sample in samples)
+    assert all(sample["grade"]["correct"] for sample in samples)
     said = result.output + "".join(capfd.readouterr())
     assert "MatMul8bitLt" not in said
     assert "Failed to load" not in said

@@ -19,7 +19,7 @@ import pytest
 from support import small_run, write_big_run
 from typer.testing import CliRunner
 
-from rws_cli.analysis.story import tell
+from rws_cli.analysis.trajectory import trajectory_of
 from rws_cli.cli import app
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -73,9 +73,9 @@ def report(llada_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         for job in "01":
             file = folder / "outputs/multirun/v001" / job / "samples.jsonl"
             samples = [json.loads(line) for line in file.read_text().splitlines()]
-            samples[0] |= {"prompt": EVIL, "answer": EVIL}
-            samples[1] |= {"answer": "a needle in a stack"}
-            samples[2]["mark"] |= {"correct": job == "0"}
+            samples[0] |= {"prompt": EVIL, "completion": EVIL}
+            samples[1] |= {"completion": "a needle in a stack"}
+            samples[2]["grade"] |= {"correct": job == "0"}
             file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
         assert type_(["report", "outputs/multirun/latest"]).exit_code == 0
     return folder / "outputs/multirun/v001/report.html"
@@ -88,7 +88,7 @@ def shown_ids(page: Any) -> list[str]:
 def test_the_slider_replays_what_the_trace_says(opened, report: Path) -> None:
     page = opened(report)
     row = pq.read_table(report.parent / "0" / "trace.parquet").to_pylist()[0]
-    told = tell(row, json.loads((report.parent / "0" / "samples.jsonl").read_text().splitlines()[0]))
+    told = trajectory_of(row, json.loads((report.parent / "0" / "samples.jsonl").read_text().splitlines()[0]))
     strip = page.locator(".strip").nth(1)  # after the one that goes from left to right
     assert strip.locator("h4").inner_text().startswith(" rws")
     spans = strip.locator(".tokens span")
@@ -126,7 +126,7 @@ def test_filter_search_and_sort(opened, report: Path) -> None:
     assert shown_ids(page) == ids
     for which, right in (("right", True), ("wrong", False)):
         page.locator("#which").select_option(which)
-        assert shown_ids(page) == [s["id"] for s in samples if s["mark"]["correct"] is right]
+        assert shown_ids(page) == [s["id"] for s in samples if s["grade"]["correct"] is right]
     page.locator("#which").select_option("differ")
     assert shown_ids(page) == [ids[2]]
     page.locator("#which").select_option("all")

@@ -56,7 +56,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
     f = write_run(tmp_path / "f", "rws", 0, {"a": 1.0, "b": 0.0})
     with pytest.raises(UsageError, match="has 2 examples and .* 1, 1 in common"):
         compare_runs([a, f])
-    with pytest.raises(UsageError, match="version 2 of its marker.* rws mark"):
+    with pytest.raises(UsageError, match="version 2 of its grader.* rws grade"):
         compare_runs([a, e])
 
 

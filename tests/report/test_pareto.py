@@ -45,7 +45,7 @@ def test_values_at_a_cost_lie_between_two_of_the_frontier(tokens: float, expecte
 def save(folder: Path, name: str, right: dict[str, bool], tokens: int, calls: int = 0, **settings: object) -> Path:
     """A finished run's folder with one sampler setting, `n`, and what each example cost."""
     folder.mkdir(parents=True)
-    sampler = {"name": name, "schedule": {"kind": "fixed"}, "search": {"kind": "none"}, "review": {"kind": "none"}}
+    sampler = {"name": name, "schedule": {"kind": "fixed"}, "search": {"kind": "none"}, "remasking": {"kind": "none"}}
     config = {
         "seed": 0,
         "sampler": sampler | settings,
@@ -95,12 +95,12 @@ def test_every_sampler_has_a_family() -> None:
 def test_a_family_that_a_schedule_declares_is_drawn_behind_the_orders() -> None:
     curves = [Curve("t", name, name, "", []) for name in ("search", "Dream's", "orders")]
     assert families(curves) == ["orders", "Dream's", "search"]
-    schedule = {"schedule": {"kind": "dream"}, "search": {"kind": "none"}, "review": {"kind": "none"}}
+    schedule = {"schedule": {"kind": "dream"}, "search": {"kind": "none"}, "remasking": {"kind": "none"}}
     assert family(schedule) == "Dream's"
 
 
 def test_a_sweep_draws_itself_and_can_be_drawn_again(rws, tmp_path: Path, small: list[str]) -> None:
-    swept = ["sampler=confidence,best_of_n", "sampler.temperature=1", "draw=pareto"]
+    swept = ["sampler=confidence,best_of_n", "sampler.temperature=1", "plot=pareto"]
     result = rws("run", "-m", *small[:-1], "sampler.tokens_per_step=6,12", *swept)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "outputs" / "multirun" / "v001"
@@ -139,7 +139,7 @@ def test_every_line_of_the_pareto_experiment_checks() -> None:
             seen.add(config.sampler.name)
             tasks.add(config.benchmark.name)
             assert config.benchmark.limit == 7
-            assert config.draw == "pareto"
+            assert config.plot == "pareto"
     assert seen <= set(choices("sampler"))
     assert len(seen) > 20
     assert tasks == {"sudoku", "arithmetic"}

@@ -84,15 +84,15 @@ def test_nested_missing_and_mixed_fields_are_loaded(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     samples = [
-        {"id": "a", "history": [], "mark": None, "reward": None, "measures": {}, "nothing": {}, "mixed": 1, "never": None},
-        {"id": "b", "history": [["q", "a"], ["r", "ä"]], "mark": {"correct": True}, "reward": 1, "measures": {"m": None},
+        {"id": "a", "history": [], "grade": None, "reward": None, "measures": {}, "nothing": {}, "mixed": 1, "never": None},
+        {"id": "b", "history": [["q", "a"], ["r", "ä"]], "grade": {"correct": True}, "reward": 1, "measures": {"m": None},
          "nothing": {}, "mixed": "one", "never": None},
-        {"id": "c", "history": [], "mark": None, "reward": 0.5, "measures": {"m": 2.5}, "nothing": {}, "mixed": None},
+        {"id": "c", "history": [], "grade": None, "reward": 0.5, "measures": {"m": 2.5}, "nothing": {}, "mixed": None},
     ]  # fmt: skip
     pq.write_table(typed(samples), tmp_path / "samples.parquet")
     rows = loaded(tmp_path, tmp_path)
     assert [row["history"] for row in rows] == [sample["history"] for sample in samples]
-    assert [row["mark"] for row in rows] == [None, {"correct": True}, None]
+    assert [row["grade"] for row in rows] == [None, {"correct": True}, None]
     assert [row["reward"] for row in rows] == [None, 1.0, 0.5]
     assert [row["measures"] for row in rows] == [{"m": None}, {"m": None}, {"m": 2.5}]
     assert [json.loads(row["mixed"]) for row in rows] == [1, "one", None]
@@ -120,7 +120,7 @@ def test_the_card_says_how_the_run_was_made_and_shows_nothing_else(finished: Pat
     assert "95 % interval" in page
     assert yaml.safe_load(page.rpartition('<code class="language-yaml">')[2].partition("</code>")[0].replace(
         "&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")) == manifest["config"]  # fmt: skip
-    assert not [s for s in read_samples(finished) if s["answer"] in text or s["prompt"] in text]
+    assert not [s for s in read_samples(finished) if s["completion"] in text or s["prompt"] in text]
 
 
 def test_nothing_leaves_its_place_in_a_card() -> None:

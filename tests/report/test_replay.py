@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from rws_cli.analysis.story import Commit, Step, Story
+from rws_cli.analysis.trajectory import Commit, Step, Trajectory
 from rws_cli.report.replay import Picture, Player, Scene, curve, window
 
-STORY = Story(
+STORY = Trajectory(
     "x",
     4,
     3,
@@ -57,11 +57,11 @@ def test_a_long_answer_is_shown_around_what_is_new() -> None:
     assert seen == ["⋮", "line 48", "line 49", "line 50new", "line 51", "line 52", "⋮"]
     assert [line.plain for line in window(lines[:3], 7)] == ["line 0", "line 1", "line 2"]
     assert [line.plain for line in window(lines[:9], 3)] == ["line 0", "line 1", "⋮"]
-    story = Story("x", 2000, 2000, [Step(0, committed=[Commit(n, "ab ", 0.5) for n in range(2000)])])
+    trajectory = Trajectory("x", 2000, 2000, [Step(0, committed=[Commit(n, "ab ", 0.5) for n in range(2000)])])
     console = Console(width=80, height=24, force_terminal=True, color_system=None)
     for whole, most in ((False, 24), (True, 100)):
         with console.capture() as capture:
-            console.print(Picture(Scene(story, "run", "a prompt"), 1, keys="keys", whole=whole))
+            console.print(Picture(Scene(trajectory, "run", "a prompt"), 1, keys="keys", whole=whole))
         seen = capture.get().splitlines()
         assert seen[0] == "run"
         assert seen[-1] == "keys"
@@ -71,10 +71,10 @@ def test_a_long_answer_is_shown_around_what_is_new() -> None:
 
 def test_lines_of_an_answer_are_lines_on_the_screen() -> None:
     words = ["def f():", "\n    ", "return 1", "\n\n", "f()"]
-    story = Story("x", 5, 5, [Step(0, committed=[Commit(n, word, 0.9) for n, word in enumerate(words)])])
+    trajectory = Trajectory("x", 5, 5, [Step(0, committed=[Commit(n, word, 0.9) for n, word in enumerate(words)])])
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(Picture(Scene(story, "run", ""), 1, whole=True))
+        console.print(Picture(Scene(trajectory, "run", ""), 1, whole=True))
     assert [line.rstrip() for line in capture.get().splitlines()[3:7]] == ["def f():⏎", "    return 1⏎", "⏎", "f()"]
 
 
@@ -168,7 +168,7 @@ def test_a_prompt_is_answered(rws, model: list[str], tmp_path: Path) -> None:
     answer = rws("generate", "w1 w2", *model, "sampler.gen_length=8")
     assert answer.exit_code == 0, answer.output
     told = json.loads(rws("generate", "w1 w2", *model, "sampler.gen_length=8", "--json").stdout)
-    assert answer.stdout == told["sample"]["answer"] + "\n"
+    assert answer.stdout == told["sample"]["completion"] + "\n"
     assert sorted(told["trace"]["position"]) == list(range(8))
     assert told["config"]["benchmark"]["text"] == told["sample"]["prompt"] == "w1 w2"
     assert told["sources"]["model"]["weights"]

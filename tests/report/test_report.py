@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from rws_cli.analysis.commits import by_step, heat
-from rws_cli.analysis.story import END
+from rws_cli.analysis.trajectory import END
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
 from rws_cli.report.figures import FIGURES, svg
-from rws_cli.report.shown import read_shown
+from rws_cli.report.runs import load_report_runs
 from rws_cli.report.terminal import number
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;"
@@ -80,16 +80,16 @@ def test_a_report_of_one_run(rws, small: list[str], tmp_path: Path) -> None:
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     index = unpacked(page, "index")
     assert [row[0] for row in index["examples"]] == [s["id"] for s in samples]
-    assert [row[2] for row in index["examples"]] == [[int(s["mark"]["correct"])] for s in samples]
-    texts, stories = unpacked(page, "text-0"), unpacked(page, "story-0")
-    assert [text["answers"] for text in texts] == [[s["answer"]] for s in samples]
-    for (story,), sample in zip(stories["rows"], samples, strict=True):
-        assert sorted(story["p"]) == list(range(36))
-        assert story["k"] == [6] * 6
-        written = dict(zip(story["p"], (stories["words"][word] for word in story["t"]), strict=True))
+    assert [row[2] for row in index["examples"]] == [[int(s["grade"]["correct"])] for s in samples]
+    texts, trajectories = unpacked(page, "text-0"), unpacked(page, "trajectory-0")
+    assert [text["completions"] for text in texts] == [[s["completion"]] for s in samples]
+    for (trajectory,), sample in zip(trajectories["rows"], samples, strict=True):
+        assert sorted(trajectory["p"]) == list(range(36))
+        assert trajectory["k"] == [6] * 6
+        written = dict(zip(trajectory["p"], (trajectories["words"][word] for word in trajectory["t"]), strict=True))
         ends = [position for position in range(36) if written[position] == END]
         assert (ends or [36])[0] == sample["length"]
-        assert len(story["r"]) == len(story["x"]) == 6
+        assert len(trajectory["r"]) == len(trajectory["x"]) == 6
     assert "sampler:" in page  # the configuration, as YAML
     assert json.loads((run / "manifest.json").read_text())["config_hash"] in page
 
@@ -111,7 +111,7 @@ def test_a_report_needs_no_network_and_obeys_nobody(rws, small: list[str], tmp_p
     page = (run / "report.html").read_text()
     tags = Tags(page)
     scripts = [attributes for tag, attributes in tags.found if tag == "script"]
-    assert [s.get("id") for s in scripts] == ["index", "text-0", "story-0", None]
+    assert [s.get("id") for s in scripts] == ["index", "text-0", "trajectory-0", None]
     assert not [tag for tag, attributes in tags.found if any(name.startswith("on") for name in attributes)]
     assert not [tag for tag, _ in tags.found if tag in ("img", "iframe", "link", "object", "base")]
     for _, attributes in tags.found:
@@ -124,7 +124,7 @@ def test_a_report_needs_no_network_and_obeys_nobody(rws, small: list[str], tmp_p
     assert policy.startswith("default-src 'none'")
     assert f"script-src 'sha256-{digest}'" in policy
     assert "a <b>label</b> & $x" in tags.text["b"]
-    assert unpacked(page, "text-0")[0]["answers"] == [EVIL]
+    assert unpacked(page, "text-0")[0]["completions"] == [EVIL]
 
 
 def test_a_report_of_a_sweep_says_what_compare_says(rws, small: list[str], tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_report_of_a_sweep_says_what_compare_says(rws, small: list[str], tmp_p
             assert cell in shown
     assert [run["label"] for run in unpacked(page, "index")["runs"]] == ["confidence", "random"]
     assert "sampler.order" in page  # where they differ
-    assert all(len(row) == 2 for row in unpacked(page, "story-0")["rows"])
+    assert all(len(row) == 2 for row in unpacked(page, "trajectory-0")["rows"])
     single = rws("report", "outputs/multirun/v001/0", "outputs/multirun/v001/1", "--out", "mine.html")
     assert single.output.strip() == "mine.html"
     assert (tmp_path / "mine.html").exists()
@@ -199,7 +199,7 @@ def test_what_is_too_much_goes_without_replay(rws, small: list[str], tmp_path: P
     page = (run / "report.html").read_text()
     assert "only the first 0 examples can be replayed here" in page
     assert 'id="text-2"' in page
-    assert 'id="story-0"' not in page
+    assert 'id="trajectory-0"' not in page
 
 
 def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
 
 def test_labels_are_letters_in_figures(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
-    (run,), _ = read_shown([tmp_path / "outputs/sudoku/small-rws/v001"])
+    (run,), _ = load_report_runs([tmp_path / "outputs/sudoku/small-rws/v001"])
     for name in FIGURES:
         drawn = svg(name, [replace(run, label=EVIL), replace(run, label="$\\frac{1}$")], run.samples[0]["id"])
         assert "<script" not in drawn
@@ -241,7 +241,7 @@ def test_labels_are_letters_in_figures(rws, small: list[str], tmp_path: Path) ->
 
 def test_averages_by_hand(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
-    (run,), _ = read_shown([tmp_path / "outputs/sudoku/small-rws/v001"])
+    (run,), _ = load_report_runs([tmp_path / "outputs/sudoku/small-rws/v001"])
     cells = heat(run.run)
     assert cells.shape == (6, 36)
     np.testing.assert_allclose(cells.sum(0), 1)  # each position at some step

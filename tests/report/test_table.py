@@ -21,8 +21,8 @@ from rws_cli.report.escape import spreadsheet
 from rws_cli.report.sheets import Strong
 from rws_cli.report.table import as_sheet, print_tables, read_grids, write_tables
 
-STEERING = {"reversals": 0.125, "scale": 1.5, "temperature": 0.75, "other_sets": 0.0}
-METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "steering": STEERING, "measures": {"n": 3.0}}
+GUIDANCE = {"reversals": 0.125, "scale": 1.5, "temperature": 0.75, "changed_selections": 0.0}
+METRICS = {"pass_at": {"1": 0.25, "5": 0.5}, "guidance": GUIDANCE, "measures": {"n": 3.0}}
 
 
 def edit(file: Path, **fields: Any) -> None:
@@ -131,11 +131,11 @@ def test_one_run_is_no_table(tmp_path: Path) -> None:
 
 
 def test_speedup_and_how_many_answers_are_the_same(tmp_path: Path) -> None:
-    markdown = write_tables([sweep(tmp_path, {"columns": ["speedup", "same_answers", "tokens"]})])
+    markdown = write_tables([sweep(tmp_path, {"columns": ["speedup", "same_completions", "tokens"]})])
     assert "| default | 1.00 | – | 42.00 |" in markdown
     assert "| R&D_1 | 0.50 | 50.0 | 42.00 (+0.00 [+0.00, +0.00]) |" in markdown
     row = rows_of(tmp_path)["R&D_1"]
-    assert [float(row[key]) for key in ("speedup", "same_answers")] == [0.5, 0.5]
+    assert [float(row[key]) for key in ("speedup", "same_completions")] == [0.5, 0.5]
 
 
 def test_answers_are_compared_with_those_of_the_same_seed(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_answers_are_compared_with_those_of_the_same_seed(tmp_path: Path) -> Non
     ]
     for run in runs:
         config = json.loads((run / "manifest.json").read_text())["config"]
-        edit(run / "manifest.json", config=config | {"table": {"title": "", "columns": ["same_answers"]}})
+        edit(run / "manifest.json", config=config | {"table": {"title": "", "columns": ["same_completions"]}})
     write_tables(runs)
-    assert float(rows_of(tmp_path / "0")["other"]["same_answers"]) == 1.0
+    assert float(rows_of(tmp_path / "0")["other"]["same_completions"]) == 1.0
 
 
 def test_a_sweep_over_two_benchmarks_has_two_tables(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_blocks_are_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
     render = renderer(denoiser, make_sampler(36, block_length=12))
     candidate = render(example, ids, 1.0, -1)
     assert candidate.blocks == (example.reference[:12], example.reference[:24], example.reference)
-    reward = compose("reward=process", "reward@reward.part=verifier").reward.loaded(benchmark, 0)
+    reward = compose("reward=process", "reward@reward.component=verifier").reward.loaded(benchmark, 0)
     assert reward is not None
     assert reward.score([candidate]).values == [pytest.approx(2 / 3)]
     whole = renderer(denoiser, make_sampler(36))(example, ids, 1.0, -1)
@@ -46,7 +46,7 @@ def test_blocks_are_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_reward_is_calibrated_and_steers(rws, small: list[str]) -> None:
-    options = [*small, "reward=process", "reward@reward.part=verifier", "reward.parts=step"]
+    options = [*small, "reward=process", "reward@reward.component=verifier", "reward.unit=step"]
     assert "rws calibrate" in rws("run", *options).output
     result = rws("calibrate", *options)
     assert result.exit_code == 0, result.output

@@ -168,8 +168,8 @@ def test_controls(tmp_path: Path) -> None:
     assert verifier.values == [0.5, 1.0]
     assert Constant(name="c", value=0.25).score(candidates()).values == [0.25] * 5
 
-    by_fill = [[float(10 * n + i) for i in range(5)] for n in range(10)]
-    stored = {"mean": 0, "std": 1, "min": 0, "max": 1, "by_fill": by_fill}
+    by_progress = [[float(10 * n + i) for i in range(5)] for n in range(10)]
+    stored = {"mean": 0, "std": 1, "min": 0, "max": 1, "by_progress": by_progress}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "normalization.json").write_text(json.dumps(stored))
     shuffled = Shuffled(name="s", statistics=str(tmp_path)).loaded(benchmark, 0)
@@ -204,7 +204,7 @@ def test_unchanged_text_is_a_hit_where_a_reward_is_stateless_and_cost_goes_to_th
     assert scorer({0: ([1, 2], 0.0, 0), 1: ([3, 4], 0.0, 0)}) == {0: 2.0, 1: 2.0}
     assert scorer({0: ([1, 2], 0.5, 1), 1: ([3, 14], 0.5, 1)}) == {0: 2.0, 1: 3.0}
     assert scorer({0: ([1, 2], 1.0, 2)}) == {0: 2.0}
-    counts = [(c.reward_calls, c.reward_hits, c.reward_tokens) for c in scorer.costs]
+    counts = [(c.reward_calls, c.reward_cache_hits, c.reward_tokens) for c in scorer.costs]
     assert counts == ([(1, 2, 2), (2, 0, 5)] if stateless else [(3, 0, 6), (2, 0, 5)])
     scorer.enter({0: Example("c", "", "")})  # another example's text is not remembered
     scorer({0: ([1, 2], 1.0, 2)})
@@ -217,7 +217,7 @@ def test_a_composite_sums_z_scores(tmp_path: Path) -> None:
     benchmark = Sudoku(limit=1)
     example = benchmark.examples()[0]
     asked = [Candidate(Example("e", "w1", example.reference), text, 1.0, 0) for text in (example.reference, "w3")]
-    overrides = ["reward=composite", "reward@reward.parts.a=classifier", f"reward.parts.a.path={folder}",
+    overrides = ["reward=composite", "reward@reward.components.a=classifier", f"reward.components.a.path={folder}",
                  "reward.weights.a=2", "reward.weights.b=-0.5"]  # fmt: skip
     composite = compose(*overrides).reward.loaded(benchmark, 0)
     assert composite is not None

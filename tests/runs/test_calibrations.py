@@ -66,7 +66,7 @@ def test_what_belongs_to_statistics(tmp_path: Path) -> None:
     shutil.copytree(reward, tmp_path / "moved")
     for same in (
         ["benchmark.limit=5"], ["reward.batch_size=1"], ["reward.dtype=bfloat16"], ["model.dtype=bfloat16"],
-        ["sampler=confidence"], ["seed=3"], ["benchmark.answers=2", "sampler.temperature=1"], [f"reward.path={tmp_path / 'moved'}"],
+        ["sampler=confidence"], ["seed=3"], ["benchmark.completions=2", "sampler.temperature=1"], [f"reward.path={tmp_path / 'moved'}"],
     ):  # fmt: skip
         assert mismatches(there, facts(*mine, *same)) == {}, same
     for other, keys in {
@@ -98,7 +98,7 @@ def test_a_data_file_is_known_by_its_questions(tmp_path: Path) -> None:
 def test_a_sum_belongs_to_the_statistics_of_its_parts(tmp_path: Path) -> None:
     for n in (1, 2):
         (tmp_path / f"{n}.json").write_text(json.dumps({"mean": n, "std": 1, "min": 0, "max": 4}))
-    one, two = (facts("reward=composite", f"reward.parts.a.statistics={tmp_path / f'{n}.json'}") for n in (1, 2))
+    one, two = (facts("reward=composite", f"reward.components.a.statistics={tmp_path / f'{n}.json'}") for n in (1, 2))
     assert mismatches(one, one) == {}
     assert list(mismatches(one, two)) == ["reward.statistics"]
     assert "reward.weights.a" in mismatches(one, facts("reward=composite", "reward.weights.a=2"))

@@ -43,7 +43,7 @@ def test_each_device_is_named_by_itself(small: list[str], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(doctor, "pick_device", lambda name, key: torch.device("cpu" if name == "auto" else name))
     monkeypatch.setattr(doctor, "free_memory", free_memory)
-    monkeypatch.setattr("rws_cli.runs.task.pick_device", doctor.pick_device)
+    monkeypatch.setattr("rws_cli.runs.prepared.pick_device", doctor.pick_device)
     settings = compose(*small, "reward=tiny", "reward.device=cuda:1")
     findings = {finding.name: finding.found for finding in doctor.needs(settings)}
     assert "of 7.0 GiB free" in findings["on cpu"]

@@ -94,8 +94,8 @@ def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
     assert rws("run", "--resume", str(run)).exit_code == 0
     assert len(samples_of(run)) == 12
     whole = {sample["id"]: sample for sample in samples_of(run)}
-    for sample in stopped:  # one that was stopped before it was marked has its mark now
-        assert sample in (whole[sample["id"]], whole[sample["id"]] | {"mark": None})
+    for sample in stopped:  # one that was stopped before it was graded has its grade now
+        assert sample in (whole[sample["id"]], whole[sample["id"]] | {"grade": None})
 
 
 def programs() -> list[Path]:
@@ -148,18 +148,18 @@ def test_a_signal_while_a_program_runs_ends_the_command_and_loses_no_answer(
     assert f"rws run --resume {run.relative_to(tmp_path)}" in stopped.output
     assert programs() == []
     kept = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    assert [sample["mark"] and sample["mark"]["correct"] for sample in kept] == [True, None, None]
+    assert [sample["grade"] and sample["grade"]["correct"] for sample in kept] == [True, None, None]
 
     monkeypatch.setattr(HumanEval, "program", lambda self, row, answer: row["test"].replace(endless, "pass"))
     assert rws("run", "--resume", str(run)).exit_code == 0
     whole = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    assert [sample.pop("mark")["correct"] for sample in whole] == [True, True, False]
-    assert whole == [{key: value for key, value in sample.items() if key != "mark"} for sample in kept]  # seconds too
+    assert [sample.pop("grade")["correct"] for sample in whole] == [True, True, False]
+    assert whole == [{key: value for key, value in sample.items() if key != "grade"} for sample in kept]  # seconds too
 
     before = {file: file.read_bytes() for file in run.iterdir()}
     monkeypatch.setattr(HumanEval, "program", lambda self, row, answer: endless)
     watcher, at = when_a_program_runs(stop)
-    stopped = rws("mark", str(run))
+    stopped = rws("grade", str(run))
     watcher.join()
     assert time.monotonic() - at[0] < 2
     assert stopped.exit_code == 128 + stop, stopped.output

@@ -19,8 +19,17 @@ from support import manifest_of, sample_of, write_run
 
 from rws_cli.analysis.summary import summarize
 from rws_cli.errors import RunError, UsageError, printable
-from rws_cli.files import alone, write_json
-from rws_cli.runs.folder import claim_version, find_run, find_runs, home, locked, newest, point_latest, read_json
+from rws_cli.files import file_lock, write_json
+from rws_cli.runs.folder import (
+    claim_version,
+    find_run,
+    find_runs,
+    newest,
+    output_dir,
+    point_latest,
+    read_json,
+    run_lock,
+)
 from rws_cli.runs.records import (
     append_lines,
     drop_broken_line,
@@ -109,7 +118,7 @@ def trace_row(name: str, step: int) -> dict:
         "scale": [1.5],
         "pairs": [6],
         "reversals": [1],
-        "other_set": [False],
+        "changed_selection": [False],
         "masked": [None],
         "near_tie": [False],
         "text": ["x"],
@@ -160,7 +169,7 @@ def test_latest_is_the_highest_version_where_a_copy_made_a_folder_of_it(
     assert "is a folder, not a link" in capsys.readouterr().err
     assert find_run(str(copy)) == find_run(str(copy / "latest")) == newer
     assert newest(copy / "latest" / "1" / "normalization.json") == newer / "1" / "normalization.json"
-    assert home(copy / "latest") == newer
+    assert output_dir(copy / "latest") == newer
     shutil.rmtree(copy / "latest")  # or the copy left links out
     assert find_run(str(copy)) == newer
     assert find_run(str(parent / "latest")) == (parent / "v002").resolve()  # a link is believed, whatever came after
@@ -184,9 +193,9 @@ def test_a_file_system_without_locks_is_said_and_used(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with locked(tmp_path):
+    with run_lock(tmp_path):
         assert (tmp_path / ".lock").exists()
-    with alone(tmp_path / "other"):
+    with file_lock(tmp_path / "other"):
         pass
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
@@ -197,9 +206,9 @@ def test_a_held_lock_is_refused_and_a_broken_disk_is_not_taken_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        locked(tmp_path),
+        run_lock(tmp_path),
         pytest.raises(UsageError, match=f"by another process \\(process {os.getpid()}"),
-        locked(tmp_path),
+        run_lock(tmp_path),
     ):
         pass
 
@@ -207,14 +216,14 @@ def test_a_held_lock_is_refused_and_a_broken_disk_is_not_taken_for_one(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("fcntl.flock", broken)
-    with pytest.raises(OSError, match="Input/output"), locked(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), run_lock(tmp_path):
         pass
 
 
 def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / ".lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(OSError, match="symbolic link"), locked(tmp_path):
+    with pytest.raises(OSError, match="symbolic link"), run_lock(tmp_path):
         pass
     assert (tmp_path / "mine").read_text() == "mine"
 
@@ -223,7 +232,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     left = [".samples.jsonl.4711", ".manifest.json.0123456789ab", ".trace.parquet", ".metrics.json.7"]
     for name in [*left, ".notes", "samples.jsonl"]:
         (tmp_path / name).write_text("x")
-    with locked(tmp_path):
+    with run_lock(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".notes", "samples.jsonl"]
 
 

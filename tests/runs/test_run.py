@@ -11,8 +11,8 @@ from support import LIMIT, samples_of
 
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
-from rws_cli.runs import answering, run
-from rws_cli.runs.answering import automatic_batch
+from rws_cli.runs import batch_decoder, run
+from rws_cli.runs.batch_decoder import automatic_batch
 from rws_cli.runs.records import read_trace
 
 
@@ -34,7 +34,7 @@ def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, row
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
     """Passes of more rows than `most` do not fit into memory, once `after` examples are decoded; returns the rows tried."""
     tried: list[int] = []
-    real, finished = answering.Decoding.outcomes, [0]
+    real, finished = batch_decoder.Decoding.outcomes, [0]
 
     def outcomes(self):
         rows = self.decoder.predict.most_rows
@@ -47,7 +47,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) 
             finished[0] += len(outcome.samples)
             yield outcome
 
-    monkeypatch.setattr(answering.Decoding, "outcomes", outcomes)
+    monkeypatch.setattr(batch_decoder.Decoding, "outcomes", outcomes)
     return tried
 
 
@@ -84,13 +84,13 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
 ) -> None:
     """The longest first; samples and trace are in the benchmark's order again."""
     flat: list[int] = []
-    real = answering.Decoder
+    real = batch_decoder.Decoder
 
     def decoder(denoiser, prompts, *rest, **options):
         flat.extend(len(prompt.ids) for prompt in prompts)
         return real(denoiser, prompts, *rest, **options)
 
-    monkeypatch.setattr(answering, "Decoder", decoder)
+    monkeypatch.setattr(batch_decoder, "Decoder", decoder)
     settings = [*small, "benchmark=arithmetic", f"benchmark.limit={2 * LIMIT}", "sampler.tokens_per_step=4"]
     assert rws("run", *settings, "runtime.batch_size=3").exit_code == 0
     assert flat == sorted(flat, reverse=True)
@@ -104,14 +104,14 @@ def test_prompts_of_one_length_are_decoded_together_and_told_in_order(
 def test_an_example_whose_marker_raises_is_set_aside(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Sudoku.mark
+    real = Sudoku.grade
 
-    def mark(self, example, answer):
+    def grade(self, example, answer):
         if example.id == "sudoku-test-0-1":
             raise IndexError("no such place")
         return real(self, example, answer)
 
-    monkeypatch.setattr(Sudoku, "mark", mark)
+    monkeypatch.setattr(Sudoku, "grade", grade)
     assert rws("run", *small, "reward=none", "sampler=confidence").exit_code == 1
     run = tmp_path / "outputs" / "sudoku" / "small-confidence" / "v001"
     failures = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]

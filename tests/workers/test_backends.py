@@ -18,7 +18,7 @@ from rws_cli.workers.ray import Actor
 LAST_FIRST = """
 'The last batch first.'
 from rws_cli.part import part
-from rws_cli.workers.here import Here
+from rws_cli.workers.local import Local
 
 
 @part
@@ -27,8 +27,8 @@ class LastFirst(Here):
         if config.seed == 7:
             yield "last_first is out of luck with seed=7."
 
-    def answers(self, batches):
-        return super().answers(list(batches)[::-1])
+    def decode(self, batches):
+        return super().decode(list(batches)[::-1])
 """
 JUDGE = """
 'A judge without an opinion.'

@@ -52,7 +52,7 @@ def test_a_run_with_workers_is_interrupted_and_goes_on_without(rws, slow: list[s
     assert result.exit_code == 143, result.output
     assert 0 < len(samples_of(run)) < 16
     assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
-    assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
+    assert rws("run", "--resume", str(run), "runtime.backend=local").exit_code == 0
     assert same(run, tmp_path / "here" / RUN)
 
 
@@ -120,6 +120,6 @@ def test_a_worker_whose_run_is_gone_ends_in_silence(monkeypatch: pytest.MonkeyPa
         def recv(self) -> object:
             raise gone
 
-    for name in ("prepare", "load", "Answerer", "sources"):
+    for name in ("prepare", "load", "BatchDecoder", "sources"):
         monkeypatch.setattr(f"rws_cli.workers.processes.{name}", lambda *_, **__: None)
     serve(compose(), Line())  # type: ignore[arg-type]

@@ -23,9 +23,9 @@ from worker_support import RUN, kill_a_worker, pins, when_decoding
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.sharded import Rank, check_divides, rank_count, split_among
-from rws_cli.runs.answering import Answerer, Outcome
+from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.workers.base import TRIES, Worker
-from rws_cli.workers.tensor_parallel import InStep, ShortOfMemoryError, TensorParallel, agreed
+from rws_cli.workers.tensor_parallel import ShortOfMemoryError, SynchronizedDecoder, TensorParallel, agreed
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def assert_same(one: Path, other: Path) -> None:
     pairs = list(zip(samples_of(one), samples_of(other), strict=True))
     assert pairs
     for ours, theirs in pairs:
-        for key in ("id", "tokens", "order", "mark", "committed"):
+        for key in ("id", "tokens", "order", "grade", "committed"):
             assert ours[key] == theirs[key], key
         assert ours["reward"] == pytest.approx(theirs["reward"], abs=1e-4)
 
@@ -100,7 +100,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     assert re.search(r"a rank ended by SIGKILL: new ones take its \d examples", (run / "run.log").read_text())
     assert 2 < len(samples_of(run)) < 10
     assert not children()
-    assert rws("run", "--resume", str(run), "runtime.backend=here").exit_code == 0
+    assert rws("run", "--resume", str(run), "runtime.backend=local").exit_code == 0
     assert_same(run, tmp_path / "here" / RUN)
     manifests = [json.loads((tmp_path / at / RUN / "manifest.json").read_text()) for at in ("here", "two")]
     assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
@@ -155,17 +155,17 @@ def test_ranks_that_disagree_end_the_run() -> None:
     assert agreed([outcome(), outcome()]).samples[0]["tokens"] == [1]
     for other in (outcome(token=2), outcome(position=3), Outcome()):
         with pytest.raises(RunError, match="Ranks 0 and 1 decoded example e-7 differently"):
-            list(Group([("done", outcome())], [("done", other)]).answers([BATCH]))
+            list(Group([("done", outcome())], [("done", other)]).decode([BATCH]))
 
 
 def test_a_rank_that_says_nothing_ends_the_run() -> None:
     with pytest.raises(RunError, match="begins with example e-7: rank 1 was silent for 0.1 seconds"):
-        list(Group([("step", 1), ("done", outcome())], []).answers([BATCH]))
+        list(Group([("step", 1), ("done", outcome())], []).decode([BATCH]))
 
 
 def test_what_goes_wrong_in_a_rank_is_one_sentence() -> None:
     with pytest.raises(RunError, match="begins with example e-7: no such thing"):
-        list(Group([("broken", "no such thing")], []).answers([BATCH]))
+        list(Group([("broken", "no such thing")], []).decode([BATCH]))
     with pytest.raises(UsageError, match="cannot be loaded"):
         Group([("failed", UsageError("cannot be loaded"))], []).hear([])
 
@@ -174,13 +174,13 @@ def test_a_batch_that_takes_ranks_with_it_ends_the_run() -> None:
     group = Group([], [("broken", "the other is gone")])
     group.death = lambda: "SIGKILL"  # type: ignore[method-assign]
     with pytest.raises(RunError, match=f"{TRIES} workers ended over the batch that begins with example e-7"):
-        list(group.answers([BATCH]))
+        list(group.decode([BATCH]))
     assert group.begun == TRIES
 
 
 def test_short_of_memory_all_ranks_begin_anew_with_half_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group([("memory", 9)], [])
-    answers = group.answers([BATCH])
+    answers = group.decode([BATCH])
     group.said = ([("done", outcome())], [("done", outcome())])
     assert next(answers).samples
     assert group.config.runtime.batch_size == 4
@@ -188,15 +188,15 @@ def test_short_of_memory_all_ranks_begin_anew_with_half_the_rows(monkeypatch: py
 
 
 def test_a_rank_does_not_halve_its_rows_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    answerer = InStep.__new__(InStep)
-    answerer.rows, answerer.say = 2, lambda line: None
+    decoder = SynchronizedDecoder.__new__(SynchronizedDecoder)
+    decoder.rows, decoder.say = 2, lambda line: None
     with pytest.raises(ShortOfMemoryError):
-        answerer.halve()
-    assert answerer.rows == 2
-    answerer.rows = 1
+        decoder.halve()
+    assert decoder.rows == 2
+    decoder.rows = 1
     with pytest.raises(RunError, match="Out of memory with a single row"):
-        answerer.halve()
-    assert Answerer.halve is not InStep.halve
+        decoder.halve()
+    assert BatchDecoder.halve is not SynchronizedDecoder.halve
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@
   }
   const css = (color) => `rgb(${color.join(",")})`;
 
-  // --- stories: what an answer's positions hold after each step -------------------------------------------------
+  // --- trajectories: what an answer's positions hold after each step -------------------------------------------------
 
-  class Story {
+  class Trajectory {
     constructor(told, words) {
       Object.assign(this, { positions: told.n, rewards: told.r, scales: told.x, masked: told.m });
       let token = 0;
@@ -88,7 +88,7 @@
 
     // The same tokens, as many a step, each step the leftmost.
     leftToRight() {
-      const left = Object.assign(Object.create(Story.prototype), { positions: this.positions });
+      const left = Object.assign(Object.create(Trajectory.prototype), { positions: this.positions });
       const commits = this.after(this.steps.length)
         .map((place, position) => ({ position, text: place.text, sure: place.sure }))
         .filter((commit) => commit.sure !== null);
@@ -115,12 +115,12 @@
       if (n < 0 || n >= examples.length) return;
       current = n;
       table.choose(n);
-      const [text, stories] = await Promise.all(["text", "story"].map((kind) => open(`${kind}-${Math.floor(n / index.chunk)}`)));
+      const [text, trajectories] = await Promise.all(["text", "trajectory"].map((kind) => open(`${kind}-${Math.floor(n / index.chunk)}`)));
       if (current !== n) return;
       $("replay").hidden = false;
       $("replay-title").textContent = examples[n][0];
       ask(text[n % index.chunk]);
-      film.show(examples[n], text[n % index.chunk], stories && stories.rows[n % index.chunk], stories?.words);
+      film.show(examples[n], text[n % index.chunk], trajectories && trajectories.rows[n % index.chunk], trajectories?.words);
       history.replaceState(null, "", `#example=${encodeURIComponent(examples[n][0])}`);
       if (focus) {
         $("replay-title").focus({ preventScroll: true });
@@ -153,7 +153,7 @@
       this.columns = [{ name: "example" }, { name: "prompt" }];
       runs.forEach((run, r) => {
         const of = runs.length > 1 ? `${run.label}: ` : "";
-        this.columns.push({ name: `${of}answer`, value: (e) => e[2][r], show: (e) => this.mark(e[2][r]) });
+        this.columns.push({ name: `${of}answer`, value: (e) => e[2][r], show: (e) => this.grade(e[2][r]) });
         if (runs.length > 2) return; // they would not fit; the replay has them
         if (examples.some((e) => e[3][r] !== null)) {
           this.columns.push({ name: `${of}reward`, value: (e) => e[3][r], show: (e) => e[3][r] ?? "–", extra: true });
@@ -171,7 +171,7 @@
       this.draw();
     }
 
-    mark(right) {
+    grade(right) {
       if (right === null) return "–";
       return make("span", { class: right ? "right" : "wrong", text: right ? "✓ right" : "✗ wrong" });
     }
@@ -199,10 +199,10 @@
       const run = Number($("whose")?.value ?? 0);
       const token = (this.asked = {});
       let rows = this.examples.map((_, n) => n).filter((n) => {
-        const marks = this.examples[n][2];
-        if (which === "right") return marks[run] === 1;
-        if (which === "wrong") return marks[run] === 0;
-        return which !== "differ" || marks.some((mark) => mark !== marks[0]);
+        const grades = this.examples[n][2];
+        if (which === "right") return grades[run] === 1;
+        if (which === "wrong") return grades[run] === 0;
+        return which !== "differ" || grades.some((grade) => grade !== grades[0]);
       });
       if (query) {
         const chunks = [...new Set(rows.map((n) => Math.floor(n / this.chunk)))];
@@ -210,7 +210,7 @@
         if (this.asked !== token) return; // the user has typed on
         rows = rows.filter((n) => {
           const text = texts.get(Math.floor(n / this.chunk))[n % this.chunk];
-          return [this.examples[n][0], text.prompt, ...text.answers].some((said) => said.toLowerCase().includes(query));
+          return [this.examples[n][0], text.prompt, ...text.completions].some((said) => said.toLowerCase().includes(query));
         });
       }
       this.rows = rows;
@@ -275,16 +275,16 @@
       $("film").hidden = !told;
       $("untold").hidden = Boolean(told);
       if (!told) return;
-      const stories = told.map((one) => new Story(one, words));
-      this.strips = [{ label: "left to right, for comparison", story: stories[0].leftToRight() }];
-      stories.forEach((story, r) => {
+      const trajectories = told.map((one) => new Trajectory(one, words));
+      this.strips = [{ label: "left to right, for comparison", trajectory: trajectories[0].leftToRight() }];
+      trajectories.forEach((trajectory, r) => {
         const [right, reward, god] = [example[2][r], example[3][r], example[4][r]];
         const verdict = right === null ? "" : right ? " · right" : ` · wrong${text.read[r] ? `, read as ${text.read[r]}` : ""}`;
         const figures = (god === null ? "" : ` · GOD ${god.toFixed(2)}`) + (reward === null ? "" : ` · reward ${reward}`);
-        this.strips.push({ label: this.runs[r].label, verdict, figures, story, color: this.runs[r].color });
+        this.strips.push({ label: this.runs[r].label, verdict, figures, trajectory, color: this.runs[r].color });
       });
       $("strips").replaceChildren(...this.strips.map((strip) => this.build(strip)));
-      this.most = Math.max(...this.strips.map(({ story }) => story.steps.length));
+      this.most = Math.max(...this.strips.map(({ trajectory }) => trajectory.steps.length));
       $("step").max = this.most;
       $("step").value = this.most;
       this.plots();
@@ -292,7 +292,7 @@
     }
 
     build(strip) {
-      strip.spans = Array.from({ length: strip.story.positions }, () => make("span"));
+      strip.spans = Array.from({ length: strip.trajectory.positions }, () => make("span"));
       strip.now = make("p", { class: "now" });
       const name = make("h4", { text: strip.label });
       if (strip.color) {
@@ -310,12 +310,12 @@
       $("where").textContent = `${n} of ${this.most}`;
       $("step").setAttribute("aria-valuetext", `after step ${n} of ${this.most}`);
       this.legend(by);
-      for (const { story, spans, now } of this.strips) {
-        const at = Math.min(n, story.steps.length);
-        const last = Math.max(1, story.steps.length - 1);
-        story.after(at).forEach((place, position) => {
+      for (const { trajectory, spans, now } of this.strips) {
+        const at = Math.min(n, trajectory.steps.length);
+        const last = Math.max(1, trajectory.steps.length - 1);
+        trajectory.after(at).forEach((place, position) => {
           const span = spans[position];
-          span.className = place ? (place.step === at - 1 && at < story.steps.length ? "new" : "") : "mask";
+          span.className = place ? (place.step === at - 1 && at < trajectory.steps.length ? "new" : "") : "mask";
           if (!place) {
             span.textContent = MASK;
             span.removeAttribute("style");
@@ -330,12 +330,12 @@
           const sure = place.sure === null ? "" : `, confidence ${place.sure.toFixed(3)}`;
           span.title = `position ${position + 1}, step ${place.step + 1}${sure}`;
         });
-        const said = [`${story.steps.slice(0, at).reduce((sum, commits) => sum + commits.length, 0)} commits`];
+        const said = [`${trajectory.steps.slice(0, at).reduce((sum, commits) => sum + commits.length, 0)} commits`];
         if (at) {
-          const sure = story.sureness(at - 1);
+          const sure = trajectory.sureness(at - 1);
           if (sure !== null) said.push(`confidence ${sure.toFixed(3)}`);
-          if (story.rewards) said.push(`reward ${story.rewards[at - 1] ?? "–"}`);
-          if (story.scales) said.push(`scale ${story.scales[at - 1] ?? "–"}`);
+          if (trajectory.rewards) said.push(`reward ${trajectory.rewards[at - 1] ?? "–"}`);
+          if (trajectory.scales) said.push(`scale ${trajectory.scales[at - 1] ?? "–"}`);
         }
         now.textContent = said.join(" · ");
       }
@@ -356,9 +356,9 @@
     plots() {
       const told = this.strips.slice(1);
       this.cursors = [];
-      const drawn = [this.lines("Confidence of what each step commits", told.map(({ story, color }) => [story.steps.map((_, k) => story.sureness(k)), color]), [0.9, 1])];
-      if (told.some(({ story }) => story.rewards)) {
-        drawn.push(this.lines("Reward at each step", told.filter(({ story }) => story.rewards).map(({ story, color }) => [story.rewards, color])));
+      const drawn = [this.lines("Confidence of what each step commits", told.map(({ trajectory, color }) => [trajectory.steps.map((_, k) => trajectory.sureness(k)), color]), [0.9, 1])];
+      if (told.some(({ trajectory }) => trajectory.rewards)) {
+        drawn.push(this.lines("Reward at each step", told.filter(({ trajectory }) => trajectory.rewards).map(({ trajectory, color }) => [trajectory.rewards, color])));
       }
       for (const strip of told) drawn.push(this.dots(strip));
       $("courses").replaceChildren(...drawn);
@@ -392,12 +392,12 @@
       return figure;
     }
 
-    dots({ label, story, color }) {
+    dots({ label, trajectory, color }) {
       const title = `Order: position from left to right, step from top to bottom (${label})`;
-      const steps = story.steps.length;
+      const steps = trajectory.steps.length;
       const { svg, figure } = this.frame(title, 190, "position", [String(steps), "1"]);
-      const [wide, high] = [262 / story.positions, 152 / steps];
-      story.steps.forEach((commits, step) => {
+      const [wide, high] = [262 / trajectory.positions, 152 / steps];
+      trajectory.steps.forEach((commits, step) => {
         for (const { position } of commits) {
           svg.append(draw("rect", { x: 44 + position * wide, y: 8 + step * high, width: Math.max(wide, 1.2), height: Math.max(high, 1.2), fill: color }));
         }

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from rws_cli.benchmarks.base import Example, Generated, Mark, Split
+from rws_cli.benchmarks.base import Example, Generated, Grade, Split
 from rws_cli.part import part, setting
 
 
@@ -16,7 +16,7 @@ class Counting(Generated):
         first = rng.randint(0, 20)
         return f"count on from {first}", " ".join(str(first + n) for n in range(1, self.count + 1))
 
-    def mark(self, example: Example, answer: str) -> Mark:
+    def grade(self, example: Example, answer: str) -> Grade:
         wanted, found = example.reference.split(), answer.split()
         share = sum(a == b for a, b in zip(wanted, found, strict=False)) / len(wanted)
-        return Mark(found == wanted, share, " ".join(found), "words")
+        return Grade(found == wanted, share, " ".join(found), "words")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rws_cli.judges.base import Contest, Judge, Verdict, prefer
+from rws_cli.judges.base import Judge, Pair, Verdict, prefer
 from rws_cli.part import part, setting
 
 
@@ -10,7 +10,7 @@ from rws_cli.part import part, setting
 class Shorter(Judge):
     margin: int = setting("characters by which an answer must be shorter", 0, min=0)
 
-    def ask(self, contests: list[Contest]) -> Iterator[Verdict]:
-        for contest in contests:
-            first, second = map(len, contest.answers)
+    def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
+        for pair in pairs:
+            first, second = map(len, pair.completions)
             yield Verdict(prefer(second - first, self.margin), f"{first} against {second} characters")

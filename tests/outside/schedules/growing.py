@@ -18,7 +18,7 @@ class Growing(Adaptive):
         """How many tokens each row's last step was to commit, (B,)."""
         return step.memory.get("growing.last", 0, dtype=torch.int64)
 
-    def observe(self, ranking: Ranking, step: Step) -> None:
+    def update(self, ranking: Ranking, step: Step) -> None:
         last_B = self.last(step)
         last_B.copy_(torch.where(step.index_B == 0, 1, last_B + self.more))
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from rws_cli.cli.base import LOOK, Run, command
-from rws_cli.errors import UsageError, shown
+from rws_cli.cli.base import INSPECT, RunArgument, command
+from rws_cli.errors import UsageError, display_path
 
 
-@command(LOOK)
+@command(INSPECT)
 def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, finished or running.")]) -> None:
     """Summary of a run."""
     from rws_cli.report.terminal import print_run
@@ -19,7 +19,7 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, f
     print_run(find_run(run))
 
 
-@command(LOOK)
+@command(INSPECT)
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or a sweep's folder.")],
     out: Annotated[
@@ -28,7 +28,8 @@ def report(
     png: Annotated[bool, typer.Option("--png", help="Write single figures as PNG instead.")] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Write single figures as PDF instead.")] = False,
     figure: Annotated[
-        list[str] | None, typer.Option(help="A figure to write: order, map, course, god, reversals; all if not given.")
+        list[str] | None,
+        typer.Option(help="A figure to write: order, order_heatmap, by_step, god, reversals; all if not given."),
     ] = None,
     example: Annotated[
         str | None, typer.Option(help="The example that the figure order shows: its id, or its number from 0.")
@@ -43,12 +44,12 @@ def report(
         raise UsageError("--figure and --example choose what --png and --pdf write: add one of these.")
     written = write_figures(runs, out, figure or [], formats, example) if formats else write_reports(runs, out)
     for path in written:
-        typer.echo(shown(path))
+        typer.echo(display_path(path))
 
 
-@command(LOOK)
+@command(INSPECT)
 def replay(
-    run: Run,
+    run: RunArgument,
     example: Annotated[
         str | None,
         typer.Argument(metavar="EXAMPLE", help="An example's id, or its number from 0; the first if not given."),

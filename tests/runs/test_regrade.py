@@ -1,4 +1,4 @@
-"""rws mark and rws measure: one at a time, all or nothing, and the old marks stay beside the new."""
+"""rws grade and rws measure: one at a time, all or nothing, and the old grades stay beside the new."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.errors import RunError, UsageError
-from rws_cli.runs import remark
+from rws_cli.runs import regrade
 from rws_cli.runs.folder import find_run
 from rws_cli.runs.reading import compare_runs
 
@@ -29,19 +29,19 @@ def run(rws, tmp_path: Path) -> Path:
 
 
 def state(run: Path) -> tuple[list[bool], float, int, int]:
-    """Marks, accuracy, notes in the manifest and the version there: what has to agree."""
+    """Grades, accuracy, notes in the manifest and the version there: what has to agree."""
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     accuracy = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["accuracy"]
     version = manifest["sources"]["benchmark"]["version"]
-    return [s["mark"]["correct"] for s in samples], accuracy, len(manifest.get("marked", [])), version
+    return [s["grade"]["correct"] for s in samples], accuracy, len(manifest.get("graded", [])), version
 
 
 def mark_all_right(patch: pytest.MonkeyPatch) -> None:
-    """A newer marker that takes every answer."""
-    real = Arithmetic.mark
+    """A newer grader that takes every answer."""
+    real = Arithmetic.grade
     patch.setattr(Arithmetic, "version", Arithmetic.version + 1)
-    patch.setattr(Arithmetic, "mark", lambda self, example, answer: real(self, example, example.reference))
+    patch.setattr(Arithmetic, "grade", lambda self, example, answer: real(self, example, example.reference))
 
 
 class Killed(BaseException):
@@ -66,7 +66,7 @@ def test_a_kill_between_any_two_writes_leaves_a_run_that_agrees_with_itself(run:
             mark_all_right(patch)
             patch.setattr(os, "replace", replace)
             with contextlib.suppress(Killed):
-                remark.mark(run, [])
+                regrade.regrade(run, [])
         found.append(state(find_run(str(run))))
     assert set(map(str, found)) == {str(before), str(after)}
     assert len(found) >= 4
@@ -80,23 +80,23 @@ def test_old_marks_stay_beside_the_new_and_versions_are_not_mixed(rws, run: Path
     with pytest.MonkeyPatch.context() as patch:
         mark_all_right(patch)
         wrong = old.count(False)
-        assert f"{wrong} marks changed; samples.jsonl keeps the old ones" in rws("mark", str(run)).output
-        assert "0 marks changed" in rws("mark", str(run)).output
+        assert f"{wrong} grades changed; samples.jsonl keeps the old ones" in rws("grade", str(run)).output
+        assert "0 grades changed" in rws("grade", str(run)).output
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [[(m["version"], m["mark"]["correct"]) for m in s["marks_before"]] for s in samples] == [
+    assert [[(m["version"], m["grade"]["correct"]) for m in s["grades_before"]] for s in samples] == [
         [(Arithmetic.version, correct)] for correct in old
     ]
     with pytest.raises(
-        UsageError, match=r"version 2.* version 1.*rws mark .*v002|version 1.* version 2.*rws mark .*v002"
+        UsageError, match=r"version 2.* version 1.*rws grade .*v002|version 1.* version 2.*rws grade .*v002"
     ):
         compare_runs([run, other])
     for command in ("compare", "table", "report", "pareto"):
         result = rws(command, str(run), str(other))
         assert result.exit_code == 2, (command, result.output)
-        assert "rws mark" in result.output
+        assert "rws grade" in result.output
     with pytest.MonkeyPatch.context() as patch:
         mark_all_right(patch)
-        assert rws("mark", str(other)).exit_code == 0
+        assert rws("grade", str(other)).exit_code == 0
     assert compare_runs([run, other])
 
 
@@ -104,7 +104,7 @@ def test_a_run_in_use_is_neither_marked_nor_measured(rws, run: Path) -> None:
     before = state(run)
     with (run / ".lock").open("w", encoding="utf-8") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        for command in (["mark", str(run)], ["measure", str(run), "metric=[length]"]):
+        for command in (["grade", str(run)], ["measure", str(run), "metric=[length]"]):
             result = rws(*command)
             assert result.exit_code == 2
             assert "is being written by another process" in result.output
@@ -113,9 +113,9 @@ def test_a_run_in_use_is_neither_marked_nor_measured(rws, run: Path) -> None:
 
 def test_a_marker_that_raises_changes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state(run)
-    monkeypatch.setattr(Arithmetic, "mark", lambda self, example, answer: 1 / 0)
-    with pytest.raises(RunError, match=r"The answer to arithmetic-test-0-0 cannot be marked: ZeroDivisionError"):
-        remark.mark(run, [])
+    monkeypatch.setattr(Arithmetic, "grade", lambda self, example, answer: 1 / 0)
+    with pytest.raises(RunError, match=r"The answer to arithmetic-test-0-0 cannot be graded: ZeroDivisionError"):
+        regrade.regrade(run, [])
     assert state(run) == before
 
 
@@ -130,16 +130,16 @@ def test_a_link_in_place_of_new_files_is_left_alone(run: Path, tmp_path: Path) -
 
 def test_the_first_answer_may_be_one_that_cannot_be_marked(rws, tmp_path: Path) -> None:
     """With one example in a batch, too, the others are decoded, and a resume ends the run."""
-    real, calls = Arithmetic.mark, []
+    real, calls = Arithmetic.grade, []
 
-    def mark(self: Arithmetic, example: Any, answer: str) -> Any:
+    def grade(self: Arithmetic, example: Any, answer: str) -> Any:
         calls.append(example.id)
         if len(calls) == 1:
             raise TypeError("expected a number")
         return real(self, example, answer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Arithmetic, "mark", mark)
+        patch.setattr(Arithmetic, "grade", grade)
         assert rws("run", *TINY, "runtime.batch_size=1").exit_code == 1
     run = next(tmp_path.glob("outputs/arithmetic/*/v001"))
     (failure,) = [json.loads(line) for line in (run / "failures.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -16,20 +16,21 @@ from torch import Tensor
 
 from rws_cli.config.check import read_again
 from rws_cli.config.identity import differing_keys, resolved
-from rws_cli.decoding.rank import Asked
+from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step
 from rws_cli.errors import UsageError
 from rws_cli.guidance.base import Guidance, Guided, scaled
 from rws_cli.part import part, setting
-from rws_cli.runs.folder import find_run, read_json
+from rws_cli.runs.folder import find_run
 from rws_cli.runs.records import read_trace
+from rws_cli.runs.upgrade import read_manifest
 
 Scales = dict[int, float]
 """Step → r, at the steps that committed something."""
 
 
 @part
-class Replay(Guidance):
+class RecordedScale(Guidance):
     run: str = setting("the folder of a finished run of sampler=rws")
     how: str = setting(
         "each example's own scales, their mean, the mean at each step, or another example's",
@@ -43,19 +44,19 @@ class Replay(Guidance):
 
     def conflicts(self, config: Any) -> Iterator[str]:
         s = config.sampler
-        if s.schedule.masks_again or s.review.masks_again:
+        if s.schedule.remasks or s.remasking.remasks:
             yield f"sampler.guidance.kind={self.kind} needs a method that never masks a token again."
         if s.search.kind != "none":
             yield f"sampler.guidance.kind={self.kind} follows one decoding and does not go together with a search."
 
-    def load(self, task: Any, reward: Any) -> None:
-        self.use(read_scales(self, task))
+    def load(self, prepared: Any, reward: Any) -> None:
+        self.use(read_scales(self, prepared))
 
     def use(self, scales: dict[str, Scales]) -> None:
         """Take each example's scales."""
         self.scales = scales
         digest = hashlib.sha256(json.dumps(scales, sort_keys=True).encode()).hexdigest()
-        self.source = {"replayed": digest}  # type: ignore[misc]
+        self.source = {"recorded_scales": digest}  # type: ignore[misc]
         self.rows: dict[int, list[float]] = {}
 
     def begin(self, rows: dict[int, str]) -> None:
@@ -64,14 +65,14 @@ class Replay(Guidance):
             self.rows[row] = [scale_at(scales, step) for step in range(max(scales) + 1)]
         self.table: Tensor | None = None
 
-    def guide(self, asked: Asked, step: Step) -> Guided:
+    def guide(self, predicted: PositionLogits, step: Step) -> Guided:
         if self.table is None:
             longest = max(map(len, self.rows.values()))
             table = [self.rows.get(row, [1.0]) for row in range(len(step.index_B))]
             padded = [each + each[-1:] * (longest - len(each)) for each in table]
             self.table = torch.tensor(padded, dtype=torch.float64).to(step.index_B.device)
         number_B1 = step.number_B.clamp(max=self.table.shape[1] - 1)[:, None]
-        return scaled(asked, self.table.gather(1, number_B1)[:, 0])
+        return scaled(predicted, self.table.gather(1, number_B1)[:, 0])
 
 
 def scale_at(scales: Scales, step: int) -> float:
@@ -96,16 +97,16 @@ def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]
     return dict.fromkeys(recorded, means)
 
 
-def read_scales(settings: Replay, task: Any) -> dict[str, Scales]:
+def read_scales(settings: RecordedScale, prepared: Any) -> dict[str, Scales]:
     """The scales that a finished run recorded, by example of this one.
 
     Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
     """
     run, at = find_run(settings.run), f"sampler.guidance.run={settings.run}"
-    manifest = read_json(run / "manifest.json")
+    manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
-    here, there = resolved(task.config), read_again(manifest["config"])
+    here, there = resolved(prepared.config), read_again(manifest["config"])
     for node in (here, there):
         node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
     groups = ("model", "benchmark", "sampler", "seed")
@@ -116,6 +117,6 @@ def read_scales(settings: Replay, task: Any) -> dict[str, Scales]:
         row["id"]: {step: r for step, r in zip(row["step"], row["scale"], strict=True) if r is not None}
         for row in read_trace(run)
     }
-    if not all(recorded.get(example.id) for example in task.examples):
+    if not all(recorded.get(example.id) for example in prepared.examples):
         raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
-    return dealt(recorded, settings.how, task.config.seed)
+    return dealt(recorded, settings.how, prepared.config.seed)

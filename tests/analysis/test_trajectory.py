@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import FakeDenoiser, make_sampler, new_canvas, search
 
-from rws_cli.analysis.story import END, Commit, tell, visible
+from rws_cli.analysis.trajectory import END, Commit, trajectory_of, visible
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.guidance.rws import Rws
 from rws_cli.remasking.none import NoRemasking
@@ -41,9 +41,9 @@ WAYS: dict[str, dict[str, Any]] = {
         "steps": 12,
         "temperature": 1.0,
     },
-    "refine": {"schedule": Refine(kind="refine", fill=0.5, rounds=4, remask=2)},
+    "refine": {"schedule": Refine(kind="refine", share=0.5, rounds=4, remask=2)},
     "wino": {"schedule": Wino(kind="wino", threshold=0.3, verify=0.9, most=None)},
-    "r3": {"schedule": Fixed(kind="fixed"), "review": R3, "block_length": 4},
+    "r3": {"schedule": Fixed(kind="fixed"), "remasking": R3, "block_length": 4},
     "best_of_n": {"search": BestOfN(kind="best_of_n", particles=3), "temperature": 1.0},
 }
 
@@ -67,22 +67,22 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     canvas = new_canvas([[1, 2, 3]] * rows, [f"x{n}" for n in range(rows)], 12, model.mask_id, 0, seed)
     found = search(model, canvas, sampler, Fair())
     (row,), (trace,) = found.rows, found.traces
-    told = tell({"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12})
+    told = trajectory_of({"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12})
     states = [[place[1].text if place else str(model.mask_id) for place in state] for state in told.states]
     seen = [[str(t) for t in call[row, 3:15].tolist()] for call in model.calls]
     # A step that commits nothing, as a lucky ReMDM step may, is looked at and not told.
     before = {step.number: state for step, state in zip(told.steps, states, strict=False)}
     for number, step in enumerate(told.steps):
         shown = list(before[step.number])
-        for position in step.masked:
+        for position in step.remasked:
             shown[position] = str(model.mask_id)
         assert shown in seen, (way, number)
     assert states[-1] == [str(t) for t in canvas.response_BG[row].tolist()]
-    again = sum(len(step.masked) for step in told.steps)
+    again = sum(len(step.remasked) for step in told.steps)
     assert again == len(trace.step) - 12
     if way in ("refine", "r3"):
         assert again > 0
-    if isinstance(sampler.review, NoRemasking) and way != "remdm":
+    if isinstance(sampler.remasking, NoRemasking) and way != "remdm":
         assert len(seen) == len(told.steps)
 
 
@@ -92,7 +92,7 @@ def row(**columns: list[Any]) -> dict[str, Any]:
 
 
 def test_a_story_by_hand() -> None:
-    told = tell(
+    told = trajectory_of(
         row(step=[0, 0, 2, 4], position=[1, 3, 0, 1], text=["b", "d", "a", "B"], masked=[3, None, None, None]),
         {"tokens": [1, 2, 3, 4], "length": 2},
     )
@@ -107,7 +107,7 @@ def test_a_story_by_hand() -> None:
 
 
 def test_a_trace_without_texts_tells_ids() -> None:
-    told = tell(row(step=[0], position=[0], token=[41]), {"tokens": [41]})
+    told = trajectory_of(row(step=[0], position=[0], token=[41]), {"tokens": [41]})
     assert told.states[-1][0] == (0, Commit(0, "[41]", 0.5))
 
 

@@ -12,7 +12,7 @@ from rws_cli.runs.reading import read_run
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReportRun:
     run: Run
     label: str
     color: str
@@ -26,7 +26,7 @@ class Shown:
         return list(self.run.samples.values())
 
 
-def read_shown(folders: list[Path]) -> tuple[list[Shown], list[Line]]:
+def load_report_runs(folders: list[Path]) -> tuple[list[ReportRun], list[Line]]:
     """Runs of one benchmark and model with their traces, and how they compare (nothing, for one alone).
 
     Raises RunError if a run has no example that is done, and what compared does.
@@ -40,4 +40,4 @@ def read_shown(folders: list[Path]) -> tuple[list[Shown], list[Line]]:
         for line in lines
         for run in line.runs
     }
-    return [Shown(run, labels.get(run.folder, run.name), RUNS[n % len(RUNS)]) for n, run in enumerate(runs)], lines
+    return [ReportRun(run, labels.get(run.folder, run.name), RUNS[n % len(RUNS)]) for n, run in enumerate(runs)], lines

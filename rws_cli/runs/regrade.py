@@ -1,4 +1,4 @@
-"""Mark or measure a run's answers again, by today's markers and metrics, without decoding anything."""
+"""Grade or measure a run's answers again, by today's graders and metrics, without decoding anything."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -8,50 +8,53 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rws_cli import __version__
-from rws_cli.benchmarks.base import Benchmark, Example, mark_answer
+from rws_cli.benchmarks.base import Benchmark, Example, grade_completion
 from rws_cli.config.check import check
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
+from rws_cli.config.renamed import SCHEMA, renamed_override
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import as_json
-from rws_cli.runs.folder import locked, read_json, replace_together
-from rws_cli.runs.manifest import check_parts, marker_version, now
+from rws_cli.runs.folder import replace_together, run_lock
+from rws_cli.runs.manifest import check_parts, grader_version, now
+from rws_cli.runs.prepared import benchmark_source
 from rws_cli.runs.records import SAMPLES, as_lines, read_whole
 from rws_cli.runs.run import measured
 from rws_cli.runs.stopping import stoppable
-from rws_cli.runs.task import benchmark_source
+from rws_cli.runs.upgrade import read_manifest, upgrade
 
 
-def mark(run: Path, overrides: list[str]) -> int:
-    """Replace the marks in samples.jsonl and metrics.json, note it in the manifest; returns how many marks changed.
+def regrade(run: Path, overrides: list[str]) -> int:
+    """Replace the grades in samples.jsonl and metrics.json, note it in the manifest; returns how many grades changed.
 
-    Where the marker is of another version or a mark changes, the old marks stay in the samples as `marks_before`.
+    Where the grader is of another version or a grade changes, the old grades stay in the samples as `grades_before`.
     overrides: settings of the benchmark, "benchmark.key=value", that are to differ from the run's. Raises UsageError
     for other settings, for a run that is not finished, and where the benchmark's examples are no longer the run's.
     """
-    with locked(run):
+    with run_lock(run):
         manifest = _finished(run)
+        overrides = list(map(renamed_override, overrides))
         for override in overrides:
             key = override.partition("=")[0]
             if not key.startswith("benchmark.") or "=" not in override:
-                raise UsageError(f"{override} cannot be set when marking: write benchmark.key=value.")
+                raise UsageError(f"{override} cannot be set when grading: write benchmark.key=value.")
             if OmegaConf.select(OmegaConf.create(manifest["config"]), key, default="") == "":
                 raise UsageError(unknown_key(key))
         config = check(OmegaConf.merge(manifest["config"], OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
         benchmark, examples = _examples(config)
-        (samples, before), version = read_whole(run), marker_version(manifest)
+        (samples, before), version = read_whole(run), grader_version(manifest)
         _check_same(run, samples, examples, benchmark.version == version)
-        with stoppable() as stop, stop.raising():  # nothing is written before all are marked
-            marks = [mark_answer(benchmark, examples[sample["id"]], sample["answer"]) for sample in samples]
-        changed = sum(new != sample["mark"] for new, sample in zip(marks, samples, strict=True))
-        for new, sample in zip(marks, samples, strict=True):
+        with stoppable() as stop, stop.raising():  # nothing is written before all are graded
+            grades = [grade_completion(benchmark, examples[sample["id"]], sample["completion"]) for sample in samples]
+        changed = sum(new != sample["grade"] for new, sample in zip(grades, samples, strict=True))
+        for new, sample in zip(grades, samples, strict=True):
             if changed or benchmark.version != version:  # all samples keep the same fields
-                old = {"version": version, "mark": sample["mark"]}
-                sample["marks_before"] = [*sample.get("marks_before", []), old]
-            sample |= {"mark": new, "reference": examples[sample["id"]].reference}
-        manifest.setdefault("marked", []).append(
-            {"at": now(), "rws": __version__, "marker": benchmark.version, "marker_before": version,
+                old = {"version": version, "grade": sample["grade"]}
+                sample["grades_before"] = [*sample.get("grades_before", []), old]
+            sample |= {"grade": new, "reference": examples[sample["id"]].reference}
+        manifest.setdefault("graded", []).append(
+            {"at": now(), "rws": __version__, "grader": benchmark.version, "grader_before": version,
              "overrides": overrides, "changed": changed}
         )  # fmt: skip
         manifest["sources"]["benchmark"] = benchmark_source(benchmark, list(examples.values()))
@@ -62,7 +65,7 @@ def mark(run: Path, overrides: list[str]) -> int:
 def measure(run: Path, overrides: list[str]) -> None:
     """Measure a finished run's answers with the metrics that overrides name, "metric=[…]"; earlier measures stay.
 
-    Raises UsageError as mark does, and if no metric is named.
+    Raises UsageError as grade does, and if no metric is named.
     """
     for override in overrides:
         if not override.lstrip("+").startswith("metric"):
@@ -70,22 +73,23 @@ def measure(run: Path, overrides: list[str]) -> None:
     metrics = compose(*overrides).metric
     if not metrics:
         raise UsageError("No metric is named: write metric=[length,diversity], for example; rws list metric shows all.")
-    with locked(run):
+    with run_lock(run):
         manifest = _finished(run)
         benchmark, examples = _examples(check(OmegaConf.create(manifest["config"])))
         samples, before = read_whole(run)
-        _check_same(run, samples, examples, marker_version(manifest) == benchmark.version)
+        _check_same(run, samples, examples, grader_version(manifest) == benchmark.version)
         named = {name: asdict(metric) for name, metric in metrics.items()}
         manifest.setdefault("measured", []).append({"at": now(), "rws": __version__, "metrics": named})
         _replace(run, samples, before, measured(metrics, list(examples.values()), samples), manifest)
 
 
 def _finished(run: Path) -> dict[str, Any]:
-    manifest = read_json(run / "manifest.json")
+    manifest = read_manifest(run)
     if manifest["status"] != "finished":
         raise UsageError(f"{run} is {manifest['status']}: finish it with rws run --resume {run} first.")
     check_parts(run, manifest)
-    return manifest
+    upgrade(run)
+    return manifest | {"schema": SCHEMA}
 
 
 def _examples(config: Config) -> tuple[Benchmark, dict[str, Example]]:

@@ -12,17 +12,19 @@ from typing import Any
 
 from rws_cli.analysis.compare import by_settings, opponent, paired
 from rws_cli.analysis.run import Sample
-from rws_cli.analysis.verdicts import answers_hash, decisive
+from rws_cli.analysis.verdicts import completions_hash, deciding
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.check import check_recorded
+from rws_cli.config.identity import recorded_hash
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path, write_json
-from rws_cli.judges.base import Contest
+from rws_cli.judges.base import Pair
 from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate
-from rws_cli.runs.folder import check_no_links, read_json
+from rws_cli.runs.folder import check_no_links
 from rws_cli.runs.manifest import now
 from rws_cli.runs.reading import JUDGEMENTS, read_run
 from rws_cli.runs.records import append_lines, drop_broken_line, read_lines
+from rws_cli.runs.upgrade import read_manifest
 
 
 def judge_runs(folders: list[Path], settings: Any) -> None:
@@ -44,9 +46,9 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     Raises UsageError if the judge cannot be had or the examples are no longer those of the run, RunError if it gives
     up; its verdicts until then are kept.
     """
-    config = check_recorded(read_json(run / "manifest.json")["config"])
+    config = check_recorded(read_manifest(run)["config"])
     examples = {e.id: e for e in config.benchmark.asked()}
-    contests = {i: _contest(run, examples, base[i], samples[i]) for i in samples if i in base}
+    pairs = {i: _pair(run, examples, base[i], samples[i]) for i in samples if i in base}
     weights = _weights(settings)
     folder = run / JUDGEMENTS / f"{settings.name}-{_key(settings, weights, baseline)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,42 +57,42 @@ def judge_run(settings: Any, run: Path, baseline: Path, samples: dict[str, Sampl
     known = {(line["id"], line["order"]): line for line in read_lines(folder / "verdicts.jsonl")}
     todo = [
         (i, order)
-        for i in contests
+        for i in pairs
         for order in (0, 1)
-        if known.get((i, order), {}).get("answers") != answers_hash(base[i], samples[i])
+        if known.get((i, order), {}).get("completions") != completions_hash(base[i], samples[i])
     ]
     if not todo:
         return
     judge = settings.loaded(config.benchmark)
     about = {
         "judge": asdict(settings),
-        "against": {"config_hash": read_json(baseline / "manifest.json")["config_hash"], "run": baseline.name},
+        "against": {"config_hash": recorded_hash(read_manifest(baseline)), "run": baseline.name},
         "at": now(),
         "weights": weights,
         "sources": _sources(settings),
     }
     write_json(folder / "judge.json", about)
-    shown = [contests[i] if order == 0 else contests[i].swapped() for i, order in todo]
+    shown = [pairs[i] if order == 0 else pairs[i].swapped() for i, order in todo]
     try:
         for (i, order), verdict in zip(todo, judge.ask(shown), strict=True):
-            answers = answers_hash(base[i], samples[i])
-            line = {"id": i, "order": order, "first": verdict.first, "said": verdict.said, "answers": answers}
+            completions = completions_hash(base[i], samples[i])
+            line = {"id": i, "order": order, "first": verdict.first, "reply": verdict.reply, "completions": completions}
             append_lines(folder / "verdicts.jsonl", [line])
     finally:
         write_json(folder / "judge.json", about | judge.spent())
 
 
-def _contest(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Contest:
+def _pair(run: Path, examples: dict[str, Example], base: Sample, sample: Sample) -> Pair:
     example = examples.get(sample["id"])
     if example is None or example.prompt != sample["prompt"]:
         raise UsageError(f"{run} cannot be judged: example {sample['id']} is not what it was.")
     histories = tuple(tuple((user, said) for user, said in s["history"]) for s in (base, sample))
-    return Contest(example, (base["answer"], sample["answer"]), histories)  # type: ignore[arg-type]
+    return Pair(example, (base["completion"], sample["completion"]), histories)  # type: ignore[arg-type]
 
 
 def _key(settings: Any, weights: dict[str, Any], baseline: Path) -> str:
-    against = read_json(baseline / "manifest.json")["config_hash"]
-    pinned = [decisive(asdict(settings)), against, *([weights] if weights else [])]
+    against = recorded_hash(read_manifest(baseline))
+    pinned = [deciding(asdict(settings)), against, *([weights] if weights else [])]
     return hashlib.sha256(json.dumps(pinned, sort_keys=True).encode()).hexdigest()[:8]
 
 

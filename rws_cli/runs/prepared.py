@@ -17,7 +17,7 @@ from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
-from rws_cli.models.base import Denoiser, Prepared
+from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
@@ -26,14 +26,14 @@ from rws_cli.runs.calibrations import facts_of, find_statistics
 
 
 @dataclass(frozen=True)
-class Task:
+class PreparedRun:
     """What is asked, before any weights load: examples, and by example its prompt as token ids and its turn, from 0.
 
     A later turn's prompt lacks the answers that come before it, until they are there.
     """
 
     config: Config
-    prepared: Prepared
+    model: PreparedModel
     benchmark: Benchmark
     examples: list[Example]
     prompts: dict[str, list[int]]
@@ -41,9 +41,9 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What answers, and what scores answers; `statistics` are the reward's own, or those that rws calibrate found.
-    sampler: with what its parts need of files."""
+    sampler: with what its components need of files."""
 
     denoiser: Denoiser
     reward: Reward | None
@@ -58,11 +58,11 @@ class Parts:
         return self.pieces[token]
 
 
-def prepare(config: Config) -> Task:
+def prepare(config: Config) -> PreparedRun:
     """Everything that can be found wrong without weights: checkpoints, data, tokens, lengths. Raises UsageError."""
     registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
-    prepared = config.model.prepare()
-    registry.make("worker", config.runtime.backend, "runtime.backend").check(config, prepared)
+    model = config.model.prepare()
+    registry.make("worker", config.runtime.backend, "runtime.backend").check(config, model)
     for at, node in checkpoints(config.reward, "reward").items():
         pick_device(node.device, f"{at}.device")
         read_config(locate(node.path, f"{at}.path"), node.revision, f"{at}.path")
@@ -72,10 +72,10 @@ def prepare(config: Config) -> Task:
     asked: dict[str, tuple[tuple[str, str], ...]] = {}
     for example in examples:
         before = asked[example.follows] if example.follows else ()
-        prompts[example.id] = prepared.encode(example.prompt, before)
+        prompts[example.id] = model.encode(example.prompt, before)
         asked[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(said) - 1 for i, said in asked.items()}
-    native = prepared.arguments.get("config")
+    native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
     if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
@@ -84,7 +84,7 @@ def prepare(config: Config) -> Task:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{answers} that is more than the model's context of {limit}."
         )
-    return Task(config, prepared, config.benchmark, examples, prompts, turn)
+    return PreparedRun(config, model, config.benchmark, examples, prompts, turn)
 
 
 def check_loadable(config: Config) -> None:
@@ -95,7 +95,7 @@ def check_loadable(config: Config) -> None:
         node.check(at)
 
 
-def load(config: Config, task: Task, ranks: int = 1) -> Parts:
+def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
     """Load reward and model; ranks: processes that share the model. Raises UsageError if weights do not fit or the reward
     lacks the statistics it needs."""
     settings = config.reward
@@ -107,11 +107,11 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
         settings = deepcopy(settings)
         for classifier in checkpoints(settings, "reward").values():
             classifier.batch_size = 1
-    reward = settings.loaded(task.benchmark, config.seed) if settings.scores else None
+    reward = settings.loaded(prepared.benchmark, config.seed) if settings.scores else None
     statistics = reward.normalization if reward else None
     asked = [(at, part) for at, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:
-        facts = facts_of(config, task.benchmark, task.examples, reward)
+        facts = facts_of(config, prepared.benchmark, prepared.examples, reward)
         statistics = find_statistics(config, facts, bool(asked))
     if asked and reward and not statistics:
         at, part = asked[0]
@@ -123,31 +123,31 @@ def load(config: Config, task: Task, ranks: int = 1) -> Parts:
         )
     sampler = copy(config.sampler)
     sampler.order, sampler.guidance = copy(sampler.order), copy(sampler.guidance)
-    sampler.order.load(task)
-    sampler.guidance.load(task, reward)
-    denoiser = config.model.load(task.prepared, ranks)
+    sampler.order.load(prepared)
+    sampler.guidance.load(prepared, reward)
+    denoiser = config.model.load(prepared.model, ranks)
     if config.runtime.compile:
         denoiser = compiled(denoiser)
-    return Parts(denoiser, reward, statistics, sampler)
+    return Components(denoiser, reward, statistics, sampler)
 
 
-def sources(config: Config, task: Task, parts: Parts) -> dict[str, Any]:
+def sources(config: Config, prepared: PreparedRun, components: Components) -> dict[str, Any]:
     """What pins the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
     weights = {at: fingerprint(locate(node.path, f"{at}.path"), node.revision) for at, node in nodes.items()}
     return (
         weights
-        | parts.sampler.order.source
-        | parts.sampler.guidance.source
+        | components.sampler.order.source
+        | components.sampler.guidance.source
         | {
-            "statistics": asdict(parts.statistics) if parts.statistics else None,
-            "benchmark": benchmark_source(task.benchmark, task.examples),
+            "statistics": asdict(components.statistics) if components.statistics else None,
+            "benchmark": benchmark_source(prepared.benchmark, prepared.examples),
         }
     )
 
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
-    """What pins the examples and their marker."""
+    """What pins the examples and their grader."""
     asked = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
     digest = hashlib.sha256(asked.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

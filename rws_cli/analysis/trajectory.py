@@ -26,14 +26,14 @@ class Commit:
 
 @dataclass
 class Step:
-    """What one step did. number: of the decoding, from 0. masked: positions that were masks again before it. reward and
+    """What one step did. number: of the decoding, from 0. remasked: positions that were masks again before it. reward and
     scale: None where nothing scaled the logits."""
 
     number: int
     reward: float | None = None
     scale: float | None = None
     committed: list[Commit] = field(default_factory=list)
-    masked: list[int] = field(default_factory=list)
+    remasked: list[int] = field(default_factory=list)
 
     @property
     def confidence(self) -> float | None:
@@ -46,7 +46,7 @@ Place = tuple[int, Commit] | None
 
 
 @dataclass(frozen=True)
-class Story:
+class Trajectory:
     """The steps of one decoding that changed something. positions: of the response; length: tokens before the end;
     finished: whether these are all steps."""
 
@@ -63,7 +63,7 @@ class Story:
         states = [places]
         for n, step in enumerate(self.steps):
             places = list(places)
-            for position in step.masked:
+            for position in step.remasked:
                 places[position] = None
             for commit in step.committed:
                 places[commit.position] = (n, commit)
@@ -85,7 +85,7 @@ class Story:
         """A token's text as it is shown: on one line, and end tokens as one sign."""
         return END if commit.text == self.end else visible(commit.text)
 
-    def left_to_right(self) -> Story:
+    def left_to_right(self) -> Trajectory:
         """The same tokens, as many a step, but each step the leftmost: what an autoregressive model would do."""
         commits = [place[1] for place in self.states[-1] if place and place[1].confidence is not None]
         steps: list[Step] = []
@@ -98,11 +98,11 @@ class Story:
         return replace(self, steps=steps)
 
 
-def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Story:
-    """The story of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
+def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Trajectory:
+    """The trajectory of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
     texts tell token ids instead."""
     texts: Sequence[str] = row.get("text") or [f"[{token}]" for token in row["token"]]
-    again = row.get("masked") or [None] * len(row["step"])
+    again = row.get("remasked_at") or [None] * len(row["step"])
     by_number: dict[int, Step] = {}
     for n, number in enumerate(row["step"]):
         step = by_number.setdefault(number, Step(number, row["reward"][n], row["scale"][n]))
@@ -110,9 +110,9 @@ def tell(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> 
     steps = [by_number[number] for number in sorted(by_number)]
     for n, before in enumerate(again):
         if before is not None and (later := [step for step in steps if step.number >= before]):
-            later[0].masked.append(row["position"][n])
+            later[0].remasked.append(row["position"][n])
     positions = len(sample["tokens"])
-    return Story(row["id"], positions, sample.get("length", positions), steps, finished)
+    return Trajectory(row["id"], positions, sample.get("length", positions), steps, finished)
 
 
 @lru_cache(1 << 16)

@@ -8,7 +8,7 @@ from rws_cli.errors import UsageError
 from rws_cli.part import Part
 
 
-def check_combinations(config: Config) -> None:
+def check_compatibility(config: Config) -> None:
     """Raises UsageError with the first sentence that there is."""
     for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _answers):
         if sentence := next(sentences(config), None):
@@ -89,15 +89,15 @@ def _steps(s: Sampler) -> Iterator[str]:
 
 def _remasking(config: Config) -> Iterator[str]:
     s = config.sampler
-    if s.eos == "stop" and (s.schedule.masks_again or s.review.masks_again):
+    if s.eos == "stop" and (s.schedule.remasks or s.remasking.remasks):
         yield "sampler.eos=stop ends answers that a method which masks tokens again may still change."
 
 
 def _answers(config: Config) -> Iterator[str]:
-    if config.benchmark.answers > 1 and not config.sampler.draws:
+    if config.benchmark.completions > 1 and not config.sampler.draws:
         yield (
-            f"benchmark.answers={config.benchmark.answers} would all be the same: with sampler.temperature=0 nothing "
-            "is drawn at random. Set sampler.temperature above 0, or benchmark.answers=1."
+            f"benchmark.completions={config.benchmark.completions} would all be the same: with sampler.temperature=0 nothing "
+            "is drawn at random. Set sampler.temperature above 0, or benchmark.completions=1."
         )
 
 
@@ -105,7 +105,7 @@ def _cache(config: Config) -> Iterator[str]:
     """What does not go with a compiled model, or with keys and values that are kept."""
     m, runtime, kind = config.model, config.runtime, config.runtime.cache
     if runtime.compile and not m.native:
-        able = [name for name, source in registry.find("model").items() if source.facts.get("native")]
+        able = [name for name, source in registry.available("model").items() if source.facts.get("native")]
         yield f"runtime.compile=true compiles the backbones of model.kind={' or '.join(able)}, not model.kind={m.kind}'s."
     if kind == "none":
         if runtime.cache_refresh is not None:

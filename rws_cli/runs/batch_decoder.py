@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rws_cli.analysis.guidance import guidance_statistics
 from rws_cli.analysis.order import order_statistics
-from rws_cli.analysis.steering import steering
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
@@ -16,8 +16,8 @@ from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.rewards.scorer import RowScorer, renderer
+from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
-from rws_cli.runs.task import Parts, Task
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
 """For LLaDA-8B and 256 tokens that is 16 rows. What does not fit after all is halved."""
@@ -40,19 +40,19 @@ class Outcome:
         return [example for example in batch if example.id not in done]
 
 
-class Answerer:
+class BatchDecoder:
     """Decodes examples. rows: side by side, halved when memory runs out; say: tells the user so."""
 
     def __init__(
         self,
         config: Config,
-        task: Task,
-        parts: Parts,
+        prepared: PreparedRun,
+        components: Components,
         say: Callable[[str], None] = lambda line: None,
         on_step: OnStep = lambda committed, traces: None,
     ) -> None:
-        self.config, self.task, self.parts, self.say, self.on_step = config, task, parts, say, on_step
-        self.rows = rows_at_once(config, task)
+        self.config, self.prepared, self.components, self.say, self.on_step = config, prepared, components, say, on_step
+        self.rows = rows_at_once(config, prepared)
 
     def __call__(self, examples: list[Example]) -> Iterator[Outcome]:
         """Outcomes as examples are finished. Where the decoding fails, each example in hand is decoded alone, so that only
@@ -60,27 +60,27 @@ class Answerer:
         waiting = list(examples)
         while waiting:
             done: set[str] = set()
-            failure, in_hand = "", list(waiting[:1])
-            decoding = Decoding(self.config, self.task, self.parts, waiting, self.rows, self.on_step)
+            failure, in_progress = "", list(waiting[:1])
+            attempt = Attempt(self.config, self.prepared, self.components, waiting, self.rows, self.on_step)
             try:
-                for outcome in decoding.outcomes():
+                for outcome in attempt.outcomes():
                     done |= {sample["id"] for sample in outcome.samples}
                     yield outcome
             except RunError as error:
-                failure, in_hand = str(error), decoding.in_hand
+                failure, in_progress = str(error), attempt.in_progress
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
             waiting = [example for example in waiting if example.id not in done]
-            if failure and len(in_hand) == 1:
-                yield Outcome(failures={in_hand[0].id: failure})
+            if failure and len(in_progress) == 1:
+                yield Outcome(failures={in_progress[0].id: failure})
             elif failure:
-                alone = [outcome for example in in_hand for outcome in self([example])]
+                alone = [outcome for example in in_progress for outcome in self([example])]
                 yield sum(alone, Outcome())
             elif waiting:
-                del decoding  # and what it holds
+                del attempt  # and what it holds
                 self.halve()
-            waiting = [example for example in waiting if not failure or example not in in_hand]
+            waiting = [example for example in waiting if not failure or example not in in_progress]
 
     def halve(self) -> None:
         from accelerate.utils.memory import clear_device_cache
@@ -95,28 +95,34 @@ class Answerer:
         self.rows //= 2
 
 
-def rows_at_once(config: Config, task: Task) -> int:
+def rows_at_once(config: Config, prepared: PreparedRun) -> int:
     """The rows of one forward pass. A search whose particles of one prompt are more than that takes several passes."""
-    return 1 if config.runtime.deterministic else config.runtime.batch_size or automatic_batch(config, task)
+    return 1 if config.runtime.deterministic else config.runtime.batch_size or automatic_batch(config, prepared)
 
 
-def automatic_batch(config: Config, task: Task) -> int:
+def automatic_batch(config: Config, prepared: PreparedRun) -> int:
     """Rows to begin with: at most MOST_ROWS, and at most as many as have LOGIT_BYTES of logits if all is masked."""
-    row_bytes = 4 * task.prepared.vocabulary * config.sampler.gen_length
+    row_bytes = 4 * prepared.model.vocabulary * config.sampler.gen_length
     return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
 
 
-class Decoding:
+class Attempt:
     """Examples being decoded, `rows` of them side by side."""
 
     def __init__(
-        self, config: Config, task: Task, parts: Parts, examples: list[Example], rows: int, on_step: OnStep
+        self,
+        config: Config,
+        prepared: PreparedRun,
+        components: Components,
+        examples: list[Example],
+        rows: int,
+        on_step: OnStep,
     ) -> None:
-        self.config, self.parts, self.examples = config, parts, examples
-        sampler, denoiser, particles = parts.sampler, parts.denoiser, config.sampler.search.particles
+        self.config, self.components, self.examples = config, components, examples
+        sampler, denoiser, particles = components.sampler, components.denoiser, config.sampler.search.particles
         prompts = [
             prompt_of(
-                task.prepared.encode(e.prompt, e.history) if e.history else task.prompts[e.id],
+                prepared.model.encode(e.prompt, e.history) if e.history else prepared.prompts[e.id],
                 config.seed,
                 f"{e.id} particle {n}" if n else e.id,
             )
@@ -124,11 +130,11 @@ class Decoding:
             for n in range(particles)
         ]
         self.scorer = None
-        if parts.reward:
+        if components.reward:
             # Without statistics only normalize=none gets here, which reads none of these.
-            statistics = parts.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
-            self.scorer = RowScorer(parts.reward, renderer(denoiser, sampler), statistics)
-            parts.reward.forget()
+            statistics = components.statistics or Statistics(0.0, 1.0, 0.0, 1.0)
+            self.scorer = RowScorer(components.reward, renderer(denoiser, sampler), statistics)
+            components.reward.forget()
         side_by_side = max(rows // particles, 1) * particles
         kept, cache = config.runtime, None
         if kept.cache != "none":
@@ -138,15 +144,15 @@ class Decoding:
         self.finishing: list[Example] = []
 
     @property
-    def in_hand(self) -> list[Example]:
+    def in_progress(self) -> list[Example]:
         """The examples that an error may be due to."""
-        return self.finishing or [self.examples[number] for number in self.decoder.in_hand]
+        return self.finishing or [self.examples[number] for number in self.decoder.in_progress]
 
     def enter(self, rows: dict[int, int]) -> None:
         """Examples take rows of the batch."""
         particles = self.config.sampler.search.particles
         examples = {row: self.examples[number // particles] for row, number in rows.items()}
-        self.parts.sampler.guidance.begin({row: example.id for row, example in examples.items()})
+        self.components.sampler.guidance.begin({row: example.id for row, example in examples.items()})
         if self.scorer:
             self.scorer.enter(examples)
             self.scorer.costs = self.decoder.costs
@@ -166,45 +172,45 @@ class Decoding:
         for completion, reward in zip(completions, rewards, strict=True):
             example, trace = self.examples[completion.number], completion.trace
             recorded = {f"{RECORDED}{name}": values for name, values in trace.recorded.items()}
-            pieces = [self.parts.piece(token) for token in trace.token]
+            pieces = [self.components.piece(token) for token in trace.token]
             traces.append({"id": example.id, **asdict(trace), **recorded, "text": pieces})
-            samples.append(_sample(self.config, self.parts, example, completion, reward))
+            samples.append(_sample(self.config, self.components, example, completion, reward))
         return Outcome(samples, traces)
 
 
 def _sample(
     config: Config,
-    parts: Parts,
+    components: Components,
     example: Example,
     completion: Completion,
     reward: float | None,
 ) -> dict[str, Any]:
-    """A line of samples.jsonl, not marked yet. `order` leaves end tokens out; `order_with_eos`
+    """A line of samples.jsonl, not graded yet. `order` leaves end tokens out; `order_with_eos`
     counts them. Where tokens were masked again, orders are those of the last commits. length: tokens before the end.
     particles: a search's scores."""
     response, trace = completion.tokens, completion.trace
-    answer = parts.denoiser.text(response)
+    completion_text = components.denoiser.text(response)
     last = sorted({position: n for n, position in enumerate(trace.position)}.values())
     position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
-    content = [trace.token[n] not in parts.denoiser.eos_ids for n in last]
+    content = [trace.token[n] not in components.denoiser.eos_ids for n in last]
     block_length = config.sampler.block_length
     return {
         "id": example.id,
         "question": example.question or example.id,
         "history": example.history,
         "prompt": example.prompt,
-        "answer": answer,
+        "completion": completion_text,
         "reference": example.reference,
-        "mark": None,
+        "grade": None,
         "reward": reward,
         "measures": {},
         "order": order_statistics(position, step, block_length, content),
         "order_with_eos": order_statistics(position, step, block_length),
-        "steering": steering(trace),
+        "guidance": guidance_statistics(trace),
         "tokens": response,
-        "length": len(parts.denoiser.until_end(response)),
+        "length": len(components.denoiser.until_end(response)),
         "committed": len(trace.step),
-        "masked_again": len(trace.step) - len(last),
+        "remasked": len(trace.step) - len(last),
         "near_ties": sum(trace.near_tie),
         "particles": completion.scores,
         "cost": asdict(completion.cost),
