@@ -18,6 +18,7 @@ from rich.table import Table
 
 from rws_cli import registry
 from rws_cli.config.catalog import CONF, PACKAGE, choices, files
+from rws_cli.config.check import environment_hidden
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
 from rws_cli.config.schema import Config, Sampler
@@ -124,6 +125,7 @@ def describe(group: str, name: str) -> Choice:
 class _Composed:
     """A configuration before it is checked: interpolations resolved (values), and as they are written (raw)."""
 
+    @environment_hidden()
     def __init__(self, overrides: tuple[str, ...]) -> None:
         composed = unchecked(*overrides)
         self.values: Any = OmegaConf.to_container(composed, resolve=True)

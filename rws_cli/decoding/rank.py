@@ -23,6 +23,7 @@ from rws_cli.decoding.prediction import (
     temper,
     ulp,
 )
+from rws_cli.decoding.protocols import Denoiser
 from rws_cli.decoding.step import Prediction, Ranking, Step, spread
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
@@ -57,12 +58,12 @@ def greedy(sampler: Any) -> bool:
 class Ranker:
     """Ranks the positions of a step under scales (N,) of their logits.
 
-    dtype: of the model; end_E: its end tokens. A few positions at a time, so that copies for a large vocabulary never
+    denoiser: whose dtype rounds; end_E: its end tokens. A few positions at a time, so that copies for a large vocabulary never
     exist for all of them; and without probabilities of all tokens where nobody reads them.
     """
 
     sampler: Any
-    dtype: torch.dtype
+    denoiser: Denoiser
     end_E: Tensor
 
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
@@ -145,7 +146,7 @@ class Ranker:
             z_nV = predicted.order_logits_NV.double()
             return temper(self.without_ends(z_nV) if without_ends else z_nV, s.temperature, 1.0)
         if s.confidence == "model_dtype":
-            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.dtype)
+            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.denoiser.dtype)
         if without_ends:
             z_nV = self.without_ends(z_nV)
             return log_softmax(z_nV) if s.confidence == "raw" else temper(z_nV, s.temperature, s.top_p)
@@ -161,7 +162,7 @@ class Ranker:
         chosen = predicted.some(chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0])
         at = (chosen.row_N, chosen.position_N)
         token_C = ranking.token_BG[at]
-        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.dtype)
+        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.denoiser.dtype)
         if greedy(s):
             near_BG[at] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:

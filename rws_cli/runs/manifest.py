@@ -41,12 +41,14 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for: overrides and command as typed; where to run, or which run to go on with."""
+    """What the user asked for: overrides and command as typed; where to run, or which run to resume; quiet: whether
+    progress goes to run.log alone."""
 
     overrides: list[str]
     command: str
     folder: Path | None = None
     resume: Path | None = None
+    quiet: bool = False
 
 
 def resumable(folder: Path, config: Config) -> dict[str, Any]:

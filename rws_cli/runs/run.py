@@ -57,7 +57,7 @@ def run(config: Config, request: Request) -> Path:
             place = {example.id: n for n, example in enumerate(prepared.examples)}
             if strange := [sample["id"] for sample in samples if sample["id"] not in place]:
                 raise RunError(f"{folder / SAMPLES} has {strange[0]}, which is no example of {config.benchmark.name}.")
-            with Progress(len(prepared.examples), samples, folder / "run.log") as progress:
+            with Progress(len(prepared.examples), samples, folder / "run.log", request.quiet) as progress:
                 tracking.follow(samples, progress)
                 if warning:
                     progress.say(warning)
