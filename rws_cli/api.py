@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
+from hydra.version import VersionBase
 
 from rws_cli import registry
 from rws_cli.analysis import frames
@@ -141,6 +142,7 @@ def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
     """Look for parts in these folders inside; afterwards the process is as it was. What a call sets for itself is set for
     the whole process while it lasts."""
     environment, folders, threads = dict(os.environ), registry.folders(), torch.get_num_threads()
+    version_base = VersionBase.instance().getbase()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
@@ -149,6 +151,7 @@ def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
         with warnings.catch_warnings():
             yield
     finally:
+        VersionBase.instance().version_base = version_base
         if parts:
             registry.set_folders(folders)
         if dict(os.environ) != environment:

@@ -20,7 +20,6 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rws_cli import registry
@@ -167,10 +166,7 @@ def compose(*overrides: str) -> Config:
 
 def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
     """What Hydra composes of overrides, conf/ and a folder of configurations. Raises UsageError for what it refuses."""
-    composed = _composed(overrides, config_dir)
-    with open_dict(composed):
-        del composed["hydra"]
-    return composed
+    return _without_hydra(_composed(overrides, config_dir))
 
 
 def compose_one(
@@ -191,24 +187,27 @@ def compose_one(
                 raise UsageError(f"{override} is several values: {LOOP}")
     prefixed = ["+" + each if each.startswith("experiment=") else each for each in overrides]
     composed = _composed(prefixed, config_dir)
-    if composed.hydra.mode == RunMode.MULTIRUN or composed.get("sweeps") is not None:
+    hydra = composed.hydra
+    if hydra.mode == RunMode.MULTIRUN or composed.get("sweeps") is not None:
         chosen = next((each for each in prefixed if each.startswith("+experiment=")), "The configuration")
         raise UsageError(f"{chosen.lstrip('+')} is a sweep: {LOOP}")
-    check_consent(config := check(composed), overrides if typed is None else typed)
-    task_overrides: Any = OmegaConf.to_container(composed.hydra.overrides.task)
-    return config, list(map(str, task_overrides))
+    config = check(_without_hydra(composed))
+    check_consent(config, overrides if typed is None else typed)
+    return config, [str(each) for each in hydra.overrides.task]
 
 
 def _composed(overrides: Iterable[str], config_dir: str | None) -> DictConfig:
-    """What Hydra composes, its own settings included. Hydra's version base stays what it was, for other code of this
-    process may use Hydra too."""
-    base = version.getbase()
+    """What Hydra composes, its own settings included."""
     try:
         return hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
     except NOT_COMPOSED as error:
         raise UsageError(explain(error)) from error
-    finally:
-        VersionBase.instance().version_base = base
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def check_plain(overrides: Iterable[str], where: object) -> None:

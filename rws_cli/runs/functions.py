@@ -34,8 +34,6 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             raise UsageError(f"{override} is not read by rws.decode, which takes sampler.…, guidance=… and search=….")
     config, _ = compose_one("benchmark=prompt", "benchmark.text='-'", *overrides)
     s = config.sampler
-    if s.eos != "none" and not eos_ids:
-        raise UsageError(f"sampler.eos={s.eos} needs the end tokens: give eos_ids=[…].")
     if s.schedule.shadow:
         raise UsageError(
             f"sampler.schedule.kind={s.schedule.kind} hides each token from itself, which a function of token ids cannot: "
@@ -53,6 +51,8 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
                 f"{at} needs the statistics of the reward's scores: give "
                 f"reward=rws.RewardFunction(function, rws.Statistics(mean, std, min, max)){off}."
             )
+    if s.eos != "none" and not eos_ids:
+        raise UsageError(f"sampler.eos={s.eos} needs the end tokens: give eos_ids=[…].")
     return config
 
 
