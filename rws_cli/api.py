@@ -291,7 +291,7 @@ def decode(
     depends on the batch. Decoding takes place on the CPU, or on the device of the prompts if they are tensors.
 
     sampler, overrides: a sampler by its name, and what Hydra would set of it: `"rws",
-    "sampler.guidance.strength=2"`, `"threshold", "guidance=rws", "search=best_of_n"`; `runtime.batch_size=…` limits the
+    "sampler.guidance.strength=2"`, `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the
     rows of a call. settings: those of all samplers as keywords: temperature=1.0, block_length=32, steps=64, ….
 
     eos_ids: tokens that end a completion, the one that fills the rest first. seed: of random numbers, which come from

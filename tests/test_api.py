@@ -85,7 +85,7 @@ def test_cells_in_a_running_event_loop_twice(here: Path) -> None:
             plain = rws.run("sampler=confidence", *UNDISTURBED, quiet=True)
             assert len(rws.compare(guided, plain)) == 2
             assert rws.load("outputs/sudoku/tiny-rws").folder == guided.folder
-            assert rws.generate("[1 2 3 4]", "sampler.gen_length=6", "benchmark.seed=1").text is not None
+            assert rws.generate("[1 2 3 4]", "sampler.gen_length=6").trace["position"].max() == 5
             assert state() == before
 
     try:

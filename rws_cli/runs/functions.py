@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
+from rws_cli import registry
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose_one
 from rws_cli.config.schema import Config
@@ -32,7 +35,7 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
     for override in overrides:
         if not SETTINGS.match(override):
             raise UsageError(f"{override} is not read by rws.decode, which takes sampler.…, guidance=… and search=….")
-    config, _ = compose_one("benchmark=prompt", "benchmark.text='-'", *overrides)
+    config = deepcopy(_composed(tuple(overrides), tuple(registry.folders())))
     s = config.sampler
     if s.schedule.shadow:
         raise UsageError(
@@ -54,6 +57,13 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
     if s.eos != "none" and not eos_ids:
         raise UsageError(f"sampler.eos={s.eos} needs the end tokens: give eos_ids=[…].")
     return config
+
+
+@lru_cache
+def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> Config:
+    """Composing takes longer than decoding a few tokens, and whoever decodes in a loop asks for the same again. folders:
+    where parts of the user's are found."""
+    return compose_one("benchmark=prompt", "benchmark.text='-'", *overrides)[0]
 
 
 def decode_prompts(
