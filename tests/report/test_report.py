@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rws_cli.analysis.commits import by_step, heat
+from rws_cli.analysis.frames import by_step, heat
 from rws_cli.analysis.trajectory import END
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
@@ -248,11 +248,13 @@ def test_averages_by_hand(rws, small: list[str], tmp_path: Path) -> None:
     np.testing.assert_allclose(cells.sum(1), 6)
     rows = run.run.rows(list(run.run.samples))
     assert cells[2, 5] == sum((2, 5) in zip(r["step"], r["position"], strict=True) for r in rows) / len(rows)
-    steps, means, low, high = by_step(run.run, "confidence")  # type: ignore[misc]
-    assert steps.tolist() == list(range(6))
+    frame = by_step(run.run, "confidence")
+    assert frame is not None
+    assert frame.index.tolist() == list(range(6))
     of_step = [np.mean([c for c, s in zip(r["confidence"], r["step"], strict=True) if s == 3]) for r in rows]
-    assert means[3] == pytest.approx(np.mean(of_step))
-    assert low[3] <= np.median(of_step) <= high[3]
+    assert frame["mean"][3] == pytest.approx(np.mean(of_step))
+    assert frame["low"][3] == pytest.approx(np.percentile(of_step, 10))
+    assert frame["high"][3] == pytest.approx(np.percentile(of_step, 90))
 
 
 def test_colors_can_be_read_on() -> None:
