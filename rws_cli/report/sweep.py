@@ -63,7 +63,7 @@ def sweep_rows(folder: Path, jobs: list[Path]) -> list[dict[str, Any]]:
     runs = [read_run(job, examples=False) for job in jobs]
     measures = [run_measures(run) for run in runs]
     names = dict.fromkeys(name for values in measures for name, value in values.items() if value is not None)
-    shown = [name for name in names if not name.endswith(WITH_EOS)]
+    columns = [name for name in names if not name.endswith(WITH_EOS)]
     rows = []
     for run, swept, values in zip(runs, swept_settings(runs), measures, strict=True):
         settings = flat(run.config)
@@ -71,5 +71,5 @@ def sweep_rows(folder: Path, jobs: list[Path]) -> list[dict[str, Any]]:
         row |= {key: value for key, value in swept.items() if key not in MEASURES}  # reward: see reward.name
         row |= {key: settings[key] for key in NAMED} | {"overrides": " ".join(run.manifest["overrides"])}
         row |= {key: run.manifest[key] for key in ("status", "error")}
-        rows.append(row | {name: values.get(name) for name in shown})
+        rows.append(row | {name: values.get(name) for name in columns})
     return rows

@@ -98,7 +98,7 @@ def test_a_report_needs_no_network_and_obeys_nobody(rws, small: list[str], tmp_p
     label = "label='a <b>label</b> & $x'"
     assert rws("run", *small, label).exit_code == 0
     run = tmp_path / "outputs/sudoku/small-rws/v001"
-    edit(run, prompt=EVIL, answer=EVIL, reference=EVIL, id=EVIL, question=EVIL)
+    edit(run, prompt=EVIL, completion=EVIL, reference=EVIL, id=EVIL, question=EVIL)
     rows = [json.loads((run / "samples.jsonl").read_text().splitlines()[0])]
     import pyarrow.parquet as pq
 
@@ -206,12 +206,12 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
     run = "outputs/sudoku/small-rws"
     written = rws("report", run, "--png", "--pdf").output.split()
-    names = ["order", "map", "course", "god", "reversals"]
+    names = ["order", "order_heatmap", "by_step", "god", "reversals"]
     assert [Path(path).name for path in written] == [f"{n}.{form}" for n in names for form in ("png", "pdf")]
     for path in written:
         if path.endswith("png"):
             with Image.open(tmp_path / path) as image:
-                assert image.size[0] == (2100 if "order" in path else 1020)  # 7 and 3.4 inches at 300 dots
+                assert image.size[0] == (2100 if Path(path).stem == "order" else 1020)  # 7 and 3.4 inches at 300 dots
                 assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
         else:
             assert (tmp_path / path).read_bytes().startswith(b"%PDF")
@@ -219,7 +219,7 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     rws("report", run, "--pdf", "--figure", "order", "--example", "0")
     assert (tmp_path / written[1]).read_bytes() == before  # the same numbers, the same file
     for wrong, said in (
-        (["--png", "--figure", "gods"], "gods is not a figure: choose from order, map, course, god, reversals; did you mean god?"),
+        (["--png", "--figure", "gods"], "gods is not a figure: choose from order, order_heatmap, by_step, god, reversals; did you mean god?"),
         (["--png", "--example", "99"], "99 is no example"),
         (["--figure", "god"], "add one of these"),
     ):  # fmt: skip
