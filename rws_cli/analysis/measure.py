@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 METRICS, COST, STATISTICS = "METHODS.md, Metrics", "METHODS.md, Cost", "METHODS.md, Statistics"
@@ -65,19 +66,28 @@ class Measure:
 
 def value_at(record: Mapping[str, Any], where: str) -> float | None:
     """What stands at a key of nested records, or a sum or quotient of several; None where one of them is missing."""
-    above, _, below = where.partition(" / ")
-    terms = [_at(record, path) for path in above.split(" + ")]
+    terms, below = _parsed(where)
+    if len(terms) == 1 and not below:
+        return _at(record, terms[0])
+    values = [_at(record, path) for path in terms]
     divisor = _at(record, below) if below else 1
-    if None in terms or not divisor:
+    if None in values or not divisor:
         return None
-    return sum(terms) / divisor if below else sum(terms)
+    return sum(values) / divisor if below else sum(values)
+
+
+@lru_cache
+def _parsed(where: str) -> tuple[list[str], str]:
+    """The keys whose values are added, and the key of the divisor."""
+    above, _, below = where.partition(" / ")
+    return above.split(" + "), below
 
 
 def _at(node: Any, path: str) -> Any:
     """What stands at a dotted key. A key may have dots itself, as those of `measures` do."""
-    if not isinstance(node, Mapping) or not path:
-        return None
-    if path in node:
-        return node[path]
-    head, _, rest = path.partition(".")
-    return _at(node.get(head), rest)
+    while isinstance(node, dict) and path:
+        if path in node:
+            return node[path]
+        head, _, path = path.partition(".")
+        node = node.get(head)
+    return None

@@ -6,7 +6,10 @@ import csv
 import itertools
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -421,6 +424,16 @@ def test_rws_list_measure_of_one(rws, name: str) -> None:
     found = named(name)
     for text in (found.unit, found.formula, found.source, found.sample, found.metrics):
         assert text in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("rws list mea", ["measure"]), ("rws list measure god_st", ["god_steps"])]
+)
+def test_groups_and_measures_are_completed(line: str, expected: list[str]) -> None:
+    typed = {"_RWS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    code = "import sys; sys.argv = ['rws']; from rws_cli.cli import entry; entry()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | typed)
+    assert [word for word in done.stdout.split() if WITH_EOS not in word and "in_block" not in word] == expected
 
 
 def test_facts_of_a_measure() -> None:

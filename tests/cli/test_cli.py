@@ -40,6 +40,7 @@ HEAVY = ("torch", "transformers", "datasets", "pandas", "scipy")
         ("app(['run', '--help'], standalone_mode=False)", ("hydra", "omegaconf", "rws_cli.registry", *HEAVY)),
         ("complete('sampler.te'); complete('sampler=r')", ("hydra", "omegaconf", *HEAVY)),
         ("app(['list'], standalone_mode=False)", ("hydra", "omegaconf", *HEAVY)),
+        ("app(['list', 'measure', 'god'], standalone_mode=False)", ("hydra", *HEAVY)),
         ("app(['list', 'sampler', 'rws'], standalone_mode=False)", HEAVY),
         ("app(['list', 'reward', 'composite'], standalone_mode=False)", HEAVY),
     ],
