@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rws_cli.analysis.measures import MEASURES
+from rws_cli.analysis.measures import MEASURES, run_values
 from rws_cli.analysis.run import Run
 from rws_cli.analysis.summary import summarize
 from rws_cli.config.identity import flat
@@ -19,44 +19,56 @@ if TYPE_CHECKING:
 MOST_CELLS = 128
 """Along a side of a heat map; longer completions share cells."""
 TEXTS = ("id", "question", "history", "prompt", "completion", "reference")
-NULLABLE = {"pairs": "Int32", "reversals": "Int32", "remasked_at": "Int32", "changed_selection": "boolean", "near_tie": "boolean"}
+NULLABLE = {
+    "pairs": "Int32",
+    "reversals": "Int32",
+    "remasked_at": "Int32",
+    "changed_selection": "boolean",
+    "near_tie": "boolean",
+}
 """Columns of the trace that may have gaps, and the types in which numbers stay whole nevertheless."""
 
 
 def runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """A row per run: its folder and label, each setting under its dotted key, how it ended, and its measures; interval
+    """A row per run: its folder and name, each setting under its dotted key, how it ended, and its measures; interval
     ends of 95 % as `accuracy_low` and `accuracy_high`.
 
     Costs are means over examples, and sums as `total_…`. An unfinished run has what its examples so far come to.
     """
     import pandas as pd
 
-    return pd.DataFrame([_run_row(run) for run in runs])
+    return pd.DataFrame(
+        [{"run": str(run.folder), "name": run.name, **_about(run), **run_measures(run)} for run in runs]
+    )
 
 
-def _run_row(run: Run) -> dict[str, Any]:
-    manifest = run.manifest
-    settings = flat({key: value for key, value in run.config.items() if key != "table"})
-    row = {"run": str(run.folder), "name": run.name, **settings}
-    row |= {key: manifest[key] for key in ("status", "error", "started", "finished", "config_hash")}
-    return row | run_measures(run)
+def _about(run: Run) -> dict[str, Any]:
+    ended = {key: run.manifest[key] for key in ("status", "error", "started", "finished", "config_hash")}
+    return flat({key: value for key, value in run.config.items() if key != "table"}) | ended
 
 
 def run_measures(run: Run) -> dict[str, float | None]:
-    """By name the measures that a run has as a whole; none of a run without examples."""
-    metrics = run.metrics if run.metrics and run.manifest["status"] == "finished" else None
-    if metrics is None:
-        if not run.samples:
-            return {}
-        metrics = summarize(list(run.samples.values()))
-    values: dict[str, float | None] = {}
-    for name, measure in MEASURES.items():
-        if not measure.metrics:
-            continue
-        values[name] = measure.of_run(metrics)
-        if f"{name}_interval" in metrics:
-            values[f"{name}_low"], values[f"{name}_high"] = metrics[f"{name}_interval"] or (None, None)
-    return values | metrics.get("measures", {})
+    """By name, the measures of a run; of an unfinished one those of its examples so far, none without any."""
+    if run.manifest["status"] == "finished" and run.metrics:
+        return run_values(run.metrics)
+    return run_values(summarize(list(run.samples.values()))) if run.samples else {}
+
+
+def swept_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What tells the jobs of a sweep apart: for each, by key as it was typed, the value of each setting that was typed for
+    some job and in which they differ. What is chosen of a group is its name."""
+    typed = [dict(map(_override, run.manifest["overrides"])) for run in runs]
+    settings = [flat(run.config) for run in runs]
+    keys = dict.fromkeys(key for of_run in typed for key in of_run)
+    values = {key: [of.get(key, was.get(key)) for of, was in zip(settings, typed, strict=True)] for key in keys}
+    differing = {key: each for key, each in values.items() if len(set(map(repr, each))) > 1}
+    return [{key: each[n] for key, each in differing.items()} for n in range(len(runs))]
+
+
+def _override(override: str) -> tuple[str, str | None]:
+    """Key and value of an override; a setting that is deleted has none."""
+    key, equals, value = override.lstrip("+").partition("=")
+    return key.lstrip("~"), value if equals and not key.startswith("~") else None
 
 
 def samples_frame(run: Run) -> pd.DataFrame:
@@ -92,7 +104,9 @@ def tokens_frame(run: Run) -> pd.DataFrame:
         if name == "text":
             columns[name] = values.dictionary_encode().to_pandas()
         elif name in NULLABLE:
-            columns[name] = values.to_pandas(types_mapper=lambda _, name=name: pd.api.types.pandas_dtype(NULLABLE[name]))
+            columns[name] = values.to_pandas(
+                types_mapper=lambda _, name=name: pd.api.types.pandas_dtype(NULLABLE[name])
+            )
         else:
             columns[name] = values.to_numpy()
     return pd.DataFrame(columns, copy=False)

@@ -12,82 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from rws_cli import registry
+from rws_cli.analysis.measure import COST, METRICS, STATISTICS, Measure
 from rws_cli.errors import UsageError, choose_from, nearest
 
-METRICS, COST, STATISTICS = "METHODS.md, Metrics", "METHODS.md, Cost", "METHODS.md, Statistics"
 RWS, DIFFUCODER, CODEX = "arXiv 2509.00707", "arXiv 2506.20639", "arXiv 2107.03374"
 WITH_EOS = "_with_eos"
 """Ends the names of order statistics that count end tokens."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure.
-
-    unit: a "share" is shown in percent. better: whether more of it ("up") or less ("down") is better; None: neither.
-    paired: whether runs are compared by it example by example, with an interval of the difference.
-    sample, metrics, trace: where it stands in a line of samples.jsonl, in metrics.json (means over examples, or what a
-    run has as a whole) and in trace.parquet; "" where it does not. Keys are joined by dots; a sum or a quotient of
-    several is written as such: "cost.mdm_tokens + cost.reward_tokens". label: what people read in tables, if not the name.
-    """
-
-    name: str
-    unit: str
-    description: str
-    formula: str = ""
-    better: Literal["up", "down"] | None = None
-    paired: bool = False
-    sample: str = ""
-    metrics: str = ""
-    trace: str = ""
-    label: str = ""
-    source: str = METRICS
-
-    @property
-    def percent(self) -> bool:
-        """Whether it is shown in percent."""
-        return self.unit == "share"
-
-    @property
-    def display_name(self) -> str:
-        """What people read in tables."""
-        return self.label or self.name
-
-    @property
-    def heading(self) -> str:
-        """The head of a column whose numbers have no sign for percent."""
-        return f"{self.display_name}, %" if self.percent else self.display_name
-
-    def of_sample(self, sample: Mapping[str, Any]) -> float | None:
-        """Its value for one example; None where it is not defined."""
-        return value_at(sample, self.sample) if self.sample else None
-
-    def of_run(self, metrics: Mapping[str, Any]) -> float | None:
-        """Its value for a run, from metrics.json; None where it is not defined."""
-        return value_at(metrics, self.metrics) if self.metrics else None
-
-
-def value_at(record: Mapping[str, Any], where: str) -> float | None:
-    """What stands at a key of nested records, or a sum or quotient of several; None where one of them is missing."""
-    above, _, below = where.partition(" / ")
-    terms = [_at(record, path) for path in above.split(" + ")]
-    divisor = _at(record, below) if below else 1
-    return float(sum(terms)) / divisor if None not in terms and divisor else None
-
-
-def _at(node: Any, path: str) -> Any:
-    """What stands at a dotted key. A key may have dots itself, as those of `measures` do."""
-    if not isinstance(node, Mapping) or not path:
-        return None
-    if path in node:
-        return node[path]
-    head, _, rest = path.partition(".")
-    return _at(node.get(head), rest)
-
 
 # --- quality ------------------------------------------------------------------------------------------------------
 
@@ -106,14 +40,14 @@ QUALITY = [
     ),
     *(
         Measure(
-            f"pass@{k}", "share", f"chance that one of {k} completions of a question is correct",
-            f"mean over questions of 1 − C(n − c, {k}) / C(n, {k}), c of n completions correct", "up",
+            f"pass@{k}", "share", "chance that one of k completions of a question is correct",
+            "mean over questions of 1 − C(n − c, k) / C(n, k), c of n completions correct", "up",
             metrics=f"pass_at.{k}", source=f"{CODEX}, equation 1",
         )
         for k in (1, 2, 5, 10, 20, 50, 100)
     ),
     Measure(
-        "reward", "units of the reward model", "reward of the finished completion",
+        "reward", "score", "reward of the finished completion",
         "mean raw score of finished completions; of a step: score of the completion as it would be filled in", "up",
         True, sample="reward", metrics="reward", trace="reward",
     ),
@@ -162,15 +96,15 @@ ORDER = [
     ),
     *(
         _order(
-            f"local_ar_ness@{k}", "share", f"runs of {k + 1} successive commits that are neighbors, left to right",
-            f"share of runs of {k + 1} successive commits at p, p + 1, …, p + {k}", source=DIFFUCODER,
+            f"local_ar_ness@{k}", "share", "runs of k + 1 successive commits that are neighbors, left to right",
+            "share of runs of k + 1 successive commits at p, p + 1, …, p + k", source=DIFFUCODER,
         )
         for k in (1, 2, 4)
     ),
     *(
         _order(
-            f"global_ar_ness@{k}", "share", f"commits at one of the {k} leftmost open positions",
-            f"share of commits at one of the {k} leftmost positions still open", source=DIFFUCODER,
+            f"global_ar_ness@{k}", "share", "commits at one of the k leftmost open positions",
+            "share of commits at one of the k leftmost positions still open", source=DIFFUCODER,
         )
         for k in (1, 2, 4)
     ),
@@ -252,12 +186,12 @@ COSTS = [
     ),
     *_cost("mdm_seconds", "seconds", "time in the model", "the example's share of the model's time"),
     *_cost(
-        "reward_calls", "texts", "texts scored by the reward while decoding",
+        "reward_calls", "calls", "texts scored by the reward while decoding",
         "texts scored; the final score of the completion is not counted, except where a search chooses by it",
         label="reward calls", paired=True,
     ),
     *_cost(
-        "reward_cache_hits", "texts", "unchanged texts, whose reward came from the cache",
+        "reward_cache_hits", "calls", "unchanged texts, whose reward came from the cache",
         "texts equal to the last one of the example", label="reward calls from the cache",
     ),
     *_cost(
@@ -280,11 +214,11 @@ COSTS = [
     ),
     Measure(
         "run_seconds", "seconds", "time of the whole run", "wall time, all attempts added", "down",
-        metrics="cost.run_seconds", source=COST,
+        metrics="cost.run_seconds", source=COST, label="whole run",
     ),
     Measure(
         "peak_memory_bytes", "bytes", "peak memory", "largest GPU memory allocated, or resident memory without a GPU",
-        "down", metrics="cost.peak_memory_bytes", source=COST,
+        "down", metrics="cost.peak_memory_bytes", source=COST, label="peak memory",
     ),
 ]  # fmt: skip
 
@@ -302,8 +236,9 @@ COMPARISONS = [
     ),
     *(
         Measure(
-            f"win_rate.{k}", "share", f"win rate in fifth {k} of the questions by GOD, lowest first",
-            f"win_rate of the questions in fifth {k} by GOD of the completions", "up", label=f"win rate {k}/5",
+            f"win_rate.{k}", "share", "win rate in one fifth of the questions, sorted by GOD; the first has the lowest",
+            "win_rate of the questions in fifth k by the mean GOD of their judged completions", "up",
+            label=f"win rate {k}/5",
             source=f"{RWS}, section 6.1",
         )
         for k in (1, 2, 3, 4, 5)
@@ -317,7 +252,7 @@ COMPARISONS = [
         source=STATISTICS,
     ),
     Measure(
-        "same_answers", "share", "completions with the same tokens as the first line's",
+        "same_completions", "share", "completions with the same tokens as the first line's",
         "completions equal to those of the run with the same seed / completions", label="same completions",
         source=STATISTICS,
     ),
@@ -338,7 +273,7 @@ DECLARED = ("description", "unit", "formula", "better", "paired", "label", "sour
 
 def of_metric(name: str, kind: str) -> list[Measure]:
     """The measures that the metric of a kind declares, under the name that it has in a configuration: "length.words"."""
-    source = registry.find("metric").get(kind)
+    source = registry.available("metric").get(kind)
     declared = source.facts.get("measures", {}) if source else {}
     return [_declared(f"{name}.{key}", about, kind) for key, about in declared.items()]
 
@@ -348,45 +283,63 @@ def _declared(name: str, about: str | dict[str, Any], kind: str) -> Measure:
     fields = {"description": about} if isinstance(about, str) else about
     if unknown := next((field for field in fields if field not in DECLARED), None):
         raise UsageError(f"metric={kind} declares {unknown} of its measure {name}: {choose_from(unknown, DECLARED)}")
-    measure = Measure(**{"name": name, "unit": "", "description": "", "paired": True, "source": f"metric={kind}"} | fields)
+    measure = Measure(
+        **{"name": name, "unit": "", "description": "", "paired": True, "source": f"metric={kind}"} | fields
+    )
     where = f"measures.{name}"
     return replace(measure, sample=where if measure.paired else "", metrics=where)
 
 
-def measure(name: str, metrics: Mapping[str, Any] | None = None) -> Measure:
+def measure(name: str, metrics: Any = None) -> Measure:
     """The measure of a name. metrics: the metrics of a run's configuration, whose names may be the user's own. What
     nothing declares, such as the results of a module of `evaluate`, is a measure of unknown unit."""
     if name in MEASURES:
         return MEASURES[name]
     metric = name.partition(".")[0]
-    kind = (metrics or {}).get(metric, {}).get("kind", metric)
+    settings = metrics.get(metric) if isinstance(metrics, Mapping) else None
+    kind = str(settings.get("kind", metric)) if isinstance(settings, Mapping) else metric
     declared = {measure.name: measure for measure in of_metric(metric, kind)}
     return declared.get(name) or _declared(name, f"as metric={kind} computes it", kind)
 
 
 def all_measures() -> dict[str, Measure]:
     """All measures by name, those of each metric included."""
-    of_metrics = [measure for kind in registry.find("metric") for measure in of_metric(kind, kind)]
+    of_metrics = [measure for kind in registry.available("metric") for measure in of_metric(kind, kind)]
     return MEASURES | {measure.name: measure for measure in of_metrics}
 
 
 def named(name: str) -> Measure:
-    """The measure that a user names; "pass@k" is the first of its family. Raises UsageError."""
+    """The measure that a user names, or the family of those with a number, such as "pass@k". Raises UsageError."""
     measures = all_measures()
-    by_name = {family(each): measures[each] for each in reversed(measures)} | measures
-    if name not in by_name:
-        raise UsageError(
-            f"{name} is not a measure{nearest(name, list(by_name)) or '.'} rws list measure shows them all."
-        )
-    return by_name[name]
+    if name in measures:
+        return measures[name]
+    families = {family(each): measure for each, measure in reversed(measures.items())}
+    if name not in families:
+        hint = nearest(name, [*measures, *families]) or "."
+        raise UsageError(f"{name} is not a measure{hint} rws list measure shows them all.")
+    first = families[name]
+    return replace(
+        first, name=name, label=family(first.label), sample=family(first.sample), metrics=family(first.metrics)
+    )
 
 
 def family(name: str) -> str:
     """A name with its number left open: "pass@k" of "pass@5"."""
-    return re.sub(r"(@|win_rate\.)\d+$", r"\1k", name)
+    return re.sub(r"(@|pass_at\.|win_rate\.|win rate )\d+", r"\1k", name)
 
 
-def paired_measures(samples: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Measure]:
+def run_values(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """By name what a run comes to, from metrics.json, and the ends of intervals: `accuracy_low`, `accuracy_high`."""
+    values: dict[str, float | None] = {}
+    for name, each in MEASURES.items():
+        if each.metrics:
+            values[name] = each.of_run(metrics)
+        if f"{name}_interval" in metrics:
+            values[f"{name}_low"], values[f"{name}_high"] = metrics[f"{name}_interval"] or (None, None)
+    return values | metrics.get("measures", {})
+
+
+def paired_measures(samples: Sequence[Mapping[str, Any]], metrics: Any) -> dict[str, Measure]:
     """The measures by which runs are compared: those of the registry, and of metrics those that every sample has."""
     names = [name for name in samples[0]["measures"] if all(name in sample["measures"] for sample in samples)]
     of_metrics = {name: replace(measure(name, metrics), sample=f"measures.{name}", paired=True) for name in names}

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
+from rws_cli.analysis.measures import of_metric
 from rws_cli.config.catalog import CONF, PACKAGE, choices, files
 from rws_cli.config.check import environment_hidden
 from rws_cli.config.composing import unchecked
@@ -255,9 +256,9 @@ def _code(top: Setting, at: str, here: _Composed) -> list[str]:
 def _measures(values: Any) -> list[tuple[str, str]]:
     """What metrics measure, by the key that records have it under."""
     return [
-        ("measures", f"{name}.{key}: {meaning}")
+        ("measures", f"{measure.name}: {measure.description}")
         for name, metric in values["metric"].items()
-        for key, meaning in registry.available("metric")[metric["kind"]].facts["measures"].items()
+        for measure in of_metric(name, metric["kind"])
     ]
 
 

@@ -13,12 +13,14 @@ class Metric(Part):
     """A measure of a run's answers.
 
     inputs: what `compute` is given, each a list with an entry for each answer: of predictions (the answers), references,
-    prompts, questions (ids) and keywords (lists of words). measures: what it returns → what that is.
+    prompts, questions (ids) and keywords (lists of words). measures: what it returns → what that is, in words; or by name
+    description, unit ("share" is shown in percent), formula, better ("up" or "down"), source, label, and paired=False
+    where there is one value for all (see analysis/measure.py). It is read off the source: write literals.
     """
 
     role: ClassVar[str] = "metric"
     inputs: ClassVar[Any] = ("predictions",)
-    measures: ClassVar[dict[str, str]] = {}
+    measures: ClassVar[dict[str, Any]] = {}
 
     def load(self, at: str) -> Metric:
         """Itself, or a copy with what it needs. Raises UsageError, naming the key `at` that it is set at, for what can be

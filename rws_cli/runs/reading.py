@@ -15,13 +15,14 @@ JUDGEMENTS = "judgements"
 """In a run's folder, a folder for each judge: judge.json and verdicts.jsonl."""
 
 
-def read_run(folder: Path, traced: bool = False) -> Run:
-    """A run as far as it is done. traced: with its trace, and of the samples those that have one.
+def read_run(folder: Path, traced: bool = False, examples: bool = True) -> Run:
+    """A run as far as it is done. traced: with its trace, and of the samples those that have one. examples: with its
+    samples.
 
     Raises RunError for files that do not hold what they should; of a traced run, also if they do not go together.
     """
     manifest = read_manifest(folder)
-    samples = {sample["id"]: sample for sample in read_samples(folder)}
+    samples = {sample["id"]: sample for sample in read_samples(folder)} if examples else {}
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     judged = [
         read_json(about) | {"verdicts": read_lines(about.parent / "verdicts.jsonl")}
