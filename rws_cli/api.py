@@ -159,7 +159,8 @@ def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
             os.environ.update(environment)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it loads torch's compiler
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def run(

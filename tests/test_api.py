@@ -33,9 +33,8 @@ from rws_cli.cli import app
 from rws_cli.config.renamed import advise
 from rws_cli.runs.progress import Progress
 
-SMALL = ("benchmark.limit=3", "sampler.tokens_per_step=12")
+SMALL = ("benchmark.limit=3", "sampler.tokens_per_step=24")
 """A run of seconds."""
-UNDISTURBED = (*SMALL, "runtime.threads=1", "runtime.deterministic=true")
 
 
 def state() -> dict[str, Any]:
@@ -79,10 +78,10 @@ def test_cells_in_a_running_event_loop_twice(here: Path) -> None:
     async def notebook() -> None:
         for version in ("v001", "v002"):
             before = state()
-            guided = rws.run("sampler=rws", *UNDISTURBED, quiet=True)
+            guided = rws.run("sampler=rws", *SMALL, "runtime.threads=1", "runtime.deterministic=true", quiet=True)
             assert state() == before
             assert guided.folder == here / "outputs/sudoku/tiny-rws" / version
-            plain = rws.run("sampler=confidence", *UNDISTURBED, quiet=True)
+            plain = rws.run("sampler=confidence", *SMALL, quiet=True)
             assert len(rws.compare(guided, plain)) == 2
             assert rws.load("outputs/sudoku/tiny-rws").folder == guided.folder
             assert rws.generate("[1 2 3 4]", "sampler.gen_length=6").trace["position"].max() == 5
