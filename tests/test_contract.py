@@ -15,6 +15,7 @@ from support import REWARD_WORDS, FakeDenoiser, Scored, load_classifier, make_sa
 from torch import Tensor
 
 from rws_cli import registry
+from rws_cli.analysis.measures import of_metric
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.config.catalog import CONF, added, choices
@@ -399,7 +400,9 @@ def test_what_a_part_declares_is_among_the_known_words(role: str, name: str) -> 
     assert set(needs) <= NEEDS
     if role == "metric":
         assert isinstance(cls.inputs, property) or set(cls.inputs) <= INPUTS  # or those of a module that it loads
-        assert all(len(meaning) > 5 for meaning in cls.measures.values())
+        measures = of_metric(name, name)
+        assert [measure.name for measure in measures] == [f"{name}.{key}" for key in cls.measures]
+        assert all(len(measure.description) > 5 for measure in measures)
     if role == "benchmark":
         assert cls.version >= 1
     if role == "model":

@@ -94,7 +94,9 @@ def texts() -> Iterator[tuple[str, str]]:
     if listed.returncode:
         pytest.skip("not a checkout")
     for name in listed.stdout.splitlines():
-        ours = Path(name).suffix in (".py", ".md", ".yaml", ".js", ".html", ".toml", "") and not name.startswith(ELSEWHERE)
+        ours = Path(name).suffix in (".py", ".md", ".yaml", ".js", ".html", ".toml", "") and not name.startswith(
+            ELSEWHERE
+        )
         if ours and (ROOT / name).is_file():
             yield name, (ROOT / name).read_text(encoding="utf-8")
 

@@ -17,7 +17,9 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
+from rws_cli.analysis.measures import of_metric
 from rws_cli.config.catalog import CONF, PACKAGE, choices, files
+from rws_cli.config.check import environment_hidden
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
 from rws_cli.config.renamed import renamed_choice
@@ -128,6 +130,7 @@ def describe(group: str, name: str) -> Choice:
 class _Composed:
     """A configuration before it is checked, with interpolations resolved (values) and as written (raw)."""
 
+    @environment_hidden()
     def __init__(self, overrides: tuple[str, ...]) -> None:
         composed = unchecked(*overrides)
         self.values: Any = OmegaConf.to_container(composed, resolve=True)
@@ -259,9 +262,9 @@ def _code(top: Setting, top_key: str, here: _Composed) -> list[str]:
 def _measures(values: Any) -> list[tuple[str, str]]:
     """The measures of metrics, by their key in records."""
     return [
-        ("measures", f"{name}.{key}: {meaning}")
+        ("measures", f"{measure.name}: {measure.description}")
         for name, metric in values["metric"].items()
-        for key, meaning in registry.available("metric")[metric["kind"]].facts["measures"].items()
+        for measure in of_metric(name, metric["kind"])
     ]
 
 

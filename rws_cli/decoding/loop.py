@@ -102,7 +102,7 @@ class Decoder:
         """Completion tokens (B, G) after the last step, on the host."""
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
-        self.rank = Ranker(sampler, denoiser.dtype, self.end_E)
+        self.rank = Ranker(sampler, denoiser, self.end_E)
         self.predict = Predictor(denoiser, sampler, most_rows or count, cache)
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None

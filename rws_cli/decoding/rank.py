@@ -23,6 +23,7 @@ from rws_cli.decoding.prediction import (
     temper,
     ulp,
 )
+from rws_cli.decoding.protocols import Denoiser
 from rws_cli.decoding.step import Prediction, Ranking, Step, spread
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
@@ -59,12 +60,12 @@ def greedy(sampler: Any) -> bool:
 class Ranker:
     """Ranks positions, their logits multiplied by scales (N,).
 
-    dtype: of the model. end_E: end tokens. It works on chunks of positions, so that float64 copies of a large vocabulary
+    denoiser: its dtype decides rounding. end_E: end tokens. It works on chunks of positions, so that float64 copies of a large vocabulary
     stay small, and computes the probabilities of all tokens only where a part needs them.
     """
 
     sampler: Any
-    dtype: torch.dtype
+    denoiser: Denoiser
     end_E: Tensor
 
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
@@ -147,7 +148,7 @@ class Ranker:
             z_nV = predicted.order_logits_NV.double()
             return temper(self.without_ends(z_nV) if without_ends else z_nV, s.temperature, 1.0)
         if s.confidence == "model_dtype":
-            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.dtype)
+            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.denoiser.dtype)
         if without_ends:
             z_nV = self.without_ends(z_nV)
             return log_softmax(z_nV) if s.confidence == "raw" else temper(z_nV, s.temperature, s.top_p)
@@ -163,7 +164,7 @@ class Ranker:
         chosen = predicted.some(chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0])
         index_C = (chosen.row_N, chosen.position_N)
         token_C = ranking.token_BG[index_C]
-        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.dtype)
+        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.denoiser.dtype)
         if greedy(s):
             near_BG[index_C] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:

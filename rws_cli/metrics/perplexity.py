@@ -15,7 +15,21 @@ from rws_cli.part import part, setting
 @part
 class Perplexity(Weights, Metric):
     key = "metric.perplexity"
-    measures = {"completion": "perplexity per completion", "corpus": "perplexity of all completions' tokens together"}
+    measures = {
+        "completion": {
+            "description": "perplexity of a completion under a causal language model",
+            "unit": "perplexity",
+            "formula": "exp of the mean −log p of its tokens",
+            "better": "down",
+        },
+        "corpus": {
+            "description": "perplexity of all completions together",
+            "unit": "perplexity",
+            "formula": "exp of the mean −log p of all their tokens",
+            "better": "down",
+            "paired": False,
+        },
+    }
 
     path: str = setting("a folder, a name on the Hugging Face Hub, or package:NAME", "???")
     file: str | None = setting("a GGUF file in it; null: its safetensors files", None)
