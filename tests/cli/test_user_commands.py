@@ -105,6 +105,15 @@ def test_the_readmes_reward_model_can_be_chosen(rws, tmp_path: Path) -> None:
     assert "mine" in result.output
 
 
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (block,) = (block for language, block in BLOCKS if language == "python")
+    assert "limit=8" in block
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("limit=8", "limit=1"), {})
+    assert "accuracy_difference" in (output := capsys.readouterr().out)
+    assert output.splitlines()[-1].startswith("so 21 - 2 = 19")
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "SECURITY.md"):
         text = (ROOT / name).read_text()
