@@ -93,7 +93,7 @@ def published(
 
 
 class Quiet:
-    """Progress that says nothing."""
+    """Progress that prints nothing."""
 
     def step(self, committed: int) -> None: ...
 
@@ -103,13 +103,13 @@ class Quiet:
 
 
 @contextmanager
-def peak_memory(device: str, found: dict[str, float]) -> Iterator[None]:
-    """Bytes held at most above those held before, weights left out."""
+def peak_memory(device: str, result: dict[str, float]) -> Iterator[None]:
+    """Peak memory in bytes above the memory in use before; weights are not counted."""
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         yield
-        found["peak_bytes"] = torch.cuda.max_memory_allocated() - before
+        result["peak_bytes"] = torch.cuda.max_memory_allocated() - before
         return
     process, done = psutil.Process(), threading.Event()
     before = most = process.memory_info().rss
@@ -126,11 +126,11 @@ def peak_memory(device: str, found: dict[str, float]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        found["peak_bytes"] = most - before
+        result["peak_bytes"] = most - before
 
 
 class Bench:
-    """What is decoded, by what; `decode` gives the answers' tokens, the seconds, and the sums of the cost."""
+    """A benchmark of one batch size; `decode` returns completion tokens, seconds and the sums of the cost."""
 
     def __init__(
         self, args: argparse.Namespace, denoiser: Denoiser, reward: Classifier, shape: Shape, batch: int
@@ -143,10 +143,10 @@ class Bench:
 
     def decode(self, name: str) -> dict[str, Any]:
         args = self.args
-        found: dict[str, float] = {}
+        result: dict[str, float] = {}
         config = None if name == "published" else self.config(VARIANTS[name])
         synchronize(args.device)
-        with tempfile.TemporaryDirectory() as folder, peak_memory(args.device, found):
+        with tempfile.TemporaryDirectory() as folder, peak_memory(args.device, result):
             started = time.perf_counter()
             if config is None:
                 tokens = published(
@@ -159,7 +159,7 @@ class Bench:
                 passes = sum(sample["cost"]["mdm_passes"] for sample in samples)
             synchronize(args.device)
             seconds = time.perf_counter() - started
-        return {"tokens": tokens, "seconds": seconds, "passes": passes, **found}
+        return {"tokens": tokens, "seconds": seconds, "passes": passes, **result}
 
     def config(self, overrides: list[str]) -> Config:
         a = self.args
@@ -274,26 +274,26 @@ class Timed:
 
 def measure(bench: Bench, names: list[str], rounds: int) -> dict[str, Any]:
     """All rounds of one batch size; the first decoding of each is a warm-up at one token's cost and not counted."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    decodings: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
-            found[name].append(bench.decode(name))
-            print(f"  round {number + 1}, {name}: {found[name][-1]['seconds']:.2f} s", flush=True)
-    committed = sum(map(len, found[names[0]][0]["tokens"]))
+            decodings[name].append(bench.decode(name))
+            print(f"  round {number + 1}, {name}: {decodings[name][-1]['seconds']:.2f} s", flush=True)
+    committed = sum(map(len, decodings[names[0]][0]["tokens"]))
     result: dict[str, Any] = {"batch": bench.batch, "examples": len(bench.prompts), "variants": {}}
     for name in names:
-        seconds = [one["seconds"] for one in found[name]]
+        seconds = [one["seconds"] for one in decodings[name]]
         entry: dict[str, Any] = {
             "seconds": seconds,
             "tokens_per_second": committed / statistics.median(seconds),
-            "passes_per_second": found[name][0]["passes"] / statistics.median(seconds),
-            "peak_bytes": max(one["peak_bytes"] for one in found[name]),
+            "passes_per_second": decodings[name][0]["passes"] / statistics.median(seconds),
+            "peak_bytes": max(one["peak_bytes"] for one in decodings[name]),
         }
         other = AGAINST.get(name)
         if other in names:
-            pairs = zip(found[other], found[name], strict=True)
+            pairs = zip(decodings[other], decodings[name], strict=True)
             entry["against"], entry["ratios"] = other, [a["seconds"] / b["seconds"] for a, b in pairs]
-            agree = zip(found[other][0]["tokens"], found[name][0]["tokens"], strict=True)
+            agree = zip(decodings[other][0]["tokens"], decodings[name][0]["tokens"], strict=True)
             entry["same_tokens"] = sum(x == y for a, b in agree for x, y in zip(a, b, strict=True)) / committed
         if name != "published":
             entry["split"] = bench.split(name)
@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, nargs=2, default=[32, 256], metavar=("LEAST", "MOST"), help="in tokens")
     parser.add_argument("--gen", type=int, default=64)
     parser.add_argument("--block", type=int, default=64)
-    parser.add_argument("--per-step", type=int, default=8, help="tokens committed a step")
+    parser.add_argument("--per-step", type=int, default=8, help="tokens committed per step")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--variants", nargs="+", default=["published", *VARIANTS], choices=("published", *VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_speed.json"))

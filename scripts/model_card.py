@@ -2,7 +2,7 @@
 
     python scripts/model_card.py           # about six minutes on two cores
 
-Prints every figure that it writes: figures.json beside the model, and README.md in assets/.
+Prints every number that it writes: figures.json next to the model, and README.md in assets/.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rws_cli.config.catalog import ASSETS
 from rws_cli.config.composing import compose
 
 SETTINGS = {"sudoku": (1, 4, 8), "arithmetic": (1, 2, 4)}
-"""Tokens a step."""
+"""Tokens per step."""
 ORDERS = ("confidence", "random", "left_to_right")
 
 
 def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Share right on the test split (seed 0): benchmark → order → tokens a step."""
+    """Share of correct completions on the test split (seed 0): benchmark → order → tokens per step."""
     denoiser = compose("model.device=cpu").model.load()
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for task, kind in BENCHMARKS.items():
@@ -41,7 +41,7 @@ def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
                 figures[task][order][str(per_step)] = right / examples
                 low, high = binomtest(right, examples).proportion_ci(method="wilson")
                 print(
-                    f"{task} {order} {per_step} a step: {right / examples:.1%} of {examples} "
+                    f"{task} {order} {per_step} per step: {right / examples:.1%} of {examples} "
                     f"[{low:.1%}, {high:.1%}], {time.monotonic() - started:.0f} s",
                     flush=True,
                 )
@@ -49,7 +49,7 @@ def evaluate(examples: int) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
-    """The model card's text."""
+    """The text of the model card."""
     mdm_curve = [
         json.loads(line) for line in (ASSETS / "tiny-mdm" / "curve.jsonl").read_text(encoding="utf-8").splitlines()
     ]
@@ -59,24 +59,24 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
     weights = sum(p.numel() for p in compose("model.device=cpu").model.load().model.parameters())
     last = mdm_curve[-1]
     lines = [
-        "# The bundled checkpoints",
+        "# Bundled models",
         "",
-        "Made by `make models`; every figure here was printed by the scripts named. Weights are stored in bfloat16.",
+        "Made by `make models`. The scripts named below printed every number here. Weights are stored in bfloat16.",
         "",
         f"## tiny-mdm: {weights:,} weights, {size['tiny-mdm']:.1f} MiB",
         "",
         "A masked diffusion model in LLaDA's checkpoint format (six layers of width 192, six heads, rotary base 100), "
-        f"trained from scratch by `scripts/train_mdm.py` on generated problems of both benchmarks, {last['step']:,} steps, "
-        f"{last['seconds']:,.0f} s. Test problems never occur in training: sudokus are split by a hash of the solution "
-        "grid up to renaming digits, word problems by a hash of their chain of numbers and operations. Curve: "
-        "tiny-mdm/curve.jsonl (mean cross-entropy of hidden tokens over the steps since the last line).",
+        f"trained from scratch by `scripts/train_mdm.py` on generated problems of both benchmarks: {last['step']:,} steps, "
+        f"{last['seconds']:,.0f} s. No test problem occurs in training: sudokus are split by a hash of the solution "
+        "grid up to renaming digits, word problems by a hash of their chain of numbers and operations. "
+        "tiny-mdm/curve.jsonl has the training curve (mean cross-entropy of hidden tokens over the steps since the previous line).",
         "",
-        f"Share right on {examples} test examples (`scripts/model_card.py`), T = 0, one block:",
+        f"Accuracy on {examples} test examples (`scripts/model_card.py`), T = 0, one block:",
         "",
     ]
     for task, by_order in figures.items():
         lines += [
-            f"| {task} | " + " | ".join(f"{n} a step" for n in SETTINGS[task]) + " |",
+            f"| {task} | " + " | ".join(f"{n} per step" for n in SETTINGS[task]) + " |",
             "|---" * (1 + len(SETTINGS[task])) + "|",
             *(f"| {order} | " + " | ".join(f"{v:.1%}" for v in row.values()) + " |" for order, row in by_order.items()),
             "",
@@ -85,11 +85,11 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
         f"## tiny-reward: {reward['parameters']:,} weights, {size['tiny-reward']:.1f} MiB",
         "",
         "A reward model in AutoModelForSequenceClassification format (LlamaForSequenceClassification, one label, "
-        "`is_causal` false), started from tiny-mdm and trained by `scripts/train_reward.py` on spoiled answers and on its mistakes, to rank "
-        f"answers by the share that is right. Training and figures took {reward['training_seconds']:,.0f} s. "
-        f"Figures are on {reward['problems_per_benchmark']} test problems of each benchmark:",
+        "`is_causal` false). It starts from tiny-mdm and was trained by `scripts/train_reward.py` on corrupted references and on "
+        "tiny-mdm's mistakes, to rank completions by the share that is correct. Training and evaluation took "
+        f"{reward['training_seconds']:,.0f} s. On {reward['problems_per_benchmark']} test problems of each benchmark:",
         "",
-        "| | pairs of own answers | ordered rightly | intermediate sequences | Spearman with share right |",
+        "| | pairs of tiny-mdm's completions | ordered correctly | intermediate sequences | Spearman with share correct |",
         "|---|---|---|---|---|",
         *(
             f"| {name} | {reward[name]['pairs']:,} | {reward[name]['pairwise_accuracy']:.1%} "
@@ -99,9 +99,10 @@ def card(figures: dict[str, dict[str, dict[str, float]]], examples: int) -> str:
         "",
         f"Normalization statistics (tiny-reward/normalization.json): mean {statistics['mean']:.2f}, deviation "
         f"{statistics['std']:.2f}, from {statistics['min']:.2f} to {statistics['max']:.2f}, n = {statistics['n']:,}. "
-        f"{statistics['source']}",
+        "They come from tiny-mdm on 200 training problems of each benchmark, with confidence and random order, one token per step, "
+        "and each mask replaced by its most likely token; every step counts once.",
         "",
-        "Limits: both know two tasks and the words in them, and are of no use beyond demonstrations and tests.",
+        "Limitations: both models know only these two tasks and their words. They are for demonstrations and tests.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,7 @@
 
     python scripts/order_picture.py RUN [RUN...] --out scripts/order.svg
 
-One panel a run: the 36 cells of the same example, dark where the sampler committed first and pale where last, each
+One panel per run: the 36 cells of the same example, dark where the sampler committed first and pale where last, each
 with the digit that it wrote and the step at which it did. Clues of the puzzle are in bold.
 """
 

@@ -98,9 +98,9 @@ def words(vocabulary: int) -> Any:
 def build(name: str, device: str, dtype: str) -> tuple[Denoiser, Classifier, Shape]:
     """A denoiser of a shape with random weights, a reward model for it, and the denoiser's shape; for `tiny`, the
     bundled models."""
-    at = [f"model.device={device}", f"reward.device={device}", f"model.dtype={dtype}", f"reward.dtype={dtype}"]
+    placement = [f"model.device={device}", f"reward.device={device}", f"model.dtype={dtype}", f"reward.dtype={dtype}"]
     if name == "tiny":
-        config = compose("sampler=rws", *at)
+        config = compose("sampler=rws", *placement)
         denoiser = config.model.load()
         c = denoiser.model.config
         sizes = (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
@@ -126,7 +126,7 @@ def build(name: str, device: str, dtype: str) -> tuple[Denoiser, Classifier, Sha
     with tempfile.TemporaryDirectory() as folder:
         reward.save_pretrained(folder)
         words(small.vocabulary).save_pretrained(folder)
-        loaded = compose("reward=classifier", f"reward.path={Path(folder)}", *at).reward.loaded(None, 0)
+        loaded = compose("reward=classifier", f"reward.path={Path(folder)}", *placement).reward.loaded(None, 0)
     return denoiser, loaded, shape
 
 

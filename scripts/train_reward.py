@@ -186,7 +186,7 @@ def own_decodings(
         canvas, shown = decode_recorded(
             denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed
         )
-        texts += map(denoiser.text, canvas.response_BG.tolist())
+        texts += map(denoiser.text, canvas.completion_BG.tolist())
         seen += shown
     return texts, seen
 
@@ -200,7 +200,7 @@ def measure(reward: Classifier, denoiser: Denoiser, problems: int) -> dict[str, 
     for task, kind in BENCHMARKS.items():
         benchmark = kind(limit=problems, seed=7)
         examples = benchmark.examples()
-        # Own complete answers: random order, one to all tokens a step, each with a seed of its own.
+        # Own complete answers: random order, one to all tokens per step, each with its own seed.
         answers = [
             own_decodings(denoiser, task, examples, "random", per_step, seed, watched=False)[0]
             for seed, per_step in enumerate((1, 2, 4, LENGTHS[task]))

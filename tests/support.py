@@ -57,7 +57,7 @@ def part(role: str, kind: str, **settings: Any) -> Any:
 
 @dataclass
 class Canvas:
-    """Prompts to decode in one batch; response_BG is what came of all rows, batch where they stand in the end."""
+    """Prompts to decode in one batch; completion_BG is what came of all rows, batch where they stand in the end."""
 
     prompts: list[Prompt]
     gen_length: int
@@ -65,8 +65,8 @@ class Canvas:
     batch: Any = None
 
     @property
-    def response_BG(self) -> Tensor:
-        return self.batch.response_BG
+    def completion_BG(self) -> Tensor:
+        return self.batch.completion_BG
 
 
 @dataclass
@@ -414,7 +414,7 @@ def type_in(folder: Path, arguments: list[str]) -> None:
 
 
 def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
-    """A finished run's folder with made-up records of many examples, two tokens a step in random order."""
+    """A finished run's folder with made-up records of many examples, two tokens per step in random order."""
     import random
     from dataclasses import asdict
 

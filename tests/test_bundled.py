@@ -44,7 +44,7 @@ def answers(denoiser, task: str, count: int, size: int = 20, **options) -> list[
             seed=0,
         )
         decode(denoiser, canvas, make_sampler(length, **options))
-        found += [denoiser.text(row) for row in canvas.response_BG.tolist()]
+        found += [denoiser.text(row) for row in canvas.completion_BG.tolist()]
     return found
 
 

@@ -15,6 +15,7 @@ from support import REWARD_WORDS, FakeDenoiser, Scored, load_classifier, make_sa
 from torch import Tensor
 
 from rws_cli import registry
+from rws_cli.analysis.measures import of_metric
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
 from rws_cli.config.catalog import CONF, added, choices
@@ -155,7 +156,7 @@ def decoding(
     questions: Any = range(QUESTIONS),
     rows: int | None = None,
     seed: int = 3,
-    given: Any = None,
+    fixed: Any = None,
     **settings: Any,
 ) -> Decoding:
     """Some questions, decoded with a part that is the only one out of the ordinary; rows: questions side by side."""
@@ -167,7 +168,7 @@ def decoding(
         for particle in range(sampler.search.particles):
             ids = [1 + (question + n) % 9 for n in range(question + 1)]
             row = prompt_of(ids, seed, f"row-{question} {particle}")
-            more = given[question] if given else {}
+            more = fixed[question] if fixed else {}
             prompts.append(Prompt(ids, row.key, **more))
     side_by_side = None if rows is None else rows * sampler.search.particles
     model = FakeDenoiser(seed=5)
@@ -236,12 +237,12 @@ STAGGERED = [{}, {"block_ends": [2, 8]}, {"block_ends": [3, 5, 8]}]
 @pytest.mark.parametrize(("role", "name"), every(*DECODE))
 def test_rows_are_the_same_in_any_batch(role: str, name: str) -> None:
     """Alone, beside two others, and in a row that others had before."""
-    beside = decoding(role, name, given=STAGGERED)
+    beside = decoding(role, name, fixed=STAGGERED)
     beside.decoder.sampler.order.score = by_itself(beside.decoder.sampler.order)
     together = beside.completions(most_steps(beside))
-    in_turn = decoding(role, name, rows=1, given=STAGGERED)
+    in_turn = decoding(role, name, rows=1, fixed=STAGGERED)
     assert_alike(in_turn.completions(most_steps(in_turn, 1)), together)
-    two = decoding(role, name, questions=[2, 0], given=STAGGERED)
+    two = decoding(role, name, questions=[2, 0], fixed=STAGGERED)
     assert_alike(two.completions(most_steps(two)), [together[2], together[0]])
     assert len({tuple(one.tokens) for one in together}) > 1  # they could differ
 
@@ -276,7 +277,7 @@ GIVEN = [
 @pytest.mark.parametrize(("role", "name"), every(*DECODE))
 def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> None:
     """Neither by the loop, which holds them, nor by the part, which is watched."""
-    found = decoding(role, name, given=GIVEN)
+    found = decoding(role, name, fixed=GIVEN)
     sampler, batch = found.decoder.sampler, found.decoder.batch
     schedule, review = sampler.schedule, sampler.remasking
 
@@ -299,7 +300,7 @@ def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> No
         assert {position: one.tokens[position] for position in fixed} == fixed
         assert set(one.trace.position) == set(range(end)) - set(fixed)
         assert 11 not in one.tokens[:end]
-    alone = decoding(role, name, given=GIVEN, questions=[0])
+    alone = decoding(role, name, fixed=GIVEN, questions=[0])
     assert_alike(alone.completions(most_steps(alone)), completions[:1])
     assert batch.live_B.any().item() is False
 
@@ -309,7 +310,7 @@ def test_state_survives_a_copy_of_rows(role: str, name: str) -> None:
     """Rows that trade places in the middle, with their prompts, end as they would have."""
     if (role, name) in APART:
         pytest.skip(APART[role, name])
-    plain, moved = decoding(role, name, given=STAGGERED), decoding(role, name, given=STAGGERED)
+    plain, moved = decoding(role, name, fixed=STAGGERED), decoding(role, name, fixed=STAGGERED)
     decoder, k = moved.decoder, moved.decoder.particles
     turn = torch.arange(k * QUESTIONS).roll(k)
 
@@ -399,7 +400,9 @@ def test_what_a_part_declares_is_among_the_known_words(role: str, name: str) -> 
     assert set(needs) <= NEEDS
     if role == "metric":
         assert isinstance(cls.inputs, property) or set(cls.inputs) <= INPUTS  # or those of a module that it loads
-        assert all(len(meaning) > 5 for meaning in cls.measures.values())
+        measures = of_metric(name, name)
+        assert [measure.name for measure in measures] == [f"{name}.{key}" for key in cls.measures]
+        assert all(len(measure.description) > 5 for measure in measures)
     if role == "benchmark":
         assert cls.version >= 1
     if role == "model":
@@ -456,7 +459,7 @@ def test_a_metric_measures_what_it_says_of_each_answer(role: str, name: str) -> 
         "questions": ["0", "0", "1"],
         "keywords": [["two"], [], ["b", "c"]],
     }
-    found = metric.load("metric.m").compute(**{given: texts[given] for given in metric.inputs})
+    found = metric.load("metric.m").compute(**{fixed: texts[fixed] for fixed in metric.inputs})
     assert found.keys() == metric.measures.keys()
     assert all(not isinstance(values, list) or len(values) == 3 for values in found.values())
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is run: what it tells newcomers to write works as it stands there, and decides something."""
+"""CONTRIBUTING.md is run: what it tells newcomers to write works exactly as written, and has an effect."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ FILES = {
     if language in ("python", "yaml")
     for first, _, rest in [block.partition("\n")]
 }
-ROWS = [block for language, block in BLOCKS if language == "markdown"]
-"""Tables of METHODS.md, each as its header and the row that a part adds."""
+ADDITIONS = [block for language, block in BLOCKS if language == "markdown"]
+"""What parts add to METHODS.md: two lines that are there (a heading, or a table's header), then a section or a row."""
 COMMANDS = {line.split()[2]: line for language, block in BLOCKS if language == "sh" for line in block.splitlines()}
-"""By the choice that each makes first."""
+"""Commands by their first override."""
 
 Type = Callable[..., Result]
 
 
 @pytest.fixture
 def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
-    """Type a command where all files of the text are as if they had been added."""
+    """Run a command with all files from the text added."""
     added, before = tmp_path / "added", set(sys.modules)
     for name, content in FILES.items():
         (added / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def typed(rws: Type, tmp_path: Path) -> Iterator[Type]:
 
 @pytest.fixture
 def run(typed: Type, tmp_path: Path) -> Callable[..., Path]:
-    """Type the text's command for a choice, with more overrides, and give the run's folder."""
+    """Run the text's command for a choice, with more overrides, and return the run's folder."""
 
     def run_(choice: str, *more: str) -> Path:
         line = COMMANDS[choice]
@@ -74,14 +74,14 @@ def run(typed: Type, tmp_path: Path) -> Callable[..., Path]:
 
 
 def committed(run: Path) -> list[list[int]]:
-    """For each example how many tokens each of its steps committed."""
+    """How many tokens each step committed, by example."""
     return [[row["step"].count(step) for step in dict.fromkeys(row["step"])] for row in read_trace(run)]
 
 
 def test_every_block_is_a_file_or_a_command_that_is_run_here() -> None:
     assert all(re.match(r"(rws_cli|conf|tests)/\S+\.(py|yaml)$", name) for name in FILES)
-    shown = {name.split("/")[-1].removesuffix(".yaml") for name in FILES if name.endswith(".yaml")}
-    assert {re.sub(r"[\[\]]", "", choice.split("=")[1]) for choice in COMMANDS} == shown
+    configured = {name.split("/")[-1].removesuffix(".yaml") for name in FILES if name.endswith(".yaml")}
+    assert {re.sub(r"[\[\]]", "", choice.split("=")[1]) for choice in COMMANDS} == configured
     source = Path(__file__).read_text()
     assert all(f'run("{choice}"' in source for choice in COMMANDS)
 
@@ -96,10 +96,10 @@ def test_the_tests_of_this_project_pass_with_all_parts_in_place(tmp_path: Path) 
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(content)
     methods = (ROOT / "METHODS.md").read_text()
-    for block in ROWS:
-        header = "\n".join(block.splitlines()[:2]) + "\n"
-        assert header in methods
-        methods = methods.replace(header, block)
+    for block in ADDITIONS:
+        place = "".join(block.splitlines(keepends=True)[:2])
+        assert methods.count(place) == 1
+        methods = methods.replace(place, block)
     (tree / "METHODS.md").write_text(methods)
     tests = [f"tests/{name}" for name in ("test_registry.py", "test_methods_md.py", "test_samplers.py")]
     chosen = "modules or source or methods_md or cautious"  # of test_samplers.py, which takes long, one
@@ -117,15 +117,15 @@ def test_the_worked_example_is_short() -> None:
 
 def test_its_own_test_passes(typed: Type, small: list[str], tmp_path: Path) -> None:
     (name,) = (name for name in FILES if name.startswith("tests/"))
-    spec = importlib.util.spec_from_file_location("shown", tmp_path / "added" / name)
+    spec = importlib.util.spec_from_file_location("example", tmp_path / "added" / name)
     assert spec and spec.loader  # noqa: PT018
-    shown = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shown)
-    tests = [value for key, value in vars(shown).items() if key.startswith("test_")]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = [value for key, value in vars(module).items() if key.startswith("test_")]
     assert tests
-    given = {"rws": typed, "small": small, "tmp_path": tmp_path}
+    fixtures = {"rws": typed, "small": small, "tmp_path": tmp_path}
     for test in tests:
-        test(**{parameter: given[parameter] for parameter in inspect.signature(test).parameters})
+        test(**{parameter: fixtures[parameter] for parameter in inspect.signature(test).parameters})
 
 
 def test_an_order(run) -> None:
@@ -160,8 +160,8 @@ def test_a_reward(run) -> None:
 
 
 def test_a_reward_as_part_of_another(typed: Type, tmp_path: Path) -> None:
-    parts = ["reward=composite", "reward@reward.components.a=length", "reward.components.a.words=3"]
-    typed("run", *parts, "sampler=confidence", "sampler.tokens_per_step=6", "benchmark.limit=1")
+    overrides = ["reward=composite", "reward@reward.components.a=length", "reward.components.a.words=3"]
+    typed("run", *overrides, "sampler=confidence", "sampler.tokens_per_step=6", "benchmark.limit=1")
     sample = samples_of(tmp_path / "outputs/sudoku/tiny-confidence/latest")[0]
     length, right = 1 / (1 + abs(len(sample["completion"].split()) - 3)), sample["grade"]["partial"]
     assert sample["reward"] == pytest.approx((length - 0.5) / 0.3 + (right - 0.5) * 12**0.5)
@@ -172,8 +172,8 @@ def test_a_benchmark(run) -> None:
     assert len(samples) == 3
     for sample in samples:
         assert sample["prompt"] == f"repeat {sample['reference']}"
-        wanted, found = sample["reference"].split(), sample["completion"].split()
-        assert sample["grade"]["partial"] == sum(a == b for a, b in zip(wanted, found, strict=False)) / 4
+        reference, words = sample["reference"].split(), sample["completion"].split()
+        assert sample["grade"]["partial"] == sum(a == b for a, b in zip(reference, words, strict=False)) / 4
         assert len(sample["tokens"]) == 8
 
 
@@ -196,13 +196,13 @@ def test_a_model_family(run, tmp_path: Path) -> None:
     folder = run("model=qwen3", f"model.path={tmp_path / 'checkpoint'}", "sampler=confidence")
     assert committed(folder) == [[6] * 6] * 2
     trace, sample = read_trace(folder)[0], samples_of(folder)[0]
-    # The first step's confidences, by a forward pass in which everybody sees everybody.
+    # The first step's confidences, by a forward pass in which every position attends to every other.
     tokenizer = word_tokenizer(WORDS)
     prompt = tokenizer(sample["prompt"] + " ").input_ids
     tokens = torch.tensor([[*prompt, *[2] * 36]])
-    everybody = torch.zeros(1, 1, tokens.shape[1], tokens.shape[1])
+    mask = torch.zeros(1, 1, tokens.shape[1], tokens.shape[1])
     with torch.no_grad():
-        p = model(input_ids=tokens, attention_mask=everybody).logits[0, len(prompt) :].softmax(-1)
+        p = model(input_ids=tokens, attention_mask=mask).logits[0, len(prompt) :].softmax(-1)
     for n in range(6):
         assert trace["confidence"][n] == pytest.approx(float(p[trace["position"][n], trace["token"][n]]), abs=1e-5)
 

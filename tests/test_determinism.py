@@ -77,7 +77,7 @@ def decoded(name: str, shard: list[int], seed: int) -> dict[int, list[int]]:
     names = [f"example-{i} particle {n}" if n else f"example-{i}" for i, n in rows]
     canvas = new_canvas([PROMPTS[i] for i, _ in rows], names, GEN, model.mask_id, 0, seed=3)
     found = search(model, canvas, sampler, Scorer())
-    return dict(zip(shard, canvas.response_BG[found.rows].tolist(), strict=True))
+    return dict(zip(shard, canvas.completion_BG[found.rows].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

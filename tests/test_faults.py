@@ -31,7 +31,7 @@ RUN, TINY_RUN = Path("sudoku/small-rws/v001"), Path("arithmetic/tiny-rws/v001")
 TINY = [
     "benchmark=arithmetic", "benchmark.limit=6", "reward=verifier", "runtime.batch_size=4", "sampler.tokens_per_step=4",
 ]  # fmt: skip
-"""The bundled model tells prompts apart, which the small random one does not."""
+"""The bundled model distinguishes prompts, which the small random one does not."""
 
 
 def status(run: Path) -> str:

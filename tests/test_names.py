@@ -23,7 +23,7 @@ EXCEPTIONS = {
     ("recorded_scale", "config/renamed.py"): "the table of old names says what is called so now",
     ("constant_scale", "config/renamed.py"): "the same",
     ("pc", "runs/records.py"): "pyarrow.compute is commonly called so",
-    ("pc", "analysis/commits.py"): "the same",
+    ("pc", "analysis/frames.py"): "the same",
 }
 """Name and file, or "" for all files → why."""
 FILES = {

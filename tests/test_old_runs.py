@@ -7,6 +7,7 @@ finished sweep of confidence and pc; the same sweep, killed in its second job. T
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_they_are_shown(rws, old: Path) -> None:
     finished = rws("show", "finished")
     assert finished.exit_code == 0, finished.output
     assert "62.5%" in finished.output
-    assert "mean scale" in finished.output
+    assert re.search(r"scale +│ 1\.323  \(temperature 0\.762\)", finished.output)
     killed = rws("show", "killed")
     assert killed.exit_code == 0, killed.output
     assert "running, 4 of 8 examples done" in killed.output

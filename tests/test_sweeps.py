@@ -55,6 +55,27 @@ def test_a_job_that_fails_is_in_the_table(rws, small: list[str], tmp_path: Path)
     assert failed["accuracy"] == ""
 
 
+def test_sweep_csv_has_a_column_for_each_swept_key(rws, small: list[str], tmp_path: Path) -> None:
+    """What is the same in all jobs has none; numbers are numbers, without parsing `overrides`."""
+    swept = ["sampler.guidance.strength=0.5,2", "reward=verifier,constant", "runtime.batch_size=4"]
+    result = rws("run", "-m", *small, *swept)
+    assert result.exit_code == 0, result.output
+    sweep = tmp_path / "outputs" / "multirun" / "v001"
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((float(row["sampler.guidance.strength"]), row["reward.name"]) for row in rows) == [
+        (0.5, "constant"), (0.5, "verifier"), (2.0, "constant"), (2.0, "verifier"),
+    ]  # fmt: skip
+    assert not {"runtime.batch_size", "benchmark.limit", "model.path", "mean_reward"} & rows[0].keys()
+    for row in rows:
+        metrics = json.loads((sweep / row["job"] / "metrics.json").read_text())
+        config = json.loads((sweep / row["job"] / "manifest.json").read_text())["config"]
+        assert float(row["sampler.guidance.strength"]) == config["sampler"]["guidance"]["strength"]
+        assert float(row["reward"]) == metrics["reward"]
+        assert float(row["reversals"]) == metrics["guidance"]["reversals"]
+        assert "sampler.guidance.strength=" in row["overrides"]
+
+
 @pytest.mark.parametrize("launcher", ["slurm_local", "parallel"])
 def test_launchers_come_to_the_same(rws, small: list[str], tmp_path: Path, launcher: str) -> None:
     """Slurm's launcher on this machine, and joblib's: jobs in other processes, in one folder."""

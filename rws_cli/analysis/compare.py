@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rws_cli.analysis.order import DEFAULT_GOD
-from rws_cli.analysis.run import Measure, Run, measures_of
+from rws_cli.analysis.measure import Measure
+from rws_cli.analysis.measures import MEASURES, paired_measures
+from rws_cli.analysis.run import Run
 from rws_cli.analysis.statistics import Interval, bootstrap_interval, difference_p, grouped, holm, mean_interval
 from rws_cli.analysis.verdicts import judge_labels, verdicts_against
 from rws_cli.analysis.win_rate import WinRate, win_rate
@@ -100,12 +101,18 @@ def column(runs: list[Run], ids: list[str], measure: Measure, skip: bool = False
 
     values: dict[str, list[float]] = {}
     for i in ids:
-        for value in (measure(run.samples[i]) for run in runs):
+        for value in (measure.of_sample(run.samples[i]) for run in runs):
             if value is not None:
                 values.setdefault(runs[0].samples[i]["question"], []).append(value)
             elif not skip:
                 return None
     return np.array([np.mean(np.asarray(found, dtype=float)) for found in values.values()]) if values else None
+
+
+def measures_of(runs: list[Run]) -> dict[str, Measure]:
+    """The measures by which runs are compared."""
+    samples = [sample for run in runs for sample in run.samples.values()]
+    return paired_measures(samples, runs[0].config.get("metric"))
 
 
 def opponent(run: Run, baseline: list[Run]) -> Run:
@@ -119,7 +126,7 @@ def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[s
     for run in members:
         for judge, verdicts in verdicts_against(run, opponent(run, baseline)).items():
             for sample in (run.samples[i] for i in ids if i in verdicts):
-                verdict = (sample["question"], verdicts[sample["id"]], sample["order"][DEFAULT_GOD])
+                verdict = (sample["question"], verdicts[sample["id"]], MEASURES["god"].of_sample(sample))
                 found.setdefault(judge, []).append(verdict)
     asked = len(ids) * len(members)
     rates = {judge: win_rate(verdicts, asked - len(verdicts)) for judge, verdicts in found.items()}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rws_cli import registry
 from rws_cli.analysis.compare import apart, by_settings, column, paired
-from rws_cli.analysis.run import MEASURES, Run
+from rws_cli.analysis.measures import MEASURES
+from rws_cli.analysis.run import Run
 from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
 from rws_cli.config.catalog import choices
 from rws_cli.errors import UsageError, choose_from
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
-VALUES = {"accuracy": 100, "reward": 1}
-"""What is drawn, and the factor that it is shown with."""
+VALUES = ("accuracy", "reward")
+"""Measures of cost, and those that are drawn against it."""
 FAMILIES = ("orders", "as many as are sure", "masking again", "search")
 """Of samplers; a schedule may declare another as its `family`."""
 

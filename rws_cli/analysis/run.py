@@ -1,21 +1,19 @@
-"""A run as it was recorded, and what is measured of each of its samples."""
+"""A run as it was recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_cli.analysis.order import DEFAULT_GOD
 from rws_cli.analysis.trajectory import Trajectory, trajectory_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Sample = dict[str, Any]
-Measure = Callable[[Sample], float | None]
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,3 @@ class Run:
 
     def trajectories(self, examples: Sequence[str]) -> list[Trajectory]:
         return [trajectory_of(row, self.samples[row["id"]]) for row in self.rows(examples)]
-
-
-MEASURES: dict[str, Measure] = {
-    "accuracy": lambda s: float(s["grade"]["correct"]) if s["grade"] else None,
-    "partial": lambda s: s["grade"]["partial"] if s["grade"] else None,
-    "reward": lambda s: s["reward"],
-    "god": lambda s: s["order"][DEFAULT_GOD],
-    "mdm_passes": lambda s: float(s["cost"]["mdm_passes"]),
-    "reward_calls": lambda s: float(s["cost"]["reward_calls"]),
-    "tokens": lambda s: float(s["cost"]["mdm_tokens"] + s["cost"]["reward_tokens"]),
-    "seconds": lambda s: s["cost"]["seconds"],
-}
-
-
-def measures_of(runs: list[Run]) -> dict[str, Measure]:
-    """MEASURES, and the metrics that each sample of each run has an entry for."""
-    samples = [sample["measures"] for run in runs for sample in run.samples.values()]
-    names = [name for name in samples[0] if all(name in measures for measures in samples)]
-    return MEASURES | {name: lambda sample, name=name: sample["measures"][name] for name in names}

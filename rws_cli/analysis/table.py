@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 from rws_cli.analysis.compare import Cell, Line, opponent
-from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.analysis.measure import Measure
+from rws_cli.analysis.measures import GOD_IN_WORDS, MEASURES, measure
 from rws_cli.analysis.statistics import mean
 
 DEFAULT_COLUMNS = ["accuracy", "god", "reward"]
-GUIDANCE = ("scale", "temperature", "reversals", "changed_selections")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Grid:
     title: str
     task: str
     notes: list[str]
-    columns: list[str]
+    columns: list[Measure]
     rows: list[tuple[str, list[Cell]]]
 
     @property
@@ -39,7 +39,7 @@ def grid_of(lines: list[Line]) -> Grid:
         rows.append((line.label, cells))
     seeds = sorted({seed for line in lines for seed in line.seeds})
     notes = [
-        f"{task}: {lines[0].examples} examples, seeds "
+        f"{task}: {lines[0].examples} examples, {'seeds' if len(seeds) > 1 else 'seed'} "
         f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
     ]
     if judge and any(column.startswith("win_rate") for column in columns):
@@ -47,14 +47,15 @@ def grid_of(lines: list[Line]) -> Grid:
         if unjudged := sum(line.wins[judge].unjudged for line in lines if judge in line.wins):
             notes.append(f"{unjudged} answers have no verdict of this judge and are left out of its win rates.")
     if "god" in columns:
-        notes.append(f"god is {DEFAULT_GOD}.")
+        notes.append(f"{GOD_IN_WORDS}.")
     if spec.get("note"):
         notes.append(str(spec["note"]))
-    return Grid(spec.get("title") or task, task, notes, columns, rows)
+    measures = [measure(column, config.get("metric")) for column in columns]
+    return Grid(spec.get("title") or task, task, notes, measures, rows)
 
 
 def _cell(column: str, line: Line, first: Line, judge: str | None) -> Cell:
-    if column.startswith("win_rate"):
+    if column.startswith("win_rate") and column in MEASURES:
         fifth, wins = column.partition(".")[2], line.wins.get(judge or "")
         if not wins or (fifth and not wins.by_god):
             return Cell()
@@ -90,11 +91,5 @@ def _same_completions(line: Line, first: Line) -> float:
 
 def _whole(column: str, line: Line) -> float | None:
     """A figure that a run has as a whole, averaged over the runs of the line; None where one has none."""
-    found = []
-    for metrics in (run.metrics or {} for run in line.runs):
-        if column.startswith("pass@"):
-            values, name = metrics.get("pass_at"), column.removeprefix("pass@")
-        else:
-            values, name = metrics.get("guidance" if column in GUIDANCE else "measures"), column
-        found.append((values or {}).get(name))
-    return None if None in found else mean(found)
+    values = [measure(column, run.config.get("metric")).of_run(run.metrics or {}) for run in line.runs]
+    return None if None in values else mean(values)

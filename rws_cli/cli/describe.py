@@ -17,9 +17,12 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from rws_cli import registry
+from rws_cli.analysis.measures import of_metric
 from rws_cli.config.catalog import CONF, PACKAGE, choices, files
+from rws_cli.config.check import environment_hidden
 from rws_cli.config.composing import unchecked
 from rws_cli.config.keys import PARTS, group_of, kinds_of, settings_of
+from rws_cli.config.renamed import renamed_choice
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.config.typed import type_words
 from rws_cli.errors import UsageError, choose_from
@@ -94,6 +97,7 @@ def _table(rows: list[Row], narrow: bool) -> Table:
 
 def describe(group: str, name: str) -> Choice:
     """The description of a choice of a group. Raises UsageError for an unknown name."""
+    name = renamed_choice(f"{group}/{name}").rpartition("/")[2]
     descriptions = choices(group)
     if name not in descriptions:
         raise UsageError(f"{group}={name} is not known: {choose_from(name, descriptions)}")
@@ -126,6 +130,7 @@ def describe(group: str, name: str) -> Choice:
 class _Composed:
     """A configuration before it is checked, with interpolations resolved (values) and as written (raw)."""
 
+    @environment_hidden()
     def __init__(self, overrides: tuple[str, ...]) -> None:
         composed = unchecked(*overrides)
         self.values: Any = OmegaConf.to_container(composed, resolve=True)
@@ -257,9 +262,9 @@ def _code(top: Setting, top_key: str, here: _Composed) -> list[str]:
 def _measures(values: Any) -> list[tuple[str, str]]:
     """The measures of metrics, by their key in records."""
     return [
-        ("measures", f"{name}.{key}: {meaning}")
+        ("measures", f"{measure.name}: {measure.description}")
         for name, metric in values["metric"].items()
-        for key, meaning in registry.available("metric")[metric["kind"]].facts["measures"].items()
+        for measure in of_metric(name, metric["kind"])
     ]
 
 

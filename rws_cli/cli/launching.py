@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.config.check import check, check_consent
+from rws_cli.config.check import check, check_consent, environment_hidden
 from rws_cli.config.compatibility import seed_matters
 from rws_cli.config.composing import SWEEP_DIR, Loader, check_plain, hydra_of, is_hydras, unchecked
 from rws_cli.config.hydra_errors import LIBRARIES, NOT_COMPOSED, explain
@@ -46,6 +46,7 @@ OURS = re.compile(r"hydra/(launcher|sweeper)=\w+|hydra\.sweep\.(dir|subdir)=.*|h
 JobFunction = Callable[[Config, DictConfig], Any]
 
 
+@environment_hidden()
 def launch(
     task: JobFunction,
     arguments: list[str],

@@ -7,30 +7,74 @@ import typer
 from rws_cli.cli.base import DISCOVER, command, takes_parts
 from rws_cli.errors import UsageError, choose_from
 
+MEASURE = "measure"
+"""What can be listed besides the groups of configurations."""
+
+
+def complete_group(incomplete: str) -> list[str]:
+    """Shell completion of a group."""
+    from rws_cli.config.catalog import GROUPS
+
+    return [group for group in (*GROUPS, MEASURE) if group.startswith(incomplete)]
+
+
+def complete_name(context: typer.Context, incomplete: str) -> list[str]:
+    """Shell completion of a choice of the group that was typed."""
+    from rws_cli.analysis.measures import all_measures
+    from rws_cli.config.catalog import GROUPS, choices
+
+    group = context.params.get("group")
+    names = all_measures() if group == MEASURE else choices(group) if group in GROUPS else {}
+    return [name for name in names if name.startswith(incomplete)]
+
 
 @command(DISCOVER, name="list")
 @takes_parts
 def list_(
-    group: Annotated[str | None, typer.Argument(help="A group, such as model or experiment. Default: all.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Argument(
+            help="A group, such as model or experiment; or measure. Default: all.", autocompletion=complete_group
+        ),
+    ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(help="A choice in the group: shows its description and every setting with default and meaning."),
+        typer.Argument(
+            help="A choice in the group: shows its description and every setting with default and meaning; of a measure, "
+            "its unit, formula and source.",
+            autocompletion=complete_name,
+        ),
     ] = None,
 ) -> None:
-    """List what can be chosen, one line each, or describe one choice in full."""
+    """List what can be chosen or measured, one line each, or describe one of them in full."""
     from rws_cli.config.catalog import GROUPS, choices
 
-    if group is not None and group not in GROUPS:
-        raise UsageError(f"{group} is not a group: {choose_from(group, GROUPS)}")
+    if group is not None and group not in (*GROUPS, MEASURE):
+        raise UsageError(f"{group} is not a group: {choose_from(group, (*GROUPS, MEASURE))}")
     if group is not None and name is not None:
+        _print_one(group, name)
+        return
+    for each in [group] if group else (*GROUPS, MEASURE):
+        indent = "" if group else "  "
+        if not group:
+            typer.secho(each, bold=True)
+        if each == MEASURE:
+            from rws_cli.cli.measures import print_measures
+
+            print_measures(indent)
+            continue
+        found = choices(each)
+        width = max(map(len, found), default=0)
+        for choice, description in found.items():
+            typer.echo(f"{indent}{choice:<{width}}  {description}")
+
+
+def _print_one(group: str, name: str) -> None:
+    if group == MEASURE:
+        from rws_cli.cli.measures import print_measure
+
+        print_measure(name)
+    else:
         from rws_cli.cli.describe import print_choice
 
         print_choice(group, name)
-        return
-    for each in [group] if group else GROUPS:
-        descriptions = choices(each)
-        width = max(map(len, descriptions), default=0)
-        if not group:
-            typer.secho(each, bold=True)
-        for choice, description in descriptions.items():
-            typer.echo(f"{'' if group else '  '}{choice:<{width}}  {description}")

@@ -4,12 +4,15 @@ Reads no weights and does not import torch.
 """
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from rws_cli import registry
@@ -35,9 +38,25 @@ def _no_environment(name: str, default: str | None = None) -> str:
 
 
 OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
-OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
 
 
+@contextmanager
+def environment_hidden() -> Iterator[None]:
+    """While a configuration is composed and resolved, `oc.env` refuses; afterwards it is what it was, for other code of
+    this process may use OmegaConf too."""
+    with _RESOLVERS:
+        before = BaseContainer._resolvers["oc.env"]
+        OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
+        try:
+            yield
+        finally:
+            BaseContainer._resolvers["oc.env"] = before
+
+
+_RESOLVERS = threading.RLock()
+
+
+@environment_hidden()
 def check(composed: DictConfig) -> Config:
     """The checked, typed form of a composed configuration.
 

@@ -6,7 +6,8 @@ for a sweep, and again for each of its jobs, in each process.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import MISSING
 from typing import Any
 
@@ -17,12 +18,13 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rws_cli import registry
 from rws_cli.config.catalog import CONF, external_folders
-from rws_cli.config.check import check
+from rws_cli.config.check import check, check_consent, environment_hidden
 from rws_cli.config.hydra_errors import NOT_COMPOSED, explain
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.keys import PARTS
@@ -52,6 +54,7 @@ SWEEP_DIR = "${output}/multirun"
 """hydra.sweep.dir in conf/: each sweep gets its own folder in it."""
 UNTRUSTED = ("command-line", "parts")
 """Hydra's names for the folders whose files may not change how Hydra runs."""
+LOOP = "write a loop over single runs, and compare them with rws.compare."
 FROM_A_FOLDER = re.compile(r"mode|sweeper\.params\..+")
 """Settings of Hydra's own that a configuration folder may change."""
 
@@ -75,6 +78,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(path)
         self.sweep_dir: str | None = None  # set once a sweep has begun, for all its jobs
 
+    @environment_hidden()
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Raises UsageError for a configuration that names Python to run."""
         for folder in self.parts:
@@ -149,7 +153,7 @@ def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
 
 
 def hydra_of(loader: Loader) -> Hydra:
-    """Hydra, composing only with that loader."""
+    """Hydra, composing only with that loader. Sets Hydra's version base for this process."""
     version.setbase("1.3")
     return Hydra(task_name="rws", config_loader=loader)
 
@@ -161,10 +165,45 @@ def compose(*overrides: str) -> Config:
 
 def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
     """What Hydra composes from overrides, conf/ and a configuration folder. Raises UsageError if it cannot."""
+    return _without_hydra(_composed(overrides, config_dir))
+
+
+def compose_one(
+    *overrides: str, config_dir: str | None = None, typed: Sequence[str] | None = None
+) -> tuple[Config, list[str]]:
+    """The checked configuration of a single run, and the overrides that it is composed of, with the names of today.
+    typed: those overrides that the user wrote, if not all.
+
+    Raises UsageError for what Hydra or `check` refuses, for options and settings of Hydra's own, and for a sweep.
+    """
+    for override in overrides:
+        if override.startswith("-"):
+            raise UsageError(f"{override} is an option of the command line: give overrides, such as sampler=rws.")
+        with suppress(HydraException):  # composing says what is wrong with it
+            if is_hydras(override):
+                raise UsageError(f"{override} changes how Hydra runs, which is possible on the command line alone.")
+            if OverridesParser.create().parse_override(override).is_sweep_override():
+                raise UsageError(f"{override} is several values: {LOOP}")
+    prefixed = ["+" + each if each.startswith("experiment=") else each for each in overrides]
+    composed = _composed(prefixed, config_dir)
+    hydra = composed.hydra
+    if hydra.mode == RunMode.MULTIRUN or composed.get("sweeps") is not None:
+        chosen = next((each for each in prefixed if each.startswith("+experiment=")), "The configuration")
+        raise UsageError(f"{chosen.lstrip('+')} is a sweep: {LOOP}")
+    config = check(_without_hydra(composed))
+    check_consent(config, overrides if typed is None else typed)
+    return config, [str(each) for each in hydra.overrides.task]
+
+
+def _composed(overrides: Iterable[str], config_dir: str | None) -> DictConfig:
+    """What Hydra composes, its own settings included."""
     try:
-        composed = hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
+        return hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
     except NOT_COMPOSED as error:
         raise UsageError(explain(error)) from error
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
     with open_dict(composed):
         del composed["hydra"]
     return composed

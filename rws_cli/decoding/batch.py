@@ -1,6 +1,6 @@
-"""A batch of rows being decoded. All that is known of a row is its own: where it stands does not depend on the others.
+"""The rows of a batch and their state. No row depends on another.
 
-Tensors lead with B rows; L columns of the sequence, G positions of the answer, the last G columns of the L.
+Shapes: B rows; L columns of prompt and completion; G positions of the completion, the last G of the L columns.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ from rws_cli.decoding.noise import row_key
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a row starts from: prompt as token ids, and the key of its random numbers (noise.row_key).
+    """What a row starts from.
 
-    length: of the answer, if it is shorter than the batch's. given: answer tokens that are fixed, position → token.
-    block_ends: where blocks end, if not at multiples of the sampler's block_length.
+    ids: token ids of the prompt. key: of the row's random numbers (noise.row_key). length: of the completion, if shorter
+    than the batch's. fixed: completion tokens that decoding must not change, position → token. block_ends: where blocks
+    end, if not at multiples of the sampler's block_length.
     """
 
     ids: list[int]
     key: int
     length: int | None = None
-    given: dict[int, int] = field(default_factory=dict)
+    fixed: dict[int, int] = field(default_factory=dict)
     block_ends: Sequence[int] | None = None
 
 
 class Memory:
-    """Tensors that parts keep from step to step, one row of each for every row of the batch."""
+    """Tensors that parts keep between steps, each with a row for every row of the batch."""
 
     def __init__(self, rows: int, device: torch.device | str) -> None:
         self.rows, self.device = rows, device
@@ -36,37 +37,38 @@ class Memory:
         self.initial: dict[str, float] = {}
 
     def get(self, name: str, initial: float, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        """The tensor (B, *shape) of a name, which may be written in place; `initial` in rows that are new."""
+        """The tensor (B, *shape) of this name. It may be written in place; new rows hold `initial`."""
         if name not in self.values:
             self.initial[name] = initial
             self.values[name] = torch.full((self.rows, *shape), initial, dtype=dtype, device=self.device)
         return self.values[name]
 
     def forget(self, rows: Sequence[int]) -> None:
-        """Other examples take these rows."""
+        """Reset these rows, which other examples take."""
         for name, value in self.values.items():
             for row in rows:
                 value[row] = self.initial[name]
 
 
 Saved = dict[str, Tensor]
-"""Where rows stood, by the name of each tensor."""
+"""Saved row states: name of a tensor → its values."""
 
 PROMPT_FIELDS = ("key_B", "tokens_BL", "attention_BL", "free_BG", "block_BG", "blocks_B", "retained_B")
-"""What stays where it is when rows are copied over each other."""
+"""Fields that stay when rows are copied."""
 
 
 @dataclass
 class Batch:
-    """tokens_BL: token ids, int64; masked answer positions hold mask_id. attention_BL: False on padding. start: the
-    column at which answers begin. key_B: of random numbers.
+    """The state of all rows.
 
-    free_BG: positions that decoding may write, not those given or behind the row's length. block_BG: the block of each
-    position, from 0; blocks_B: how many. Where a row stands: block_B; round_B, how often the block was taken up again;
-    index_B, the step within it; first_B, the number of the step at index 0; inside_BG, the positions that are being
-    decoded; started_B, how many of them were masked at index 0. p_BG: each token's probability when it was committed.
-    retained_B: whether the row follows the answer of an earlier sweep. widest: how many positions the largest block so
-    far has.
+    tokens_BL: token ids, int64; masked positions hold mask_id. attention_BL: False on padding. start: the column at which
+    completions begin. key_B: keys of random numbers. free_BG: positions that decoding may write: not fixed, and within the
+    row's length. block_BG: the block of each position, from 0; blocks_B: the number of blocks.
+
+    Where a row is: block_B; round_B, how often remasking has reopened the block; index_B, the step within the round;
+    first_B, the step number at index 0; inside_BG, the positions being decoded; started_B, how many of these were masked
+    at index 0. commit_p_BG: each token's probability when it was committed. retained_B: rows that repeat the completion of
+    an earlier sweep. widest: positions of the largest block so far.
     """
 
     tokens_BL: Tensor
@@ -89,30 +91,30 @@ class Batch:
     widest: int = 0
 
     @property
-    def response_BG(self) -> Tensor:
-        """A view of the answers; writing to it writes the batch."""
+    def completion_BG(self) -> Tensor:
+        """A view of the completions; writing to it writes the batch."""
         return self.tokens_BL[:, self.start :]
 
     @property
     def masked_BG(self) -> Tensor:
-        return (self.response_BG == self.mask_id) & self.free_BG
+        return (self.completion_BG == self.mask_id) & self.free_BG
 
     @property
     def live_B(self) -> Tensor:
-        """Rows that are not finished."""
+        """Rows that are still decoding."""
         return self.block_B < self.blocks_B
 
     @property
     def step_B(self) -> Tensor:
-        """The number of each row's step within its whole decoding, for random numbers and the trace."""
+        """Each row's step number in its whole decoding, from 0; for random numbers and traces."""
         return self.first_B + self.index_B
 
     def _rows(self) -> dict[str, Tensor]:
-        """The tensors with a row for each row."""
+        """All tensors whose first dimension is the row."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(("_B", "_BL", "_BG"))}
 
     def enter(self, prompts: dict[int, Prompt], pad_id: int, block_length: int) -> None:
-        """Put prompts into rows, all of the answer masked but what is given; what was known of the rows is forgotten."""
+        """Put prompts into rows: masks everything but fixed tokens, and resets the rows' memory."""
         gen_length = self.free_BG.shape[1]
         rows, table = list(prompts), []
         for prompt in prompts.values():
@@ -122,40 +124,40 @@ class Batch:
             block = [sum(n >= e for e in ends) for n in range(gen_length)]
             self.widest = max(self.widest, *(block[:end].count(n) for n in block[:end]))
             table.append(
-                [pad_id] * pad + prompt.ids + [prompt.given.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
+                [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
                 + [0] * pad + [1] * (len(prompt.ids) + end) + [0] * behind
-                + [int(n < end and n not in prompt.given) for n in range(gen_length)]
+                + [int(n < end and n not in prompt.fixed) for n in range(gen_length)]
                 + block + [prompt.key, max(block[:end]) + 1]
             )  # fmt: skip
         length, device = self.tokens_BL.shape[1], self.tokens_BL.device
-        at = torch.tensor([rows]).T.to(device)[:, 0]
+        row_R = torch.tensor([rows]).T.to(device)[:, 0]
         sizes = [length, length, gen_length, gen_length, 1, 1]
         tokens, attention, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
-        self.tokens_BL[at], self.attention_BL[at], self.free_BG[at] = tokens, attention.bool(), free.bool()
-        self.block_BG[at], self.key_B[at], self.blocks_B[at] = block_RG, key[:, 0], blocks[:, 0]
+        self.tokens_BL[row_R], self.attention_BL[row_R], self.free_BG[row_R] = tokens, attention.bool(), free.bool()
+        self.block_BG[row_R], self.key_B[row_R], self.blocks_B[row_R] = block_RG, key[:, 0], blocks[:, 0]
         for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.commit_p_BG):
-            value[at] = 0
-        self.inside_BG[at] = free.bool() & (block_RG == 0)
-        self.started_B[at] = (self.masked_BG & self.inside_BG)[at].sum(-1)
+            value[row_R] = 0
+        self.inside_BG[row_R] = free.bool() & (block_RG == 0)
+        self.started_B[row_R] = (self.masked_BG & self.inside_BG)[row_R].sum(-1)
         self.memory.forget(rows)
 
     def mask(self, again_BG: Tensor | None) -> Tensor | None:
-        """Mask some positions again; those of them that may be, and were not masked."""
+        """Mask positions again; returns those that could be and were not masked already."""
         if again_BG is None:
             return None
         again_BG = again_BG & self.free_BG & ~self.masked_BG & self.live_B[:, None]
-        self.response_BG.masked_fill_(again_BG, self.mask_id)
+        self.completion_BG.masked_fill_(again_BG, self.mask_id)
         return again_BG
 
     def stop_after_end(self, end_E: Tensor) -> None:
-        """Where an end token stands with nothing masked before it, fill all that is masked behind it with end tokens."""
+        """After an end token with no mask before it, replace the remaining masks with end tokens."""
         masked_BG = self.masked_BG
-        ended_BG = torch.isin(self.response_BG, end_E) & (masked_BG.cumsum(-1) == 0)
+        ended_BG = torch.isin(self.completion_BG, end_E) & (masked_BG.cumsum(-1) == 0)
         stopped_BG = ended_BG.any(-1, keepdim=True) & masked_BG
-        self.response_BG.copy_(torch.where(stopped_BG, end_E[0], self.response_BG))
+        self.completion_BG.copy_(torch.where(stopped_BG, end_E[0], self.completion_BG))
 
     def begin_block(self, rows_B: Tensor, block_B: Tensor, round_B: Tensor, first_B: Tensor, inside_BG: Tensor) -> None:
-        """Let some rows (a mask) begin to decode the positions inside."""
+        """Let the rows in rows_B start on the positions inside_BG."""
         self.block_B, self.round_B = (
             torch.where(rows_B, block_B, self.block_B),
             torch.where(rows_B, round_B, self.round_B),
@@ -165,9 +167,9 @@ class Batch:
         self.started_B = torch.where(rows_B, (self.masked_BG & self.inside_BG).sum(-1), self.started_B)
 
     def copy_rows(self, ancestor_B: Tensor) -> None:
-        """Let each row go on from where its ancestor stands; keys and prompts stay."""
+        """Give each row the state of its ancestor; keys and prompts stay."""
         tokens_BL = self.tokens_BL.clone()
-        tokens_BL[:, self.start :] = self.response_BG[ancestor_B]
+        tokens_BL[:, self.start :] = self.completion_BG[ancestor_B]
         for name, value in (self._rows() | {"tokens_BL": tokens_BL}).items():
             if name not in PROMPT_FIELDS:
                 setattr(self, name, value[ancestor_B])
@@ -175,12 +177,12 @@ class Batch:
         self.memory.values = {name: value[ancestor_B] for name, value in self.memory.values.items()}
 
     def save(self, rows_B: Tensor, saved: Saved | None = None) -> Saved:
-        """A copy of where some rows (a mask) stand, for `restore`; the others stay as they were saved before."""
+        """A copy of the state of the rows in rows_B, for `restore`; for other rows the earlier copy stays."""
         now = self._rows() | {f"memory.{name}": value for name, value in self.memory.values.items()}
         return {name: _where_rows(rows_B, value, (saved or now).get(name, value)) for name, value in now.items()}
 
     def restore(self, saved: Saved, rows_B: Tensor) -> None:
-        """Set some rows (a mask) back to where they stood. What a search keeps in memory stays."""
+        """Restore the rows in rows_B to a saved state. What a search keeps in memory stays."""
         for name, value in self._rows().items():
             setattr(self, name, _where_rows(rows_B, saved[name], value))
         for name, value in self.memory.values.items():
@@ -196,7 +198,7 @@ def _where_rows(rows_B: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def new_batch(
     rows: int, longest_prompt: int, gen_length: int, mask_id: int, pad_id: int, device: torch.device | str
 ) -> Batch:
-    """A batch of empty rows: nothing in them is free, so that nothing is decoded."""
+    """A batch of unused rows: none of their positions is free, so nothing is decoded."""
     length = longest_prompt + gen_length
     zeros_B = torch.zeros(rows, dtype=torch.int64, device=device)
     nothing_BG = torch.zeros((rows, gen_length), dtype=torch.bool, device=device)
@@ -222,5 +224,5 @@ def new_batch(
 
 
 def prompt_of(ids: list[int], seed: int, example: str) -> Prompt:
-    """The row of an example; its random numbers come of the seed and the example's id."""
+    """The prompt of an example; its random numbers follow from the seed and the example's id."""
     return Prompt(ids, row_key(seed, example))

@@ -1,7 +1,7 @@
 """The diffusion loop: predict, guide, order, choose, commit; until no mask remains.
 
-This file alone counts cost, moves rows from block to block, and records the trace; the parts that it asks know of none
-of these. A row whose answer is complete gives its state to the next prompt at once.
+Only this file counts cost, moves rows from block to block and records traces; parts do none of these. Batching is
+continuous: a row whose completion is done takes the next prompt at once.
 """
 
 from collections import deque
@@ -25,19 +25,22 @@ from rws_cli.guidance.base import Guided
 from rws_cli.models.base import positions
 
 SWEEP = 1 << 40
-"""What is added to keys for random numbers of a later sweep."""
+"""Added to the random-number keys of later sweeps."""
 
 OnStep = Callable[[int, list[RowTrace]], None]
-"""Hears of each step: how many tokens it committed, and the traces of all rows."""
+"""Called after each step with the number of tokens that it committed and the traces of all rows."""
 
 OnEnter = Callable[[dict[int, int]], None]
-"""Hears which prompts take which rows, row → number of the prompt."""
+"""Called when prompts enter the batch: row → number of the prompt."""
 
 
 @dataclass
 class Completion:
-    """A finished answer. number: of its question; particle: which of its rows was chosen; tokens: of the answer, (G,);
-    cost: of all its rows; scores: a final score of each, empty without a search."""
+    """A finished completion.
+
+    number: of its prompt, counting each prompt once, however many particles it has. tokens: (G,). cost: of all its
+    particles. scores: the final score of each particle; empty without a search. particle: the one that was chosen.
+    """
 
     number: int
     tokens: list[int]
@@ -49,7 +52,11 @@ class Completion:
 
 @dataclass
 class RowState:
-    """What the host knows of a row: the number of the prompt in it, which sweep it is in, the trace that it follows."""
+    """What the host keeps for a row.
+
+    number: of its prompt; −1 for an unused row. sweep: of a search that decodes a prompt several times. retained: in later
+    sweeps, the trace of the previous completion, which this row repeats.
+    """
 
     number: int = -1
     sweep: int = 0
@@ -57,10 +64,10 @@ class RowState:
 
 
 class Decoder:
-    """Decodes prompts, sampler.particles neighbors for each question, in the rows of a batch.
+    """Decodes prompts in the rows of a batch.
 
-    scorer: for parts that need a reward. rows: decoded side by side, all prompts if not given; most_rows: of one forward
-    pass.
+    prompts: the particles of one prompt are adjacent. scorer: a rewards.scorer.RowScorer, where a part needs a reward.
+    rows: the rows of the batch; None: one for each prompt. most_rows: the rows of one forward pass; None: all.
     """
 
     def __init__(
@@ -89,20 +96,19 @@ class Decoder:
         self.traces = [RowTrace() for _ in range(count)]
         self.saved, self.saved_traces = self.batch.save(self.batch.retained_B), list(self.traces)
         self.lengths = [0] * count
-        """Of the rows' prompts."""
+        """Prompt lengths of the rows, in tokens."""
         self.done = [True] * count
         self.completions: Any = None
-        """The answers' tokens (B, G) after the last step, on the host."""
+        """Completion tokens (B, G) after the last step, on the host."""
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
-        self.rank = Ranker(sampler, denoiser.dtype, self.end_E)
+        self.rank = Ranker(sampler, denoiser, self.end_E)
         self.predict = Predictor(denoiser, sampler, most_rows or count, cache)
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None
 
     def run(self) -> Iterator[list[Completion]]:
-        """Completions as they are finished, those of one step together. Raises RunError if logits are not finite, or a
-        reward fails."""
+        """Yield the completions that each step finishes. Raises RunError if logits are not finite or a reward fails."""
         while self.enter():
             self.step()
             if completions := self.finished():
@@ -110,7 +116,7 @@ class Decoder:
 
     @property
     def in_progress(self) -> list[int]:
-        """The questions that are being decoded."""
+        """Numbers of the prompts that are being decoded, each counted once."""
         return [p.number // self.particles for p in self.row_states[:: self.particles] if p.number >= 0]
 
     @property
@@ -121,7 +127,7 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One step of every row; METHODS.md, section 1, has it in pseudo-code."""
+        """One step of every row; METHODS.md, section 1, has it as pseudo-code."""
         b, s = self.batch, self.sampler
         record: dict[str, Tensor | None] = {"before": b.mask(s.schedule.remask_before(step_of(b)))}
         step = step_of(b, self.scorer)
@@ -139,7 +145,7 @@ class Decoder:
                     step, open_BG, query, predicted = self.weigh(step, open_BG, query, predicted)
             if query.rows:
                 guided = s.guidance.guide(predicted, step)
-                predicted, scale_N = self.read_only(predicted, guided, query)
+                predicted, scale_N = self.select_ranked(predicted, guided, query)
                 ranking = self.rank(predicted, scale_N, open_BG, step)
                 s.schedule.update(ranking, step)
                 chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
@@ -149,7 +155,7 @@ class Decoder:
                 self.set_retained(query)
                 if s.eos == "stop":
                     b.stop_after_end(self.end_E)
-        if query.rows and scale_N is not None:  # to compare is not to decode: nobody is charged for it
+        if query.rows and scale_N is not None:  # the comparison at scale 1 is not counted as decoding time
             record |= self.reversals(predicted, ranking, chosen_BG, step)
         record["after"] = b.mask(s.schedule.remask_after(chosen_BG, shadow_BG, step))
         record |= self.advance(step)
@@ -162,7 +168,7 @@ class Decoder:
         return self.sampler.schedule.candidates(step) & step.free_BG & step.live_B[:, None]
 
     def query(self, step: Step, open_BG: Tensor, wanted_BG: Tensor | None = None) -> Query:
-        """What a step asks about: the open positions, and what guidance, search and schedule read besides."""
+        """The positions whose logits the step needs: open ones, and those that guidance, search and schedule read."""
         s, active_B = self.sampler, open_BG.any(1)
         due_B = s.search.due(step)
         if wanted_BG is None:
@@ -183,13 +189,15 @@ class Decoder:
         return Query(rows, active_B, wanted_BG, ranked_BG, wanted, sum(read), any(due), numbers)
 
     def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
-        at = positions(query.wanted_BG, sum(query.wanted))
-        return PositionLogits(*at, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id))
+        row_N, position_N = positions(query.wanted_BG, sum(query.wanted))
+        return PositionLogits(
+            row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id)
+        )
 
     def weigh(
         self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
     ) -> tuple[Step, Tensor, Query, PositionLogits]:
-        """Let a search copy rows over each other, and go on with what they ask about."""
+        """Let the search resample particles; returns the step, open positions and logits of the resampled rows."""
         ancestor_B = self.sampler.search.weigh(predicted, step, open_BG.any(1))
         if ancestor_B is None:
             return step, open_BG, query, predicted
@@ -208,7 +216,7 @@ class Decoder:
             self.position_logits(query, predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]),
         )
 
-    def read_only(
+    def select_ranked(
         self, predicted: PositionLogits, guided: Guided, query: Query
     ) -> tuple[PositionLogits, Tensor | None]:
         """The guided logits at the positions that the schedule reads, and their scales."""
@@ -224,9 +232,9 @@ class Decoder:
         return predicted.some(index_R), None if guided.scale_N is None else guided.scale_N[index_R]
 
     def commit(self, ranking: Ranking, chosen_BG: Tensor, predicted: PositionLogits) -> dict[str, Tensor | None]:
-        """Write the chosen tokens into the batch; what the trace keeps of them."""
+        """Write the chosen tokens into the batch; returns what the trace records about them."""
         b, p_BG = self.batch, ranking.raw_BG.exp()
-        b.response_BG.copy_(torch.where(chosen_BG, ranking.token_BG, b.response_BG))
+        b.completion_BG.copy_(torch.where(chosen_BG, ranking.token_BG, b.completion_BG))
         b.commit_p_BG = torch.where(chosen_BG, p_BG, b.commit_p_BG)
         near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
         return {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
@@ -234,7 +242,7 @@ class Decoder:
     def reversals(
         self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
     ) -> dict[str, Tensor | None]:
-        """How a scale of 1 would have ranked and chosen."""
+        """Compare the step with one at scale 1: pairs of open positions, rank reversals, changed selection."""
         plain = self.rank(predicted, None, ranking.open_BG, step)
         other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
         pairs_B, reversals_B = count_reversals(plain.score_BG, ranking.score_BG)
@@ -243,7 +251,7 @@ class Decoder:
     # --- from block to block, and from prompt to prompt -----------------------------------------------------------
 
     def advance(self, step: Step) -> dict[str, Tensor | None]:
-        """Rows whose block is done take it up again, where a remasking method says so, or go on to the next."""
+        """Move rows whose block is done: back into it where the remasking masked tokens, else to the next block."""
         b, s = self.batch, self.sampler
         b.index_B = b.index_B + 1
         step = step_of(b, self.scorer)
@@ -273,7 +281,7 @@ class Decoder:
         return record
 
     def roll_back(self) -> dict[str, Tensor | None]:
-        """Set rows back to where they stood when their search saved them last, or began; and save others."""
+        """Restore rows to the state that their search saved last, or began with; then save others."""
         b, search = self.batch, self.sampler.search
         used_B = torch.zeros_like(b.live_B).index_fill(0, torch.tensor(self.rows_in_use).to(b.key_B.device), True)
         back_B = search.rolled_back(step_of(b, self.scorer)) & used_B
@@ -285,27 +293,29 @@ class Decoder:
         return {"back": back_B, "saved": saved_B}
 
     def copy_rows(self, ancestor_B: Tensor) -> None:
-        """Let each row of the batch go on from where its ancestor stands."""
+        """Give each row the state of its ancestor."""
         self.batch.copy_rows(ancestor_B)
         if self.cache:
             self.cache.copy_rows(ancestor_B)
 
     def set_retained(self, query: Query) -> None:
-        """Put rows that follow an earlier answer where its trace stands after this step."""
+        """Put rows with a retained trace into the state that this trace had after the step."""
         following = [(row, trace) for row in query.rows if (trace := self.row_states[row].retained) is not None]
         if not following:
             return
-        response_BG, completions = self.batch.response_BG, []
+        completion_BG, completions = self.batch.completion_BG, []
         for row, trace in following:
             prefix = trace.until(query.numbers[row])
             committed = dict(zip(prefix.position, prefix.token, strict=True))
-            completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(response_BG.shape[1]))])
-        table = torch.tensor(completions).to(response_BG.device)
-        at, completion_RG = table[:, 0], table[:, 1:]
-        response_BG[at] = torch.where(self.batch.free_BG[at], completion_RG, response_BG[at])  # given tokens stay
+            completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(completion_BG.shape[1]))])
+        table = torch.tensor(completions).to(completion_BG.device)
+        row_R, completion_RG = table[:, 0], table[:, 1:]
+        completion_BG[row_R] = torch.where(
+            self.batch.free_BG[row_R], completion_RG, completion_BG[row_R]
+        )  # fixed tokens stay
 
     def enter(self) -> bool:
-        """Give rows that are free to prompts that wait; whether any row is in use."""
+        """Put waiting prompts into unused rows; returns whether any row is in use."""
         entering: dict[int, int] = {}
         for first in range(0, len(self.row_states), self.particles):
             if self.row_states[first].number < 0 and self.waiting:
@@ -319,7 +329,7 @@ class Decoder:
 
     @torch.inference_mode()
     def start(self, rows: dict[int, int]) -> None:
-        """Put prompts into rows, all of their answers masked."""
+        """Put prompts into rows, with every completion token masked."""
         prompts = {}
         for row, number in rows.items():
             state, prompt = self.row_states[row], self.prompts[number]
@@ -338,7 +348,7 @@ class Decoder:
 
     @torch.inference_mode()
     def finished(self) -> list[Completion]:
-        """The questions all of whose rows are done; their rows are free then, or begin another sweep."""
+        """Completions of the prompts whose particles are all done; their rows become unused or begin another sweep."""
         k, firsts = self.particles, range(0, len(self.row_states), self.particles)
         over = [n for n in firsts if self.row_states[n].number >= 0 and all(self.done[n : n + k])]
         rows = [row for first in over for row in range(first, first + k)]
@@ -364,36 +374,37 @@ class Decoder:
     # --- records --------------------------------------------------------------------------------------------------
 
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
-        """Bring what a step did to the host, all at once, and add it to the traces. Raises RunError."""
+        """Copy what the step did to the host in one transfer and add it to the traces. Raises RunError for logits that are
+        not finite."""
         values = {name: value for name, value in record.items() if value is not None} | {
-            "completions": self.batch.response_BG
+            "completions": self.batch.completion_BG
         }
         flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
         ends = np.cumsum([value.numel() for value in values.values()])
-        found = {
+        on_host = {
             name: part.reshape(tuple(value.shape))
             for (name, value), part in zip(values.items(), np.split(flat, ends[:-1]), strict=True)
         }
-        if not found.get("finite", True):
+        if not on_host.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
-        record_remasks(self.traces, found.get("before"), query.numbers)
-        if "chosen" in found:
-            record_commits(self.traces, found, query.numbers)
+        record_remasks(self.traces, on_host.get("before"), query.numbers)
+        if "chosen" in on_host:
+            record_commits(self.traces, on_host, query.numbers)
             for row in query.rows:
-                if (followed := self.row_states[row].retained) is not None:
-                    self.traces[row] = followed.until(query.numbers[row])
-        record_remasks(self.traces, found.get("after"), [number + 1 for number in query.numbers])
-        if "remasking" in found:
-            record_remasks(self.traces, found["remasking"], found["remasking_step"].astype(int).tolist())
-        if "ancestor" in found:
-            self.copy_traces(found["ancestor"].astype(int).tolist())
-        for row in np.flatnonzero(found.get("back", [])).tolist():
+                if (retained := self.row_states[row].retained) is not None:
+                    self.traces[row] = retained.until(query.numbers[row])
+        record_remasks(self.traces, on_host.get("after"), [number + 1 for number in query.numbers])
+        if "remasking" in on_host:
+            record_remasks(self.traces, on_host["remasking"], on_host["remasking_step"].astype(int).tolist())
+        if "ancestor" in on_host:
+            self.copy_traces(on_host["ancestor"].astype(int).tolist())
+        for row in np.flatnonzero(on_host.get("back", [])).tolist():
             self.traces[row] = self.saved_traces[row].until(LAST)
-        for row in np.flatnonzero(found.get("saved", [])).tolist():
+        for row in np.flatnonzero(on_host.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
-        self.done, self.completions = found["done"].astype(bool).tolist(), found["completions"]
+        self.done, self.completions = on_host["done"].astype(bool).tolist(), on_host["completions"]
         if query.rows:
-            self.on_step(int(found["chosen"].sum()) if "chosen" in found else 0, self.traces)
+            self.on_step(int(on_host["chosen"].sum()) if "chosen" in on_host else 0, self.traces)
 
     def copy_traces(self, parents: list[int]) -> None:
         self.traces = [self.traces[a] if a == row else self.traces[a].until(LAST) for row, a in enumerate(parents)]

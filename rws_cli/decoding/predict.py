@@ -1,4 +1,4 @@
-"""A pass of the model over some rows: logits at the positions asked about, and what it cost."""
+"""Forward passes over the rows of a batch: logits at the queried positions, and their cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,12 @@ from rws_cli.decoding.record import Cost, charge
 
 @dataclass(frozen=True)
 class Query:
-    """What a step asks about. rows: those with open positions, active_B as a mask; wanted_BG: positions asked about, all in
-    these rows; ranked_BG: those of them that the schedule reads; wanted: how many of each row; read: of all rows; weighs:
-    whether the search weighs rows; numbers: of each row's step."""
+    """The logits that a step needs.
+
+    rows: rows with open positions; active_B, the same as a mask. wanted_BG: positions whose logits are computed, all in
+    these rows; wanted, their number in each row of the batch. ranked_BG: those of them that the schedule ranks; read, their
+    number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row.
+    """
 
     rows: list[int]
     active_B: Tensor
@@ -30,7 +33,7 @@ class Query:
 
 @dataclass
 class Predictor:
-    """most_rows: in one forward pass. cache: answers in place of the model, approximately."""
+    """most_rows: rows of one forward pass. cache: gives approximate logits in place of the model."""
 
     denoiser: Denoiser
     sampler: Any
@@ -40,41 +43,43 @@ class Predictor:
     def __call__(
         self, batch: Batch, query: Query, prompt_lengths: list[int], costs: list[Cost]
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, V) at the wanted positions; and, for schedules with a shadow, the probability of each token of the
-        block, blind to itself (1 elsewhere). prompt_lengths: of all rows of the batch."""
+        """Logits (N, V) at the wanted positions; and, for schedules with a shadow, the probability of each token of the block
+        as predicted without seeing the token itself, (B, G), 1 elsewhere. prompt_lengths: of all rows, in tokens."""
         rows, wanted_BG = query.rows, query.wanted_BG
         row_R = query.active_B.to(torch.int8).argsort(descending=True, stable=True)[: len(rows)]
         passes = 2 if self.sampler.cfg_scale > 0 else 1
         shadow_BG = torch.ones_like(batch.commit_p_BG) if self.sampler.schedule.shadow else None
-        found = []
+        chunks = []
         for start in range(0, len(rows), self.most_rows):
             some = rows[start : start + self.most_rows]
-            at: Any = slice(None) if len(some) == len(wanted_BG) else row_R[start : start + self.most_rows]
+            index: Any = slice(None) if len(some) == len(wanted_BG) else row_R[start : start + self.most_rows]
             with charge(costs, some, "mdm_seconds"):
                 if self.cache:
-                    logits_NV, tokens = self.cache.logits(batch, some, wanted_BG[at])
+                    logits_NV, tokens = self.cache.logits(batch, some, wanted_BG[index])
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
-                    tokens_RL, seen_RL = batch.tokens_BL[at, left:], batch.attention_BL[at, left:]
+                    tokens_RL, seen_RL = batch.tokens_BL[index, left:], batch.attention_BL[index, left:]
                     wanted_RL = torch.zeros_like(seen_RL)
-                    wanted_RL[:, batch.start - left :] = wanted_BG[at]
+                    wanted_RL[:, batch.start - left :] = wanted_BG[index]
                     tokens = [prompt_lengths[row] + wanted_BG.shape[1] for row in some]
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count)
                     else:
-                        inside_RG = batch.inside_BG[at]
-                        logits_NV, shadow_BG[at] = self.shadowed(tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest)
+                        inside_RG = batch.inside_BG[index]
+                        logits_NV, shadow_BG[index] = self.shadowed(
+                            tokens_RL, seen_RL, wanted_RL, inside_RG, batch.widest
+                        )
                         tokens = [count + self.sampler.block_length for count in tokens]
-            found.append(logits_NV)
+            chunks.append(logits_NV)
             for row, count in zip(some, tokens, strict=True):
                 costs[row].mdm_passes += passes
                 costs[row].mdm_tokens += passes * count
-        return torch.cat(found) if len(found) > 1 else found[0], shadow_BG
+        return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
 
     def logits(self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int) -> Tensor:
-        """Logits, with classifier-free guidance if asked: z_u + (w + 1)(z_c − z_u), in the model's dtype where confidences
-        are. start: of the answer; count: of wanted positions."""
+        """Logits, with classifier-free guidance if set: z_u + (w + 1)(z_c − z_u), computed in the model's dtype where
+        confidences are. start: the column at which completions begin; count: the number of wanted positions."""
         logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, count)
         if self.sampler.cfg_scale == 0:
             return logits_NV
@@ -88,8 +93,8 @@ class Predictor:
     def shadowed(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and the shadow's probability of each committed token inside (1 elsewhere); count: positions inside, at
-        most."""
+        """Logits, and the shadow's probability of each committed token inside (1 elsewhere). count: the most positions that
+        are inside in any row."""
         first = tokens_RL.shape[1] - inside_RG.shape[1]
         place_RK = inside_RG.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :count]
         is_inside_RK = inside_RG.gather(1, place_RK)

@@ -1,9 +1,9 @@
-"""What the model says of the open positions, and the token proposed for each.
+"""Token probabilities at the open positions, and the token proposed for each.
 
-Everything here works on rows of logits, one row an open position: (N, V). Confidence is kept as a logarithm in float64
+Everything here works on logits (N, V), one row per open position. Confidence is kept as a logarithm in float64
 that does not saturate. LLaDA's generate.py compared float64 probabilities before its commit f51cb17 (2025-06-02), and
-compares those of the model's dtype since. Float64 probabilities are all 1 where the likeliest token leads by 37 logits,
-bfloat16 ones where it leads by 6. Ties, which go to the left, would then make the order.
+compares those of the model's dtype since. A float64 probability is exactly 1 where the likeliest token leads by 37
+logits, a bfloat16 one where it leads by 6. Such positions tie, and ties, which go to the left, would decide the order.
 """
 
 import torch
@@ -12,17 +12,17 @@ from torch import Tensor
 from rws_cli.decoding.noise import uniform
 
 GUMBEL, FILL = 0, 1
-"""Purposes of random numbers at one (row, step): proposing a token, filling a mask for the reward model."""
+"""Purposes of random numbers at one (row, step): proposing a token, completing a mask for the reward."""
 ORDER = 2
 PURPOSES = 3
 RANDOM, PLACE, REMASK = 0, 1, 2
-"""Counters of the numbers for ORDER: a random order or choice of positions, noise on an order's scores, masking again."""
+"""Counters of the random numbers for ORDER: a random order or choice of positions, noise on scores, remasking."""
 
 BLOCK = 512
 
 
 def log_softmax(logits_NV: Tensor) -> Tensor:
-    """log p, that of the likeliest token exact as far as e^−745: −log1p(Σ exp(z_j − z_top)) over the other tokens."""
+    """log p (N, V). That of the likeliest token, −log1p(Σ exp(z_j − z_top)) over the others, stays exact down to e^−745."""
     top_N, index_N = logits_NV.max(-1, keepdim=True)
     below_NV = logits_NV - top_N
     others_N = below_NV.exp().scatter_(-1, index_N, 0.0).sum(-1, keepdim=True)
@@ -30,16 +30,16 @@ def log_softmax(logits_NV: Tensor) -> Tensor:
 
 
 def likeliest(logits_NV: Tensor, forbidden: int) -> Tensor:
-    """The likeliest token of each position but `forbidden` (the mask), the first of equals."""
+    """The likeliest token of each position, the first of equals; never `forbidden` (the mask)."""
     mask_N = logits_NV[:, forbidden].clone()
-    logits_NV[:, forbidden] = -torch.inf  # and back: a copy of all logits would take longer than the argmax
+    logits_NV[:, forbidden] = -torch.inf  # restored below: copying all logits takes longer than the argmax
     token_N = _argmax(logits_NV)
     logits_NV[:, forbidden] = mask_N
     return token_N
 
 
 def _argmax(x_NV: Tensor) -> Tensor:
-    """The first of the largest. By blocks of a row: torch's own takes six times as long over a large vocabulary on a CPU."""
+    """The first of the largest. Blockwise: for a large vocabulary on a CPU six times as fast as torch's argmax."""
     if x_NV.shape[1] % BLOCK:
         return x_NV.argmax(-1)
     x_NPB = x_NV.view(len(x_NV), -1, BLOCK)
@@ -49,10 +49,10 @@ def _argmax(x_NV: Tensor) -> Tensor:
 
 
 def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) -> Tensor:
-    """log p, (N,) float64, of one token a position under softmax(scale · z): −log(1 + exp(logsumexp of the others − its
-    own)), which takes no float64 copy of the logits, and no probability of any other token.
+    """log p (N,), float64, of one token per position under softmax(scale · z): −log(1 + exp(logsumexp(others) − z_token)).
 
-    The logarithm of the sum is at most log V, whatever the logits, so that float32 gives it to 1e−6.
+    It needs no float64 copy of the logits. With the largest logit subtracted, the log of the sum is at most log V, so
+    float32 gives it to 1e−6.
     """
     others_NV = logits_NV.scatter(-1, token_N[:, None], -torch.inf)
     top_N = others_NV.amax(-1)
@@ -66,7 +66,7 @@ def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) 
 
 
 def rounded_log_p(logits_NV: Tensor, dtype: torch.dtype) -> Tensor:
-    """log p (N, V) of the probabilities that a softmax in `dtype` gives: equal probabilities stay equal, as in LLaDA's
+    """log p (N, V) of a softmax in `dtype`: probabilities that round to the same value stay equal, as in LLaDA's
     generate.py since its commit f51cb17 (2025-06-02)."""
     return logits_NV.to(dtype).softmax(-1).double().log()
 
@@ -77,7 +77,7 @@ def ulp(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def lead(logits_NV: Tensor, token_N: Tensor, forbidden: int) -> Tensor:
-    """By how much the logits of tokens are above the highest other one, `forbidden` (the mask) left out; (N,)."""
+    """How far the tokens' logits are above the highest other logit, `forbidden` (the mask) left out; (N,)."""
     others_NV = logits_NV.scatter(-1, token_N[:, None], -torch.inf)
     others_NV[:, forbidden] = -torch.inf
     return logits_NV.gather(-1, token_N[:, None])[:, 0] - others_NV.amax(-1)
@@ -94,7 +94,7 @@ def nucleus(log_p_NV: Tensor, top_p: float) -> Tensor:
 
 
 def temper(logits_NV: Tensor, temperature: float, top_p: float) -> Tensor:
-    """The log-probabilities that tokens are drawn from; at T = 0 the untempered ones, whose argmax is taken."""
+    """The log-probabilities (N, V) that tokens are drawn from; at T = 0 the untempered ones, whose argmax is taken."""
     scaled = logits_NV / temperature if temperature > 0 else logits_NV
     return nucleus(log_softmax(scaled), top_p)
 
@@ -108,10 +108,10 @@ def propose(
     position_N: Tensor,
     purpose: int,
 ) -> Tensor:
-    """A token for each position, never `forbidden` (the mask): the argmax at T = 0, else a sample of the tempered law.
+    """A token (N,) for each position, never `forbidden` (the mask): the argmax at T = 0, else a sample.
 
-    Sampling is the Gumbel-max form of LLaDA's: argmax of z/T − log(−log u), u from (key, number of the step, position,
-    token).
+    Sampling uses the Gumbel-max trick, as LLaDA does: argmax of z/T − log(−log u), with u from (key, step number,
+    position, token).
     """
     if temperature == 0:
         return likeliest(tempered_NV, forbidden)
@@ -122,9 +122,9 @@ def propose(
 def complete(
     logits_NV: Tensor, how: str, mask_id: int, key_N: Tensor, number_N: Tensor | int, position_N: Tensor
 ) -> Tensor:
-    """Tokens (N,) to show in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").
+    """Tokens (N,) that a reward reads in place of masks: the likeliest ("argmax") or one drawn at T = 1 ("sample").
 
-    For "drop" and "keep" the masks stay; the text is then rendered without or with them.
+    For "drop" and "keep" they stay masks, which the text is then rendered without or with.
     """
     if how in ("drop", "keep"):
         return torch.full_like(position_N, mask_id)

@@ -1,4 +1,4 @@
-"""What the loop asks of models and caches."""
+"""The interfaces of models and caches that the loop uses."""
 
 from typing import Protocol
 
@@ -9,11 +9,11 @@ from rws_cli.decoding.batch import Batch
 
 
 class Denoiser(Protocol):
-    """A masked diffusion model: for each wanted position (B, L), in row-major order, the logits (N, V), float32. count: N,
-    if it is known.
+    """A masked diffusion model.
 
-    `dtype` is that of the weights, read for confidence=model_dtype alone. `shadowed` answers for a block that is asked
-    about a second time, blind to what stands there; only WINO calls it.
+    `logits` returns float32 logits (N, V) at the wanted positions, in row-major order; count: N, if it is known. `dtype` is
+    that of the weights, read only for confidence=model_dtype. `shadowed` also returns logits (B, K, V) at the positions
+    place_BK of a block, predicted without seeing the tokens there; only WINO calls it.
     """
 
     @property
@@ -35,7 +35,7 @@ class Denoiser(Protocol):
 
 
 class Cache(Protocol):
-    """Logits with keys and values that are kept from step to step; see decoding/cache.py."""
+    """Logits from keys and values that are reused between steps; see decoding/cache.py."""
 
     def begin(self, rows_B: Tensor) -> None: ...
 

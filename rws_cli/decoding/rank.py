@@ -1,4 +1,4 @@
-"""How a step ranks its open positions: tokens proposed, their log-probabilities, the order's scores."""
+"""Ranks the open positions of a step: proposed tokens, their log-probabilities, the order's scores."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from rws_cli.decoding.prediction import (
     temper,
     ulp,
 )
+from rws_cli.decoding.protocols import Denoiser
 from rws_cli.decoding.step import Prediction, Ranking, Step, spread
 
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
-"""Size of the float64 probabilities, or of twice the logits, that are worked on at a time."""
+"""Bytes of float64 probabilities that are computed at a time."""
 
 LOWEST = torch.finfo(torch.float64).min
-"""The log-probability of what comes last."""
+"""The log-probability of positions that are put last."""
 
 
 @dataclass(frozen=True)
 class PositionLogits:
-    """N positions of all rows, row_N and position_N, and their logits (N, V). order_logits_NV: those that orders read, if
-    not the same; top_N: the likeliest tokens, where nothing is drawn."""
+    """The logits (N, V) of N positions of all rows, which are given by row_N and position_N.
+
+    order_logits_NV: the logits that orders read, if others. top_N: the likeliest tokens, where nothing is drawn.
+    """
 
     row_N: Tensor
     position_N: Tensor
@@ -44,25 +47,25 @@ class PositionLogits:
     top_N: Tensor | None
 
     def some(self, index_n: Any) -> PositionLogits:
-        parts = (self.row_N, self.position_N, self.logits_NV, self.order_logits_NV, self.top_N)
-        return PositionLogits(*(None if x is None else x[index_n] for x in parts))  # type: ignore[arg-type]
+        tensors = (self.row_N, self.position_N, self.logits_NV, self.order_logits_NV, self.top_N)
+        return PositionLogits(*(None if x is None else x[index_n] for x in tensors))  # type: ignore[arg-type]
 
 
 def greedy(sampler: Any) -> bool:
-    """Whether the token proposed is the likeliest one, whatever scales the logits."""
+    """Whether the proposed token is always the likeliest one; no scale changes that."""
     return sampler.temperature == 0 and sampler.top_p >= 1.0
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """Ranks the positions of a step under scales (N,) of their logits.
+    """Ranks positions, their logits multiplied by scales (N,).
 
-    dtype: of the model; end_E: its end tokens. A few positions at a time, so that copies for a large vocabulary never
-    exist for all of them; and without probabilities of all tokens where nobody reads them.
+    denoiser: its dtype decides rounding. end_E: end tokens. It works on chunks of positions, so that float64 copies of a large vocabulary
+    stay small, and computes the probabilities of all tokens only where a part needs them.
     """
 
     sampler: Any
-    dtype: torch.dtype
+    denoiser: Denoiser
     end_E: Tensor
 
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
@@ -70,14 +73,14 @@ class Ranker:
         size = max(
             1, CHUNK_BYTES["cuda" if predicted.logits_NV.is_cuda else "cpu"] // (8 * predicted.logits_NV.shape[-1])
         )
-        found = []
+        chunks = []
         for start in range(0, len(predicted.logits_NV), size):
             n = slice(start, start + size)
-            found.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
+            chunks.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
         token_N, raw_N, log_p_N, order_features_N, features_N = (
-            torch.cat(values) for values in zip(*found, strict=True)
+            torch.cat(values) for values in zip(*chunks, strict=True)
         )
-        log_p_N = log_p_N.clamp(min=LOWEST)  # −inf stands for a closed position
+        log_p_N = log_p_N.clamp(min=LOWEST)  # −inf means that a position is not open
         key_N, number_N = step.key_B[row_N], step.number_B[row_N]
         first_B = (step.masked_BG | step.committed_BG).to(torch.int8).argmax(-1)
         prediction = Prediction(
@@ -110,11 +113,11 @@ class Ranker:
         )
 
     def predict(self, predicted: PositionLogits, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
-        """Of n positions the tokens proposed, their untempered log-probabilities, those that orders read, and what order
-        and schedule read of the probabilities of all tokens."""
+        """For n positions: the proposed tokens, their untempered log-probabilities, the log-probabilities that orders read,
+        and the features that order and schedule compute from the probabilities of all tokens."""
         s, logits_nV, top_n = self.sampler, predicted.logits_NV, predicted.top_N
         if scale_n is not None and s.guidance.target != "all":
-            top_n = None  # what is scaled alone may change places
+            top_n = None  # scaling one logit can change the argmax
         needs_all_log_probs = (
             s.order.needs_all_log_probs or s.schedule.needs_all_log_probs or predicted.order_logits_NV is not None
         )
@@ -138,14 +141,14 @@ class Ranker:
         return top_n, raw_n, log_p_n, s.order.features(log_p_nV), s.schedule.features(raw_nV)
 
     def read_by_orders(self, predicted: PositionLogits, z_nV: Tensor, raw_nV: Tensor, tempered_nV: Tensor) -> Tensor:
-        """The log-probabilities that orders read."""
+        """The log-probabilities (n, V) that orders read."""
         s = self.sampler
         without_ends = s.eos == "confidence_eos_eot_inf"
         if predicted.order_logits_NV is not None:
             z_nV = predicted.order_logits_NV.double()
             return temper(self.without_ends(z_nV) if without_ends else z_nV, s.temperature, 1.0)
         if s.confidence == "model_dtype":
-            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.dtype)
+            return rounded_log_p(self.without_ends(z_nV) if without_ends else z_nV, self.denoiser.dtype)
         if without_ends:
             z_nV = self.without_ends(z_nV)
             return log_softmax(z_nV) if s.confidence == "raw" else temper(z_nV, s.temperature, s.top_p)
@@ -155,26 +158,28 @@ class Ranker:
         return z_nV.index_fill(1, self.end_E, -torch.inf)
 
     def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
-        """Which chosen tokens a last bit of the model's dtype could have decided otherwise, (B, G): the token itself where
-        nothing is drawn, or the choice of its step where scores come of logits."""
+        """The chosen tokens (B, G) that rounding in the model's dtype could have decided otherwise: the token itself, where
+        nothing is drawn, or the selection of its step, where scores come from logits."""
         s, near_BG = self.sampler, torch.zeros_like(chosen_BG)
         chosen = predicted.some(chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0])
-        at = (chosen.row_N, chosen.position_N)
-        token_C = ranking.token_BG[at]
-        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.dtype)
+        index_C = (chosen.row_N, chosen.position_N)
+        token_C = ranking.token_BG[index_C]
+        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.denoiser.dtype)
         if greedy(s):
-            near_BG[at] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
+            near_BG[index_C] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:
-            unit_BG = spread(unit_C, *at, near_BG, 0.0)
+            unit_BG = spread(unit_C, *index_C, near_BG, 0.0)
             keys = [ranking.tied_BG, *([ranking.raw_BG] if s.ties == "probability" else [])]
-            near_BG |= chosen_BG & hangs(keys, ranking.score_BG, chosen_BG, unit_BG)[:, None]
+            near_BG |= chosen_BG & selection_near_tie(keys, ranking.score_BG, chosen_BG, unit_BG)[:, None]
         return near_BG
 
 
-def hangs(keys: list[Tensor], rank_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
-    """Rows (B,) whose last chosen and first refused position by rank differ by less than a logit's unit in the last place
-    moves their key: relative to the larger key, by less than that unit at the last chosen position. keys: what ranks come
-    of, each deciding where those before it are equal. Closed positions hold −inf."""
+def selection_near_tie(keys: list[Tensor], rank_BG: Tensor, chosen_BG: Tensor, unit_BG: Tensor) -> Tensor:
+    """Rows (B,) whose last chosen and first rejected position could swap by rounding: their keys differ by less than the
+    larger key times the unit in the last place of the logit at the last chosen position.
+
+    keys: what ranks are made of; each decides where those before it are equal. rank_BG: −inf where a position is not open.
+    """
     last_B = rank_BG.masked_fill(~chosen_BG, torch.inf).argmin(-1, keepdim=True)
     refused_BG = rank_BG.masked_fill(chosen_BG, -torch.inf)
     first_B = refused_BG.argmax(-1, keepdim=True)
@@ -190,8 +195,8 @@ def hangs(keys: list[Tensor], rank_BG: Tensor, chosen_BG: Tensor, unit_BG: Tenso
 
 
 def break_ties(score_BG: Tensor, log_p_BG: Tensor) -> Tensor:
-    """Ranks within each row in place of scores: of two equal scores the one with the higher log-probability is higher, and
-    where both are equal they stay equal. Closed positions keep −inf."""
+    """Ranks within each row, in place of scores: equal scores are ordered by log-probability, and stay equal if that is
+    equal too. Positions that are not open keep −inf."""
     by_p_BG = log_p_BG.argsort(dim=-1, stable=True)
     by_both_BG = by_p_BG.gather(-1, score_BG.gather(-1, by_p_BG).argsort(dim=-1, stable=True))
     score, log_p = score_BG.gather(-1, by_both_BG), log_p_BG.gather(-1, by_both_BG)
@@ -202,8 +207,8 @@ def break_ties(score_BG: Tensor, log_p_BG: Tensor) -> Tensor:
 
 
 def count_reversals(before_BG: Tensor, after_BG: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row (B,) the pairs of open positions, and those of them whose order by score is strictly turned around.
-    Closed positions hold −inf."""
+    """For each row (B,) the number of pairs of open positions, and of those whose order by score is strictly reversed.
+    Positions that are not open hold −inf."""
     open_BG = before_BG > -torch.inf
     count_B = open_BG.sum(-1)
     turned = []
@@ -215,5 +220,5 @@ def count_reversals(before_BG: Tensor, after_BG: Tensor) -> tuple[Tensor, Tensor
 
 
 def greedy_tokens(logits_NV: Tensor, sampler: Any, mask_id: int) -> Tensor | None:
-    """The likeliest tokens, where they are what is proposed."""
+    """The likeliest tokens (N,) where they are the proposed ones, else None."""
     return likeliest(logits_NV, mask_id) if greedy(sampler) else None

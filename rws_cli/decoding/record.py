@@ -1,4 +1,4 @@
-"""What decoding leaves behind of each row: what it cost, and which token came when."""
+"""Records of each row: its cost, and its trace of committed tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 LAST = 1 << 62
-"""A step after all others."""
+"""A step number above all others."""
 
 
 @dataclass
 class Cost:
-    """What one row has cost. Tokens are those put through a model, padding not counted, and
-    thrice where a gradient is taken; seconds are the row's share."""
+    """The cost of one row.
+
+    Tokens are those that go through a model, without padding; a gradient step counts three times. Seconds are the row's
+    share of its batch.
+    """
 
     mdm_passes: int = 0
     mdm_tokens: int = 0
@@ -35,15 +38,15 @@ class Cost:
 
 @dataclass
 class RowTrace:
-    """One entry a committed token, in the order of commits (positions ascending within a step). Where a method masks
-    tokens again, a position has an entry for each time that it was committed.
+    """One entry per committed token, in the order of commits (positions ascending within a step). A position that was
+    remasked has an entry for each time that it was committed.
 
-    confidence: the proposed token's probability under the guided, untempered softmax. reward: the raw score at that
-    step and scale: what it made of the logits (both None without reward guidance). pairs, reversals: pairs of positions
-    open at that step, and those whose order the scale turned around; changed_selection: whether it committed other positions
-    than a scale of 1 would have (all None where nothing scales). remasked_at: the step before which the token was masked
-    again; None if it stayed. near_tie: whether a last bit of the model's dtype could have decided otherwise (see
-    Ranker.near_ties). recorded: what else the guidance recorded, by name; None where it recorded no number.
+    step: counts from 0. confidence: the token's probability under the guided, untempered softmax. reward, scale: the raw
+    score at the step, and what multiplied the logits; None without such guidance. pairs, reversals: pairs of positions open
+    at the step, and those whose order the scale reversed; changed_selection: whether the step committed other positions
+    than at scale 1; all three None where nothing scales. remasked_at: the step before which the token was masked again;
+    None if it stayed. near_tie: whether rounding in the model's dtype could have decided otherwise (Ranker.near_ties).
+    recorded: other values that the guidance recorded, by name; None where it recorded no number.
     """
 
     step: list[int] = field(default_factory=list)
@@ -97,30 +100,30 @@ class RowTrace:
         return copy
 
     def mask(self, position: int, step: int) -> None:
-        """Note that the token at a position is a mask again before a step."""
+        """Record that the token at a position was remasked before a step."""
         last = len(self.position) - 1 - self.position[::-1].index(position)
         self.remasked_at[last] = step
 
 
-def record_commits(traces: list[RowTrace], found: dict[str, Any], numbers: list[int]) -> None:
-    """Add what a step committed to the traces of all rows; numbers: of each row's step."""
-    guided = {name.removeprefix("guidance."): x for name, x in found.items() if name.startswith("guidance.")}
-    compared = [name for name in ("pairs", "reversals", "changed_selection") if name in found]
-    for row, position in zip(*np.nonzero(found["chosen"]), strict=True):
-        at = (row, position)
+def record_commits(traces: list[RowTrace], on_host: dict[str, Any], numbers: list[int]) -> None:
+    """Add the tokens that a step committed to the traces. numbers: each row's step number."""
+    guided = {name.removeprefix("guidance."): x for name, x in on_host.items() if name.startswith("guidance.")}
+    compared = [name for name in ("pairs", "reversals", "changed_selection") if name in on_host]
+    for row, position in zip(*np.nonzero(on_host["chosen"]), strict=True):
+        index = (row, position)
         traces[row].commit(
             step=numbers[row],
             position=int(position),
-            token=int(found["token"][at]),
-            confidence=float(found["confidence"][at]),
-            near_tie=bool(found["near_tie"][at]),
-            guidance={name: float(x[at] if x.ndim > 1 else x[row]) for name, x in guided.items()},
-            **{name: int(found[name][row]) for name in compared},
+            token=int(on_host["token"][index]),
+            confidence=float(on_host["confidence"][index]),
+            near_tie=bool(on_host["near_tie"][index]),
+            guidance={name: float(x[index] if x.ndim > 1 else x[row]) for name, x in guided.items()},
+            **{name: int(on_host[name][row]) for name in compared},
         )
 
 
 def record_remasks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) -> None:
-    """Note in the traces of all rows that tokens are masked again before steps of these numbers."""
+    """Record in the traces that tokens are masked again before each row's step of these numbers."""
     if again_BG is not None:
         for row, position in zip(*np.nonzero(again_BG), strict=True):
             traces[row].mask(int(position), numbers[row])
@@ -128,7 +131,7 @@ def record_remasks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) ->
 
 @contextmanager
 def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
-    """Divide the seconds spent inside equally among `rows`."""
+    """Divide the seconds spent inside equally among these rows."""
     started = time.perf_counter()
     yield
     share = (time.perf_counter() - started) / max(len(rows), 1)

@@ -1,4 +1,4 @@
-"""What a step knows, for the parts that it asks."""
+"""The state before a step, as parts see it, and the predictions and rankings that they read."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from rws_cli.decoding.prediction import ORDER, PURPOSES
 
 @dataclass(frozen=True)
 class Step:
-    """Where every row stands before a step. No rule reads another row's.
+    """The state of all rows before a step. No part may let one row depend on another.
 
-    index_B: the step's number within its block, from 0; number_B: within the whole decoding, for random numbers.
-    prompt_BP: the prompts' tokens, where prompt_attention_BP is True; before them is padding. tokens_BG: the answers; masked_BG:
-    masked positions that are being decoded; committed_BG: the others of them but given ones; all_masked_BG: masked
-    positions of the whole answer; free_BG: all that are not given. started_B: how many were masked at index 0. block_B:
-    the block that a row is in; block_BG: that of each position. p_BG: each token's probability when it was committed.
-    key_B: of random numbers. memory: what parts keep. live_B: rows that are not finished. retained_B: rows that
-    follow the answer of an earlier sweep. reward: a rewards/scorer.RowScorer, or None.
+    index_B: the step's number within its block, from 0; number_B: within the whole decoding, also for random numbers.
+    prompt_BP: prompt tokens, padded on the left; prompt_attention_BP: False on padding. tokens_BG: completions. Of the
+    positions that are being decoded, masked_BG are masked and committed_BG hold committed tokens (not fixed ones);
+    all_masked_BG: masked positions of the whole completion; free_BG: positions that are not fixed. started_B: the number
+    masked at index 0. block_B: the row's block; block_BG: the block of each position. commit_p_BG: each token's
+    probability when it was committed. key_B: keys of random numbers. memory: tensors that parts keep. live_B: rows that
+    are still decoding. retained_B: rows that repeat the completion of an earlier sweep. reward: a
+    rewards.scorer.RowScorer, or None.
     """
 
     index_B: Tensor
@@ -46,51 +47,51 @@ class Step:
     reward: Any = None
 
     def chance(self, counter: int) -> Tensor:
-        """U(0, 1) for each position (B, G); another number for each counter."""
+        """U(0, 1) for each position, (B, G); independent for each counter."""
         return everywhere(self.key_B, self.number_B * PURPOSES + ORDER, self.masked_BG.shape[1], counter)
 
     def score(
         self, completions_BG: Tensor, rows_B: Tensor, progress_B: Tensor | None = None, number_B: Tensor | None = None
     ) -> dict[int, float]:
-        """The reward of the answers of some rows (a mask), row → score. progress_B: the share that is committed; number_B: of
-        the step; None: this step's."""
+        """Reward of the completions of the rows in rows_B: row → score. progress_B: the share of tokens committed; number_B:
+        the step number; None: those of this step."""
         progress_B = 1 - share(self.all_masked_BG, self.free_BG) if progress_B is None else progress_B
         number_B = self.number_B if number_B is None else number_B
         columns = [x.double()[:, None] for x in (rows_B, progress_B, number_B)]
-        table = torch.cat([completions_BG.double(), *columns], 1).tolist()  # one wait for the device
-        asked = {
+        table = torch.cat([completions_BG.double(), *columns], 1).tolist()  # one transfer from the device
+        requests = {
             row: (list(map(int, ids)), progress, int(number))
             for row, (*ids, wanted, progress, number) in enumerate(table)
             if wanted
         }
-        return self.reward(asked) if asked else {}
+        return self.reward(requests) if requests else {}
 
     def last_scores(self) -> Tensor:
-        """What the reward gave each row when it was last asked, (B,) float64; NaN where it was not."""
+        """The last score of each row, (B,) float64; NaN where there is none."""
         last = self.reward.last if self.reward else {}
         scores = [last[row][1] if row in last else math.nan for row in range(len(self.key_B))]
         return torch.tensor(scores, dtype=torch.float64).to(self.key_B.device)
 
     def final_scores(self, rows: list[int]) -> list[float]:
-        """The reward of finished answers."""
+        """Reward of the finished completions of some rows."""
         completions = self.tokens_BG[torch.tensor(rows).to(self.tokens_BG.device)].tolist()
         return self.reward.final(dict(zip(rows, completions, strict=True)))
 
 
 def share(some_BG: Tensor, free_BG: Tensor) -> Tensor:
-    """The share of a row's free positions that are among some, (B,)."""
+    """The share of each row's free positions that are in some_BG, (B,)."""
     return (some_BG & free_BG).sum(1).double() / free_BG.sum(1).clamp(min=1)
 
 
 def step_of(batch: Batch, reward: Any = None) -> Step:
-    """Where the rows of a batch stand."""
+    """The state of a batch, as parts see it."""
     masked_BG, inside_BG = batch.masked_BG, batch.inside_BG
     return Step(
         index_B=batch.index_B,
         number_B=batch.step_B,
         prompt_BP=batch.tokens_BL[:, : batch.start],
         prompt_attention_BP=batch.attention_BL[:, : batch.start],
-        tokens_BG=batch.response_BG,
+        tokens_BG=batch.completion_BG,
         masked_BG=masked_BG & inside_BG,
         committed_BG=~masked_BG & inside_BG & batch.free_BG,
         all_masked_BG=masked_BG,
@@ -110,9 +111,11 @@ def step_of(batch: Batch, reward: Any = None) -> Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of N positions of all rows, as an order reads it: row_N and position_N say where they are,
-    offset_N how far from the first position that is being decoded, token_N the tokens proposed, log_p_N their
-    log-probabilities, features_N what Order.read made of those of all tokens, key_N and number_N are for random numbers."""
+    """The predictions at N positions of all rows that an order scores.
+
+    row_N, position_N: where. offset_N: distance from the first position that is being decoded. token_N: proposed tokens;
+    log_p_N: their log-probabilities. features_N: the result of Order.features. key_N, number_N: for random numbers.
+    """
 
     row_N: Tensor
     position_N: Tensor
@@ -126,11 +129,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a step ranks its open positions; (B, G) tensors hold −inf where a position is closed.
+    """The ranking of a step's positions; scores and log-probabilities (B, G) are −inf where a position is not open.
 
-    row_N, position_N: the positions that were asked about, ranked_BG as a mask; features_N: what Schedule.read made of each.
-    token_BG: the tokens proposed there. log_p_BG: their log-probabilities, lowered as far as can be where an end token is
-    suppressed; raw_BG: before that. score_BG: the order's; tied_BG: before ties were broken.
+    row_N, position_N: the N ranked positions; ranked_BG, the same as a mask. features_N: the result of Schedule.features.
+    token_BG: proposed tokens. log_p_BG: their log-probabilities, at the lowest value where an end token is suppressed;
+    raw_BG: without suppression. score_BG: the order's scores; tied_BG: before ties were broken.
     """
 
     open_BG: Tensor
@@ -145,12 +148,12 @@ class Ranking:
     tied_BG: Tensor
 
     def spread(self, value_N: Tensor, elsewhere: float) -> Tensor:
-        """A value for each position that was asked about as (B, G, …)."""
+        """Values (N, …) of the ranked positions as (B, G, …)."""
         return spread(value_N, self.row_N, self.position_N, self.open_BG, elsewhere)
 
 
 def spread(value_N: Tensor, row_N: Tensor, position_N: Tensor, like_BG: Tensor, elsewhere: float) -> Tensor:
-    """A value for each of N positions as (B, G, …)."""
+    """Values (N, …) at N positions as (B, G, …)."""
     shape = (*like_BG.shape, *value_N.shape[1:])
     out = torch.full(shape, elsewhere, dtype=value_N.dtype, device=value_N.device)
     out[row_N, position_N] = value_N

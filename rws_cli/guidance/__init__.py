@@ -1,1 +1,1 @@
-"""Guidance: what changes logits before the order reads them."""
+"""Guidance: changes the logits before tokens are proposed and positions scored."""

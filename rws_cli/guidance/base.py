@@ -1,4 +1,4 @@
-"""What every guidance answers: logits and what the step knows go in, logits and a record come out."""
+"""The base class of guidance: logits and the step's state go in, logits and a record come out."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,9 +13,12 @@ from rws_cli.part import Part
 
 @dataclass(frozen=True)
 class Guided:
-    """Logits (N, V); or those that came in, and what multiplies them at each position, (N,) float64, in float64 and by
-    Guidance.apply. order_logits_NV: what orders read, if not these logits. record: what the trace keeps of each row (B,) or
-    position (B, G), by name: `reward` and `scale` are the usual ones."""
+    """The result of guidance.
+
+    logits_NV: new logits, or those that came in with scale_N, by which Guidance.apply multiplies them later, in float64.
+    order_logits_NV: logits that orders read, if others. record: values for the trace by name, per row (B,) or position
+    (B, G); the usual names are `reward` and `scale`.
+    """
 
     logits_NV: Tensor
     scale_N: Tensor | None = None
@@ -26,38 +29,38 @@ class Guided:
 class Guidance(Part):
     role = "guidance"
     target = "all"
-    """Which logits are scaled: all, or only the highest."""
+    """Which logits of a position are scaled: all, or only the highest ("proposed")."""
     shows_masks: ClassVar[Any] = "drop"
-    """Whether masks that are left show in the text that a reward reads ("keep")."""
+    """Whether remaining masks appear in the text that a reward reads: "keep" or "drop"."""
 
     def load(self, prepared: Any, reward: Any) -> None:
-        """Read what it needs of files and of the loaded reward, before decoding. Raises UsageError."""
+        """Prepare before decoding, from files and the loaded reward. Raises UsageError."""
 
     def begin(self, rows: dict[int, str]) -> None:
-        """Examples, by id, enter rows of the batch."""
+        """Called when examples enter the batch: row → example id."""
 
     def reads_masked(self, step: Step) -> Tensor | None:
-        """Rows (B,) whose next step needs the logits of all masked positions; None: of none."""
+        """Rows (B,) whose next step needs the logits of all masked positions; None for no row."""
         return None
 
     def guide(self, predicted: PositionLogits, step: Step) -> Guided:
-        """Logits and a record. Rows whose step asks about nothing are not among predicted.row_N."""
+        """Guide one step. Rows without open positions are not among predicted.row_N."""
         return Guided(predicted.logits_NV)
 
     def apply(self, z_nV: Tensor, scale_n: Tensor) -> Tensor:
-        """z' = r·z on all logits of a position, or on its highest alone."""
+        """z' = r·z for all logits of a position, or for its highest one only."""
         if self.target == "all":
             return z_nV * scale_n[:, None]
         top_n = z_nV.argmax(-1, keepdim=True)
         return z_nV.scatter(-1, top_n, z_nV.gather(-1, top_n) * scale_n[:, None])
 
     def calls(self, steps: int) -> int:
-        """Reward calls in so many steps, at most."""
+        """The most reward calls that this number of steps makes."""
         return 0
 
 
 def scaled(predicted: PositionLogits, scale_B: Tensor, **record: Tensor) -> Guided:
-    """One scale for all positions of a row."""
+    """Guidance by one scale per row (B,)."""
     return Guided(predicted.logits_NV, scale_B[predicted.row_N], record={"scale": scale_B, **record})
 
 

@@ -1,4 +1,4 @@
-"""A constant scale of the logits, the control that every claim for RWS needs"""
+"""Logits multiplied by a constant: the control that every claim about RWS needs"""
 
 from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step

@@ -1,13 +1,13 @@
 """Gradients of a reward model move the logits, through embeddings mixed by entropy (EntRGi, 2602.05000)
 
-At each step the logits z of the masked positions take `steps` steps of Adam against −r. The reward model reads, at a
-masked position, ẽ + sg(w(ē − ẽ)): ẽ = Σ_v q_v E(v) with q = softmax(z / τ) over the tokens that both vocabularies have,
-ē the embedding of a token drawn from softmax(z / τ) cut to sampler.top_p, anew at each step of Adam, and
-w = H(softmax(z)) / log V. So what the model is sure of is read softly, what it is unsure of as a token, and gradients
-always flow through ẽ. The order of positions reads the logits before they were moved.
+At each step, Adam takes `steps` steps on the logits z of the masked positions to raise the reward r. At a masked position
+the reward model reads ẽ + sg(w(ē − ẽ)), where ẽ = Σ_v q_v E(v) with q = softmax(z / τ) over the tokens that both
+vocabularies have, ē is the embedding of a token drawn from softmax(z / τ) cut to sampler.top_p (drawn again at each step
+of Adam), and w = H(softmax(z)) / log V. So confident predictions are read as mixtures, uncertain ones as a token, and
+gradients always flow through ẽ. Orders read the logits from before these steps.
 
-The reward model has a vocabulary of its own: a token of the model stands for the token that is written the same there,
-and one without such a token takes no part in the mixture.
+The reward model has its own vocabulary: a token is mapped to the one that is written the same there; a token without a
+counterpart is left out of the mixture.
 """
 
 import math
@@ -27,22 +27,22 @@ from rws_cli.guidance.base import Guidance, Guided
 from rws_cli.models.chat import render
 from rws_cli.part import part, setting
 
-PLACEHOLDER = "\u241f"  # stands where the answer goes; no prompt has it
+PLACEHOLDER = "\u241f"  # stands for the completion; no prompt contains it
 GRADIENT_COST = 3
-"""Tokens that one of a gradient step counts for: the pass back is twice the work of the pass forth."""
+"""A token of a gradient step counts as this many: the backward pass is twice the work of the forward pass."""
 
 ADAM = 1 << 43
-"""What is added to keys for random numbers of a further step of Adam."""
+"""Added to random-number keys for each further step of Adam."""
 
 LEAST_SHARED = 0.5
-"""Of the model's vocabulary, the share that must have a counterpart."""
+"""The share of the model's vocabulary that must have a counterpart."""
 
 
 @part
 class Entrgi(Guidance):
-    steps: int = setting("gradient steps in a decoding step", 3, min=1)
+    steps: int = setting("gradient steps per decoding step", 3, min=1)
     rate: float = setting("Adam's learning rate", 0.5, above=0.0)
-    temperature: float = setting("τ, of the mixture of embeddings", 0.7, above=0.0)
+    temperature: float = setting("τ, the temperature of the mixture of embeddings", 0.7, above=0.0)
 
     needs = ("reward", "gradients")
     draws = True
@@ -51,8 +51,8 @@ class Entrgi(Guidance):
     def conflicts(self, config: Any) -> Iterator[str]:
         if getattr(config.reward, "needs_remote_code", False):
             yield (
-                f"sampler.guidance.kind={self.kind} reads embeddings, which reward={config.reward.name}'s own Python does "
-                "not take."
+                f"sampler.guidance.kind={self.kind} passes embeddings to the reward model, which the Python of "
+                f"reward={config.reward.name} does not accept."
             )
 
     def load(self, prepared: Any, reward: Any) -> None:
@@ -61,11 +61,11 @@ class Entrgi(Guidance):
         self.use(token_map(ours, theirs, prepared.model.vocabulary), prepared.model.eos_ids)
 
     def use(self, map_V: Tensor, eos_ids: tuple[int, ...]) -> None:
-        """Take the reward model's token for each of the model's, and the tokens that end an answer."""
+        """Set the reward model's token for each of the model's, and the end tokens."""
         self.eos_ids, self.mapping = eos_ids, map_V.tolist()
         self.embedding = self.reward.model.get_input_embeddings().weight
         self.map_V = map_V.to(self.embedding.device)
-        self.known_K = (self.map_V >= 0).nonzero()[:, 0]
+        self.shared_K = (self.map_V >= 0).nonzero()[:, 0]
         self.around: dict[str, tuple[list[int], list[int]]] = {}
 
     def reads_masked(self, step: Step) -> Tensor:
@@ -81,7 +81,7 @@ class Entrgi(Guidance):
         return Guided(logits_NV, order_logits_NV=predicted.logits_NV)
 
     def move(self, predicted: PositionLogits, step: Step) -> Tensor:
-        """The logits (N, V) of masked positions, moved."""
+        """The logits (N, V) of masked positions after the steps of Adam."""
         scorer, key_N = step.reward, step.key_B[predicted.row_N]
         assert scorer is not None
         rows_N, positions_N = torch.stack([predicted.row_N, predicted.position_N]).tolist()
@@ -104,7 +104,7 @@ class Entrgi(Guidance):
                     FILL,
                 )
                 score = self.score(layout, self.mixture(z_NV, token_N))
-                if score.requires_grad:  # not where all masks stand behind an end token
+                if score.requires_grad:  # false if all masks are behind an end token
                     (-score.sum()).backward()
                 adam.step()
                 for row, count in zip(rows, lengths, strict=True):
@@ -114,46 +114,46 @@ class Entrgi(Guidance):
 
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
         """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
-        q_NK = (z_NV[:, self.known_K] / self.temperature).softmax(-1).to(self.embedding.dtype)
-        soft_NE = q_NK @ self.embedding[self.map_V[self.known_K]]
+        q_NK = (z_NV[:, self.shared_K] / self.temperature).softmax(-1).to(self.embedding.dtype)
+        soft_NE = q_NK @ self.embedding[self.map_V[self.shared_K]]
         w_N = torch.special.entr(z_NV.detach().double().softmax(-1)).sum(-1) / math.log(z_NV.shape[-1])
         mapped_N = self.map_V[token_N]
         hard_NE = torch.where((mapped_N >= 0)[:, None], self.embedding[mapped_N.clamp(min=0)], soft_NE)
         return soft_NE + (w_N[:, None].to(soft_NE.dtype) * (hard_NE - soft_NE)).detach()
 
     def layout(self, rows: list[int], places: list[tuple[int, int]], step: Step) -> tuple[Tensor, list[int]]:
-        """What the reward model reads of each row, (rows, length): its own tokens, −1 − n for the n-th masked place (row and
-        position), and beyond the vocabulary padding; and the length of each."""
+        """The reward model's input, (rows, length): its own token ids, −1 − n at the n-th masked place (row and position), and
+        an id beyond the vocabulary as padding; and the length of each row."""
         place = {at: n for n, at in enumerate(places)}
         listed = step.tokens_BG.tolist()
         texts = []
         for row in rows:
             before, after = self.surroundings(step.reward.examples[row])
-            answer: list[int] = []
+            completion: list[int] = []
             for position, token in enumerate(listed[row]):
                 if (n := place.get((row, position))) is not None:
-                    answer.append(-1 - n)
+                    completion.append(-1 - n)
                 elif token in self.eos_ids:
                     break
                 elif self.mapping[token] >= 0:
-                    answer.append(self.mapping[token])
-            texts.append([*before, *answer, *after])
+                    completion.append(self.mapping[token])
+            texts.append([*before, *completion, *after])
         lengths = [len(text) for text in texts]
         padded = [text + [len(self.embedding)] * (max(lengths) - len(text)) for text in texts]
         return torch.tensor(padded).to(self.embedding.device), lengths
 
     def surroundings(self, example: Any) -> tuple[list[int], list[int]]:
-        """The reward model's tokens before and after an answer."""
+        """The reward model's tokens before and after a completion."""
         if example.id not in self.around:
             reward = self.reward
-            text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.at, reward.template, RunError)
+            text = render(reward.tokenizer, example.messages(PLACEHOLDER), reward.key, reward.template, RunError)
             before, _, after = text.partition(PLACEHOLDER)
             ids = [reward.tokenizer(half, add_special_tokens=False).input_ids for half in (before, after)]
             self.around[example.id] = (ids[0], ids[1])
         return self.around[example.id]
 
     def score(self, layout_BL: Tensor, soft_NE: Tensor) -> Tensor:
-        """Rewards (rows,) of texts whose masks are read as mixtures."""
+        """Rewards (rows,) of texts with mixtures in place of masks."""
         is_read_BL = layout_BL < len(self.embedding)
         soft_BLE = soft_NE[(-1 - layout_BL).clamp(min=0)]
         hard_BLE = self.embedding[layout_BL.clamp(0, len(self.embedding) - 1)]
@@ -166,17 +166,17 @@ class Entrgi(Guidance):
 
 
 def token_map(denoiser: dict[str, int], reward: dict[str, int], size: int) -> Tensor:
-    """For each of `size` tokens of the model the reward model's token that is written the same, −1 if none is.
+    """For each of the model's `size` tokens, the reward model's token that is written the same, or −1; (size,).
 
     Raises UsageError if fewer than half have one: gradients through such a map would mean little.
     """
-    found = torch.full((size,), -1, dtype=torch.int64)
+    map_V = torch.full((size,), -1, dtype=torch.int64)
     for text, token in denoiser.items():
         if token < size and text in reward:
-            found[token] = reward[text]
-    if (share := float((found >= 0).double().mean())) < LEAST_SHARED:
+            map_V[token] = reward[text]
+    if (share := float((map_V >= 0).double().mean())) < LEAST_SHARED:
         raise UsageError(
             f"sampler.guidance.kind=entrgi needs a reward model that shares the model's vocabulary; only {share:.0%} of "
             "its tokens are written the same there: choose another reward."
         )
-    return found
+    return map_V

@@ -1,4 +1,4 @@
-"""Logits as they are"""
+"""No guidance"""
 
 from rws_cli.guidance.base import Guidance
 from rws_cli.part import part

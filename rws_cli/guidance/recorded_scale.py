@@ -1,8 +1,8 @@
-"""The scales that a finished run of Reward-Weighted Sampling recorded, without its reward: a control
+"""The scales that a finished RWS run recorded, without its reward: a control
 
-Reward-Weighted Sampling multiplies the logits by r_t(x), which follows the text. Replayed, the same numbers come
-without it: each example's own (which must give the same tokens again), their mean, their mean at each step, or those
-of another example. If these do as well as the reward did, temperature explains it.
+RWS multiplies the logits by r_t(x), which depends on the text. This control applies recorded scales instead: those of the
+same example (which must give the same tokens), their mean, their mean at each step, or those of another example. If they
+do as well as the reward did, temperature explains the effect.
 """
 
 import hashlib
@@ -26,14 +26,15 @@ from rws_cli.runs.records import read_trace
 from rws_cli.runs.upgrade import read_manifest
 
 Scales = dict[int, float]
-"""Step → r, at the steps that committed something."""
+"""Step → r, for the steps that committed tokens."""
 
 
 @part
 class RecordedScale(Guidance):
     run: str = setting("the folder of a finished run of sampler=rws")
     how: str = setting(
-        "each example's own scales, their mean, the mean at each step, or another example's",
+        "scales of the same example (own), the mean (constant), the mean at each step (schedule), or those of another example "
+        "(shuffled)",
         "constant",
         choices=("own", "constant", "schedule", "shuffled"),
     )
@@ -53,7 +54,7 @@ class RecordedScale(Guidance):
         self.use(read_scales(self, prepared))
 
     def use(self, scales: dict[str, Scales]) -> None:
-        """Take each example's scales."""
+        """Set the scales of each example."""
         self.scales = scales
         digest = hashlib.sha256(json.dumps(scales, sort_keys=True).encode()).hexdigest()
         self.source = {"recorded_scales": digest}  # type: ignore[misc]
@@ -76,13 +77,13 @@ class RecordedScale(Guidance):
 
 
 def scale_at(scales: Scales, step: int) -> float:
-    """r at a step; where none was recorded, that of the last step before it, or of the first."""
+    """r at a step; where none was recorded, that of the last step before, else of the first."""
     before = [s for s in scales if s <= step]
     return scales[max(before) if before else min(scales)]
 
 
-def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]:
-    """Which scales each example gets. shuffled: another example's, never its own: all pass theirs on along one circle."""
+def assign_scales(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]:
+    """The scales that each example gets. shuffled: those of another example, by a random cyclic permutation."""
     if how == "own":
         return recorded
     if how == "shuffled":
@@ -98,25 +99,25 @@ def dealt(recorded: dict[str, Scales], how: str, seed: int) -> dict[str, Scales]
 
 
 def read_scales(settings: RecordedScale, prepared: Any) -> dict[str, Scales]:
-    """The scales that a finished run recorded, by example of this one.
+    """The scales of a finished run, for the examples of this one.
 
-    Raises UsageError if the run is not finished, scaled nothing, or decoded anything else in another way.
+    Raises UsageError if the run is not finished, recorded no scales, or differs in more than its guidance.
     """
-    run, at = find_run(settings.run), f"sampler.guidance.run={settings.run}"
+    run, named = find_run(settings.run), f"sampler.guidance.run={settings.run}"
     manifest = read_manifest(run)
     if manifest["status"] != "finished":
-        raise UsageError(f"{at} is {manifest['status']}: finish it with rws run --resume {run}.")
+        raise UsageError(f"{named} is {manifest['status']}: finish it with rws run --resume {run}.")
     here, there = resolved(prepared.config), updated_config(manifest["config"])
     for node in (here, there):
         node["sampler"] = {key: value for key, value in node["sampler"].items() if key not in ("name", "guidance")}
     groups = ("model", "benchmark", "sampler", "seed")
     if differing := differing_keys({g: there[g] for g in groups}, {g: here[g] for g in groups}):
         listed = ", ".join(f"{key}={old}" for key, (old, _) in list(differing.items())[:8])
-        raise UsageError(f"{at} was made with other settings; to replay it, set {listed}.")
+        raise UsageError(f"{named} was made with other settings; to apply its scales, set {listed}.")
     recorded = {
         row["id"]: {step: r for step, r in zip(row["step"], row["scale"], strict=True) if r is not None}
         for row in read_trace(run)
     }
     if not all(recorded.get(example.id) for example in prepared.examples):
-        raise UsageError(f"{at} recorded no scales for some examples: it must be a run of sampler=rws.")
-    return dealt(recorded, settings.how, prepared.config.seed)
+        raise UsageError(f"{named} recorded no scales for some examples: it must be a run of sampler=rws.")
+    return assign_scales(recorded, settings.how, prepared.config.seed)

@@ -1,12 +1,12 @@
 """Reward-Weighted Sampling: logits scaled by the reward of the whole sequence, at each step (RWS, 2509.00707)
 
-At each step the masks are filled, the reward model scores the whole text, the score is normalized, and a scale r > 0
-made of it multiplies the logits: z' = r·z. One scalar for all positions never changes a position's likeliest token; it
-changes which position is surest, and so the order ("rank reversals"). With one scalar a step equals decoding at
-temperature 1/r.
+At each step the masks are completed, the reward model scores the whole text, the score is normalized and turned into a
+scale r > 0, and the logits are multiplied by it: z' = r·z. METHODS.md has the step as pseudo-code ("One RWS step"). One
+scalar for all positions never changes a position's likeliest token. It changes which position is most confident, and so
+the order ("rank reversals"). A step with scale r equals decoding at temperature 1/r.
 
-The paper's full text leaves open how masks are shown to the reward model, how its score is normalized, what form the
-scale takes and which logits it multiplies. Each is an option here; the defaults are ours.
+The paper leaves open how masks are completed for the reward model, how its score is normalized, what form the scale has
+and which logits it multiplies. Each is an option here, and the defaults are ours.
 """
 
 import math
@@ -30,26 +30,27 @@ LARGEST_SCALE = 1e4
 
 @part
 class Rws(Guidance):
-    strength: float = setting("λ, how much of the reward goes into the scale (linear, exponential)", 1.0, min=0.0)
+    strength: float = setting("λ, the weight of the reward in the scale (linear, exponential)", 1.0, min=0.0)
     form: str = setting(
         "the scale of a normalized reward r: r, 1 + λr, exp(λr) or max(floor, r)",
         "linear",
         choices=("identity", "linear", "exponential", "floored"),
     )
     normalize: str = setting(
-        "how a score becomes r: as it is, or by the reward's statistics",
+        "how a score is normalized: not at all, or by the reward's statistics",
         "sigmoid",
         choices=("none", "zscore", "minmax", "sigmoid"),
     )
     fill: str = setting(
-        "how masks are shown to the reward: the likeliest token, a drawn one, left out or as they are",
+        "what the reward reads in place of masks: the likeliest token (argmax), a drawn one (sample), nothing (drop), or the "
+        "mask token (keep)",
         "argmax",
         choices=("argmax", "sample", "drop", "keep"),
     )
     target: str = setting(
-        "which logits are scaled: all, or only the proposed token's", "all", choices=("all", "proposed")
+        "which logits of a position are scaled: all, or only the highest (proposed)", "all", choices=("all", "proposed")
     )
-    reward_every: int = setting("steps between reward calls; the last scale holds in between", 1, min=1)
+    reward_every: int = setting("steps from one reward call to the next; the scale stays in between", 1, min=1)
     floor: float = setting("the least scale", 0.001, above=0.0)
 
     @property
@@ -72,19 +73,19 @@ class Rws(Guidance):
             )
 
     def reads_masked(self, step: Step) -> Tensor:
-        """Rows whose next step asks the reward."""
+        """Rows whose next step calls the reward."""
         return step.live_B & (self.calls_B(step) % self.reward_every == 0)
 
     def calls_B(self, step: Step) -> Tensor:
-        """How many steps each row has made."""
+        """Number of steps of each row, (B,)."""
         return step.memory.get("guidance.calls", 0, dtype=torch.int64)
 
     def guide(self, predicted: PositionLogits, step: Step) -> Guided:
         scale_B, reward_B = (step.memory.get(f"guidance.{name}", math.nan) for name in ("scale", "reward"))
         active_B = torch.zeros_like(step.live_B)
         active_B[predicted.row_N] = True
-        filled_BG = self.show(predicted, step)
-        scores = step.score(filled_BG, active_B & self.reads_masked(step))
+        completed_BG = self.complete_masks(predicted, step)
+        scores = step.score(completed_BG, active_B & self.reads_masked(step))
         table = torch.full((2, len(scale_B)), math.nan, dtype=torch.float64)
         for row, score in scores.items():
             table[0, row], table[1, row] = score, self.scale_of(score, step.reward.statistics)
@@ -95,30 +96,29 @@ class Rws(Guidance):
         calls_B += active_B
         return scaled(predicted, scale_B.clone(), reward=reward_B.clone())
 
-    def show(self, predicted: PositionLogits, step: Step) -> Tensor:
-        """The answers (B, G) with their masks filled: those asked about from logits, any others as they were last."""
-        at, last_BG = (predicted.row_N, predicted.position_N), self.last_filled(step)
+    def complete_masks(self, predicted: PositionLogits, step: Step) -> Tensor:
+        """The completions (B, G) with masks completed: from the logits where there are some, else as at the last step."""
+        row_N, position_N, last_BG = predicted.row_N, predicted.position_N, self.last_completed(step)
         top_N = predicted.top_N
         if self.fill != "argmax" or top_N is None:
-            key_N, number_N = step.key_B[predicted.row_N], step.number_B[predicted.row_N]
-            top_N = complete(predicted.logits_NV, self.fill, step.mask_id, key_N, number_N, predicted.position_N)
-        filled_BG = torch.where(step.all_masked_BG, last_BG, step.tokens_BG)
-        filled_BG[at] = torch.where(step.all_masked_BG[at], top_N, filled_BG[at])
-        last_BG.copy_(filled_BG)
-        return filled_BG
+            key_N, number_N = step.key_B[row_N], step.number_B[row_N]
+            top_N = complete(predicted.logits_NV, self.fill, step.mask_id, key_N, number_N, position_N)
+        completed_BG = torch.where(step.all_masked_BG, last_BG, step.tokens_BG)
+        masked_N = step.all_masked_BG[row_N, position_N]
+        completed_BG[row_N, position_N] = torch.where(masked_N, top_N, completed_BG[row_N, position_N])
+        last_BG.copy_(completed_BG)
+        return completed_BG
 
-    def last_filled(self, step: Step) -> Tensor:
-        """What was last shown at each position, for masked ones whose logits a cache leaves out."""
-        return step.memory.get("guidance.shown", step.mask_id, step.tokens_BG.shape[1], dtype=torch.int64)
+    def last_completed(self, step: Step) -> Tensor:
+        """The tokens that completed each position last, for masks whose logits a cache leaves out."""
+        return step.memory.get("guidance.completed", step.mask_id, step.tokens_BG.shape[1], dtype=torch.int64)
 
     def scale_of(self, score: float, statistics: Statistics) -> float:
-        """What multiplies the logits, always positive and finite.
+        """The scale for a score, from the normalized score r.
 
-        identity: r. linear: 1 + λr. exponential: exp(λr). floored: max(floor, r). Whatever falls below `floor` is held
-        there, and above 10^4 there. A raw score (normalize=none) must give a positive scale by itself: a negative one
-        would invert the logits, zero would flatten them.
-
-        Raises RunError for a raw score that does not, and for one that is not a number.
+        identity: r. linear: 1 + λr. exponential: exp(λr). floored: max(floor, r). Scales are clipped to [floor, 10^4]. A raw
+        score (normalize=none) must give a positive scale by itself: a negative one would invert the logits, zero would
+        flatten them. Raises RunError for a raw score that does not, and for one that is not finite.
         """
         r = normalize(score, self.normalize, statistics)
         if not math.isfinite(r):

@@ -13,12 +13,15 @@ class Metric(Part):
     """Measures of a run's completions.
 
     inputs: the arguments of `compute`, each a list with one entry per completion: some of predictions (the completions),
-    references, prompts, questions (ids) and keywords (lists of words). measures: keys that it returns → descriptions.
+    references, prompts, questions (ids) and keywords (lists of words). measures: keys that it
+    returns → a description, or a dict of description, unit ("share" is shown in percent), formula, better ("up" or "down"),
+    source, label, and paired=False if there is one value for all completions (see analysis/measure.py). They are read from
+    the source: write literals.
     """
 
     role: ClassVar[str] = "metric"
     inputs: ClassVar[Any] = ("predictions",)
-    measures: ClassVar[dict[str, str]] = {}
+    measures: ClassVar[dict[str, Any]] = {}
 
     def load(self, key: str) -> Metric:
         """The metric ready to compute: itself or a copy. key: the key of its settings. Raises UsageError for whatever can be

@@ -18,12 +18,53 @@ class Diversity(Metric):
 
     inputs = ("predictions", "questions")
     measures = {
-        "distinct_1": "share of words that are different",
-        "distinct_2": "share of 2-grams that are different",
-        "distinct_3": "share of 3-grams that are different",
-        "distinct_4": "share of 4-grams that are different",
-        "self_bleu": "mean BLEU of each answer against the others, 0 to 100; high where they are alike",
-        "unique": "share of different answers",
+        "distinct_1": {
+            "description": "words that are different",
+            "unit": "share",
+            "formula": "different 1-grams / all 1-grams, over the completions of a question; mean over questions",
+            "better": "up",
+            "paired": False,
+            "source": "arXiv 1510.03055",
+        },
+        "distinct_2": {
+            "description": "2-grams of words that are different",
+            "unit": "share",
+            "formula": "different 2-grams / all 2-grams, over the completions of a question; mean over questions",
+            "better": "up",
+            "paired": False,
+            "source": "arXiv 1510.03055",
+        },
+        "distinct_3": {
+            "description": "3-grams of words that are different",
+            "unit": "share",
+            "formula": "different 3-grams / all 3-grams, over the completions of a question; mean over questions",
+            "better": "up",
+            "paired": False,
+            "source": "arXiv 1510.03055",
+        },
+        "distinct_4": {
+            "description": "4-grams of words that are different",
+            "unit": "share",
+            "formula": "different 4-grams / all 4-grams, over the completions of a question; mean over questions",
+            "better": "up",
+            "paired": False,
+            "source": "arXiv 1510.03055",
+        },
+        "self_bleu": {
+            "description": "how alike the completions of a question are, 0 to 100",
+            "unit": "BLEU",
+            "formula": "mean sentence BLEU of each completion against the others; mean over questions",
+            "better": "down",
+            "paired": False,
+            "source": "arXiv 1802.01886",
+        },
+        "unique": {
+            "description": "completions of a question that are different",
+            "unit": "share",
+            "formula": "different completions / completions, outer spaces off; mean over questions",
+            "better": "up",
+            "paired": False,
+        },
     }
 
     def compute(self, predictions: list[str], questions: list[str]) -> dict[str, Any]:

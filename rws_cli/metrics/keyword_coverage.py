@@ -11,7 +11,14 @@ from rws_cli.part import part
 @part
 class KeywordCoverage(Metric):
     inputs = ("predictions", "keywords")
-    measures = {"share": "share of the keywords that occur as whole words, in any case"}
+    measures = {
+        "share": {
+            "description": "keywords that occur in a completion",
+            "unit": "share",
+            "formula": "keywords that occur as whole words, in any case / keywords",
+            "better": "up",
+        }
+    }
 
     def compute(self, predictions: list[str], keywords: list[list[str]]) -> dict[str, Any]:
         return {"share": [coverage(text, words) for text, words in zip(predictions, keywords, strict=True)]}

@@ -9,7 +9,10 @@ from rws_cli.part import part
 
 @part
 class Length(Metric):
-    measures = {"words": "runs of letters and digits in an answer", "characters": "characters of an answer"}
+    measures = {
+        "words": {"description": "words of a completion", "unit": "words", "formula": "runs of letters and digits"},
+        "characters": {"description": "characters of a completion", "unit": "characters", "formula": "characters"},
+    }
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
         return {"words": [len(words(text)) for text in predictions], "characters": list(map(len, predictions))}

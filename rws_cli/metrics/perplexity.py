@@ -15,16 +15,30 @@ from rws_cli.part import part, setting
 @part
 class Perplexity(Weights, Metric):
     key = "metric.perplexity"
-    measures = {"completion": "perplexity of a completion", "corpus": "that of all their tokens together"}
+    measures = {
+        "completion": {
+            "description": "perplexity of a completion under a causal language model",
+            "unit": "perplexity",
+            "formula": "exp of the mean −log p of its tokens",
+            "better": "down",
+        },
+        "corpus": {
+            "description": "perplexity of all completions together",
+            "unit": "perplexity",
+            "formula": "exp of the mean −log p of all their tokens",
+            "better": "down",
+            "paired": False,
+        },
+    }
 
     path: str = setting("a folder, a name on the Hugging Face Hub, or package:NAME", "???")
     file: str | None = setting("a GGUF file in it; null: its safetensors files", None)
     batch_size: int = setting("completions scored together", 8, min=1)
 
     def load(self, key: str) -> Metric:
-        from rws_cli.models.causal import find
+        from rws_cli.models.causal import folder_of
 
-        find(key, self.path, self.file)
+        folder_of(key, self.path, self.file)
         loaded = copy(self)
         loaded.key = key
         return loaded

@@ -10,10 +10,34 @@ from rws_cli.part import part
 @part
 class Repetition(Metric):
     measures = {
-        "rep_1": "share of an answer's words that occurred in it before",
-        "rep_2": "share of its 2-grams that did",
-        "rep_3": "share of its 3-grams that did",
-        "rep_4": "share of its 4-grams that did",
+        "rep_1": {
+            "description": "words that occurred in the completion before",
+            "unit": "share",
+            "formula": "1 − different 1-grams / all 1-grams of the completion",
+            "better": "down",
+            "source": "arXiv 1908.04319 (seq-rep-n)",
+        },
+        "rep_2": {
+            "description": "2-grams of words that occurred in the completion before",
+            "unit": "share",
+            "formula": "1 − different 2-grams / all 2-grams of the completion",
+            "better": "down",
+            "source": "arXiv 1908.04319 (seq-rep-n)",
+        },
+        "rep_3": {
+            "description": "3-grams of words that occurred in the completion before",
+            "unit": "share",
+            "formula": "1 − different 3-grams / all 3-grams of the completion",
+            "better": "down",
+            "source": "arXiv 1908.04319 (seq-rep-n)",
+        },
+        "rep_4": {
+            "description": "4-grams of words that occurred in the completion before",
+            "unit": "share",
+            "formula": "1 − different 4-grams / all 4-grams of the completion",
+            "better": "down",
+            "source": "arXiv 1908.04319 (seq-rep-n)",
+        },
     }
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The denoiser: token ids with masks → logits."""
+"""Models: masked diffusion models, from token ids with masks to logits."""

@@ -1,4 +1,4 @@
-"""Chat templates: Jinja that comes with a checkpoint. One that fails is a sentence, and one that does not end is stopped."""
+"""Chat templates: Jinja that comes with a checkpoint. One that fails is reported, and one that does not end is stopped."""
 
 import os
 import select
@@ -13,11 +13,11 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.models.checkpoint import reason
 
 PROCESSOR_SECONDS, SECONDS, MEMORY, CHARACTERS = 2, 60.0, 1 << 30, 100_000
-"""What short conversations may take: of the processor, of time where the machine is busy, of memory and of letters.
-Templates of real checkpoints take milliseconds and write a few hundred letters."""
+"""Limits for rendering short conversations: seconds of processor time, seconds of wall time, bytes of memory, characters
+of output. Templates of real checkpoints take milliseconds and write a few hundred characters."""
 
 TRIED: set[str] = set()
-"""Templates that came to an end."""
+"""Templates that ended within the limits."""
 
 SPOKEN = [
     {"role": "user", "content": "What is 1 + 1?"},
@@ -26,11 +26,13 @@ SPOKEN = [
 ]
 
 
-def messages(prompt: str, history: Iterable[tuple[str, str]] = (), answer: str | None = None) -> list[dict[str, str]]:
-    """A conversation as chat templates take it: earlier turns, the prompt, and an answer to it if one is given."""
-    turns = [*((user, assistant) for user, assistant in history), (prompt, answer)]
-    spoken = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
-    return [{"role": role, "content": text} for role, text in spoken if text is not None]
+def messages(
+    prompt: str, history: Iterable[tuple[str, str]] = (), completion: str | None = None
+) -> list[dict[str, str]]:
+    """A conversation as chat templates take it: earlier turns (user, assistant), the prompt, and its completion if any."""
+    turns = [*((user, assistant) for user, assistant in history), (prompt, completion)]
+    pairs = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    return [{"role": role, "content": text} for role, text in pairs if text is not None]
 
 
 def render(
@@ -41,8 +43,8 @@ def render(
     failure: type[UsageError | RunError] = UsageError,
     **options: Any,
 ) -> str:
-    """A conversation as the chat template writes it: the tokenizer's, or the one given. Raises what `failure` says, naming
-    the checkpoint at `key`, if the template fails."""
+    """Render a conversation with the tokenizer's chat template, or with `template`. Raises `failure`, naming the checkpoint
+    at `key`, if the template fails."""
     try:
         return tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, **options)
     except Exception as error:
@@ -50,11 +52,11 @@ def render(
 
 
 def try_out(tokenizer: Any, key: str, template: str | None = None) -> None:
-    """Render short conversations in a process of its own. Raises UsageError if that does not end, or eats up memory.
+    """Render short conversations in a child process. Raises UsageError if that exceeds the limits.
 
-    Jinja's sandbox bounds neither, and a loop within one of its C calls hears no signal. A fork has transformers loaded
-    already, so that a trial takes milliseconds. On systems other than Linux, which fork and limit memory otherwise,
-    nothing is tried. Errors of the template are left to `render`.
+    Jinja's sandbox limits neither time nor memory, and a loop inside one of its C calls ignores signals. A forked process
+    has transformers loaded already, so a trial takes milliseconds. Only Linux is tried: other systems fork and limit memory
+    differently. Errors of the template are left to `render`.
     """
     text = str(template or tokenizer.chat_template)
     if sys.platform != "linux" or text in TRIED:
@@ -79,8 +81,8 @@ def try_out(tokenizer: Any, key: str, template: str | None = None) -> None:
         os.waitpid(child, 0)
     if not ended:
         raise UsageError(
-            f"The chat template of {key} does not come to an end: a short conversation takes it more than "
-            f"{PROCESSOR_SECONDS} s, {MEMORY >> 30} GiB of memory or {CHARACTERS:,} letters."
+            f"The chat template of {key} does not end: a short conversation takes more than "
+            f"{PROCESSOR_SECONDS} s, {MEMORY >> 30} GiB of memory or {CHARACTERS:,} characters."
         )
     TRIED.add(text)
 
@@ -94,8 +96,8 @@ def _ends(tokenizer: Any, template: str | None, turns: int) -> bool:
 
 
 def _limit() -> None:
-    """Give this process little more memory than it has, and few seconds."""
-    import resource  # of Unix alone
+    """Limit this process's memory and processor time."""
+    import resource  # Unix only
 
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     for kind, most in (

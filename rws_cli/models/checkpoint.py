@@ -1,4 +1,4 @@
-"""Finding checkpoints, and reading the parts of them that are not weights."""
+"""Finds checkpoints, and reads everything in them but the weights."""
 
 import hashlib
 import json
@@ -19,59 +19,59 @@ CONFIG = "config.json"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 PIECES, PIECE = 64, 1 << 18
-"""How many pieces of a large file are hashed, and their bytes."""
+"""The number of pieces of a large file that are hashed, and their size in bytes."""
 
 
 @settings
 class Weights:
-    """Where weights are, and what they are computed with."""
+    """Where weights are, and on which device and in which dtype they compute."""
 
     path: str = setting('a folder, "bundled:NAME", or a name on the Hugging Face hub')
     revision: str | None = setting("branch, tag or commit on the hub; null: the newest", None)
-    dtype: str = setting("of the weights; auto: as stored on a GPU, float32 on a CPU", "auto", choices=DTYPES)
-    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda or cuda:N", "auto")
+    dtype: str = setting("dtype of the weights; auto: as stored on a GPU, float32 on a CPU", "auto", choices=DTYPES)
+    device: str = setting("auto (cuda if available, else cpu), cpu, cuda or cuda:N", "auto")
 
 
 @settings
 class Checkpoint(Weights):
-    """Weights that transformers loads, by this project's rules."""
+    """Weights that transformers loads."""
 
     device_map: str | None = setting(
         "e.g. auto, to spread a large model over devices (needs accelerate); null: all on `device`", None
     )
-    attention: str = setting("the kernel of attention", "sdpa", choices=("sdpa", "eager", "flash_attention_2"))
+    attention: str = setting("attention kernel", "sdpa", choices=("sdpa", "eager", "flash_attention_2"))
     trust_remote_code: bool = setting(
         "run the checkpoint's own Python; `revision` must then be a full commit hash", False
     )
     quantization: str = setting(
-        "weights in 8 or 4 bits, by bitsandbytes; fast on a GPU alone", "none", choices=("none", "8bit", "4bit")
+        "8 or 4 bits per weight, by bitsandbytes; fast only on a GPU", "none", choices=("none", "8bit", "4bit")
     )
 
-    def mistakes(self, at: str) -> Iterator[str]:
+    def mistakes(self, key: str) -> Iterator[str]:
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             yield (
-                f"{at}.trust_remote_code=true runs Python from {self.path}: pin it with {at}.revision=<the full 40-digit "
+                f"{key}.trust_remote_code=true runs Python from {self.path}: pin it with {key}.revision=<the full 40-digit "
                 "commit hash>."
             )
 
-    def check(self, at: str) -> None:
-        """Raises UsageError if it cannot be loaded, without reading a weight. at: the key of its settings."""
+    def check(self, key: str) -> None:
+        """Raises UsageError if it cannot be loaded, without reading weights. key: the key of its settings."""
 
 
-def checkpoints(node: Any, at: str) -> dict[str, Any]:
-    """All settings of weights within a part that stands at a key, by the key of each: of itself, or of parts in it."""
+def checkpoints(node: Any, key: str) -> dict[str, Any]:
+    """All settings of weights in a part and the parts that it is made of, by key. key: the key of the part."""
     if isinstance(node, Weights):
-        return {at: node}
+        return {key: node}
     within: Any = node if isinstance(node, dict) else {}
     if is_dataclass(node):
         within = {f.name: getattr(node, f.name) for f in fields(node)}
-    return {key: found for name, part in within.items() for key, found in checkpoints(part, f"{at}.{name}").items()}
+    return {k: weights for name, part in within.items() for k, weights in checkpoints(part, f"{key}.{name}").items()}
 
 
 def locate(path: str, key: str) -> str:
-    """A local folder for "bundled:NAME" and for paths; a hub name is returned as it is.
+    """The local folder of "bundled:NAME" or a path; a hub name is returned unchanged.
 
-    Raises UsageError naming `key` where a folder or bundled name does not exist.
+    Raises UsageError naming `key` if a folder or bundled name does not exist.
     """
     if path.startswith(BUNDLED):
         folder = ASSETS / path.removeprefix(BUNDLED)
@@ -96,18 +96,18 @@ def locate(path: str, key: str) -> str:
 def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
     """config.json of a folder or hub name, fetched into the local cache if needed.
 
-    Raises UsageError if it cannot be had, or is not a JSON object.
+    Raises UsageError if it is not available or not a JSON object.
     """
     file = Path(path) / CONFIG if os.path.isdir(path) else _fetched(path, revision, key)
-    at = f"{key}={path} has a config.json that"
+    named = f"{key}={path} has a config.json that"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{at} cannot be read: {error.strerror or error}.") from error
+        raise UsageError(f"{named} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{at} is not JSON in UTF-8: {error}.") from error
+        raise UsageError(f"{named} is not JSON in UTF-8: {error}.") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{at} is not a JSON object, with fields between {{ and }}.")
+        raise UsageError(f"{named} is not a JSON object, with fields between {{ and }}.")
     return config
 
 
@@ -115,40 +115,40 @@ def _fetched(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub.utils import logging
     from transformers.utils import cached_file
 
-    logging.set_verbosity_error()  # one sentence of ours says what a dozen retries would
+    logging.set_verbosity_error()  # one sentence replaces a dozen messages about retries
     try:
         return Path(str(cached_file(path, CONFIG, revision=revision)))
     except (OSError, ValueError) as error:
         at = f" at revision {revision}" if revision else ""
         raise UsageError(
-            f"{key}={path}{at} cannot be had: it is no folder here, not in the Hugging Face cache, and the hub did not "
-            "give it (no network, no such name, or no access). Download it first, or give a folder."
+            f"{key}={path}{at} is not available: it is not a local folder, not in the Hugging Face cache, and the hub "
+            "did not return it (no network, no such name, or no access). Download it first, or give a folder."
         ) from error
 
 
 def native_config(path: str, revision: str | None, key: str, trust_remote_code: bool = False, **more: Any) -> Any:
-    """config.json as transformers' AutoConfig reads it; more: what it is to have in place of what it says.
+    """config.json as transformers' AutoConfig reads it. more: values that replace those in the file.
 
-    Raises UsageError as read_config does, where transformers cannot read it, and where it needs the checkpoint's own
-    Python without leave. transformers asks on the terminal, whatever it was given, before it runs the Python of a part
-    of a model, so a part that names some is refused.
+    Raises UsageError as read_config does, if transformers cannot read it, and if it needs the checkpoint's own Python
+    without permission. For Python of a part of a model transformers always asks on the terminal, so a configuration that
+    names such Python is refused.
     """
     from transformers import AutoConfig
 
     config = read_config(path, revision, key)
-    at = f"{key}={path}"
+    named = f"{key}={path}"
     if not trust_remote_code and _part_names_code(config):
         raise UsageError(
-            f"{at} has a config.json with an auto_map for a part of the model: rws does not run its Python."
+            f"{named} has a config.json with an auto_map for a part of the model: rws does not run its Python."
         )
     if config.get("transformers_weights") is not None:
         raise UsageError(
-            f"{at} has a config.json that names its weights (transformers_weights), which rws does not follow."
+            f"{named} has a config.json that names its weights (transformers_weights), which rws does not follow."
         )
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **more)
     except Exception as error:
-        raise UsageError(f"{at} cannot be loaded: {loading_failure(error, key)}") from error
+        raise UsageError(f"{named} cannot be loaded: {loading_failure(error, key)}") from error
 
 
 def _part_names_code(config: dict[str, Any]) -> bool:
@@ -165,7 +165,7 @@ def _part_names_code(config: dict[str, Any]) -> bool:
 
 
 def loading_failure(error: Exception, key: str) -> str:
-    """Why transformers could not load something, as the end of a sentence."""
+    """Why transformers could not load something; the end of a sentence."""
     if "trust_remote_code" in str(error):
         at = key.removesuffix(".path")
         return (
@@ -176,13 +176,13 @@ def loading_failure(error: Exception, key: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """A library's message in one line."""
+    """A library's message on one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
-    """What pins a checkpoint in the manifest: each safetensors file's size and SHA-256 of its first MiB (the header
-    with all shapes, and some weights), and the hub commit where there is one."""
+    """What identifies a checkpoint in the manifest: the size of each safetensors file and the SHA-256 of its first MiB (the
+    header with all shapes, and some weights), and the hub commit if there is one."""
     from transformers.utils import cached_file
 
     if os.path.isdir(path):
@@ -199,8 +199,8 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
 
 
 def content(path: str, revision: str | None) -> str:
-    """A hash of what a checkpoint computes with: weights, configuration, tokenizer and chat template. Of a large file it
-    reads 64 pieces, spread from its first byte to its last."""
+    """A hash of what a checkpoint computes with: weights, configuration, tokenizer and chat template. For a large file, 64
+    pieces spread over it are hashed."""
     from transformers.utils import cached_file
 
     folder = (
@@ -223,10 +223,10 @@ def content(path: str, revision: str | None) -> str:
 
 
 def weight_files(path: str, revision: str | None, key: str, download: bool = False) -> list[Path] | None:
-    """The safetensors files that a checkpoint's weights are read from; None if they are not on this machine yet.
+    """The safetensors files of a checkpoint; None if they are not on this machine yet.
 
-    download: get the index of those that a hub name has. Raises UsageError where it names anything else: a pickled file,
-    or one outside the folder.
+    download: fetch the index of a hub checkpoint's files. Raises UsageError if the index names anything else: a pickled
+    file, or one outside the folder.
     """
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
@@ -236,7 +236,7 @@ def weight_files(path: str, revision: str | None, key: str, download: bool = Fal
         except OSError:
             return None
 
-    local, at = os.path.isdir(path), f"{key}={path}"
+    local, named = os.path.isdir(path), f"{key}={path}"
     if local:
         whole, index = (Path(path) / name for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
     else:
@@ -245,25 +245,29 @@ def weight_files(path: str, revision: str | None, key: str, download: bool = Fal
         return [whole]
     if not index or not index.is_file():
         if local:
-            raise UsageError(f"{at} cannot be loaded: the folder has no {SAFE_WEIGHTS_NAME}, and no index of several.")
+            raise UsageError(
+                f"{named} cannot be loaded: the folder has no {SAFE_WEIGHTS_NAME}, and no index of several."
+            )
         return None
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{at} has a broken {index.name}: {reason(error)}.") from error
+        raise UsageError(f"{named} has a broken {index.name}: {reason(error)}.") from error
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+\.safetensors", name):
-            raise UsageError(f"{at}: {index.name} names {name!r}, which is no safetensors file of the same folder.")
+            raise UsageError(
+                f"{named}: {index.name} names {name!r}, which is not a safetensors file of the same folder."
+            )
     files = [index.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         if local:
-            raise UsageError(f"{at} lacks {', '.join(missing[:3])}, which {index.name} names.")
+            raise UsageError(f"{named} lacks {', '.join(missing[:3])}, which {index.name} names.")
         return None
     return files
 
 
 def stored_shapes(files: list[Path]) -> dict[str, list[int]]:
-    """The shape of each weight, read off the headers of safetensors files. Raises UsageError for a broken file."""
+    """The shape of each weight, from the headers of safetensors files. Raises UsageError for a broken file."""
     from safetensors import SafetensorError, safe_open
 
     shapes = {}
@@ -278,7 +282,7 @@ def stored_shapes(files: list[Path]) -> dict[str, list[int]]:
 
 
 def stored_weights(path: str, revision: str | None, key: str) -> tuple[int, int] | None:
-    """The number of weights and their bytes; None if the files are not here yet. Raises UsageError for broken ones."""
+    """The number of weights, and their size in bytes; None if the files are not here yet. Raises UsageError for broken files."""
     files = weight_files(path, revision, key)
     if not files:
         return None

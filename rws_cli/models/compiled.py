@@ -1,7 +1,7 @@
-"""A denoiser whose backbone torch.compile has made: CUDA graphs on a GPU, fused loops on a CPU.
+"""A denoiser with a backbone compiled by torch.compile: CUDA graphs on a GPU, fused loops on a CPU.
 
-Each shape is compiled once, which takes a minute or so, so there must be few: rows are padded to a power of two, prompts
-to a multiple of 64. The output head stays outside, as the number of wanted positions changes from step to step.
+Each shape is compiled once, which takes about a minute. To keep shapes few, rows are padded to a power of two and columns
+to a multiple of 64. The output head is not compiled, because the number of wanted positions changes at every step.
 """
 
 from dataclasses import replace
@@ -33,8 +33,8 @@ def compiled(denoiser: Denoiser, backend: str = "inductor") -> Denoiser:
         # A row of padding alone would attend to nothing.
         mask = pad(attention_mask, more[:2])
         mask = torch.cat([mask, mask.new_ones(more[3], mask.shape[1])])
-        found = backbone(pad(input_ids, more), mask, pad(position_ids, more), **rest)
-        found.last_hidden_state = found.last_hidden_state[:rows, more[0] :]
-        return found
+        output = backbone(pad(input_ids, more), mask, pad(position_ids, more), **rest)
+        output.last_hidden_state = output.last_hidden_state[:rows, more[0] :]
+        return output
 
     return replace(denoiser, forward=bidirectional_forward(denoiser.model, denoiser.shift, fixed))

@@ -23,7 +23,7 @@ KEY_MAPPING = {
     r"^model\.transformer\.blocks\.(\d+)\.attn_norm\.": r"model.layers.\1.input_layernorm.",
     r"^model\.transformer\.blocks\.(\d+)\.ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
 }
-"""One pattern a projection, at most one group a pattern: transformers leaves weights random on patterns with more."""
+"""One pattern per projection, with at most one group: for patterns with more, transformers leaves weights random."""
 
 EXPECTED = {
     "block_type": "llama",
@@ -37,7 +37,7 @@ EXPECTED = {
     "bias_for_layer_norm": False,
     "include_bias": False,
 }
-"""What makes a LLaDA checkpoint a LLaMA; fields that are absent have these values."""
+"""Values that make a LLaDA checkpoint a LLaMA; absent fields have these values."""
 
 
 def llama_config(config: dict[str, Any], path: str) -> Any:

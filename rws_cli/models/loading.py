@@ -1,4 +1,4 @@
-"""Loading checkpoints through transformers, by this project's rules, and the checks before and after."""
+"""Loads checkpoints through transformers, with checks before and after."""
 
 import copy
 import sys
@@ -20,12 +20,14 @@ def pick_device(name: str, key: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"{key}={name} is not a device: use auto, cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"{key}={name} is not here: torch {torch.__version__} finds no CUDA device; use {key}=cpu.")
+        raise UsageError(
+            f"{key}={name} is not available: torch {torch.__version__} finds no CUDA device; use {key}=cpu."
+        )
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
-    """auto: float32 on a CPU, where half precision is slow and no memory is short; as stored elsewhere."""
+    """auto: float32 on a CPU, where half precision is slow and memory is plentiful; elsewhere as stored."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return getattr(torch, name)
@@ -34,7 +36,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype | str:
 def load_weights(
     auto_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any
 ) -> tuple[Any, torch.device]:
-    """from_pretrained with this project's rules: safetensors only, every weight found, none left over.
+    """from_pretrained, from safetensors only; every weight must be found, and none left over.
 
     Raises UsageError naming `key` (model or reward) and what is wrong with the checkpoint.
     """
@@ -48,7 +50,7 @@ def load_weights(
         arguments["device_map"] = settings.device_map
     if settings.quantization != "none":
         arguments["quantization_config"] = quantization(settings.quantization, key)
-        arguments.setdefault("device_map", {"": device})  # it places what it quantizes itself
+        arguments.setdefault("device_map", {"": device})  # quantized weights are placed while they load
     with quiet(), failures_named(settings, key):
         model, report = auto_class.from_pretrained(
             path,
@@ -70,7 +72,7 @@ def load_weights(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that transformers logs of what is then said in one sentence."""
+    """Suppress transformers' warnings about problems that rws reports itself."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -83,7 +85,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def failures_named(settings: Checkpoint, key: str) -> Iterator[None]:
-    """Turn whatever transformers raises while it loads a checkpoint into a UsageError that names the key and the path."""
+    """Turn errors of transformers while it loads a checkpoint into a UsageError that names the key and the path."""
     try:
         yield
     except UsageError:
@@ -94,24 +96,24 @@ def failures_named(settings: Checkpoint, key: str) -> Iterator[None]:
         raise UsageError(f"{key}.path={settings.path} cannot be loaded: {loading_failure(error, key)}{hint}") from error
 
 
-def check_report(report: dict[str, Any], model: str, at: str) -> None:
-    """Raises UsageError if weights are missing, left over, or of another shape than the model's."""
+def check_report(report: dict[str, Any], model: str, named: str) -> None:
+    """Raises UsageError if weights are missing, left over, or of the wrong shape."""
     mismatched = []
     for name, stored, wanted in report.get("mismatched_keys") or []:
-        if wanted[0] == 1 and stored[1:] == wanted[1:]:  # the head of a reward, the one weight with a row a label
-            raise UsageError(f"{at} has {stored[0]} labels; a reward has one.")
+        if wanted[0] == 1 and stored[1:] == wanted[1:]:  # the head of a reward, the only weight with a row per label
+            raise UsageError(f"{named} has {stored[0]} labels; a reward has one.")
         mismatched.append(f"{name} ({list(stored)} in the file, {list(wanted)} by config.json)")
     found = {word: report.get(f"{word}_keys") or [] for word in ("missing", "unexpected")} | {"mismatched": mismatched}
     for word, names in found.items():
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UsageError(f"{at} does not fit {model}: {word} weights {', '.join(sorted(names)[:3])}{more}.")
+            raise UsageError(f"{named} does not fit {model}: {word} weights {', '.join(sorted(names)[:3])}{more}.")
 
 
 def check_loads(model_class: Any, path: str, settings: Checkpoint, key: str, **arguments: Any) -> None:
-    """Hold the headers of a checkpoint's weights against its class and config.json, without reading or making a weight.
+    """Compare the headers of a checkpoint's weights with its class and config.json, without reading or creating weights.
 
-    Raises UsageError as load_weights would. What a checkpoint's own Python makes is not looked at, nor are the shapes of
+    Raises UsageError as load_weights would. Models of a checkpoint's own Python are not checked, nor are the shapes of
     weights that are stored quantized.
     """
     if settings.trust_remote_code:
@@ -145,7 +147,7 @@ def check_loads(model_class: Any, path: str, settings: Checkpoint, key: str, **a
 
 
 def quantization(bits: str, key: str) -> Any:
-    """What transformers needs to quantize while it loads. Raises UsageError without bitsandbytes."""
+    """The configuration with which transformers quantizes while loading. Raises UsageError without bitsandbytes."""
     import logging
     from importlib.util import find_spec
 
@@ -153,7 +155,7 @@ def quantization(bits: str, key: str) -> Any:
 
     if find_spec("bitsandbytes") is None:
         raise UsageError(f"{key}.quantization={bits} needs bitsandbytes: pip install 'rws[quantized]'.")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every layer that it rounds
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about rounding at every layer
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
@@ -170,15 +172,15 @@ def load_tokenizer(auto_class: Any, path: str, settings: Checkpoint, key: str) -
         ) from error
 
 
-def check_vocabulary(config: Any, tokenizer: Any, at: str) -> int:
-    """The number of tokens that the model knows. Raises UsageError if the tokenizer has ids beyond them."""
+def check_vocabulary(config: Any, tokenizer: Any, named: str) -> int:
+    """The size of the model's vocabulary. Raises UsageError if the tokenizer has ids beyond it."""
     size = getattr(config.get_text_config(), "vocab_size", None)
     if type(size) is not int or size < 1:
-        raise UsageError(f"{at} has a config.json whose vocabulary has {size} tokens.")
-    known = tokenizer.get_vocab()
-    if beyond := [token for token, number in known.items() if number >= size]:
+        raise UsageError(f"{named} has a config.json whose vocabulary has {size} tokens.")
+    token_ids = tokenizer.get_vocab()
+    if beyond := [token for token, number in token_ids.items() if number >= size]:
         raise UsageError(
-            f"{at} has a tokenizer with {len(known)} tokens, {len(beyond)} of them beyond the model's vocabulary of {size}, "
-            f"such as {beyond[0]!r} ({known[beyond[0]]}): they do not belong together."
+            f"{named} has a tokenizer with {len(token_ids)} tokens, {len(beyond)} of them beyond the model's vocabulary of {size}, "
+            f"such as {beyond[0]!r} ({token_ids[beyond[0]]}): they do not belong together."
         )
     return size

@@ -23,14 +23,14 @@ class MaskedLM(Model):
 
     def forward(self, model: Any) -> Forward:
         takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        # RoBERTa and its kin number positions from the padding id upward.
+        # RoBERTa-like models number positions from the padding id upward.
         first = next(
             (m.padding_idx + 1 for m in model.modules() if hasattr(m, "create_position_ids_from_input_ids")), 0
         )
 
         def forward(tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, *, count: int | None = None) -> Tensor:
             numbered = {"position_ids": position_ids(attention_BL) + first} if takes_positions else {}
-            found = model(input_ids=tokens_BL, attention_mask=attention_BL.long(), **numbered)
-            return found.logits[positions(wanted_BL, count)]
+            output = model(input_ids=tokens_BL, attention_mask=attention_BL.long(), **numbered)
+            return output.logits[positions(wanted_BL, count)]
 
         return forward

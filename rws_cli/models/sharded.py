@@ -1,8 +1,8 @@
-"""Tensor parallelism: each of several processes, the ranks, holds a part of every layer and computes with it alone.
+"""Tensor parallelism: each of several processes, the ranks, holds a part of every layer.
 
-How layers are split is transformers' own plan for LLaMA and Qwen2: attention by heads, the rest by width, embeddings and
-output head by tokens. What all ranks need whole they sum or gather within each layer, so that every rank has the same
-states, draws the same tokens, and must take every step with the others.
+Layers are split by transformers' plan for LLaMA and Qwen2: attention by heads, the rest by width, embeddings and output
+head by tokens. Within each layer, ranks sum or gather what all of them need. So every rank has the same states, draws the
+same tokens, and must take every step together with the others.
 """
 
 import math
@@ -22,8 +22,8 @@ RANKS_WITHOUT_GPU = 2
 
 @dataclass(frozen=True)
 class Rank:
-    """One of `count` processes; meeting: a file, not there yet, by which they find each other; seconds: one waits for
-    another."""
+    """One of `count` processes. meeting: a file that does not exist yet, through which they find each other. seconds: how
+    long one waits for another."""
 
     number: int
     count: int
@@ -32,7 +32,7 @@ class Rank:
 
 
 def rank_count(runtime: Runtime) -> int:
-    """How many ranks there are to be. Raises UsageError if they would have to share GPUs."""
+    """The number of ranks. Raises UsageError if they would have to share GPUs."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -43,7 +43,7 @@ def rank_count(runtime: Runtime) -> int:
 
 
 def check_divides(native: Any, count: int) -> None:
-    """Raises UsageError if a model of this configuration cannot be split evenly among so many ranks."""
+    """Raises UsageError if a model of this configuration cannot be split evenly among this many ranks."""
     sizes = native.num_attention_heads, native.num_key_value_heads, native.intermediate_size
     common = math.gcd(*sizes)
     if common % count:
@@ -55,7 +55,7 @@ def check_divides(native: Any, count: int) -> None:
 
 
 def split_among(count: int) -> dict[str, Any]:
-    """The arguments of from_pretrained that split a model among so many ranks."""
+    """The arguments of from_pretrained that split a model among this many ranks."""
     if count == 1:
         return {}
     from transformers.distributed import DistributedConfig
@@ -67,10 +67,10 @@ def split_among(count: int) -> dict[str, Any]:
 
 @contextmanager
 def joined(rank: Rank) -> Iterator[None]:
-    """Meet the other ranks, who are all of this machine.
+    """Join the other ranks, which are all on this machine.
 
-    By a file, for a port could be taken meanwhile and be reached from elsewhere. transformers would join the ranks
-    itself, and let one wait for hours for another that is stuck.
+    They meet through a file, because a port could be taken by another process and reached from elsewhere. transformers
+    would join the ranks itself, but then a rank waits for hours for one that is stuck.
     """
     import torch
     import torch.distributed as ranks
@@ -93,4 +93,4 @@ def joined(rank: Rank) -> Iterator[None]:
         device_id=device,
     )
     yield
-    ranks.destroy_process_group()  # not after an error, when others may wait in it
+    ranks.destroy_process_group()  # not after an error, when others may be waiting in it

@@ -1,1 +1,1 @@
-"""Orders: a score for each open position; the highest are committed first."""
+"""Orders: a score for each open position. The highest scores are committed first."""

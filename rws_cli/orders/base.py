@@ -1,4 +1,4 @@
-"""What every order answers."""
+"""The base class of orders."""
 
 from typing import ClassVar
 
@@ -11,24 +11,24 @@ from rws_cli.part import Part
 class Order(Part):
     role = "order"
     needs_all_log_probs: ClassVar[bool] = False
-    """Whether `read` reads log-probabilities of all tokens; without it only the proposed ones are computed."""
+    """Whether `features` needs the log-probabilities of all tokens; else only those of proposed tokens are computed."""
     reads_tokens: ClassVar[bool] = True
-    """Whether scores depend on what the model proposes."""
+    """Whether scores depend on the model's predictions."""
 
     def prepare(self, sampler: object) -> None:
-        """Note what it needs of the sampler's settings."""
+        """Read what it needs from the sampler's settings."""
 
     def load(self, prepared: object) -> None:
-        """Read what it needs of files; prepared: what runs/prepared.py prepared. Raises UsageError."""
+        """Load what it needs from files. prepared: a runs.prepared.PreparedRun. Raises UsageError."""
 
     def features(self, log_p_nV: Tensor) -> Tensor:
-        """What the order must know of the log-probabilities of each position by itself, (n, …)."""
+        """Features (n, …) of n positions, each from its own log-probabilities alone."""
         return log_p_nV[:, :0]
 
     def score(self, prediction: Prediction, step: Step) -> Tensor:
-        """(N,) float64 for the N positions that a step reads, of all rows; none may depend on another row."""
+        """Scores (N,), float64, of the N positions that the step ranks, in all rows. No row may depend on another."""
         raise NotImplementedError
 
     def as_probability(self, score_N: Tensor) -> Tensor:
-        """Scores as sampler.order_temperature divides them."""
+        """Scores in the form that sampler.order_temperature divides."""
         return score_N

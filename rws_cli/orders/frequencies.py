@@ -1,4 +1,4 @@
-"""The file of token frequencies that `rws corpus` writes and orders read."""
+"""Token frequencies: the file that `rws corpus` writes and orders read."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ FILE = "frequencies.json"
 
 
 def vocabulary(tokenizer: Any) -> str:
-    """What tells one tokenizer's ids from another's."""
+    """A hash that identifies a tokenizer's vocabulary."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[float]:
-    """Each token's share of a corpus, by id; of the N tokens of a corpus, an unseen one has 1/N.
+    """Each token's share of a corpus, by id; a token that does not occur has 1/N, N the tokens of the corpus.
 
     Raises UsageError if the file is missing, broken, or belongs to another tokenizer.
     """
@@ -25,7 +25,7 @@ def read_frequencies(path: Path, tokenizer: Any, size: int, key: str) -> list[fl
         counts, total = stored["counts"], int(stored["tokens"])
     except FileNotFoundError as error:
         raise UsageError(
-            f"{key} needs token frequencies, and there is no {path}: count a corpus with rws corpus and set {key}."
+            f"{key} needs token frequencies, and {path} does not exist: count a corpus with rws corpus and set {key}."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{key}={path} was not written by rws corpus: {error}.") from error

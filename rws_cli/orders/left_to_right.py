@@ -1,4 +1,4 @@
-"""Strictly left to right, as an autoregressive model writes"""
+"""Strictly left to right, like an autoregressive model"""
 
 from torch import Tensor
 

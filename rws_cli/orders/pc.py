@@ -1,4 +1,4 @@
-"""Sure tokens first, frequent ones late, the left before the right (PC-Sampler, 2508.13021)"""
+"""Confident tokens first, frequent ones late, left before right (PC-Sampler, 2508.13021)"""
 
 import hashlib
 from pathlib import Path
@@ -16,23 +16,23 @@ from rws_cli.part import part, setting
 
 @part
 class Pc(Order):
-    """exp(−λ·i) · min(−p(x̂) log(f(x̂) + 1e−9), α), i from the block's start, f a token's share of a corpus (1/N of its N
-    tokens where the corpus has none of it)."""
+    """exp(−λ·i) · min(−p(x̂) log(f(x̂) + 1e−9), α), with i counted from the block's start and f the token's share of a corpus
+    of N tokens (1/N if it does not occur)."""
 
-    decay: float = setting("λ, how fast scores fall from the block's start, a position", 0.25, min=0.0)
-    cap: float = setting("α, the most that a score can be before it decays", 10.0, above=0.0)
+    decay: float = setting("λ, the decay of scores per position from the block's start", 0.25, min=0.0)
+    cap: float = setting("α, the highest score before decay", 10.0, above=0.0)
     frequencies: str | None = setting(
-        "a file that rws corpus wrote; null: frequencies.json of the model's checkpoint", None
+        "a file written by rws corpus; null: frequencies.json of the model's checkpoint", None
     )
 
     def load(self, prepared: Any) -> None:
         """Raises UsageError if there are no frequencies for the model's tokenizer."""
         path = newest(Path(self.frequencies or Path(prepared.model.path) / FILE))
-        found = read_frequencies(path, prepared.model.tokenizer, prepared.model.vocabulary, "sampler.pc.frequencies")
-        self.use(torch.tensor(found, dtype=torch.float64))
+        shares = read_frequencies(path, prepared.model.tokenizer, prepared.model.vocabulary, "sampler.pc.frequencies")
+        self.use(torch.tensor(shares, dtype=torch.float64))
 
     def use(self, frequency_V: Tensor) -> None:
-        """Take these shares of a corpus."""
+        """Set each token's share of a corpus, (V,)."""
         self.source = {"frequencies": hashlib.sha256(frequency_V.numpy().tobytes()).hexdigest()}  # type: ignore[misc]
         self.surprise_V = -(frequency_V + 1e-9).log()
 

@@ -1,4 +1,4 @@
-"""Positions at random, drawn anew at each step"""
+"""Random positions, drawn again at each step"""
 
 from torch import Tensor
 

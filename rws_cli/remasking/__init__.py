@@ -1,1 +1,1 @@
-"""Remasking: what looks at finished blocks and masks some of their tokens again (sampler.remasking)."""
+"""Remasking of finished blocks: some of their tokens are masked and decoded again."""

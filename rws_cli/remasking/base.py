@@ -1,4 +1,4 @@
-"""What every remasking method answers."""
+"""The base class of remasking methods."""
 
 from torch import Tensor
 
@@ -9,11 +9,11 @@ from rws_cli.part import Part
 class Remasking(Part):
     role = "remasking"
     rounds = 0
-    """How often a block is taken up again, at most."""
+    """The most times that a block is decoded again."""
     window = 1
-    """Blocks that are taken up together, the newest included."""
+    """Blocks that are reviewed together, the newest included."""
 
     def again(self, step: Step, rows_B: Tensor, number_B: Tensor) -> Tensor:
-        """Positions to mask again (B, G), in those rows (a mask) whose block is done; number_B: of the step that follows.
-        A row without any goes on to the next block."""
+        """Positions to mask again, (B, G), in the rows in rows_B, whose block is done. number_B: the number of the next step.
+        A row without such positions moves to the next block."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Finished blocks stay as they are"""
+"""No remasking of finished blocks"""
 
 from rws_cli.part import part
 from rws_cli.remasking.base import Remasking

@@ -1,7 +1,7 @@
-"""Finished blocks are scored, and masked again in proportion to how badly they did (R3, 2507.08018)
+"""Finished blocks with a low reward are masked again in part (R3, 2507.08018)
 
-The specification at hand says that blocks with a low score are proportionally masked again and redone; the map from
-score to share, and which tokens go, are options of ours.
+The paper masks blocks again in proportion to how low they score. The map from score to share, and the choice of tokens,
+are ours.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,20 @@ from rws_cli.schedules.base import best
 
 @part
 class R3(Remasking):
-    """A block's score r is the reward of the answer as far as the block's end, as the logistic function of its z-score.
-    Where r < threshold, round((1 − r)·length) of its tokens go: those that were least sure when they were committed
-    (`confidence`), or any (`random`)."""
+    """A block's score r is the reward of the text up to the block's end, as the logistic function of its z-score. If
+    r < threshold, round((1 − r)·length) of its tokens are masked again: those with the lowest probability when they were
+    committed (`confidence`), or random ones (`random`)."""
 
-    threshold: float = setting("normalized reward below which a block is masked again in part", 0.5, above=0.0, max=1.0)
-    rounds: int = setting("reviews of a block, at most", 1, min=1)
+    threshold: float = setting(
+        "normalized reward below which some of a block's tokens are masked again", 0.5, above=0.0, max=1.0
+    )
+    rounds: int = setting("the most reviews of a block", 1, min=1)
     window: int = setting("blocks reviewed each time, the newest included", 1, min=1)
-    choose: str = setting("which tokens go: the least sure, or any", "confidence", choices=("confidence", "random"))
+    choose: str = setting(
+        "the tokens that are masked again: the least confident, or random ones",
+        "confidence",
+        choices=("confidence", "random"),
+    )
 
     needs = ("reward", "statistics")
     remasks = True
@@ -43,7 +49,7 @@ class R3(Remasking):
         if not config.sampler.schedule.refills:
             able = [name for name, source in registry.available("schedule").items() if source.facts.get("refills")]
             yield (
-                f"sampler.remasking.kind={self.kind} refills what it masks again by sampler.schedule.kind={' or '.join(able)}, "
+                f"sampler.remasking.kind={self.kind} decodes remasked tokens with sampler.schedule.kind={' or '.join(able)}, "
                 f"not {config.sampler.schedule.kind}."
             )
 
@@ -55,9 +61,9 @@ class R3(Remasking):
         for back in reversed(range(self.window)):
             reviewed_B = step.block_B - back
             here_BG = (step.block_BG == reviewed_B[:, None]) & step.free_BG
-            filled_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
+            text_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
             progress_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
-            scores = step.score(filled_BG, rows_B & (reviewed_B >= 0), progress_B, number_B)
+            scores = step.score(text_BG, rows_B & (reviewed_B >= 0), progress_B, number_B)
             masked_share = torch.zeros(len(rows_B), dtype=torch.float64)
             for row, score in scores.items():
                 r = normalize(score, "sigmoid", step.reward.statistics)

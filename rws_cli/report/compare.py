@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from rws_cli.analysis.compare import Line
-from rws_cli.analysis.order import DEFAULT_GOD
-from rws_cli.analysis.run import MEASURES
+from rws_cli.analysis.compare import Line, measures_of
+from rws_cli.analysis.measures import GOD_IN_WORDS, MEASURES
 from rws_cli.report.sheets import Sheet, rich_table, signed
 from rws_cli.report.terminal import number, wide_console
 from rws_cli.runs.reading import by_task, compare_runs
@@ -28,35 +27,49 @@ def print_comparisons(folders: list[Path]) -> None:
 
 HOW_COMPARED = (
     "{} examples, paired; differences to the first line with 95 % intervals, and p after Holm's correction; "
-    f"GOD is {DEFAULT_GOD}"
+    f"{GOD_IN_WORDS}"
 )
 
 
 def comparison_sheets(lines: list[Line]) -> list[Sheet]:
-    """Tables that fit a terminal of 80 columns: how good the answers are; in which order they came and at what cost an
-    example, in passes of the model, calls of the reward and seconds; each text measure; and what judges said."""
-    quality = Sheet(["sampler", "seeds", "accuracy", "difference", "p", "partial", "reward"], title="Quality")
-    process = Sheet(
-        ["sampler", "GOD", "difference", "passes", "calls", "seconds"], title="Order and cost of an example"
-    )
+    """Tables that fit a terminal of 80 columns: how good the completions are; in which order they were decoded and at what
+    cost per example; each text measure; and what judges said."""
+    names = [MEASURES[name].display_name for name in ("accuracy", "partial", "reward", "god")]
+    accuracy, partial, reward, god = names
+    costs = [MEASURES[name].display_name for name in COST]
+    quality = Sheet(["sampler", "seed(s)", accuracy, "difference", "p", partial, reward], title="Quality")
+    process = Sheet(["sampler", god, "difference", *costs], title="Decoding order and cost per example")
     for line in lines:
         cells, seeds = line.cells, ",".join(map(str, line.seeds))
-        accuracy = [_mean(line, "accuracy", ".1%"), signed(cells["accuracy"], 100, ".1f"), number(line.p, ".3f")]
-        quality.add(line.label, seeds, *accuracy, _mean(line, "partial", ".1%"), _mean(line, "reward", ".3f"))
-        god = [_mean(line, "god", ".2f"), signed(cells["god"], 1, ".2f")]
-        passes, calls = _mean(line, "mdm_passes", ".1f"), _mean(line, "reward_calls", ".1f")
-        process.add(line.label, *god, passes, calls, _mean(line, "seconds", ".3f"))
+        correct = [_mean(line, "accuracy", ".1%"), signed(cells["accuracy"], 100, ".1f"), p_value(line.p)]
+        quality.add(line.label, seeds, *correct, _mean(line, "partial", ".1%"), _mean(line, "reward", ".3f"))
+        order = [_mean(line, "god", ".2f"), signed(cells["god"], 1, ".2f")]
+        process.add(line.label, *order, *(_mean(line, name, form) for name, form in COST.items()))
     sheets = [quality, process]
-    for name in [name for name in lines[0].cells if name not in MEASURES]:
-        sheet = Sheet(["sampler", name, "difference"])
+    for measure in measures_of([run for line in lines for run in line.runs]).values():
+        if measure.name in MEASURES:
+            continue
+        factor, form = (100, ",.1f") if measure.percent else (1, ",.3f")
+        sheet = Sheet(["sampler", measure.heading, "difference"])
         for line in lines:
-            sheet.add(line.label, _mean(line, name, ",.3f"), signed(line.cells[name], 1, ".3f"))
+            cell = line.cells[measure.name]
+            value = None if cell.value is None else factor * cell.value
+            sheet.add(line.label, number(value, form), signed(cell, factor, form))
         sheets.append(sheet)
     return [*sheets, *(sheet for sheet in _win_sheets(lines) if sheet.rows)]
 
 
+COST = {"mdm_passes": ".1f", "reward_calls": ".1f", "seconds": ".3f"}
+"""What a comparison shows of cost, and how."""
+
+
 def _mean(line: Line, name: str, form: str) -> str:
     return number(line.cells[name].value, form)
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three digits; one that would be zero is less than the least of these."""
+    return "<0.001" if p is not None and p < 0.0005 else number(p, ".3f")
 
 
 def _win_sheets(lines: list[Line]) -> list[Sheet]:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_cli.analysis.commits import by_step, extent, heat
 from rws_cli.analysis.compare import common
+from rws_cli.analysis.frames import by_step, extent, heat
 from rws_cli.analysis.guidance import mean_guidance
-from rws_cli.analysis.run import MEASURES
+from rws_cli.analysis.measures import MEASURES
 from rws_cli.analysis.trajectory import Trajectory
 from rws_cli.config.renamed import renamed
 from rws_cli.errors import UsageError, choose_from
@@ -94,7 +94,7 @@ def draw_order_heatmap(shown: list[ReportRun], example: str) -> Figure:
         steps, positions = extent(run.run)
         share = cells / max(cells.max(), 1e-12)
         panel.imshow(
-            share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(0.5, positions + 0.5, steps + 0.5, 0.5)
+            share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(-0.5, positions - 0.5, steps - 0.5, -0.5)
         )  # fmt: skip
         if len(shown) > 1:
             panel.set_title(run.label)
@@ -106,20 +106,19 @@ def draw_order_heatmap(shown: list[ReportRun], example: str) -> Figure:
 def draw_by_step(shown: list[ReportRun], example: str) -> Figure:
     """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
     curves = {name: [by_step(run.run, name) for run in shown] for name in ("confidence", "reward")}
-    names = [name for name, found in curves.items() if any(found)]
+    names = [name for name, of_runs in curves.items() if any(frame is not None for frame in of_runs)]
     figure = _figure(1.5 * len(names) + (0.3 if len(shown) > 1 else 0.1))
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(panels, names, strict=True):
-        for n, (run, found) in enumerate(zip(shown, curves[name], strict=True)):
-            if found is None:
+        for n, (run, frame) in enumerate(zip(shown, curves[name], strict=True)):
+            if frame is None:
                 panel.plot([], [], color=run.color, linestyle=DASHES[n % 4], label=run.label)
                 continue
-            steps, means, low, high = found
-            panel.fill_between(steps + 1, low, high, color=run.color, alpha=0.15, linewidth=0)
-            panel.plot(steps + 1, means, color=run.color, linestyle=DASHES[n % 4], label=run.label)
+            panel.fill_between(frame.index, frame["low"], frame["high"], color=run.color, alpha=0.15, linewidth=0)
+            panel.plot(frame.index, frame["mean"], color=run.color, linestyle=DASHES[n % 4], label=run.label)
         if name == "confidence":  # differences in the fifth digit are none to be seen
             panel.set_ylim(min(0.9, panel.get_ylim()[0]), 1.005)
-        panel.set_ylabel(name)
+        panel.set_ylabel(MEASURES[name].display_name)
     panels[-1].set_xlabel("step")
     _legend(figure, panels[0], shown)
     return figure
@@ -131,7 +130,7 @@ def draw_god(shown: list[ReportRun], example: str) -> Figure:
 
     figure = _figure(2.0 if len(shown) == 1 else 2.3)
     panel = figure.subplots()
-    values = [[god for god in map(MEASURES["god"], run.samples) if god is not None] for run in shown]
+    values = [[god for god in map(MEASURES["god"].of_sample, run.samples) if god is not None] for run in shown]
     known = [value for group in values for value in group]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, 21)
@@ -141,7 +140,7 @@ def draw_god(shown: list[ReportRun], example: str) -> Figure:
             if len(shown) == 1:
                 panel.stairs(counts / len(group), edges, color=run.color, alpha=0.15, fill=True)
             panel.stairs(counts / len(group), edges, color=run.color, linestyle=DASHES[n % 4], label=run.label)
-    panel.set_xlabel("GOD, tokens (0: left to right)")
+    panel.set_xlabel(f"{MEASURES['god'].with_unit}, 0: left to right")
     panel.set_ylabel("share of examples")
     _legend(figure, panel, shown)
     return figure
@@ -160,8 +159,8 @@ def draw_reversals(shown: list[ReportRun], example: str) -> Figure:
         panel.plot(*zip(*points, strict=True), "os^v"[n % 4], color=run.color, linestyle=DASHES[n % 4], label=run.label)
     panel.set_xlim(0, 100)
     panel.set_ylim(bottom=0)
-    panel.set_xlabel("answer committed, %")
-    panel.set_ylabel("pairs reversed, %")
+    panel.set_xlabel("tokens committed, %")
+    panel.set_ylabel(MEASURES["reversals"].heading)
     _legend(figure, panel, [run for run, _ in steered])
     return figure
 
@@ -198,18 +197,18 @@ def draw_order(shown: list[ReportRun], example: str) -> Figure:
 
 
 def _lines(trajectory: Trajectory, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
-    """A trajectory's tokens laid out in lines: left edge, width, text, step counted from 1, and share of the steps."""
+    """A trajectory's tokens laid out in lines: left edge, width, text, step counted from 0, and share of the steps."""
     lines: list[list[tuple[float, float, str, int, float]]] = [[]]
     x, last = 0.05, max(1, len(trajectory.steps) - 1)
     for place in trajectory.states[-1]:
         assert place
         step, commit = place
         text = trajectory.shown(commit)
-        width = 0.13 + 0.061 * len(text) + 0.03 * len(str(step + 1))
+        width = 0.13 + 0.061 * len(text) + 0.03 * len(str(step))
         if x + width > wide - 0.05 and lines[-1]:
             lines.append([])
             x = 0.05
-        lines[-1].append((x, width, text, step + 1, step / last))
+        lines[-1].append((x, width, text, step, step / last))
         x += width
         if commit.position >= trajectory.length:  # the end, once
             break

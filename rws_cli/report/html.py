@@ -15,7 +15,7 @@ from typing import Any
 
 from rws_cli import __version__
 from rws_cli.analysis.compare import Line, alone, common
-from rws_cli.analysis.run import MEASURES
+from rws_cli.analysis.measures import GOD_IN_WORDS, MEASURES, measure
 from rws_cli.analysis.summary import total_cost
 from rws_cli.analysis.table import grid_of
 from rws_cli.analysis.trajectory import Trajectory
@@ -94,7 +94,9 @@ def page(shown: list[ReportRun], lines: list[Line]) -> str:
         path=display_path,
         told=told,
         notes=notes(shown),
-        how=HOW_COMPARED.format(lines[0].examples) if lines else "means over examples, with 95 % intervals",
+        how=HOW_COMPARED.format(lines[0].examples)
+        if lines
+        else f"means over examples, with 95 % intervals; {GOD_IN_WORDS}",
         sheets=comparison_sheets(lines) if lines else [means(shown[0])],
         grid=grid_of(lines) if lines and config.get("table") else None,
         as_sheet=as_sheet,
@@ -113,7 +115,7 @@ FIGURE_TITLES = {
     "order_heatmap": "Order of generation: which positions are committed when, over all examples",
     "by_step": "Confidence and reward along the steps",
     "god": "Generation order deviation (GOD)",
-    "reversals": "Rank reversals by how much of the answer stood",
+    "reversals": "Rank reversals vs. share of tokens committed",
 }
 
 
@@ -124,35 +126,28 @@ def means(run: ReportRun) -> Sheet:
     """What a run alone came to, each measure with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
     for name, cell in alone(run.run).items():
-        factor, form, unit = (100, ".1f", " %") if name in ("accuracy", "partial") else (1, ",.3f", "")
+        of = measure(name, run.config.get("metric"))
+        factor, form, percent = (100, ".1f", " %") if of.percent else (1, ",.3f", "")
         value, *within = (format(factor * number, form) for number in (cell.value, *(cell.interval or ())))
-        sheet.add(NAMES.get(name, name), value + unit, " to ".join(within) + unit if within else "–")
+        sheet.add(of.with_unit, value + percent, " to ".join(within) + percent if within else "–")
     return sheet
 
 
-NAMES = {
-    "partial": "partial credit",
-    "god": "GOD, tokens",
-    "mdm_passes": "passes of the model",
-    "reward_calls": "calls of the reward",
-    "tokens": "tokens through model and reward",
-    "seconds": "seconds of decoding",
-}
+TOTALS = {
+    "mdm_passes": ",.0f", "mdm_tokens": ",.0f", "reward_calls": ",.0f", "reward_tokens": ",.0f", "seconds": ",.1f",
+}  # fmt: skip
+"""The costs of which a report has totals, and their form."""
 
 
 def costs(shown: list[ReportRun]) -> Sheet:
-    """What the runs have cost in all."""
-    columns = ["run", "examples", "passes", "tokens, model", "calls", "tokens, reward", "seconds", "tokens/s"]
-    sheet = Sheet(columns, title="Cost in all")
+    """Total cost of each run."""
+    names = [MEASURES[name].display_name for name in (*TOTALS, "tokens_per_second")]
+    sheet = Sheet(["run", "examples", *names], title="Total cost")
     for run in shown:
-        cost = total_cost(run.samples)
-        whole = (len(run.samples), cost["mdm_passes"], cost["mdm_tokens"], cost["reward_calls"], cost["reward_tokens"])
-        sheet.add(
-            run.label,
-            *(format(n, ",") for n in whole),
-            number(cost["seconds"], ",.1f"),
-            number(cost["tokens_per_second"], ",.0f"),
-        )
+        record = {"cost": total_cost(run.samples)}
+        totals = [number(MEASURES[f"total_{name}"].of_run(record), form) for name, form in TOTALS.items()]
+        speed = number(MEASURES["tokens_per_second"].of_run(record), ",.0f")
+        sheet.add(run.label, f"{len(run.samples):,}", *totals, speed)
     return sheet
 
 
@@ -195,8 +190,8 @@ def row_of(shown: list[ReportRun], example: str) -> list[Any]:
         example,
         prompt if len(prompt) <= SNIPPET else prompt[: SNIPPET - 1] + "…",
         [None if s["grade"] is None else int(s["grade"]["correct"]) for s in samples],
-        [_rounded(MEASURES["reward"](s)) for s in samples],
-        [_rounded(MEASURES["god"](s)) for s in samples],
+        [_rounded(MEASURES["reward"].of_sample(s)) for s in samples],
+        [_rounded(MEASURES["god"].of_sample(s)) for s in samples],
     ]
 
 

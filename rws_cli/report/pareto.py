@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli.analysis.curves import VALUES, Curve, Point, curves_of, families, frontier
+from rws_cli.analysis.measures import MEASURES
 from rws_cli.files import write_whole
 from rws_cli.report.escape import bounds, csv, markdown_table
 from rws_cli.runs.folder import find_all, output_dir
@@ -38,8 +39,8 @@ def as_markdown(curves: list[Curve], against: str) -> str:
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
         rows.append([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)])
     accuracy = (
-        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand tokens through model and "
-        f"reward, an example.\n\n{markdown_table(['sampler', 'paper', 'swept', *tasks], rows)}"
+        "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand "
+        f"{MEASURES['tokens'].description}.\n\n{markdown_table(['sampler', 'paper', 'swept', *tasks], rows)}"
     )
     if all(point.difference is None for curve in curves for point in curve.points):
         return accuracy
@@ -114,11 +115,11 @@ def draw(curves: list[Curve], path: Path) -> None:
             panel.minorticks_off()
             panel.grid(alpha=0.3)
             panel.tick_params(labelsize=8)
-        line[0].set_ylabel(f"{task}\n{measure}{', %' if VALUES[measure] == 100 else ''}", fontsize=9)
+        line[0].set_ylabel(f"{task}\n{MEASURES[measure].heading}", fontsize=9)
     for number, name in enumerate(columns):
         axes[0][number].set_title(name, fontsize=11)
         bottom = axes[-1][number]
-        bottom.set_xlabel("tokens through model and reward, an example", fontsize=8)
+        bottom.set_xlabel(MEASURES["tokens"].description, fontsize=8)
         drawn = [row[number].get_legend_handles_labels() for row in axes]
         once = {label: handle for handles, labels in drawn for label, handle in zip(labels, handles, strict=True)}
         bottom.legend(
@@ -133,7 +134,7 @@ def _trace(
 ) -> None:
     """A line along the points that are best for their cost; with a marker, all of them and their intervals."""
     points = [point for point in curve.points if measure in point.value]
-    factor, best = VALUES[measure], frontier(points, measure)
+    factor, best = 100 if MEASURES[measure].percent else 1, frontier(points, measure)
     if marker:
         costs, middle = [point.cost["tokens"] for point in points], [factor * point.value[measure] for point in points]
         ends = [point.interval[measure] or (point.value[measure],) * 2 for point in points]

@@ -13,11 +13,11 @@ from rws_cli.report.terminal import signed_number
 
 
 class Strong(str):
-    """A cell to be seen first: a difference whose interval leaves zero out."""
+    """A cell to be seen first: a difference whose interval excludes zero."""
 
 
 def strong(text: str, interval: Interval | None) -> str:
-    """A cell with a difference, strong where its interval leaves zero out."""
+    """A cell with a difference, strong where its interval excludes zero."""
     return Strong(text) if interval and (interval[0] > 0 or interval[1] < 0) else text
 
 

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from rws_cli.analysis.frames import run_measures, swept_settings
+from rws_cli.analysis.measures import MEASURES, WITH_EOS
 from rws_cli.config.check import check_consent, check_recorded
+from rws_cli.config.identity import flat
 from rws_cli.errors import RunError, UsageError, display_path, printable
 from rws_cli.files import write_whole
 from rws_cli.report.compare import print_comparisons
 from rws_cli.report.escape import csv
 from rws_cli.report.terminal import print_hint, wide_console
-from rws_cli.runs.folder import find_runs, read_json
+from rws_cli.runs.folder import find_runs
 from rws_cli.runs.judging import judge_runs
-from rws_cli.runs.reading import by_task
+from rws_cli.runs.reading import by_task, read_run
 from rws_cli.runs.upgrade import read_manifest
 
 
@@ -22,26 +26,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
         return  # no job finished; the caller knows why
     begun = find_runs(str(folder))
     runs = [run for run in begun if (run / "metrics.json").exists()]
-    rows = []
-    for run in begun:
-        manifest = read_manifest(run)
-        config = manifest["config"]
-        row = {
-            "job": run.relative_to(folder.resolve()).as_posix(),
-            **{group: config[group]["name"] for group in ("benchmark", "model", "reward", "sampler")},
-            "seed": config["seed"],
-            "overrides": " ".join(manifest["overrides"]),
-            "status": manifest["status"],
-            "error": manifest["error"],
-        }
-        if run in runs:
-            metrics = read_json(run / "metrics.json")
-            row |= {key: metrics[key] for key in ("examples", "accuracy", "partial")} | {
-                "mean_reward": metrics["reward"]
-            }
-            row |= {"god": metrics["order"][metrics["god"]], **metrics["cost"]}
-        rows.append(row)
-    write_whole(folder / "sweep.csv", csv(rows))
+    write_whole(folder / "sweep.csv", csv(sweep_rows(folder, begun)))
     console = wide_console()
     config = check_recorded(read_manifest(runs[0])["config"])
     if len(runs) > 1 and config.plot == "pareto":
@@ -66,3 +51,25 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
             console.print(printable(f"Not compared: {error}"))
     console.print(printable(display_path(folder)), soft_wrap=True)
     print_hint(console, folder)
+
+
+NAMED = ("benchmark.name", "model.name", "reward.name", "sampler.name", "seed")
+"""Settings that each line of sweep.csv has."""
+
+
+def sweep_rows(folder: Path, jobs: list[Path]) -> list[dict[str, Any]]:
+    """The lines of sweep.csv: job, what tells it from the others, how it ended, and the measures that some job has. The
+    order statistics that count end tokens are left to `runs_frame`."""
+    runs = [read_run(job, examples=False) for job in jobs]
+    measures = [run_measures(run) for run in runs]
+    names = dict.fromkeys(name for values in measures for name, value in values.items() if value is not None)
+    columns = [name for name in names if not name.endswith(WITH_EOS)]
+    rows = []
+    for run, swept, values in zip(runs, swept_settings(runs), measures, strict=True):
+        settings = flat(run.config)
+        row = {"job": run.folder.relative_to(folder.resolve()).as_posix()}
+        row |= {key: value for key, value in swept.items() if key not in MEASURES}  # reward: see reward.name
+        row |= {key: settings[key] for key in NAMED} | {"overrides": " ".join(run.manifest["overrides"])}
+        row |= {key: run.manifest[key] for key in ("status", "error")}
+        rows.append(row | {name: values.get(name) for name in columns})
+    return rows

@@ -1,6 +1,5 @@
 """A sweep as a table for a paper: Markdown, CSV and LaTeX, from the records alone, published figures beside ours."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from rws_cli.analysis.compare import Cell
+from rws_cli.analysis.measure import Measure
 from rws_cli.analysis.table import Grid, grid_of
 from rws_cli.errors import UsageError, printable
 from rws_cli.files import write_whole
@@ -16,19 +16,6 @@ from rws_cli.report.sheets import Sheet, rich_table, signed, strong
 from rws_cli.report.terminal import wide_console
 from rws_cli.runs.folder import output_dir
 from rws_cli.runs.reading import by_task, compare_runs
-
-PERCENT = (
-    "accuracy",
-    "partial",
-    "pass@",
-    "win_rate",
-    "overhead",
-    "same_completions",
-    "reversals",
-    "changed_selections",
-    "keyword_coverage",
-)
-"""Columns whose figures are shares, shown in percent."""
 
 
 def write_tables(paths: Sequence[Path | str]) -> str:
@@ -66,10 +53,11 @@ def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
     return [grid_of(compare_runs(group)) for group in groups]
 
 
-def _shown(column: str, cell: Cell) -> str:
+def format_cell(measure: Measure, cell: Cell) -> str:
+    """A value with its difference or its interval."""
     if cell.value is None:
         return "–"
-    factor, form = (100, ",.1f") if column.startswith(PERCENT) else (1, ",.2f")
+    factor, form = (100, ",.1f") if measure.percent else (1, ",.2f")
     value = format(factor * cell.value, form)
     if cell.difference is not None:
         return strong(f"{value} ({signed(cell, factor, form)})", cell.interval)
@@ -81,12 +69,12 @@ def as_sheet(grid: Grid) -> Sheet:
     """The figures as text."""
     headers, published = [""], grid.has_published
     for column, has in zip(grid.columns, published, strict=True):
-        headers += [f"{column}, %" if column.startswith(PERCENT) else column, *(["published"] if has else [])]
+        headers += [column.heading, *(["published"] if has else [])]
     sheet = Sheet(headers, title=grid.title)
     for label, cells in grid.rows:
         row = [label]
         for column, cell, has in zip(grid.columns, cells, published, strict=True):
-            row.append(_shown(column, cell))
+            row.append(format_cell(column, cell))
             row += ["–" if cell.published is None else str(cell.published)] if has else []
         sheet.add(*row)
     return sheet
@@ -106,9 +94,10 @@ def as_csv(grids: list[Grid]) -> str:
         for label, cells in grid.rows:
             row: dict[str, Any] = ({"task": grid.task} if len(grids) > 1 else {}) | {"label": label}
             for column, cell in zip(grid.columns, cells, strict=True):
-                of = f"{column}_difference" if cell.difference is not None else column
-                row |= {column: cell.value, f"{column}_difference": cell.difference} | bounds(of, cell.interval)
-                row |= {f"{column}_published": cell.published}
+                difference = f"{column.name}_difference"
+                of = difference if cell.difference is not None else column.name
+                row |= {column.name: cell.value, difference: cell.difference} | bounds(of, cell.interval)
+                row |= {f"{column.name}_published": cell.published}
             rows.append(row)
     return csv(rows, drop_empty=True)
 
@@ -117,15 +106,13 @@ def as_latex(grid: Grid) -> str:
     """A booktabs table; its caption is the title, if it has one of its own, with the notes."""
     sheet = as_sheet(grid)
     title = [] if grid.title == grid.task else [grid.title.rstrip(".") + "."]
-    notes = [re.sub("^god is", "GOD is", note) for note in grid.notes]
-    headers = ["GOD" if header == "god" else header for header in sheet.headers]
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{latex(' '.join([*title, *notes]))}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
+        rf"\caption{{{latex(' '.join([*title, *grid.notes]))}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(sheet.headers) - 1)}}}",
         r"\toprule",
-        " & ".join(map(latex, headers)) + r" \\",
+        " & ".join(map(latex, sheet.headers)) + r" \\",
         r"\midrule",
         *(" & ".join(map(latex, row)) + r" \\" for row in sheet.rows),
         r"\bottomrule",

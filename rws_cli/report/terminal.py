@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rws_cli.analysis.measures import MEASURES, measure
 from rws_cli.analysis.summary import summarize
 from rws_cli.config.schema import Config
 from rws_cli.errors import display_path, printable
@@ -43,41 +44,56 @@ def plain_console(**options: Any) -> Console:
 
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """What a run came to, as lines of name and value."""
-    cost, order, n = metrics["cost"], metrics["order"], metrics["examples"]
-    rows = [("examples", f"{n}")]
+    return [_row("examples", ",.0f", metrics), *_quality(metrics), *_decoding(metrics), *_cost(metrics)]
+
+
+Rows = Iterator[tuple[str, str]]
+
+
+def _row(name: str, form: str, metrics: dict[str, Any], note: str = "") -> tuple[str, str]:
+    """A measure under its name, as a number of a form."""
+    measure = MEASURES[name]
+    return measure.display_name, number(measure.of_run(metrics), form) + note
+
+
+def _quality(metrics: dict[str, Any]) -> Rows:
     if metrics["accuracy"] is not None:
         interval = metrics["accuracy_interval"]
         within = f"  (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
-        rows.append(("accuracy", f"{metrics['accuracy']:.1%}{within}"))
-        rows += [(f"pass@{k}", f"{share:.1%}") for k, share in (metrics["pass_at"] or {}).items()]
-        rows.append(("partial credit", f"{metrics['partial']:.1%}"))
-    rows += [
-        ("mean reward", number(metrics["reward"])),
-        (f"GOD ({metrics['god']})", f"{number(order[metrics['god']], '.2f')}  (0: left to right)"),
-        ("Kendall tau", f"{number(order['kendall_tau'], '.2f')}  (1: left to right)"),
-    ]
-    if guidance := metrics.get("guidance"):
-        reversed_ = number(guidance["reversals"], ".1%")
-        rows.append(("mean scale", f"{guidance['scale']:.3f}  (temperature {guidance['temperature']:.3f})"))
-        rows.append(
-            ("reversals", f"{reversed_} of pairs; {guidance['changed_selections']:.1%} of steps chose otherwise")
-        )
-    if (ties := metrics.get("near_ties")) is not None:
-        rows.append(("near ties", f"{ties:.1%} of tokens"))
-    rows += [(name, number(value)) for name, value in metrics.get("measures", {}).items()]
+        yield _row("accuracy", ".1%", metrics, within)
+        yield from (_row(f"pass@{k}", ".1%", metrics) for k in metrics["pass_at"] or {})
+        yield _row("partial", ".1%", metrics)
+    yield _row("reward", ",.3f", metrics)
+    for name, value in metrics.get("measures", {}).items():
+        yield measure(name).display_name, number(value, ".1%" if measure(name).percent else ",.3f")
+
+
+def _decoding(metrics: dict[str, Any]) -> Rows:
+    yield _row("god", ".2f", metrics, f"  ({MEASURES['god'].description})")
+    yield _row("kendall_tau", ".2f", metrics, "  (1: left to right)")
+    if metrics.get("guidance"):
+        temperature = f"  (temperature {number(MEASURES['temperature'].of_run(metrics))})"
+        yield _row("scale", ",.3f", metrics, temperature)
+        yield _row("reversals", ".1%", metrics, f"  ({MEASURES['reversals'].description})")
+        yield _row("changed_selections", ".1%", metrics, f"  ({MEASURES['changed_selections'].description})")
+    if metrics.get("near_ties") is not None:
+        yield _row("near_ties", ".1%", metrics, " of tokens")
+
+
+def _cost(metrics: dict[str, Any]) -> Rows:
+    cost = metrics["cost"]
+    yield _row("mdm_passes", ",.1f", metrics, f" per example, {cost['mdm_tokens']:,} tokens")
     tokens = f", {cost['reward_tokens']:,} tokens" if cost["reward_tokens"] else ""
-    seconds = f"{cost['seconds']:,.1f} s: model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"
-    rows += [
-        ("MDM passes", f"{cost['mdm_passes'] / n:,.1f} an example, {cost['mdm_tokens']:,} tokens"),
-        ("reward calls", f"{cost['reward_calls'] / n:,.1f} an example{tokens}, {cost['reward_cache_hits']:,} hits"),
-        ("decoding", seconds),
-        ("speed", f"{number(cost['tokens_per_second'], ',.0f')} tokens/s"),
-    ]
+    cached = f"; {cost['reward_cache_hits']:,} from the cache" if cost["reward_cache_hits"] else ""
+    final = "; final rewards are not counted" if metrics["reward"] is not None and not cost["reward_calls"] else ""
+    yield _row("reward_calls", ",.1f", metrics, f" per example{tokens}{cached}{final}")
+    parts = f"model {cost['mdm_seconds']:,.1f}, reward {cost['reward_seconds']:,.1f}"
+    yield _row("seconds", ",.3f", metrics, f" per example, {cost['seconds']:,.1f} in total ({parts})")
+    yield _row("tokens_per_second", ",.0f", metrics)
     if "peak_memory_bytes" in cost:
-        rows.append(("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB"))
+        yield MEASURES["peak_memory_bytes"].display_name, f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB"
     if "run_seconds" in cost:
-        rows.append(("whole run", f"{cost['run_seconds']:,.1f} s"))
-    return rows
+        yield _row("run_seconds", ",.1f", metrics, " s")
 
 
 def print_run(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Rewards: text → score."""
+"""Rewards: score texts."""

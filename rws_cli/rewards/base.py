@@ -1,4 +1,4 @@
-"""What a reward is: it scores texts in one batched call, and says how many tokens it read."""
+"""The base class of rewards: they score texts in one batched call and report the tokens that they read."""
 
 import json
 import math
@@ -19,10 +19,11 @@ STATISTICS = ("mean", "std", "min", "max")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A whole or intermediate answer: its text (masks filled, dropped or kept), the share of it that is committed,
-    the decoding step (−1 for a finished answer), and its text as far as the end of each block if it has several.
+    """A completion to score, finished or intermediate.
 
-    slot: the same for successive texts of one answer, by which a reward may find what it kept of the last.
+    text: with masks completed, dropped or kept. progress: the share of its tokens that are committed. step: the decoding
+    step, from 0; −1 for a finished completion. blocks: the text up to the end of each block, if there are several. slot:
+    the same for successive texts of one completion, so that a reward can reuse what it computed for the last one.
     """
 
     example: Example
@@ -35,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Scores:
-    """A score for each candidate, and the tokens that went through a model to get it (0 where none did)."""
+    """For each candidate a score, and the tokens that a model read for it (0 without a model)."""
 
     values: list[float]
     tokens: list[int]
@@ -43,54 +44,53 @@ class Scores:
 
 @settings
 class Reward(Part):
-    """Settings; `loaded` gives a copy that scores, with whatever it needs as plain attributes.
+    """The settings of a reward; `loaded` returns a copy that can score.
 
-    normalization: of that copy, None where no statistics were stored; then only sampler.guidance.normalize=none can use
-    the reward.
+    normalization: statistics of its scores; None if none are stored, in which case guidance needs normalize=none.
     """
 
     name: str = setting("what tables and run folders call it")
 
     role = "reward"
     scores: ClassVar[bool] = True
-    """Whether there is anything to score with."""
+    """Whether it can score."""
     can_be_component: ClassVar[bool] = True
-    """Whether another reward may be made of it."""
+    """Whether it can be a component of another reward."""
     stateless: ClassVar[Any] = False
-    """Whether the score of a text depends on example and text alone: then unchanged text may be scored from memory."""
+    """Whether the score depends on example and text alone, so that unchanged text need not be scored again."""
     gradients: ClassVar[Any] = False
-    """Whether it has `model` and `tokenizer` of transformers that take embeddings, for gradients of its score."""
+    """Whether it has a transformers `model` and `tokenizer` that accept embeddings, for gradients of the score."""
 
     normalization = None  # type: Statistics | None
 
-    def loaded(self, benchmark: Any, seed: int, at: str = "reward") -> Self:
-        """A copy that scores. at: the key of its settings. Raises UsageError if something that it needs is missing."""
-        made = loaded(self, at, benchmark, seed, at)
+    def loaded(self, benchmark: Any, seed: int, key: str = "reward") -> Self:
+        """A copy that can score. key: the key of its settings. Raises UsageError if something that it needs is missing."""
+        made = loaded(self, key, benchmark, seed, key)
         if not isinstance(made.normalization, Statistics | None):
             raise UsageError(
-                f"{at}.kind={self.kind}: normalization={made.normalization} must be Statistics(mean, std, min, max) or None."
+                f"{key}.kind={self.kind}: normalization={made.normalization} must be Statistics(mean, std, min, max) or None."
             )
         return made
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
-        """Read what scoring needs into attributes of this copy. benchmark: what grades answers."""
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
+        """Load what scoring needs into attributes. benchmark: grades completions. key: the key of its settings."""
 
     def score(self, candidates: list[Candidate]) -> Scores:
         raise NotImplementedError
 
     def forget(self, slots: Sequence[int] | None = None) -> None:
-        """Drop what was kept of earlier texts in these slots, or in all: other answers take them."""
+        """Drop cached state of these slots, or of all, because other completions take them."""
 
     def depends_on(self) -> list[Statistics]:
-        """Statistics that scores are made with."""
+        """Statistics on which its scores depend."""
         return []
 
 
 def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
-    """A reward's scores, whoever wrote it. Raises RunError if it fails, but for lack of memory, or does not return one
-    finite number and one count of tokens for each candidate."""
+    """A reward's scores, checked. Raises RunError if it fails for any other reason than lack of memory, or does not return a
+    finite number and a count of tokens for each candidate."""
     try:
-        found = reward.score(candidates)
+        returned = reward.score(candidates)
     except (UsageError, RunError):
         raise
     except Exception as error:
@@ -98,10 +98,10 @@ def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
             raise
         raise RunError(f"The reward failed: {type(error).__name__}: {error}.") from error
     try:
-        scores = Scores([float(value) for value in found.values], [int(count) for count in found.tokens])
+        scores = Scores([float(value) for value in returned.values], [int(count) for count in returned.tokens])
     except (AttributeError, TypeError, ValueError) as error:
         raise RunError(
-            f"The reward returned {shorten(repr(found), 80)}, which is no Scores(values, tokens): {error}."
+            f"The reward returned {shorten(repr(returned), 80)}, which is not Scores(values, tokens): {error}."
         ) from error
     if not len(scores.values) == len(scores.tokens) == len(candidates):
         raise RunError(
@@ -111,14 +111,15 @@ def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
     for candidate, value in zip(candidates, scores.values, strict=True):
         if not math.isfinite(value):
             raise RunError(
-                f"The reward model returned {value} for example {candidate.example.id}, which is no score: check the "
+                f"The reward model returned {value} for example {candidate.example.id}, which is not a score: check the "
                 "reward model and its dtype."
             )
     return scores
 
 
 def read_statistics(path: Path, key: str) -> dict[str, Any]:
-    """A normalization file. Raises UsageError naming `key` if it is missing, or its mean, std, min and max are no statistics."""
+    """The content of a normalization file. Raises UsageError naming `key` if it is missing or its mean, std, min and max are
+    not valid."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -147,6 +148,6 @@ def as_statistics(stored: dict[str, Any]) -> Statistics:
     return Statistics(*(float(stored[name]) for name in STATISTICS))
 
 
-def statistics_at(file: str | None, at: str) -> Statistics | None:
-    """What a file of the setting `at` has, None without a file. Raises UsageError as `read_statistics` does."""
-    return as_statistics(read_statistics(Path(file), at)) if file else None
+def statistics_at(file: str | None, key: str) -> Statistics | None:
+    """The statistics in a file; None without a file. key: of the setting. Raises UsageError as `read_statistics` does."""
+    return as_statistics(read_statistics(Path(file), key)) if file else None

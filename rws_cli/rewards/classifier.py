@@ -1,4 +1,4 @@
-"""A reward model: any AutoModelForSequenceClassification with one label, or what a checkpoint's own Python makes"""
+"""A reward model: any AutoModelForSequenceClassification with one label, or a checkpoint with its own Python"""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, statistics_at
 
 @part
 class Classifier(Checkpoint, Reward):
-    """Scores a chat of prompt and answer, in the reward model's own chat template, at the last token of the text.
+    """Scores the chat of prompt and completion, in the reward model's own chat template, at the last token of the text.
 
-    A causal model reads of a row's text only what follows the first change since the row's last call.
+    A causal model reads only the part of a text after the first change since the last call for the same row.
     """
 
     auto_class: str = setting(
@@ -27,7 +27,7 @@ class Classifier(Checkpoint, Reward):
     )
     needs_remote_code: bool = setting("whether only the checkpoint's own Python can load it", False)
     score_from: str = setting(
-        "where the score is in what it returns: its field logits or score, or the whole output",
+        "where the score is in the model's output: field logits or score, or the output itself",
         "logits",
         choices=("logits", "score", "output"),
     )
@@ -36,7 +36,9 @@ class Classifier(Checkpoint, Reward):
     statistics: str | None = setting(
         "a JSON file with the score's mean, std, min and max; null: normalization.json of the checkpoint", None
     )
-    max_length: int | None = setting("longer texts are an error, in tokens; null: the model's own limit", None, min=1)
+    max_length: int | None = setting(
+        "longest text, in tokens; a longer one is an error; null: the model's own limit", None, min=1
+    )
 
     stateless = True
 
@@ -44,61 +46,61 @@ class Classifier(Checkpoint, Reward):
     def gradients(self) -> bool:
         return not self.needs_remote_code
 
-    def mistakes(self, at: str) -> Iterator[str]:
+    def mistakes(self, key: str) -> Iterator[str]:
         if self.needs_remote_code and not self.trust_remote_code:
             yield (
-                f"{at}={self.name} is loaded by the Python that comes with {self.path}, which runs only if you say so: set "
+                f"{key}={self.name} needs the Python that comes with {self.path}, which runs only with your consent: set "
                 f"trust_remote_code=true and pins.{self.name}=<the full 40-digit commit hash that you trust>."
             )
-        yield from super().mistakes(at)
+        yield from super().mistakes(key)
 
-    def check(self, at: str) -> None:
+    def check(self, key: str) -> None:
         from rws_cli.models.loading import check_loads
 
-        path, auto_class, _, arguments = self._prepared(at)
-        check_loads(auto_class, path, self, at, **arguments)
+        path, auto_class, _, arguments = self._prepared(key)
+        check_loads(auto_class, path, self, key, **arguments)
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
         from rws_cli.models.loading import load_weights
         from rws_cli.rewards.reading import PrefixCache
 
-        self.at = at
-        path, auto_class, self.tokenizer, arguments = self._prepared(at)
-        self.model, _ = load_weights(auto_class, path, self, at, **arguments)
+        self.key = key
+        path, auto_class, self.tokenizer, arguments = self._prepared(key)
+        self.model, _ = load_weights(auto_class, path, self, key, **arguments)
         self.prefixes = PrefixCache(self.model) if self._reads_on() else None
         stored = self.statistics or str(Path(path) / "normalization.json")
         if self.statistics or Path(stored).is_file():
-            self.normalization = statistics_at(stored, f"{at}.statistics")
+            self.normalization = statistics_at(stored, f"{key}.statistics")
 
-    def _prepared(self, at: str) -> tuple[str, Any, Any, dict[str, Any]]:
-        """All but the weights: where they are, their class, the tokenizer, and the arguments of from_pretrained. Raises
-        UsageError for whatever is missing or does not fit."""
+    def _prepared(self, key: str) -> tuple[str, Any, Any, dict[str, Any]]:
+        """Everything but the weights: their path and class, the tokenizer, and the arguments of from_pretrained. Raises
+        UsageError for what is missing or does not fit."""
         import transformers
 
         from rws_cli.models.loading import check_vocabulary, load_tokenizer, quiet
 
-        path, named = locate(self.path, f"{at}.path"), f"{at}.path={self.path}"
+        path, named = locate(self.path, f"{key}.path"), f"{key}.path={self.path}"
         with quiet():
-            config = native_config(path, self.revision, f"{at}.path", self.trust_remote_code, num_labels=1)
-            tokenizer = load_tokenizer(transformers.AutoTokenizer, path, self, at)
+            config = native_config(path, self.revision, f"{key}.path", self.trust_remote_code, num_labels=1)
+            tokenizer = load_tokenizer(transformers.AutoTokenizer, path, self, key)
         if not (self.template or tokenizer.chat_template):
-            raise UsageError(f"{named} has no chat template: set {at}.template.")
+            raise UsageError(f"{named} has no chat template: set {key}.template.")
         if not self.trust_remote_code:
             check_vocabulary(config, tokenizer, named)
-        try_out(tokenizer, at, self.template)
-        render(tokenizer, SPOKEN[:2], at, self.template)
+        try_out(tokenizer, key, self.template)
+        render(tokenizer, SPOKEN[:2], key, self.template)
         return path, getattr(transformers, self.auto_class), tokenizer, {"config": config}
 
     def score(self, candidates: list[Candidate]) -> Scores:
         """Scores in the candidates' order. Raises RunError for a text beyond reward.max_length."""
         texts = [
-            render(self.tokenizer, c.example.messages(c.text), self.at, self.template, RunError) for c in candidates
+            render(self.tokenizer, c.example.messages(c.text), self.key, self.template, RunError) for c in candidates
         ]
         ids = self.tokenizer(texts, add_special_tokens=False).input_ids
         limit = self.max_length or getattr(self.model.config, "max_position_embeddings", None)
         if limit and (longest := max(map(len, ids))) > limit:
             raise RunError(
-                f"A text of {longest} tokens is longer than the reward model reads ({limit}, reward.max_length)."
+                f"A text of {longest} tokens exceeds the reward model's limit of {limit} (reward.max_length)."
             )
         values: list[float] = []
         tokens: list[int] = []
@@ -114,7 +116,7 @@ class Classifier(Checkpoint, Reward):
             self.prefixes.forget(slots)
 
     def _read(self, slots: list[int | None], ids: list[list[int]]) -> tuple[Any, list[int]]:
-        """Scores (B, 1) or (B,) of texts as token ids, and the tokens that the model read of each."""
+        """Scores (B, 1) or (B,) of texts as token ids, and the number of tokens that the model read for each."""
         import torch
 
         from rws_cli.rewards.reading import read_whole
@@ -127,17 +129,17 @@ class Classifier(Checkpoint, Reward):
             return found if self.score_from == "output" else getattr(found, self.score_from), [len(row) for row in ids]
 
     def _pad_with(self, ids: list[list[int]]) -> int:
-        """A token to pad these texts with. The model reads its score at the last token that is not padding, so it must be
-        one that no text has: the tokenizer's own padding may be its end token, with which texts end, or be missing."""
-        own, used = self.tokenizer.pad_token_id, set().union(*ids)
-        pad = own if own is not None and own not in used else next(n for n in count() if n not in used)
-        if pad >= len(self.tokenizer):  # the texts have every token there is
+        """A padding token for these texts. The model reads its score at the last token that is not padding, so it must not
+        occur in them: the tokenizer's own may be its end token, with which texts end, or be missing."""
+        default, used = self.tokenizer.pad_token_id, set().union(*ids)
+        pad = default if default is not None and default not in used else next(n for n in count() if n not in used)
+        if pad >= len(self.tokenizer):  # the texts contain every token
             pad = next(n for n in count() if all(n != row[-1] for row in ids))
         self.model.config.get_text_config().pad_token_id = self.model.config.pad_token_id = pad
         return pad
 
     def _reads_on(self) -> bool:
-        """Whether the model can go on from where a text has changed, tried on a text."""
+        """Whether the model can continue from the first change of a text, tried on an example."""
         from rws_cli.rewards.reading import holds
 
         ours = (

@@ -11,13 +11,15 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics, ask, sta
 
 @part
 class Composite(Reward):
-    """Σ weight × z-score of each component, by the component's own statistics, so that none counts for its units alone."""
+    """Σ weight × z-score of each component, by the component's own statistics, so that their units do not matter."""
 
     components: dict[str, Any] = setting(
-        "the rewards that are summed, by a name of yours; another: reward@reward.components.NAME=…", role="reward"
+        "the rewards to sum, by names of your choice; to replace one: reward@reward.components.NAME=…", role="reward"
     )
-    weights: dict[str, float] = setting("a number for each of the components")
-    statistics: str | None = setting("of the sum, a JSON file; null: what rws calibrate found", None)
+    weights: dict[str, float] = setting("a weight for each component")
+    statistics: str | None = setting(
+        "a JSON file of the sum's statistics; null: those that rws calibrate measured", None
+    )
 
     can_be_component = False
 
@@ -29,34 +31,34 @@ class Composite(Reward):
     def draws(self) -> bool:
         return any(reward.draws for reward in self.components.values())
 
-    def mistakes(self, at: str) -> Iterator[str]:
+    def mistakes(self, key: str) -> Iterator[str]:
         if set(self.weights) != set(self.components):
             yield (
-                f"{at}.weights has {', '.join(self.weights)} and {at}.components has {', '.join(self.components)}: give each component "
+                f"{key}.weights has {', '.join(self.weights)} and {key}.components has {', '.join(self.components)}: give each component "
                 "a weight."
             )
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
         self.summed = {
-            name: part.loaded(benchmark, seed, f"{at}.components.{name}") for name, part in self.components.items()
+            name: part.loaded(benchmark, seed, f"{key}.components.{name}") for name, part in self.components.items()
         }
         for name, reward in self.summed.items():
             if reward.normalization is None:
                 raise UsageError(
-                    f"{at}.components.{name} stores no statistics, which a sum needs: measure them with rws calibrate on that "
-                    f"reward alone, and set {at}.components.{name}.statistics=<the file>."
+                    f"{key}.components.{name} stores no statistics, which a sum needs: measure them with rws calibrate on that "
+                    f"reward alone, and set {key}.components.{name}.statistics=<the file>."
                 )
-        self.normalization = statistics_at(self.statistics, f"{at}.statistics")
+        self.normalization = statistics_at(self.statistics, f"{key}.statistics")
 
     def score(self, candidates: list[Candidate]) -> Scores:
         values, tokens = [0.0] * len(candidates), [0] * len(candidates)
         for name, reward in self.summed.items():
-            found = ask(reward, candidates)
+            scores = ask(reward, candidates)
             values = [
                 total + self.weights[name] * normalize(value, "zscore", reward.normalization)
-                for total, value in zip(values, found.values, strict=True)
+                for total, value in zip(values, scores.values, strict=True)
             ]
-            tokens = [a + b for a, b in zip(tokens, found.tokens, strict=True)]
+            tokens = [a + b for a, b in zip(tokens, scores.tokens, strict=True)]
         return Scores(values, tokens)
 
     def forget(self, slots: Sequence[int] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The same score for everything: a control"""
+"""The same score for every text: a control"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics
 
 @part
 class Constant(Reward):
-    """Its score counts as its own z-score."""
+    """The score is its own z-score."""
 
     value: float = setting("the score", 0.0)
 

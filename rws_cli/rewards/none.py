@@ -1,4 +1,4 @@
-"""No reward model at all"""
+"""No reward"""
 
 from rws_cli.part import part
 from rws_cli.rewards.base import Reward

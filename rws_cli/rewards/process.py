@@ -1,4 +1,4 @@
-"""A reward of the answer as far as each of its lines or blocks, joined"""
+"""A reward of the completion up to each of its lines or blocks, joined"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,18 +10,22 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, ask, statistics_at
 
 @part
 class Process(Reward):
-    """Scores every beginning of an answer that ends with one of its parts, all in one call, and joins the scores."""
+    """Scores the text up to the end of each line or block, all in one call, and joins the scores."""
 
-    component: Any = setting("the reward that scores each part; another: reward@reward.component=…", role="reward")
+    component: Any = setting(
+        "the reward that scores each prefix; to replace it: reward@reward.component=…", role="reward"
+    )
     unit: str = setting(
-        "what ends a part: step (a line of text) or block (sampler.block_length tokens)",
+        "prefixes end after each step (a line of text) or block (sampler.block_length tokens)",
         "block",
         choices=("step", "block"),
     )
     join: str = setting(
-        "how scores become one: their mean, the least, or the last", "mean", choices=("mean", "min", "last")
+        "how scores are joined: their mean, the lowest, or the last", "mean", choices=("mean", "min", "last")
     )
-    statistics: str | None = setting("of the joined score, a JSON file; null: what rws calibrate found", None)
+    statistics: str | None = setting(
+        "a JSON file of the joined score's statistics; null: those that rws calibrate measured", None
+    )
 
     can_be_component = False
 
@@ -34,22 +38,22 @@ class Process(Reward):
     def draws(self) -> bool:
         return self.component.draws
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
-        self.inner: Reward = self.component.loaded(benchmark, seed, f"{at}.component")
-        self.normalization = statistics_at(self.statistics, f"{at}.statistics")
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
+        self.inner: Reward = self.component.loaded(benchmark, seed, f"{key}.component")
+        self.normalization = statistics_at(self.statistics, f"{key}.statistics")
 
     def score(self, candidates: list[Candidate]) -> Scores:
         beginnings = [c.blocks or (c.text,) if self.unit == "block" else steps(c.text) for c in candidates]
-        asked = [
+        prefixes = [
             replace(c, text=text, slot=None) for c, texts in zip(candidates, beginnings, strict=True) for text in texts
         ]
-        found = ask(self.inner, asked)
-        values, tokens, at = [], [], 0
+        scores = ask(self.inner, prefixes)
+        values, tokens, start = [], [], 0
         for texts in beginnings:
-            here = slice(at, at + len(texts))
-            values.append(join(found.values[here], self.join))
-            tokens.append(sum(found.tokens[here]))
-            at += len(texts)
+            here = slice(start, start + len(texts))
+            values.append(join(scores.values[here], self.join))
+            tokens.append(sum(scores.tokens[here]))
+            start += len(texts)
         return Scores(values, tokens)
 
     def forget(self, slots: Sequence[int] | None = None) -> None:
@@ -57,7 +61,7 @@ class Process(Reward):
 
 
 def steps(text: str) -> tuple[str, ...]:
-    """The text as far as the end of each line that says something; the whole text if none does."""
+    """The text up to the end of each line that is not blank; the whole text if all are."""
     lines = text.split("\n")
     return tuple("\n".join(lines[: n + 1]) for n, line in enumerate(lines) if line.strip()) or (text,)
 

@@ -1,7 +1,7 @@
-"""How a reward model reads texts: whole, or on from the first change since it read the last one of a slot.
+"""How a reward model reads texts: whole, or from the first change since the last text of the same slot.
 
-A call makes one upload and waits for nothing: what stands where is counted on the host, and masks come of the lengths on
-the device. Scores are those of reading each text whole, to rounding.
+A call makes one upload and does not wait for the device: layouts are computed on the host, masks from lengths on the
+device. Scores equal those of reading each text whole, up to rounding.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from transformers.cache_utils import DynamicLayer
 from rws_cli.models.base import additive
 
 ROOM = 64
-"""Places are added by so many."""
+"""Slots grow by this many places."""
 
 
 def read_whole(model: Any, ids: list[list[int]], pad: int) -> Any:
-    """What the model returns for texts as token ids, read from their beginning. pad: its padding token."""
+    """The model's output for texts as token ids, read whole. pad: the padding token."""
     length = max(map(len, ids))
     table = torch.tensor([[len(row), *row, *[pad] * (length - len(row))] for row in ids]).to(model.device)
     is_read_BS = torch.arange(length, device=table.device) < table[:, :1]
     attention: Tensor | None = is_read_BS.long()
-    # transformers waits for the device to see whether a mask (B, S) hides anything.
+    # Given a mask (B, S), transformers would wait for the device to see whether it hides anything.
     if getattr(model.config, "is_causal", True) is False and model.config._attn_implementation in ("sdpa", "eager"):
         hides = any(len(row) < length for row in ids)
         attention = additive(is_read_BS[:, None].expand(-1, length, -1), model.dtype) if hides else None
@@ -33,7 +33,7 @@ def read_whole(model: Any, ids: list[list[int]], pad: int) -> Any:
 
 
 class PrefixCache:
-    """What is kept: by slot the tokens read last, and keys and values (slots, H, L, D) of each layer, one place a token."""
+    """The last tokens of each slot, and keys and values (slots, H, L, D) of each layer, one place per token."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -41,27 +41,27 @@ class PrefixCache:
         self.layers: list[list[Tensor]] = []
 
     def score(self, slots: list[int | None], ids: list[list[int]], pad: int) -> tuple[Tensor, list[int]]:
-        """What the model returns for texts as token ids, (B, labels), and the tokens that it had to read of each.
+        """The model's output (B, labels) for texts as token ids, and the number of tokens that it read for each.
 
-        A slot is where a text like it was kept, and this one is; None: nowhere. pad: the model's padding token, with
-        which no text ends.
+        slots: where the last text of each is stored and this one will be; None: nowhere. pad: the padding token, with which
+        no text ends.
         """
-        known = [
+        shared = [
             0 if slot is None else common(self.ids.get(slot, []), row) for slot, row in zip(slots, ids, strict=True)
         ]
-        reads = [len(row) - n for n, row in zip(known, ids, strict=True)]
-        before, length = max(known), max(reads)
-        kept = {slot: n for n, slot in enumerate(slots) if slot is not None}
-        pairs = [*kept.items(), *[(0, 0)] * (len(ids) - len(kept))]
+        reads = [len(row) - n for n, row in zip(shared, ids, strict=True)]
+        before, length = max(shared), max(reads)
+        stored = {slot: n for n, slot in enumerate(slots) if slot is not None}
+        pairs = [*stored.items(), *[(0, 0)] * (len(ids) - len(stored))]
         table = torch.tensor(
             [
-                [known[n], reads[n], slots[n] or 0, *pairs[n], *row[known[n] :], *[pad] * (length - reads[n])]
+                [shared[n], reads[n], slots[n] or 0, *pairs[n], *row[shared[n] :], *[pad] * (length - reads[n])]
                 for n, row in enumerate(ids)
             ]
         ).to(self.model.device)
-        known_B, reads_B, source_B = table[:, :3].unbind(1)
+        shared_B, reads_B, source_B = table[:, :3].unbind(1)
         place_S = torch.arange(length, device=table.device)
-        position_BS = known_B[:, None] + place_S
+        position_BS = shared_B[:, None] + place_S
         past = DynamicCache()
         for keys, values in self.layers:  # in place of past.update, which uploads an empty tensor first
             layer = DynamicLayer()
@@ -69,31 +69,31 @@ class PrefixCache:
             layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
             past.layers.append(layer)
         attention = None  # where each token sees all before it, which transformers knows by itself
-        if len(set(known)) + len(set(reads)) > 2 or (before and length > 1):
-            is_known_BP = torch.arange(before, device=table.device) < known_B[:, None]
+        if len(set(shared)) + len(set(reads)) > 2 or (before and length > 1):
+            is_shared_BP = torch.arange(before, device=table.device) < shared_B[:, None]
             is_read_BS = place_S < reads_B[:, None]
             seen_BSS = is_read_BS[:, None] & (place_S <= place_S[:, None])
             attention = additive(
-                torch.cat([is_known_BP[:, None].expand(-1, length, -1), seen_BSS], 2), self.model.dtype
+                torch.cat([is_shared_BP[:, None].expand(-1, length, -1), seen_BSS], 2), self.model.dtype
             )
-        found = self.model(
+        logits = self.model(
             input_ids=table[:, 5:],
             attention_mask=attention,
             position_ids=position_BS,
             past_key_values=past,
             use_cache=True,
         ).logits
-        if kept:
-            room = max(kept) + 1, max(known[n] for n in kept.values()) + length
-            slot_K, row_K = table[: len(kept), 3], table[: len(kept), 4]
+        if stored:
+            room = max(stored) + 1, max(shared[n] for n in stored.values()) + length
+            slot_K, row_K = table[: len(stored), 3], table[: len(stored), 4]
             self.keep(slot_K, position_BS[row_K], past, row_K, before, room)
-            self.ids |= {slot: ids[n] for slot, n in kept.items()}
-        return found, reads
+            self.ids |= {slot: ids[n] for slot, n in stored.items()}
+        return logits, reads
 
     def keep(
         self, slot_K: Tensor, place_KS: Tensor, past: DynamicCache, row_K: Tensor, before: int, room: tuple[int, int]
     ) -> None:
-        """Put what was read into the slots, from which rows of the call; what stands behind a text's end is never read."""
+        """Store new keys and values of the rows row_K in the slots slot_K. What is beyond a text's end is never read."""
         for number, layer in enumerate(past.layers):
             if number == len(self.layers):
                 self.layers.append([layer.keys[:0, :, :0], layer.values[:0, :, :0]])
@@ -102,13 +102,13 @@ class PrefixCache:
                 store[slot_K[:, None], :, place_KS] = new[row_K, :, before:].transpose(1, 2)
 
     def forget(self, slots: Sequence[int] | None) -> None:
-        """Drop what was kept in some slots, None: in all."""
+        """Drop the texts of some slots; None: of all."""
         for slot in list(self.ids) if slots is None else slots:
             self.ids.pop(slot, None)
 
 
 def roomy(store: Tensor, slots: int, length: int) -> Tensor:
-    """The store (slots, H, L, D) itself, or a larger copy of it if it is too small."""
+    """The store (slots, H, L, D), or a larger copy if it is too small."""
     if store.shape[0] >= slots and store.shape[2] >= length:
         return store
     slots, length = max(slots, store.shape[0]), max(-(-length // ROOM) * ROOM, store.shape[2])
@@ -118,15 +118,15 @@ def roomy(store: Tensor, slots: int, length: int) -> Tensor:
 
 
 def common(before: list[int], now: list[int]) -> int:
-    """Tokens at the beginning that two texts share; fewer than all, for the last has to be read."""
+    """The number of first tokens that two texts share, less than all: the last one must be read."""
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
     return min(len(now) - 1, shared)
 
 
 @torch.inference_mode()
 def holds(model: Any, ids: list[int], pad: int) -> bool:
-    """Whether the model scores a text as it does when it reads it whole, if it has read its beginning before, in another
-    text; not if it looks ahead. pad: its padding token."""
+    """Whether the model scores a text the same when its beginning was read before, in another text; a model that looks ahead
+    does not. pad: the padding token."""
     if getattr(model.config, "sliding_window", None) is not None:
         return False
     half, other = len(ids) // 2, [*ids[: len(ids) // 2], *ids[::-1][: len(ids) // 4]]

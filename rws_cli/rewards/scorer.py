@@ -1,4 +1,4 @@
-"""Between the loop and a reward: renders tokens as text, and charges the cost."""
+"""Between the loop and a reward: renders tokens as text and counts the cost."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ from rws_cli.rewards.base import Candidate, Reward, ask
 
 @dataclass(frozen=True)
 class Renderer:
-    """Tokens as a reward reads them. masks: whether masks that are left show in the text ("keep") or not ("drop")."""
+    """Renders tokens as text for a reward. masks: whether remaining masks appear in the text ("keep") or not ("drop")."""
 
     denoiser: Denoiser
     masks: str
@@ -25,14 +25,16 @@ class Renderer:
 
 
 def renderer(denoiser: Denoiser, sampler: Sampler) -> Renderer:
-    """As the sampler's guidance wants masks shown."""
+    """The renderer that the sampler's guidance asks for."""
     return Renderer(denoiser, sampler.guidance.shows_masks, sampler.block_length)
 
 
 @dataclass
 class RowScorer:
-    """Scores rows of a batch. examples: what each row answers; costs: of each row; last: text and score of each, for
-    rewards that give the same text the same score."""
+    """Scores the rows of a batch.
+
+    examples: of each row. costs: of each row. last: the last text and score of each row, for stateless rewards.
+    """
 
     reward: Reward
     render: Renderer
@@ -42,47 +44,47 @@ class RowScorer:
     last: dict[int, tuple[str, float]] = field(default_factory=dict)
 
     def enter(self, examples: dict[int, Example]) -> None:
-        """Rows take these examples."""
+        """Called when examples enter rows."""
         self.examples |= examples
         self.reward.forget(list(examples))
         for row in examples:
             self.last.pop(row, None)
 
-    def __call__(self, asked: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
-        """A score for each row that is asked about: tokens of the answer, share progress, number of the step."""
-        candidates = {row: replace(self.render(self.examples[row], *what), slot=row) for row, what in asked.items()}
-        known = {
+    def __call__(self, requests: dict[int, tuple[list[int], float, int]]) -> dict[int, float]:
+        """Scores of some rows. requests: row → completion tokens, share of them committed, step number."""
+        candidates = {row: replace(self.render(self.examples[row], *what), slot=row) for row, what in requests.items()}
+        scores_by_row = {
             row: score
             for row, candidate in candidates.items()
             if self.reward.stateless and (score := self.remembered(row, candidate.text)) is not None
         }
-        for row in known:
+        for row in scores_by_row:
             self.costs[row].reward_cache_hits += 1
-        paying = [row for row in candidates if row not in known]
+        paying = [row for row in candidates if row not in scores_by_row]
         if not paying:
-            return known
+            return scores_by_row
         with charge(self.costs, paying, "reward_seconds"):
             scores = ask(self.reward, [candidates[row] for row in paying])
         for row, value, tokens in zip(paying, scores.values, scores.tokens, strict=True):
-            known[row], self.last[row] = value, (candidates[row].text, value)
+            scores_by_row[row], self.last[row] = value, (candidates[row].text, value)
             self.costs[row].reward_calls += 1
             self.costs[row].reward_tokens += tokens
-        return known
+        return scores_by_row
 
     def copy_rows(self, ancestors: list[int]) -> None:
-        """Each row goes on from where its ancestor stands, with the score of that text."""
+        """Give each row the last text and score of its ancestor."""
         self.last = {row: self.last[a] for row, a in enumerate(ancestors) if a in self.last}
 
     def remembered(self, row: int, text: str) -> float | None:
-        """The score of a row's text, if it has not changed since it was scored last."""
+        """The score of a row's text, if it has not changed since it was last scored."""
         last_text, score = self.last.get(row, (None, None))
         return score if last_text == text else None
 
-    def final(self, answers: dict[int, list[int]]) -> list[float]:
-        """Scores of finished answers."""
-        scores = self({row: (ids, 1.0, -1) for row, ids in answers.items()})
-        return [scores[row] for row in answers]
+    def final(self, completions: dict[int, list[int]]) -> list[float]:
+        """Scores of finished completions."""
+        scores = self({row: (ids, 1.0, -1) for row, ids in completions.items()})
+        return [scores[row] for row in completions]
 
-    def measured(self, answers: list[tuple[Example, list[int]]]) -> list[float]:
-        """Scores of what came out: this is measuring, not decoding, and is not charged."""
-        return ask(self.reward, [self.render(example, ids, 1.0, -1) for example, ids in answers]).values
+    def measured(self, completions: list[tuple[Example, list[int]]]) -> list[float]:
+        """Scores of finished completions for the record; not counted as cost of decoding."""
+        return ask(self.reward, [self.render(example, ids, 1.0, -1) for example, ids in completions]).values

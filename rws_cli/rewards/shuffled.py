@@ -1,4 +1,4 @@
-"""Scores of other examples at the same fill level: a control"""
+"""Scores of other examples at the same progress: a control"""
 
 import random
 from pathlib import Path
@@ -12,29 +12,27 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, as_statistics, read_
 
 @part
 class Shuffled(Reward):
-    """Drawn from scores that the calibration of a reward model stored for tenths of the fill level, by a random number of
-    (seed, example, step): rows stay independent of their batch, and scores keep the law that they have along a
-    decoding, but say nothing of the text they are given to."""
+    """Drawn from scores that a calibration stored for each tenth of progress (the share of tokens committed), by a random
+    number of (seed, example, step). Scores keep their distribution along a decoding but carry no information about the
+    text, and rows do not depend on their batch."""
 
-    statistics: str = setting(
-        "the checkpoint whose normalization.json holds scores by fill level", "bundled:tiny-reward"
-    )
+    statistics: str = setting("the checkpoint whose normalization.json holds scores by progress", "bundled:tiny-reward")
 
     draws = True
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
-        key = f"{at}.statistics"
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
+        key = f"{key}.statistics"
         file = Path(locate(self.statistics, key)) / "normalization.json"
         stored = read_statistics(file, key)
         if not stored.get("by_progress"):
-            raise UsageError(f"{key}={self.statistics} stores no scores by fill level, which shuffling needs.")
+            raise UsageError(f"{key}={self.statistics} stores no scores by progress, which shuffling needs.")
         self.by_progress: list[list[float]] = stored["by_progress"]
         if not isinstance(self.by_progress, list) or not all(
             isinstance(pool, list) and pool for pool in self.by_progress
         ):
             raise UsageError(
-                f"{file}: by_progress must be lists of scores, none of them empty: calibrate with sampler.tokens_per_step=1, which "
-                "sees every fill level."
+                f"{file}: by_progress must be lists of scores, none of them empty: calibrate with "
+                "sampler.tokens_per_step=1, which covers every level of progress."
             )
         self.normalization = as_statistics(stored)
         self.seed = seed

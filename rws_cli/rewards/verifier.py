@@ -1,4 +1,4 @@
-"""The benchmark's own partial credit: an oracle, for ablations only"""
+"""The benchmark's partial credit: an oracle, for ablations only"""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics
 
 @part
 class Verifier(Reward):
-    """In [0, 1]; statistics of a uniform share."""
+    """Scores in [0, 1]; its statistics are those of a uniform distribution."""
 
     stateless = True
     normalization = Statistics(mean=0.5, std=12**-0.5, min=0.0, max=1.0)
 
-    def load(self, benchmark: Any, seed: int, at: str) -> None:
+    def load(self, benchmark: Any, seed: int, key: str) -> None:
         self.benchmark = benchmark
 
     def score(self, candidates: list[Candidate]) -> Scores:
@@ -22,6 +22,6 @@ class Verifier(Reward):
         values = [grade.partial for grade in grades if grade]
         if len(values) < len(grades):
             raise UsageError(
-                f"reward=verifier needs right answers, which benchmark={self.benchmark.name} has not: choose another."
+                f"reward=verifier needs a benchmark that is graded, and benchmark={self.benchmark.name} is not: choose another."
             )
         return Scores(values, [0] * len(values))

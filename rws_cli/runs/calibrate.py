@@ -84,18 +84,18 @@ def remask_and_complete(
     in a decoding, they are not the most confident ones.
     """
     render = renderer(denoiser, sampler)
-    whole_BG, length = batch.response_BG.clone(), sampler.gen_length
+    whole_BG, length = batch.completion_BG.clone(), sampler.gen_length
     orders = [random.Random(f"masked {seed} {e.id}").sample(range(length), length) for e in examples]
     rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
     seen = []
     for tenth in range(10):
-        batch.response_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
+        batch.completion_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
         masked_BG = batch.masked_BG
         wanted_BL = torch.zeros_like(batch.attention_BL)
         wanted_BL[:, batch.start :] = masked_BG
         logits_NV = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
         row_N, position_N = masked_BG.nonzero().unbind(1)
-        filled_BG = batch.response_BG.clone()
+        filled_BG = batch.completion_BG.clone()
         filled_BG[masked_BG] = complete(
             logits_NV, sampler.guidance.fill, denoiser.mask_id, batch.key_B[row_N], tenth, position_N
         )

@@ -41,12 +41,16 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line requests: overrides and command as typed; the folder to run in, or the run to resume."""
+    """What the user requests.
+
+    overrides, command: as typed. folder: to run in; resume: the run to resume. quiet: progress goes to run.log only.
+    """
 
     overrides: list[str]
     command: str
     folder: Path | None = None
     resume: Path | None = None
+    quiet: bool = False
 
 
 def resumable(folder: Path, config: Config) -> dict[str, Any]:

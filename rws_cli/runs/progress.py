@@ -13,9 +13,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts finished examples and committed tokens. Writes to standard error, so that output can be piped."""
+    """Counts finished examples and committed tokens. Writes to standard error, so that output can be piped; quiet: to the
+    log alone."""
 
-    def __init__(self, total: int, samples: list[dict[str, Any]], log: Path) -> None:
+    def __init__(self, total: int, samples: list[dict[str, Any]], log: Path, quiet: bool = False) -> None:
         self.total, self.log = total, log
         self.done = len(samples)
         self.correct = _correct(samples)
@@ -24,12 +25,12 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.last_text = ""
         self.tokens_per_example: float | None = None
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=quiet)
         self.bar: RichProgress | None = None
         self.on_finished: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
             self.bar = RichProgress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
             self.task = self.bar.add_task("", total=self.total, completed=self.done, status="")

@@ -15,13 +15,13 @@ JUDGEMENTS = "judgements"
 """In a run's folder: a folder per judge, with judge.json and verdicts.jsonl."""
 
 
-def read_run(folder: Path, traced: bool = False) -> Run:
-    """A run, as far as it is finished. traced: with its trace, and only the samples that have one.
+def read_run(folder: Path, traced: bool = False, examples: bool = True) -> Run:
+    """A run, as far as it is finished. traced: with its trace, and only the samples that have one. examples: with samples.
 
     Raises RunError for invalid files, and for a trace that does not match the samples.
     """
     manifest = read_manifest(folder)
-    samples = {sample["id"]: sample for sample in read_samples(folder)}
+    samples = {sample["id"]: sample for sample in read_samples(folder)} if examples else {}
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     judged = [
         read_json(file) | {"verdicts": read_lines(file.parent / "verdicts.jsonl")}

@@ -59,7 +59,7 @@ def run(config: Config, request: Request) -> Path:
                 raise RunError(
                     f"{folder / SAMPLES} has {strange[0]}, which is not an example of {config.benchmark.name}."
                 )
-            with Progress(len(prepared.examples), samples, folder / "run.log") as progress:
+            with Progress(len(prepared.examples), samples, folder / "run.log", request.quiet) as progress:
                 tracking.follow(samples, progress)
                 if warning:
                     progress.notify(warning)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rws_cli import registry
-from rws_cli.analysis.order import DEFAULT_GOD
+from rws_cli.analysis.measures import MEASURES, run_values
+from rws_cli.analysis.statistics import mean
 from rws_cli.config.identity import resolved
 from rws_cli.config.schema import Config
 from rws_cli.files import write_json
 from rws_cli.runs.progress import Progress
-from rws_cli.trackers.base import TrackedRun, Tracker, error_line, leaves
+from rws_cli.trackers.base import TrackedRun, Tracker, error_line
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ class Tracking:
             progress.notify(line)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Log metrics.json under flat names, e.g. metrics/cost/seconds."""
-        flat = {f"metrics/{key}": value for key, value in numbers(metrics).items()}
+        """Log each measure of the run that is defined: metrics/accuracy."""
+        flat = {f"metrics/{name}": value for name, value in run_values(metrics).items() if value is not None}
         self.attempt(lambda tracker: tracker.finish(len(self.samples), flat))
 
     def notify(self, line: str) -> None:
@@ -122,18 +123,9 @@ def environment(defaults: dict[str, str]) -> Iterator[None]:
 
 def running_means(samples: list[dict[str, Any]], speed: float) -> dict[str, float]:
     """Means over the examples so far that have the measure. speed: tokens per second."""
-    measures = {
-        "accuracy": [float(sample["grade"]["correct"]) for sample in samples if sample["grade"]],
-        "reward": [sample["reward"] for sample in samples if sample["reward"] is not None],
-        "god": [value for sample in samples if (value := sample["order"][DEFAULT_GOD]) is not None],
-    }
-    means = {f"running/{name}": sum(values) / len(values) for name, values in measures.items() if values}
-    return {"running/examples": float(len(samples)), **means, "running/tokens_per_second": speed}
-
-
-def numbers(node: Any) -> dict[str, float]:
-    """The leaves that are numbers, by path."""
-    return {key: float(value) for key, value in leaves(node).items() if isinstance(value, int | float)}
+    means = {f"running/{name}": mean(map(MEASURES[name].of_sample, samples)) for name in ("accuracy", "reward", "god")}
+    defined = {name: value for name, value in means.items() if value is not None}
+    return {"running/examples": float(len(samples)), **defined, "running/tokens_per_second": speed}
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Schedules: how many of the open positions a step commits, and which; and which committed ones it masks again."""
+"""Schedules: how many open positions a step commits, which ones, and which committed tokens are masked again."""

@@ -1,6 +1,9 @@
-"""What every schedule answers. The loop asks, in this order, at every step: `before` (positions to mask again before the
-model looks), `candidates` (what may be committed), `choose` (what is), `after` (positions to mask again once the step is
-made), `ended` (whether the block is done). Tensors cover all rows of the batch, shape (B, G)."""
+"""The base class of schedules.
+
+At every step the loop calls, in this order: `remask_before` (positions to mask before the forward pass), `candidates`
+(positions that may be committed), `choose` (those that are), `remask_after` (positions to mask after the step), `ended`
+(whether the block is done). Tensors (B, G) cover all rows of the batch.
+"""
 
 from typing import Any, ClassVar
 
@@ -12,72 +15,73 @@ from rws_cli.part import Part
 
 
 class Schedule(Part):
-    """LLaDA's own (arXiv 2502.09992), and what the others share: of the m positions masked when the block began,
-    floor(m / steps) a step and one more on the first (m mod steps) steps, by score."""
+    """LLaDA's schedule (arXiv 2502.09992), from which others derive: of the m positions masked when the block began, a step
+    commits floor(m / steps) by score, and one more in the first (m mod steps) steps."""
 
     role = "schedule"
     counted: ClassVar[bool] = True
-    """Whether it reads sampler.steps and tokens_per_step; others take as many steps as they need."""
+    """Whether it uses sampler.steps and tokens_per_step; others take as many steps as they need."""
     adaptive: ClassVar[bool] = False
-    """Whether it takes fewer steps where the model is sure."""
+    """Whether it takes fewer steps where the model is confident."""
     shadow: ClassVar[bool] = False
-    """Whether each step also asks the model about committed tokens, blind to themselves."""
+    """Whether each step also predicts committed tokens without seeing them (a shadow of the block)."""
     needs_all_log_probs: ClassVar[bool] = False
-    """Whether `read` reads log-probabilities of all tokens."""
+    """Whether `features` needs the log-probabilities of all tokens."""
     refills: ClassVar[bool] = False
-    """Whether it can decode positions of a block again that a remasking method masked."""
+    """Whether it can decode positions that a remasking method masked in a finished block."""
     family: ClassVar[str] = ""
-    """What curves call samplers with it; "" for the family that follows from what it declares."""
+    """The family of samplers in `rws pareto`; "": the one that follows from the other declarations."""
     in_step: ClassVar[Any] = False
-    """Whether rows of one prompt commit as many tokens at each step."""
+    """Whether all particles of a prompt commit the same number of tokens at each step."""
 
     def prepare(self, sampler: Any) -> None:
-        """Note what it needs of the sampler's settings. steps: the most that a block takes."""
+        """Read what it needs from the sampler's settings. Sets `steps`, the most steps of a block."""
         self.steps = sampler.steps_per_block
 
     def most_passes(self, sampler: Any) -> int:
-        """Passes that a decoding takes, at most: of steps that would commit nothing none is made."""
+        """The most forward passes of a decoding; a step that would commit nothing makes none."""
         return sampler.blocks * self.steps
 
     def remask_before(self, step: Step) -> Tensor | None:
-        """Positions to mask again before the step."""
+        """Positions (B, G) to mask again before the step, or None."""
         return None
 
     def count(self, step: Step) -> Tensor:
-        """How many tokens each row commits, (B,)."""
+        """The number of tokens that each row commits, (B,)."""
         return step.started_B // self.steps + (step.index_B < step.started_B % self.steps)
 
     def candidates(self, step: Step) -> Tensor:
-        """Positions that the step may commit; a row without any makes no pass and costs nothing."""
+        """Positions (B, G) that the step may commit. A row without candidates makes no pass and costs nothing."""
         return step.masked_BG & (self.count(step) > 0)[:, None]
 
     def feature_positions(self, step: Step, open_BG: Tensor) -> Tensor:
-        """Positions whose predictions the rule reads: the candidates, at least. None of a row without candidates."""
+        """Positions (B, G) whose predictions the schedule needs: at least the candidates; none in rows without candidates."""
         return open_BG
 
     def features(self, log_p_nV: Tensor) -> Tensor:
-        """What the rule must know of the untempered log-probabilities of each position by itself, (n, …)."""
+        """Features (n, …) of n positions, each from its own untempered log-probabilities alone."""
         return log_p_nV[:, :0]
 
     def update(self, ranking: Ranking, step: Step) -> None:
-        """Keep in step.memory what a later choice needs."""
+        """Store in step.memory what later choices need."""
 
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
-        """What is committed, (B, G). Writes no memory: it is asked again about other scores."""
+        """Positions (B, G) to commit. It must not write memory: it is also called with the scores at scale 1."""
         return best(ranking.score_BG, self.count(step))
 
     def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
-        """Positions to mask again after the step; shadow_BG: probability of each committed token, blind to itself."""
+        """Positions (B, G) to mask again after the step, or None. shadow_BG: each committed token's probability as predicted
+        without seeing it."""
         return None
 
     def ended(self, step: Step) -> Tensor:
-        """Rows whose block is done, (B,); `step` is the one that would follow."""
+        """Rows (B,) whose block is done. step: the state before the next step."""
         over_B = step.index_B >= self.steps
         return over_B if self.remasks else over_B | ~step.masked_BG.any(-1)
 
 
 class Adaptive(Schedule):
-    """As many as the model is sure of, at least one: a block takes at most as many steps as it has positions."""
+    """Commits as many tokens as the model is confident of, at least one; a block takes at most one step per position."""
 
     counted = False
     adaptive = True
@@ -93,9 +97,9 @@ class Adaptive(Schedule):
 
 
 def best(score_BG: Tensor, count_B: Tensor) -> Tensor:
-    """The count_B highest scores of each row, as a mask (B, G); closed positions hold −inf and are never chosen.
+    """The count_B highest scores of each row, as a mask (B, G). Positions with −inf are never chosen.
 
-    Ties go to the leftmost position, so that a choice never depends on a kernel's whim.
+    Ties go to the leftmost position, so that the choice does not depend on the kernel.
     """
     order_BG = score_BG.argsort(dim=-1, descending=True, stable=True)
     rank_BG = torch.empty_like(order_BG).scatter_(
@@ -110,6 +114,6 @@ def one(score_BG: Tensor) -> Tensor:
 
 
 def longest(passes_BG: Tensor) -> Tensor:
-    """For each row the largest n of which passes[n − 1] is true, at least 1."""
+    """For each row the largest n for which passes_BG[:, n − 1] is true, at least 1; (B,)."""
     place_G = torch.arange(1, passes_BG.shape[-1] + 1, device=passes_BG.device)
     return (passes_BG * place_G).amax(-1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Dream's: at t → s a share 1 − s/t of the tokens still masked, t falling from 1 to ε"""
+"""Dream's schedule: from time t to s, a share 1 − s/t of the masked tokens; t falls from 1 to ε"""
 
 from itertools import pairwise
 from typing import Any
@@ -14,11 +14,11 @@ from rws_cli.schedules.base import Schedule
 
 @part
 class Dream(Schedule):
-    """int(m(1 − s/t)) of the row's own m masked positions by score, at the last step all of them. origin: each of them
-    with probability 1 − s/t instead. Steps that would commit nothing make no pass."""
+    """A step commits int(m(1 − s/t)) of the row's m masked positions by score, and the last step all of them. With origin,
+    each position is committed with probability 1 − s/t instead. Steps that would commit nothing make no pass."""
 
     eps: float = setting("ε, the time at which decoding ends; it starts at 1", 0.001, above=0.0, max=0.5)
-    origin: bool = setting("commit each position by chance at this rate, not so many of the highest scores", False)
+    origin: bool = setting("commit each position with this probability, in place of the highest scores", False)
 
     family = "Dream's"
 
@@ -37,7 +37,7 @@ class Dream(Schedule):
         self.shares = torch.tensor([*shares[:-1], 1.0], dtype=torch.float64)
 
     def share(self, step: Step) -> Tensor:
-        """The share of the masked positions that each row's step commits, (B,)."""
+        """The share of masked positions that each row commits, (B,)."""
         self.shares = self.shares.to(step.index_B.device)
         return self.shares[step.index_B.clamp(max=self.steps - 1)]
 

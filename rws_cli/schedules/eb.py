@@ -14,7 +14,7 @@ from rws_cli.schedules.base import Adaptive, best, longest
 class EntropyBound(Adaptive):
     """The longest prefix U, by score, with ΣH − max H ≤ gamma, H in nats."""
 
-    gamma: float = setting("γ, the bound on what committed tokens may say of each other, in nats", 0.1, min=0.0)
+    gamma: float = setting("γ, the bound on the mutual information of the committed tokens, in nats", 0.1, min=0.0)
 
     refills = True
     needs_all_log_probs = True

@@ -1,4 +1,4 @@
-"""The n surest tokens, n the largest with (n + 1)(1 − c_n) below a factor (Fast-dLLM, 2505.22618)"""
+"""The n most confident tokens, for the largest n with (n + 1)(1 − c_n) below a factor (Fast-dLLM, 2505.22618)"""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from rws_cli.schedules.base import Adaptive, best, longest
 
 @part
 class Factor(Adaptive):
-    """c sorted downward. Every n counts, not only those up to the first that fails; if none holds, the surest one."""
+    """c: confidences in descending order. Every n counts, not only those before the first that fails; if none holds, the
+    most confident token is committed."""
 
-    factor: float = setting("f: commit the n surest while (n + 1)(1 − c_n) < f", 1.0, above=0.0)
+    factor: float = setting("f: commit the n most confident tokens while (n + 1)(1 − c_n) < f", 1.0, above=0.0)
 
     refills = True
 

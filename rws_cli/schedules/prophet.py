@@ -1,4 +1,4 @@
-"""LLaDA's shares until the answer's two best tokens are far enough apart, then everything (Prophet, 2508.19982)"""
+"""LLaDA's schedule until the two best tokens are far enough apart, then everything at once (Prophet, 2508.19982)"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +13,8 @@ from rws_cli.schedules.base import Schedule
 
 @part
 class Prophet(Schedule):
-    """Until the mean gap between the two highest logits of the answer region, masked or not, reaches a threshold that
-    falls with progress through the steps of all blocks; then every mask of the answer is filled."""
+    """LLaDA's schedule, until the mean gap between the two highest logits of the answer region, masked or not, reaches a
+    threshold that falls with progress through the steps of all blocks. Then every mask of the completion is committed."""
 
     early: float = setting(
         "mean gap of the two highest logits that ends decoding in the first third of steps", 7.5, min=0.0
@@ -30,7 +30,7 @@ class Prophet(Schedule):
     def conflicts(self, config: Any) -> Iterator[str]:
         if self.answer_start >= config.sampler.gen_length:
             yield (
-                f"sampler.schedule.answer_start={self.answer_start} is behind the answer of "
+                f"sampler.schedule.answer_start={self.answer_start} is beyond the completion of "
                 f"sampler.gen_length={config.sampler.gen_length} tokens: set a smaller one."
             )
 

@@ -1,4 +1,4 @@
-"""LLaDA's shares, with rounds in the middle that mask the least sure tokens again (ReMDM for LLaDA, 2503.00307)"""
+"""LLaDA's schedule with rounds that mask the least confident tokens again (ReMDM for LLaDA, 2503.00307)"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +13,14 @@ from rws_cli.schedules.base import Schedule, best
 
 @part
 class Refine(Schedule):
-    """The base schedule until a share of the block is committed (`share`); then `rounds` steps that mask the `remask` tokens of lowest ψ, their
-    probability when they were committed, again and commit as many; then the rest of the base schedule."""
+    """The base schedule, until a share of the block is committed; then `rounds` steps that mask again the `remask` tokens
+    with the lowest ψ, their probability when they were committed, and commit as many; then the rest of the base schedule."""
 
-    share: float = setting("share of a block that is filled before tokens are masked again", 0.875, above=0.0, max=1.0)
-    rounds: int = setting("steps of masking again and refilling", 32, min=0)
-    remask: int = setting("tokens masked again in each of them", 1, min=1)
+    share: float = setting(
+        "share of a block that is committed before tokens are masked again", 0.875, above=0.0, max=1.0
+    )
+    rounds: int = setting("steps that mask tokens and commit as many", 32, min=0)
+    remask: int = setting("tokens that each of them masks again", 1, min=1)
 
     remasks = True
     caches = ()
@@ -27,7 +29,7 @@ class Refine(Schedule):
         if self.remask > config.sampler.block_length * self.share:
             yield (
                 f"sampler.schedule.remask={self.remask} is more than the share {self.share} of a block of "
-                f"{config.sampler.block_length} that stands by then."
+                f"{config.sampler.block_length} that is committed by then."
             )
 
     def prepare(self, sampler: Any) -> None:
@@ -35,15 +37,15 @@ class Refine(Schedule):
         self.base, length = self.steps, sampler.block_length
         self.steps += self.rounds
         per_step, extra = divmod(length, self.base)
-        filled = [n * per_step + min(n, extra) for n in range(self.base + 1)]
-        self.turn = next(n for n in range(self.base + 1) if filled[n] >= self.share * length)
-        """The first step of refining."""
+        committed = [n * per_step + min(n, extra) for n in range(self.base + 1)]
+        self.first_round = next(n for n in range(self.base + 1) if committed[n] >= self.share * length)
+        """The first step that remasks."""
 
     def refining(self, step: Step) -> Tensor:
-        return (step.index_B >= self.turn) & (step.index_B < self.turn + self.rounds)
+        return (step.index_B >= self.first_round) & (step.index_B < self.first_round + self.rounds)
 
     def count(self, step: Step) -> Tensor:
-        index_B = torch.where(step.index_B < self.turn, step.index_B, step.index_B - self.rounds)
+        index_B = torch.where(step.index_B < self.first_round, step.index_B, step.index_B - self.rounds)
         count_B = step.started_B // self.base + (index_B < step.started_B % self.base)
         return torch.where(self.refining(step), self.remask, count_B)
 

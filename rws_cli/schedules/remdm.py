@@ -1,4 +1,4 @@
-"""Tokens are committed and masked again by chance, their marginals those of plain diffusion (ReMDM, 2503.00307)"""
+"""Tokens are committed and remasked at random, with the marginals of plain diffusion (ReMDM, 2503.00307)"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,29 +16,27 @@ from rws_cli.schedules.base import Schedule
 class Remdm(Schedule):
     """From t to s = t − 1/steps a masked position takes its proposed token with probability (α_s − (1 − σ)α_t) / (1 − α_t),
     a committed one is masked again with probability σ, where σ_max = min(1, (1 − α_s)/α_t) and σ = min(eta, σ_max) (cap),
-    eta·σ_max (rescale), or σ_max·softmax(−ψ) over the committed positions (conf), ψ a token's probability when it was
+    eta·σ_max (rescale), or σ_max·softmax(−ψ) over the committed positions (conf), ψ being a token's probability when it was
     committed.
 
-    With t_on, t_off and alpha_on tokens are masked again, and α holds, only between them; all three null: always, and α
-    never holds."""
+    With t_on, t_off and alpha_on, tokens are remasked only between t_on and t_off, while α stays constant; if all three
+    are null, they are always remasked and α never stays constant."""
 
     sigma: str = setting(
-        "how the probability of masking again is made of eta and its largest value",
+        "how the probability of remasking follows from eta and σ_max",
         "cap",
         choices=("cap", "rescale", "conf"),
     )
-    eta: float = setting(
-        "η: the most that it may be (cap), or a share of its largest value (rescale)", 0.04, min=0.0, max=1.0
-    )
+    eta: float = setting("η: its upper limit (cap), or its share of σ_max (rescale)", 0.04, min=0.0, max=1.0)
     t_on: float | None = setting(
-        "time, from 1 down to 0, at which tokens start to be masked again and α holds; null: always, α never holds",
+        "time, from 1 down to 0, at which remasking starts and α stays constant; null: always, α never constant",
         None,
         above=0.0,
         max=1.0,
     )
     t_off: float | None = setting("time at which that ends; null with t_on", None, above=0.0, max=1.0)
     alpha_on: float | None = setting(
-        "α meanwhile, the share of committed tokens; null with t_on", None, above=0.0, max=1.0
+        "α in between, the share of committed tokens; null with t_on", None, above=0.0, max=1.0
     )
 
     draws = True
@@ -58,7 +56,7 @@ class Remdm(Schedule):
 
     def alpha(self, t_B: Tensor) -> Tensor:
         """The share of tokens that are not masked at time t, from 0 at t = 1 to 1 at t = 0: 1 − t; with a loop it rises
-        evenly to alpha_on at t_on, holds until t_off, and rises evenly to 1."""
+        linearly to alpha_on at t_on, is constant until t_off, and rises linearly to 1."""
         on, off, held = self.t_on, self.t_off, self.alpha_on
         if on is None or off is None or held is None:
             return 1 - t_B

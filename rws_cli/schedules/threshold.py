@@ -1,4 +1,4 @@
-"""Every token with probability from a threshold on, and always the best one (Fast-dLLM, 2505.22618)"""
+"""Every token above a probability threshold, and always the best one (Fast-dLLM, 2505.22618)"""
 
 import math
 
@@ -11,7 +11,7 @@ from rws_cli.schedules.base import Adaptive, one
 
 @part
 class Threshold(Adaptive):
-    threshold: float = setting("probability from which a token is committed", 0.9, above=0.0, max=1.0)
+    threshold: float = setting("lowest probability at which a token is committed", 0.9, above=0.0, max=1.0)
 
     refills = True
 

@@ -1,4 +1,4 @@
-"""Every token above a threshold, and back with those that a view without them doubts (WINO, 2507.18578)"""
+"""Every token above a threshold; those that fail a check by a shadow of the block are masked again (WINO, 2507.18578)"""
 
 import math
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from rws_cli.schedules.base import Adaptive, best
 
 @part
 class Wino(Adaptive):
-    """Commit every token with probability > threshold, at least the best one, at most min(max(⌊share·masked⌋, least), most);
-    where that is more than one, mask tokens of the block again whose probability, from a shadow of the block that is blind
-    to them, is < verify. Fewer than the step before committed, lowest first, so that a block ends."""
+    """Commits every token with probability > threshold, at least the best one and at most min(max(⌊share·masked⌋, least),
+    most). If that is more than one, tokens of the block are masked again whose probability, predicted by a shadow of the
+    block that does not see them, is < verify: lowest first, and fewer than the last step committed, so that a block ends."""
 
     threshold: float = setting("probability above which a token is committed", 0.6, above=0.0, max=1.0)
     verify: float = setting(
-        "probability below which, to a shadow blind to it, it is masked again", 0.9, min=0.0, max=1.0
+        "the shadow's probability below which a committed token is masked again", 0.9, min=0.0, max=1.0
     )
-    most: int | None = setting("tokens committed a step, at most; null: no limit", 20, min=1)
+    most: int | None = setting("the most tokens that a step commits; null: no limit", 20, min=1)
     share: float | None = setting(
-        "share of a block's masks that a step commits, at most; null: no such limit", 0.7, above=0.0, max=1.0
+        "the largest share of a block's masks that a step commits; null: no limit", 0.7, above=0.0, max=1.0
     )
-    least: int = setting("tokens that `share` allows, at least", 5, min=1)
+    least: int = setting("the fewest tokens that `share` allows", 5, min=1)
 
     shadow = True
     remasks = True
@@ -37,12 +37,12 @@ class Wino(Adaptive):
             yield f"sampler.schedule.kind={self.kind} does not fit model.kind={config.model.kind}, whose {why}."
         if config.sampler.cfg_scale > 0 or config.model.attention == "flash_attention_2":
             yield (
-                f"sampler.schedule.kind={self.kind} asks the model about a block twice in one pass, which goes neither with "
+                f"sampler.schedule.kind={self.kind} predicts a block twice in one pass, which works neither with "
                 "sampler.cfg_scale nor with model.attention=flash_attention_2."
             )
 
     def most_B(self, step: Step) -> Tensor:
-        """The most that each row commits, (B,)."""
+        """The most tokens that each row commits, (B,)."""
         masked_B = step.masked_BG.sum(-1)
         most_B = masked_B if self.share is None else (masked_B * self.share).long().clamp(min=self.least)
         return most_B if self.most is None else most_B.clamp(max=self.most)
@@ -52,10 +52,10 @@ class Wino(Adaptive):
         return best(ranking.log_p_BG, sure_BG.sum(-1).minimum(self.most_B(step)).clamp(min=1))
 
     def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
-        if shadow_BG is None:  # nothing was open
+        if shadow_BG is None:  # no position was open
             return None
         chosen_B = chosen_BG.sum(-1)
-        # In a block's first step nothing stands that could be doubted, whatever the last block's last step committed.
+        # A block's first step has no committed tokens to check, so the count of the last block does no harm.
         last_B = step.memory.get("committed", 0, dtype=torch.int64)
         allowed_B, acted_B = last_B - 1, chosen_B > 0
         last_B.copy_(torch.where(acted_B, chosen_B, last_B))

@@ -1,5 +1,4 @@
-"""Search: several answers to one prompt (particles) are decoded side by side, weighed, copied, and one is returned.
+"""Search: several completions of one prompt (particles) are decoded in parallel, weighed and resampled; one is returned.
 
-Rows of one prompt are neighbors; row n of a prompt is its particle n mod particles, and particle 0 draws the random
-numbers of a run without search.
+The particles of a prompt are adjacent rows. Particle 0 draws the random numbers of a run without search.
 """

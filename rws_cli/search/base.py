@@ -1,4 +1,4 @@
-"""What every search answers, and how particles are resampled."""
+"""The base class of searches, and how particles are resampled."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,21 +14,21 @@ from rws_cli.decoding.step import Step
 from rws_cli.part import Part
 
 RESAMPLE = 1 << 41
-"""What is added to keys for random numbers of resampling."""
+"""Added to random-number keys for resampling."""
 
 
 class Search(Part):
     role = "search"
     particles = 1
-    """Answers to one prompt that are decoded side by side."""
+    """Completions of one prompt that are decoded in parallel."""
     sweeps = 1
-    """How often a prompt is decoded; from the second time on the last answer is among the particles."""
+    """How often a prompt is decoded; from the second sweep on, the last completion is one of the particles."""
     waits: ClassVar[bool] = False
-    """Whether the particles of a prompt begin a block together."""
+    """Whether the particles of a prompt wait for each other at the end of a block."""
     rolls_back: ClassVar[bool] = False
-    """Whether it sets rows back to where they stood."""
+    """Whether it restores rows to an earlier state."""
     weighs_text: ClassVar[bool] = False
-    """Whether it weighs what stands, which must then not be masked again."""
+    """Whether it weighs committed tokens, which must then not be masked again."""
 
     def conflicts(self, config: Any) -> Iterator[str]:
         s = config.sampler
@@ -41,57 +41,57 @@ class Search(Part):
             others = {name: s for name, s in registry.available("search").items() if not s.facts.get("weighs_text")}
             able = [name for name, source in others.items() if "particles" in source.settings]
             yield (
-                f"sampler.search.kind={self.kind} weighs what stands, and this sampler masks tokens again: use "
+                f"sampler.search.kind={self.kind} weighs committed tokens, and this sampler masks tokens again: use "
                 f"{' or '.join(able)}."
             )
 
     def due(self, step: Step) -> Tensor | None:
-        """Rows (B,) that a step weighs, for which it reads all masked positions; None: none."""
+        """Rows (B,) that the step weighs, for which it needs the logits of all masked positions; None for no row."""
         return None
 
     def weigh(self, predicted: PositionLogits, step: Step, active_B: Tensor) -> Tensor | None:
-        """Before a step commits: each row's ancestor (B,), None where nothing is resampled."""
+        """Called before a step commits: each row's ancestor (B,), or None if nothing is resampled."""
         return None
 
     def committed(self, step: Step, log_p_B: Tensor) -> None:
-        """After a step: log_p_B, the sum of log-probabilities of what each row committed."""
+        """Called after a step. log_p_B: the sum of log-probabilities of the tokens that each row committed."""
 
     def block_ended(self, step: Step, ended_B: Tensor, number_B: Tensor) -> Tensor:
-        """Before the next block, in rows whose block has ended, if the search `waits`: each row's ancestor (B,).
-        number_B: of the first step of the block."""
+        """Called at the end of a block if the search `waits`: each row's ancestor (B,). ended_B: rows whose block has ended.
+        number_B: the number of the block's first step."""
         raise NotImplementedError
 
     def saves(self, step: Step) -> Tensor:
-        """Rows (B,) to save as they stand after a step, if the search `rolls_back`; each is saved when it begins."""
+        """Rows (B,) to save after a step, if the search `rolls_back`; every row is also saved when it begins."""
         return torch.zeros_like(step.live_B)
 
     def rolled_back(self, step: Step) -> Tensor:
-        """Rows (B,) that go on from where they were last saved, with all but what step.memory has under "search.…"."""
+        """Rows (B,) to restore to their last saved state, except for step.memory under "search.…"."""
         raise NotImplementedError
 
     def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
-        """Of the finished rows, `particles` neighbors for each prompt, those to return, and a final score of each row."""
+        """Of finished rows, `particles` adjacent ones for each prompt: the rows to return, and final scores by prompt."""
         return rows, [[] for _ in rows]
 
     def calls(self, steps: int) -> int:
-        """Reward calls in so many steps, at most."""
+        """The most reward calls that this number of steps makes."""
         return 0
 
-    # --- shared by those that resample ----------------------------------------------------------------------------
+    # --- shared by searches that resample -------------------------------------------------------------------------
 
     def log_w(self, step: Step) -> Tensor:
         """Log-weights (B,) since the last resampling."""
         return step.memory.get("search.log_w", 0.0)
 
     def resample(self, which_B: Tensor, step: Step, number_B: Tensor) -> Tensor:
-        """Multinomial resampling of some prompts' particles: each row's ancestor (B,)."""
+        """Multinomial resampling of the particles of the prompts in which_B: each row's ancestor (B,)."""
         itself_B = torch.arange(len(which_B), device=which_B.device)
         drawn_B = itself_B // self.particles * self.particles + self.draw(self.particles, step, number_B).flatten()
         self.log_w(step).masked_fill_(which_B, 0.0)
         return torch.where(which_B & ~step.retained_B, drawn_B, itself_B)
 
     def draw(self, count: int, step: Step, number_B: Tensor | int) -> Tensor:
-        """`count` particles (prompts, count) of each prompt, by weight."""
+        """`count` particles of each prompt, drawn by weight: (prompts, count)."""
         cumulative = self.log_w(step).view(-1, self.particles).softmax(-1).cumsum(-1)
         key = mix(step.key_B.view(-1, self.particles)[:, 0] + RESAMPLE)
         number = number_B if isinstance(number_B, int) else number_B.view(-1, self.particles)[:, 0]
@@ -101,7 +101,7 @@ class Search(Part):
     def chosen(
         self, scores: list[float], step: Step, rows: list[int], ending: str = "best"
     ) -> tuple[list[int], list[list[float]]]:
-        """Of each prompt's rows the one of highest score, or one drawn by weight; and the scores by prompt."""
+        """For each prompt the row of the highest score, or one drawn by weight; and the scores by prompt."""
         k, firsts = self.particles, rows[:: self.particles]
         grouped = [scores[n : n + k] for n in range(0, len(rows), k)]
         if ending == "draw":

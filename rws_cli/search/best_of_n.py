@@ -1,4 +1,4 @@
-"""N answers, the one of highest reward"""
+"""N completions, of which the one with the highest reward is returned"""
 
 from rws_cli.decoding.step import Step
 from rws_cli.part import part, setting
@@ -7,7 +7,7 @@ from rws_cli.search.base import Search
 
 @part
 class BestOfN(Search):
-    particles: int = setting("answers to one prompt that are decoded side by side", 4, min=1)
+    particles: int = setting("completions of one prompt that are decoded in parallel", 4, min=1)
 
     needs = ("reward",)
 

@@ -16,32 +16,33 @@ from rws_cli.part import part, setting
 from rws_cli.search.base import Search
 
 COMPLETION = 1 << 42
-"""What is added to keys for random numbers of a further completion."""
+"""Added to random-number keys for each further completion."""
 
 
 @part
 class Fk(Search):
-    """Particles are weighed by what a reward says of the text so far, masks filled, and resampled every few steps; the
-    target is p(x)·exp(r(x)/β). A reward of unfinished text is r̂(x_t) = log mean_j exp(r(x0^j)/β) over completions x0^j.
-    They are filled in from the logits of the step that follows, so one pass of the model serves both, where the paper
-    counts two."""
+    """Particles are weighed by the reward of the text so far, with its masks completed, and resampled every few steps. The
+    target is p(x)·exp(r(x)/β). The reward of unfinished text is r̂(x_t) = log mean_j exp(r(x0^j)/β) over completions x0^j,
+    made from the logits of the next step: one forward pass serves both, where the paper counts two."""
 
-    particles: int = setting("answers to one prompt that are decoded side by side", 4, min=1)
+    particles: int = setting("completions of one prompt that are decoded in parallel", 4, min=1)
     beta: float = setting("β of the target p(x)·exp(r(x)/β)", 0.1, above=0.0)
     potential: str = setting(
-        "what a particle is weighed by: the reward's rise since last, its highest, or its sum",
+        "the potential of a particle: the rise of its reward (difference), its highest one (max), or the sum",
         "difference",
         choices=("difference", "max", "sum"),
     )
     every: int = setting("steps between resamplings", 5, min=1)
     completions: int = setting("completions of each intermediate sequence that are scored", 1, min=1)
     fill: str = setting(
-        "what completes it: the likeliest tokens (one completion), or drawn ones",
+        "how masks are completed: by the likeliest tokens (argmax, one completion) or by drawn ones (sample)",
         "argmax",
         choices=("argmax", "sample"),
     )
     ending: str = setting(
-        "return the particle of highest reward, or one drawn by weight", "best", choices=("best", "draw")
+        "the particle that is returned: the one of highest reward (best), or one drawn by weight (draw)",
+        "best",
+        choices=("best", "draw"),
     )
 
     needs = ("reward",)
@@ -51,7 +52,7 @@ class Fk(Search):
     def conflicts(self, config: Any) -> Iterator[str]:
         yield from super().conflicts(config)
         if not config.sampler.schedule.in_step:
-            # A schedule whose settings decide is among those that may.
+            # Schedules whose settings decide are listed too.
             able = [
                 name for name, source in registry.available("schedule").items() if source.facts.get("in_step", True)
             ]
@@ -71,7 +72,7 @@ class Fk(Search):
         return (step.number_B > 0) & (step.number_B % self.every == 0)
 
     def weigh(self, predicted: PositionLogits, step: Step, active_B: Tensor) -> Tensor | None:
-        """Weigh every particle of the prompts that are not finished by its reward so far, and resample."""
+        """Weigh the particles of all unfinished prompts by their reward so far, and resample."""
         busy_B = (active_B & self.due(step)).view(-1, self.particles).any(1).repeat_interleave(self.particles)
         reward_B = self.estimate(predicted, step, busy_B)
         most_B, sum_B = (step.memory.get(f"search.{n}", v) for n, v in (("most", -math.inf), ("sum", 0.0)))
@@ -87,18 +88,17 @@ class Fk(Search):
 
     def estimate(self, predicted: PositionLogits, step: Step, busy_B: Tensor) -> Tensor:
         """r̂ of the busy rows, 0 of the others."""
-        at, found = (predicted.row_N, predicted.position_N), []
+        row_N, position_N, completions = predicted.row_N, predicted.position_N, []
         for number in range(self.completions):
-            key_N = step.key_B[predicted.row_N]
+            key_N = step.key_B[row_N]
             key_N = key_N if number == 0 else mix(key_N + number * COMPLETION)
-            filled_BG = step.tokens_BG.clone()
-            filled_N = complete(
-                predicted.logits_NV, self.fill, step.mask_id, key_N, step.number_B[at[0]], predicted.position_N
-            )
-            filled_BG[at] = torch.where(step.all_masked_BG[at], filled_N, filled_BG[at])
-            found.append(step.score(filled_BG, busy_B))
-        rows, reward_B = list(found[0]), torch.zeros(len(busy_B), dtype=torch.float64)
-        rewards = torch.tensor([[scores[row] for row in rows] for scores in found], dtype=torch.float64)
+            completed_BG = step.tokens_BG.clone()
+            token_N = complete(predicted.logits_NV, self.fill, step.mask_id, key_N, step.number_B[row_N], position_N)
+            masked_N = step.all_masked_BG[row_N, position_N]
+            completed_BG[row_N, position_N] = torch.where(masked_N, token_N, completed_BG[row_N, position_N])
+            completions.append(step.score(completed_BG, busy_B))
+        rows, reward_B = list(completions[0]), torch.zeros(len(busy_B), dtype=torch.float64)
+        rewards = torch.tensor([[scores[row] for row in rows] for scores in completions], dtype=torch.float64)
         reward_B[rows] = rewards.div(self.beta).logsumexp(0) - math.log(self.completions)
         return reward_B.to(busy_B.device)
 

@@ -1,4 +1,4 @@
-"""One answer to each prompt"""
+"""One completion per prompt, no search"""
 
 from rws_cli.part import part
 from rws_cli.search.base import Search

@@ -1,4 +1,4 @@
-"""FK steering in sweeps, each with the last answer among its particles (PG-DLM, 2507.08390)"""
+"""FK steering in sweeps, each with the last completion among its particles (PG-DLM, 2507.08390)"""
 
 from rws_cli.part import part, setting
 from rws_cli.search.fk import Fk
@@ -7,5 +7,5 @@ from rws_cli.search.fk import Fk
 @part
 class ParticleGibbs(Fk):
     sweeps: int = setting(
-        "how often all is decoded; from the second on the first particle is the last answer", 2, min=1
+        "sweeps over the whole completion; from the second on, the first particle is the last completion", 2, min=1
     )

@@ -1,4 +1,4 @@
-"""Particles resampled at block ends by what the model itself finds likely (Self-Rewarding SMC, 2602.01849)"""
+"""Particles resampled at block ends by the model's own probabilities (Self-Rewarding SMC, 2602.01849)"""
 
 from torch import Tensor
 
@@ -9,9 +9,9 @@ from rws_cli.search.base import Search
 
 @part
 class SelfRewardingSmc(Search):
-    """Particles are weighed by the probability of what was committed."""
+    """Particles are weighed by the probability of their committed tokens."""
 
-    particles: int = setting("answers to one prompt that are decoded side by side", 4, min=1)
+    particles: int = setting("completions of one prompt that are decoded in parallel", 4, min=1)
     ess: float = setting(
         "resample at a block's end if the effective sample size is below this share of the particles",
         0.5,
@@ -24,7 +24,7 @@ class SelfRewardingSmc(Search):
     weighs_text = True
 
     def path(self, step: Step) -> Tensor:
-        """Σ log p of all that each row committed, (B,)."""
+        """Σ log p of all tokens that each row committed, (B,)."""
         return step.memory.get("search.path", 0.0)
 
     def committed(self, step: Step, log_p_B: Tensor) -> None:

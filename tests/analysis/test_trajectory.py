@@ -1,4 +1,4 @@
-"""A trace tells what the canvas held at every step, also where tokens were masked again."""
+"""A trace gives the tokens at every position after every step, also where tokens were masked again."""
 
 from __future__ import annotations
 
@@ -67,23 +67,25 @@ def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None
     canvas = new_canvas([[1, 2, 3]] * rows, [f"x{n}" for n in range(rows)], 12, model.mask_id, 0, seed)
     found = search(model, canvas, sampler, Fair())
     (row,), (trace,) = found.rows, found.traces
-    told = trajectory_of({"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12})
-    states = [[place[1].text if place else str(model.mask_id) for place in state] for state in told.states]
+    trajectory = trajectory_of(
+        {"id": "x", **asdict(trace), "text": [str(t) for t in trace.token]}, {"tokens": [0] * 12}
+    )
+    states = [[place[1].text if place else str(model.mask_id) for place in state] for state in trajectory.states]
     seen = [[str(t) for t in call[row, 3:15].tolist()] for call in model.calls]
-    # A step that commits nothing, as a lucky ReMDM step may, is looked at and not told.
-    before = {step.number: state for step, state in zip(told.steps, states, strict=False)}
-    for number, step in enumerate(told.steps):
+    # A step that commits nothing, as a ReMDM step may, is not part of the trajectory.
+    before = {step.number: state for step, state in zip(trajectory.steps, states, strict=False)}
+    for number, step in enumerate(trajectory.steps):
         shown = list(before[step.number])
         for position in step.remasked:
             shown[position] = str(model.mask_id)
         assert shown in seen, (way, number)
-    assert states[-1] == [str(t) for t in canvas.response_BG[row].tolist()]
-    again = sum(len(step.remasked) for step in told.steps)
+    assert states[-1] == [str(t) for t in canvas.completion_BG[row].tolist()]
+    again = sum(len(step.remasked) for step in trajectory.steps)
     assert again == len(trace.step) - 12
     if way in ("refine", "r3"):
         assert again > 0
     if isinstance(sampler.remasking, NoRemasking) and way != "remdm":
-        assert len(seen) == len(told.steps)
+        assert len(seen) == len(trajectory.steps)
 
 
 def row(**columns: list[Any]) -> dict[str, Any]:
@@ -92,23 +94,23 @@ def row(**columns: list[Any]) -> dict[str, Any]:
 
 
 def test_a_story_by_hand() -> None:
-    told = trajectory_of(
+    trajectory = trajectory_of(
         row(step=[0, 0, 2, 4], position=[1, 3, 0, 1], text=["b", "d", "a", "B"], masked=[3, None, None, None]),
         {"tokens": [1, 2, 3, 4], "length": 2},
     )
-    assert [step.number for step in told.steps] == [0, 2, 4]
-    assert ["".join(place[1].text if place else "." for place in state) for state in told.states] == [
+    assert [step.number for step in trajectory.steps] == [0, 2, 4]
+    assert ["".join(place[1].text if place else "." for place in state) for state in trajectory.states] == [
         "....", ".b.d", "ab.d", f"aB{END}d",
     ]  # fmt: skip
-    assert told.states[-1][1] == (2, Commit(1, "B", 0.5))
-    assert told.steps[0].confidence == 0.5
-    ordered = told.left_to_right()
+    assert trajectory.states[-1][1] == (2, Commit(1, "B", 0.5))
+    assert trajectory.steps[0].confidence == 0.5
+    ordered = trajectory.left_to_right()
     assert [[c.text for c in step.committed] for step in ordered.steps] == [["a", "B"], ["d"]]
 
 
 def test_a_trace_without_texts_tells_ids() -> None:
-    told = trajectory_of(row(step=[0], position=[0], token=[41]), {"tokens": [41]})
-    assert told.states[-1][0] == (0, Commit(0, "[41]", 0.5))
+    trajectory = trajectory_of(row(step=[0], position=[0], token=[41]), {"tokens": [41]})
+    assert trajectory.states[-1][0] == (0, Commit(0, "[41]", 0.5))
 
 
 def test_nothing_shown_is_obeyed() -> None:

@@ -40,6 +40,7 @@ HEAVY = ("torch", "transformers", "datasets", "pandas", "scipy")
         ("app(['run', '--help'], standalone_mode=False)", ("hydra", "omegaconf", "rws_cli.registry", *HEAVY)),
         ("complete('sampler.te'); complete('sampler=r')", ("hydra", "omegaconf", *HEAVY)),
         ("app(['list'], standalone_mode=False)", ("hydra", "omegaconf", *HEAVY)),
+        ("app(['list', 'measure', 'god'], standalone_mode=False)", ("hydra", *HEAVY)),
         ("app(['list', 'sampler', 'rws'], standalone_mode=False)", HEAVY),
         ("app(['list', 'reward', 'composite'], standalone_mode=False)", HEAVY),
     ],
@@ -56,7 +57,7 @@ def test_a_run_leaves_a_complete_folder(rws, small: list[str], tmp_path: Path) -
     assert result.exit_code == 0, result.output
     run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
     assert result.output.rstrip().endswith("outputs/sudoku/small-rws/v001")
-    assert "GOD (god_tokens)" in result.output
+    assert re.search(r"GOD .*mean distance from left-to-right order, in tokens", result.output)
     assert sorted(p.name for p in run.iterdir()) == [
         "manifest.json", "metrics.json", "run.log", "samples.jsonl", "trace.parquet",
     ]  # fmt: skip
@@ -124,7 +125,10 @@ def test_a_sweep_keeps_its_jobs_and_a_joined_table(rws, small: list[str], tmp_pa
     for row in rows:
         metrics = json.loads((sweep / row["job"] / "metrics.json").read_text())
         assert float(row["accuracy"]) == metrics["accuracy"]
-        assert float(row["mdm_passes"]) == metrics["cost"]["mdm_passes"]
+        assert float(row["reward"]) == metrics["reward"]
+        assert [float(row["accuracy_low"]), float(row["accuracy_high"])] == metrics["accuracy_interval"]
+        assert int(row["total_mdm_passes"]) == metrics["cost"]["mdm_passes"]
+        assert float(row["mdm_passes"]) == metrics["cost"]["mdm_passes"] / LIMIT
     compared = rws("compare", str(sweep))
     assert compared.exit_code == 0
     assert "confidence" in compared.output
@@ -169,7 +173,7 @@ MISTAKES = {
     "=3": "cannot be composed",
     "sampler.guidance.form=[1": "cannot be read",
     "--resme": "did you mean --resume?",
-    "model=llada": "GSAI-ML/LLaDA-8B-Instruct cannot be had",
+    "model=llada": "GSAI-ML/LLaDA-8B-Instruct is not available",
     "model.path=/nowhere": "model.path=/nowhere does not exist",
     "reward.path=bundled:nothing": "is not bundled",
     "model.device=cuda:77": "model.device=cuda:77",

@@ -1,4 +1,4 @@
-"""The commands that the project was first asked for, and those of the Makefile and of the README."""
+"""The commands that the project was first asked for, and those of the Makefile and README; links in the documents."""
 
 from __future__ import annotations
 
@@ -71,16 +71,18 @@ def test_what_make_types_are_command_lines(tmp_path: Path, target: str) -> None:
             assert jobs([word.replace("$name", name) for word in line[2:]], tmp_path)
 
 
-README = [
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
     re.sub(r"\s+#.*", "", line)
-    for block in re.findall(r"^```\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    for language, block in BLOCKS
     for line in block.splitlines()
-    if line.startswith("rws ")
+    if not language and line.startswith("rws ")
 ]
 
 
-@pytest.mark.parametrize("line", [line for line in README if re.match(r"rws (run|calibrate|list)\b", line)])
-def test_what_the_readme_types_are_command_lines(rws, line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [c for c in COMMANDS if re.match(r"rws (run|calibrate|list)\b(?! --config-dir)", c)])
+def test_commands_in_the_readme_can_be_run(rws, line: str, tmp_path: Path) -> None:
     words = [word for word in shlex.split(line)[1:] if word not in ("--dry-run", "--cfg", "job")]
     if words[0] == "list":
         assert rws(*words).exit_code == 0
@@ -88,3 +90,37 @@ def test_what_the_readme_types_are_command_lines(rws, line: str, tmp_path: Path)
         assert "--resume" in rws("run", "--help").output
     else:
         assert jobs(words[1:], tmp_path)
+
+
+def test_the_readmes_reward_model_can_be_chosen(rws, tmp_path: Path) -> None:
+    """With a checkpoint that exists, and without the steps that need calibrated statistics."""
+    (file,) = re.findall(r"`(\S+/mine\.yaml)`", README)
+    (block,) = (block for language, block in BLOCKS if language == "yaml")
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(block.replace("path/to/checkpoint", "bundled:tiny-reward"))
+    lines = [shlex.split(line)[1:] for line in COMMANDS if "--config-dir" in line]
+    assert [words[0] for words in lines] == ["calibrate", "run"]
+    result = rws(*lines[1], "--dry-run", "benchmark.limit=1")
+    assert result.exit_code == 0, result.output
+    assert "mine" in result.output
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (block,) = (block for language, block in BLOCKS if language == "python")
+    assert "limit=8" in block
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("limit=8", "limit=1"), {})
+    assert "accuracy_difference" in (output := capsys.readouterr().out)
+    assert output.splitlines()[-1].startswith("so 21 - 2 = 19")
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "SECURITY.md"):
+        text = (ROOT / name).read_text()
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            file, _, anchor = link.partition("#")
+            if not link.startswith("https://"):
+                assert (ROOT / file).exists(), link
+                headings = re.findall(r"^#+ (.+)$", (ROOT / (file or name)).read_text(), re.MULTILINE) if anchor else []
+                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert not anchor or anchor in anchors, link

@@ -43,7 +43,7 @@ def run(
     canvas = new_canvas(prompts, names, GEN, denoiser.mask_id, denoiser.pad_id, seed=1)
     kept = BlockCache(denoiser, *cache, len(prompts)) if cache else None
     decode(denoiser, canvas, sampler, costs=costs, cache=kept, **rest)
-    return canvas.response_BG.tolist(), costs
+    return canvas.completion_BG.tolist(), costs
 
 
 # --- a slow forward pass that keeps keys and values -------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_what_is_kept_of_the_same_tokens_is_exact(denoisers: dict[str, Denoiser]
     """Without a token committed in between, a window's logits are those of a pass through everything."""
     denoiser = denoisers[family]
     batch = new_rows(PROMPTS, list("abc"), GEN, denoiser.mask_id, denoiser.pad_id, BLOCK)
-    batch.response_BG[:, :BLOCK] = torch.tensor([8, 9, 10, 11])
+    batch.completion_BG[:, :BLOCK] = torch.tensor([8, 9, 10, 11])
     batch.inside_BG = batch.block_BG == 1
     wanted_BG = batch.masked_BG & batch.inside_BG
     cache, rows = BlockCache(denoiser, kind, None, len(PROMPTS)), list(range(len(PROMPTS)))

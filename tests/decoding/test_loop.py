@@ -49,7 +49,7 @@ def decode_rows(rows: list[int], sampler, scorer=None, seed: int = 0, model_seed
     )
     costs = [Cost() for _ in rows]
     traces = decode(model, canvas, sampler, scorer, costs)
-    return canvas.response_BG.tolist(), traces, costs, model
+    return canvas.completion_BG.tolist(), traces, costs, model
 
 
 samplers = st.fixed_dictionaries(
@@ -137,7 +137,7 @@ def test_end_policies_in_confidence_order(eos: str, first: int, passes: int) -> 
     canvas = new_canvas([[1, 2]], ["x"], 8, model.mask_id, 0, 0)
     costs = [Cost()]
     (trace,) = decode(model, canvas, make_sampler(8, eos=eos), costs=costs)
-    assert canvas.response_BG[0].tolist() == [1, 1, 1, 10, 10, 10, 10, 10]
+    assert canvas.completion_BG[0].tolist() == [1, 1, 1, 10, 10, 10, 10, 10]
     assert trace.position[0] == first
     assert costs[0].mdm_passes == passes
 
@@ -147,7 +147,7 @@ def test_stop_ends_a_row_once_nothing_is_masked_before_its_end() -> None:
     canvas = new_canvas([[1, 2]], ["x"], 8, model.mask_id, 0, 0)
     costs = [Cost()]
     (trace,) = decode(model, canvas, make_sampler(8, eos="stop", order="left_to_right"), costs=costs)
-    assert canvas.response_BG[0].tolist() == [1, 1, 1, 10, 10, 10, 10, 10]
+    assert canvas.completion_BG[0].tolist() == [1, 1, 1, 10, 10, 10, 10, 10]
     assert trace.position == [0, 1, 2, 3]
     assert costs[0].mdm_passes == 4
 
@@ -194,7 +194,7 @@ def test_rws_step_by_step_against_a_slow_reference() -> None:
         canvas = new_canvas([prompt], ["x"], gen, model.mask_id, 0, 0)
         (trace,) = decode(model, canvas, make_sampler(gen, guidance=guidance(strength=2.5)), scorer)
         assert trace.position == order
-        assert canvas.response_BG[0].tolist() == x[len(prompt) :]
+        assert canvas.completion_BG[0].tolist() == x[len(prompt) :]
         assert trace.scale == pytest.approx(scales)
         assert [asked[2][0] for asked in scorer.asked] == pytest.approx([n / gen for n in range(gen)])
 

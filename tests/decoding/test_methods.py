@@ -26,11 +26,11 @@ def chance(step: int, position: int, counter: int) -> float:
 
 
 class Slow:
-    """One row, decoded by hand. `x` is the response; -1 is a mask. `psi` is each token's probability when committed."""
+    """One row, decoded by hand. `x` is the response; -1 is a mask. `commit_p` is each token's probability when committed."""
 
     def __init__(self, model: FakeDenoiser, prompt: list[int], gen: int, temperature: float = 0.0, top_p: float = 1.0):
         self.model, self.prompt, self.temperature, self.top_p = model, prompt, temperature, top_p
-        self.x, self.psi, self.passes = [-1] * gen, [0.0] * gen, 0
+        self.x, self.commit_p, self.passes = [-1] * gen, [0.0] * gen, 0
 
     def tokens(self) -> torch.Tensor:
         return torch.tensor([self.prompt + [self.model.mask_id if t < 0 else t for t in self.x]])
@@ -65,7 +65,7 @@ class Slow:
 
     def commit(self, seen: dict[int, dict[str, Any]], positions: list[int]) -> None:
         for i in positions:
-            self.x[i], self.psi[i] = seen[i]["token"], seen[i]["c"]
+            self.x[i], self.commit_p[i] = seen[i]["token"], seen[i]["c"]
 
     def masked(self, where: list[int]) -> list[int]:
         return [i for i in where if self.x[i] < 0]
@@ -74,7 +74,7 @@ class Slow:
 def fast(model: FakeDenoiser, prompt: list[int], gen: int, scorer=None, **settings: Any):
     canvas = new_canvas([prompt], [EXAMPLE], gen, model.mask_id, 0, SEED)
     (trace,) = decode(model, canvas, make_sampler(gen, **settings), scorer)
-    return canvas.response_BG[0].tolist(), trace
+    return canvas.completion_BG[0].tolist(), trace
 
 
 def entropy(p: list[float]) -> float:
@@ -253,7 +253,7 @@ def ranking_of(log_p_BG: torch.Tensor, open_BG: torch.Tensor) -> Ranking:
 def test_winos_cap_is_the_published_one(masked: int) -> None:
     schedule, batch = part("schedule", "wino", threshold=0.6, verify=0.9, most=20, share=0.7, least=5), rows_of(1, 64)
     schedule.prepare(make_sampler(64))
-    batch.response_BG[:, masked:] = 1
+    batch.completion_BG[:, masked:] = 1
     ranking = ranking_of(torch.zeros(1, 64, dtype=torch.float64), batch.masked_BG)
     assert int(schedule.choose(ranking, step_of(batch)).sum()) == min(masked, min(max(int(0.7 * masked), 5), 20))
 
@@ -435,10 +435,10 @@ def test_dreams_counts_are_each_rows_own() -> None:
     for n in range(6):
         canvas = new_canvas([PROMPT], [f"row-{n}"], 8, model.mask_id, 0, SEED)
         decode(model, canvas, sampler)
-        alone.append(canvas.response_BG[0].tolist())
+        alone.append(canvas.completion_BG[0].tolist())
     together = new_canvas([PROMPT] * 6, [f"row-{n}" for n in range(6)], 8, model.mask_id, 0, SEED)
     decode(model, together, sampler)
-    assert together.response_BG.tolist() == alone
+    assert together.completion_BG.tolist() == alone
     assert any(model.eos_ids[0] in row for row in alone)  # some rows have fewer masked positions than others
 
 
@@ -498,7 +498,7 @@ def test_remdm(sigma: str, eta: float, loop: tuple[float, float, float] | None, 
         if loop and not loop[1] < t <= loop[0]:
             most = 0.0
         committed = [i for i in where if slow.x[i] >= 0]
-        exps = {i: math.exp(-slow.psi[i]) for i in committed}
+        exps = {i: math.exp(-slow.commit_p[i]) for i in committed}
         rate = {
             i: {"cap": min(eta, most), "rescale": eta * most, "conf": most * exps[i] / sum(exps.values())}[sigma]
             for i in committed
@@ -533,7 +533,7 @@ def remdm_shares(schedule: Any, rows: int, length: int, steps: int) -> tuple[lis
         step = step_of(batch)
         chosen = schedule.candidates(step)
         back = schedule.remask_after(chosen, None, step)
-        batch.response_BG.masked_fill_(chosen, 1)
+        batch.completion_BG.masked_fill_(chosen, 1)
         if back is not None:
             again += int(back.sum())
             batch.mask(back)
@@ -587,7 +587,7 @@ def test_remdm_for_llada(seed: int) -> None:
             left, step = left - 1, step + 1
         for _ in range(rounds):
             committed = [i for i in where if slow.x[i] >= 0]
-            for i in sorted(committed, key=lambda i: (slow.psi[i], i))[:k]:
+            for i in sorted(committed, key=lambda i: (slow.commit_p[i], i))[:k]:
                 slow.x[i] = -1
             refill(slow, where, step, k)
             step += 1
@@ -638,7 +638,7 @@ def test_r3(choose: str, window: int, seed: int) -> None:
                 r = 1 / (1 + math.exp(-(sum(slow.x[:end]) - 20.0) / 12.0))
                 if r < threshold:
                     inside = list(range(end - block, end))
-                    sure = [slow.psi[i] if choose == "confidence" else chance(step, i, 2) for i in inside]
+                    sure = [slow.commit_p[i] if choose == "confidence" else chance(step, i, 2) for i in inside]
                     gone += [i for _, i in sorted(zip(sure, inside, strict=True))][: round((1 - r) * block)]
             if not gone:
                 break

@@ -111,7 +111,7 @@ def test_same_tokens_as_the_published_procedure(
                 gen, block_length=block, steps=steps, temperature=temperature, cfg_scale=cfg, order=order
             )
             decode(model, canvas, sampler)
-            assert canvas.response_BG[0].tolist() == expected
+            assert canvas.completion_BG[0].tolist() == expected
             assert model.mask_id not in expected
 
 
@@ -146,7 +146,7 @@ def test_same_tokens_and_ties_as_the_procedure_since_f51cb17(
             (trace,) = decode(model, canvas, make_sampler(gen, confidence=confidence, **settings))
             positions[confidence] = trace.position
         expected = published(model, prompt, Published(gen, block, steps, temperature, cfg, "low_confidence", dtype))
-        assert canvas.response_BG[0].tolist() == expected
+        assert canvas.completion_BG[0].tolist() == expected
         others += positions["raw"] != positions["model_dtype"]
     assert others or dtype == torch.float32  # rounding makes ties, and ties go left
 
@@ -170,7 +170,7 @@ def test_same_tokens_under_the_published_rules_for_end_tokens(eos: str, remaskin
         order = {"low_confidence": "confidence", "random": "random"}[remasking]
         settings = {"block_length": block, "steps": steps, "temperature": temperature, "order": order, "eos": eos}
         decode(model, canvas, make_sampler(gen, **settings))
-        assert canvas.response_BG[0].tolist() == expected
+        assert canvas.completion_BG[0].tolist() == expected
         assert eos == "confidence_eos_eot_inf" or model.eos_ids[0] not in expected
 
 

@@ -55,7 +55,7 @@ def test_what_cannot_be_replayed_is_one_sentence(rws, small: list[str], steered:
     assert "sampler.guidance.run is not set" in rws(*base).output
     other = rws(*base, f"sampler.guidance.run={steered}", "sampler.tokens_per_step=3", "seed=4")
     assert other.exit_code == 2
-    assert "to replay it, set sampler.tokens_per_step=6, seed=0" in other.output
+    assert "to apply its scales, set sampler.tokens_per_step=6, seed=0" in other.output
     assert rws("run", *small, "sampler=confidence").exit_code == 0
     plain = next(tmp_path.glob("outputs/*/*-confidence/v001"))
     assert "must be a run of sampler=rws" in rws(*base, f"sampler.guidance.run={plain}").output

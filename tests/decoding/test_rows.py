@@ -127,9 +127,9 @@ def test_a_block_is_decoded_as_by_hand_wherever_it_ends() -> None:
         assert one.trace.position == by_hand(model, prompt, borders, {})[0]
 
 
-def by_hand(model: FakeDenoiser, prompt: Prompt, ends: list[int], given: dict[int, int]) -> tuple[list[int], list[int]]:
-    """The surest position of the first block that is not done, one a step: positions in order, and the tokens."""
-    answer, order = [given.get(n, model.mask_id) for n in range(GEN)], []
+def by_hand(model: FakeDenoiser, prompt: Prompt, ends: list[int], fixed: dict[int, int]) -> tuple[list[int], list[int]]:
+    """The surest position of the first block that is not done, one per step: positions in order, and the tokens."""
+    answer, order = [fixed.get(n, model.mask_id) for n in range(GEN)], []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         while masked := [n for n in range(start, end) if answer[n] == model.mask_id]:
             ids = torch.tensor([prompt.ids + answer])
@@ -280,24 +280,24 @@ def test_a_canvas_with_given_tokens(model: Any, way: dict[str, Any], schedule: s
     if schedule == "wino" and not hasattr(model, "shadowed"):
         pytest.skip("no shadows")
     rule: Any = Greedy(kind="greedy") if schedule == "greedy" else part("schedule", schedule)
-    prompts = rows_for(model, 3, given=GIVEN)
+    prompts = rows_for(model, 3, fixed=GIVEN)
     settings = {"block_length": 4, "schedule": rule, **way}
     found, _ = run(model, prompts, **settings)
-    for one, given in zip(found, GIVEN, strict=True):
-        assert {position: one.tokens[position] for position in given} == given
-        assert set(one.trace.position) == set(range(GEN)) - set(given)
+    for one, fixed in zip(found, GIVEN, strict=True):
+        assert {position: one.tokens[position] for position in fixed} == fixed
+        assert set(one.trace.position) == set(range(GEN)) - set(fixed)
         assert model.mask_id not in one.tokens
-        if schedule == "fixed":  # 4 steps a block, one for each position that is not given
-            assert len(one.trace.step) == one.cost.mdm_passes == GEN - len(given)
+        if schedule == "fixed":  # 4 steps per block, one for each position that is not fixed
+            assert len(one.trace.step) == one.cost.mdm_passes == GEN - len(fixed)
     assert_as_alone(model, prompts, found, **settings)
 
 
 def test_given_tokens_are_read_as_they_stand_and_counted_by_nobody() -> None:
     model = FakeDenoiser(seed=2)
-    prompts = rows_for(model, 3, given=GIVEN, block_ends=[[4, 8]] * 3)
+    prompts = rows_for(model, 3, fixed=GIVEN, block_ends=[[4, 8]] * 3)
     found, _ = run(model, prompts, block_length=4)
     for prompt, one in zip(prompts, found, strict=True):
-        assert (one.trace.position, one.tokens) == by_hand(model, prompt, [4, 8], dict(prompt.given))
+        assert (one.trace.position, one.tokens) == by_hand(model, prompt, [4, 8], dict(prompt.fixed))
 
     shares: dict[int, list[float]] = {}
 
@@ -310,8 +310,8 @@ def test_given_tokens_are_read_as_they_stand_and_counted_by_nobody() -> None:
     decoder = Decoder(model, prompts, make_sampler(GEN, guidance=part("guidance", "rws")))
     decoder.scorer = Scored(Watching(), Tokens.statistics, decoder.costs)
     list(decoder.run())
-    for row, given in enumerate(GIVEN):
-        free = GEN - len(given)
+    for row, fixed in enumerate(GIVEN):
+        free = GEN - len(fixed)
         assert shares[row] == pytest.approx([n / free for n in range(free)])
 
 

@@ -240,7 +240,7 @@ def test_one_particle_is_a_plain_run() -> None:
     model = toy()
     canvas = new_canvas([[1]] * 8, [str(n) for n in range(8)], G, model.mask_id, 0, 0)
     decode(model, canvas, make_sampler(G, order="left_to_right", temperature=1.0))
-    assert torch.equal(canvas.response_BG, answers)
+    assert torch.equal(canvas.completion_BG, answers)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m.kind != "best_of_n"], ids=lambda m: m.kind)
@@ -256,4 +256,4 @@ def test_answers_that_end_early_and_are_copied_leave_no_mask(method) -> None:
     lengths = {len(trace.step) for trace in found.traces}
     assert len(lengths) > 2  # some ended early
     for row, trace in zip(found.rows, found.traces, strict=True):
-        assert canvas.response_BG[row].tolist() == trace.token + [0] * (6 - len(trace.token))
+        assert canvas.completion_BG[row].tolist() == trace.token + [0] * (6 - len(trace.token))

@@ -64,7 +64,7 @@ class Particle:
 
 
 class SlowSearch:
-    """One prompt. `rule` says which tokens a step commits: the surest one."""
+    """One prompt. `rule`: the tokens that a step commits; by default the most confident one."""
 
     def __init__(self, model: FakeDenoiser, method, block: int) -> None:
         self.model, self.method, self.block, self.k = model, method, block, method.particles
@@ -200,7 +200,7 @@ def test_a_search_is_its_specification(method, seed: int) -> None:
     ids = ["e" if j == 0 else f"e particle {j}" for j in range(method.particles)]
     canvas = new_canvas([PROMPT] * len(ids), ids, G, model.mask_id, 0, SEED)
     found = search(model, canvas, make_sampler(G, block_length=3, temperature=1.0, search=method), SumReward())
-    assert canvas.response_BG[found.rows[0]].tolist() == answer
+    assert canvas.completion_BG[found.rows[0]].tolist() == answer
     assert found.scores[0] == pytest.approx(scores)
     trace = found.traces[0]
     assert list(zip(trace.step, trace.position, trace.token, strict=True)) == history
@@ -219,10 +219,10 @@ def test_smc_weights_count_only_what_was_committed_since_the_last_resampling() -
         canvas = new_canvas([PROMPT] * 4, ids, G, model.mask_id, 0, n)
         settings = {"block_length": 3, "temperature": 1.0, "search": slow.method}
         found = search(model, canvas, make_sampler(G, **settings), SumReward())
-        assert canvas.response_BG[found.rows[0]].tolist() == answer
+        assert canvas.completion_BG[found.rows[0]].tolist() == answer
         plain = new_canvas([PROMPT] * 4, ids, G, model.mask_id, 0, n)
         decode(model, plain, make_sampler(G, block_length=3, temperature=1.0))
-        resampled += canvas.response_BG.tolist() != plain.response_BG.tolist()
+        resampled += canvas.completion_BG.tolist() != plain.completion_BG.tolist()
         assert len(history) == G
     assert resampled
 
@@ -332,10 +332,10 @@ def test_entrgi_is_its_specification(reward: Classifier, temperature: float, top
     scorer.examples = [Example("e", "w1 w2", ""), Example("f", "w3", "")]
     canvas = new_canvas([PROMPT, PROMPT], ["e", "f"], G, model.mask_id, 0, SEED)
     decode(model, canvas, sampler, scorer, costs=costs)
-    assert canvas.response_BG[0].tolist() == expected
+    assert canvas.completion_BG[0].tolist() == expected
     plain = new_canvas([PROMPT], ["e"], G, model.mask_id, 0, SEED)
     decode(model, plain, make_sampler(G, **settings))
-    assert seed or plain.response_BG[0].tolist() != expected  # it was worth it
+    assert seed or plain.completion_BG[0].tolist() != expected  # it was worth it
     assert [cost.reward_calls for cost in costs] == [G * SETTINGS.steps] * 2
     assert costs[0].reward_tokens % 3 == 0  # a gradient counts as three passes
 

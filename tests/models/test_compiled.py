@@ -38,7 +38,7 @@ def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family:
             names = [str(prompt) for prompt in prompts]
             canvas = new_canvas(prompts, names, 12, denoiser.mask_id, denoiser.pad_id, seed=0)
             decode(model, canvas, sampler)
-            answers[-1] += canvas.response_BG.tolist()
+            answers[-1] += canvas.completion_BG.tolist()
     assert answers[0] == answers[1]
     if not isinstance(schedule, Wino):  # whose passes with shadows are not compiled
         assert SHAPES

@@ -150,7 +150,7 @@ def test_an_index_names_safetensors_of_its_folder_alone(llada: Path, name: Any) 
     index = json.loads(file.read_text())
     index["weight_map"] |= dict.fromkeys(list(index["weight_map"])[:1], name)
     file.write_text(json.dumps(index))
-    sentence = "no safetensors file of the same folder|has a broken model.safetensors.index.json"
+    sentence = "not a safetensors file of the same folder|has a broken model.safetensors.index.json"
     for look in (Model.load, Model.check):
         with pytest.raises(UsageError, match=sentence):
             look(make_settings("llada", llada))
@@ -223,7 +223,7 @@ TOKENS = {
     "an end beyond": ({"eos_token_id": 99999}, "eos_token_id in config.json is 99999"),
     "an end among several": ({"eos_token_id": [0, V]}, f"eos_token_id in config.json is {V}"),
     "an end as text": ({"eos_token_id": "2"}, "eos_token_id"),
-    "an end that is the mask": ({"eos_token_id": 2}, "token 2 is the mask and also ends an answer"),
+    "an end that is the mask": ({"eos_token_id": 2}, "token 2 is the mask and also an end token"),
     "fewer rows than tokens": ({"embedding_size": 40}, "8 of them beyond the model's vocabulary of 40"),
     "no layers": ({"n_layers": None}, "config.json without n_layers"),
     "no width": ({"d_model": None}, "config.json without d_model"),
@@ -377,7 +377,7 @@ def test_a_template_without_an_end_is_stopped(llada: Path, monkeypatch: pytest.M
     monkeypatch.setattr(chat, "PROCESSOR_SECONDS", 1)
     monkeypatch.setattr(chat, "MEMORY", 1 << 28)
     (llada / "chat_template.jinja").write_text(ENDLESS[what])
-    with pytest.raises(UsageError, match="The chat template of model does not come to an end"):
+    with pytest.raises(UsageError, match="The chat template of model does not end"):
         make_settings("llada", llada).prepare()
 
 
@@ -387,12 +387,12 @@ def test_a_rewards_template_is_tried_before_its_weights_load(tmp_path: Path, mon
     with pytest.raises(UsageError, match=r"The chat template of reward fails: TemplateError: no"):
         load_classifier(folder, template="{{ raise_exception('no') }}")
     if sys.platform == "linux":
-        with pytest.raises(UsageError, match="The chat template of reward does not come to an end"):
+        with pytest.raises(UsageError, match="The chat template of reward does not end"):
             load_classifier(folder, template=ENDLESS["letters"])
 
 
 def test_the_library_would_run_the_python_of_a_part(tmp_path: Path) -> None:
-    """Why parts with an auto_map are refused: transformers hands them on, whatever it was told of the whole."""
+    """Why parts with an auto_map are refused: transformers hands them on, whatever it was asked about the whole."""
     (tmp_path / "config.json").write_text(json.dumps(CODE["a part of the model"]["config.json"]))
     config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=False)
     assert config.vision_config.auto_map

@@ -88,14 +88,14 @@ def shown_ids(page: Any) -> list[str]:
 def test_the_slider_replays_what_the_trace_says(opened, report: Path) -> None:
     page = opened(report)
     row = pq.read_table(report.parent / "0" / "trace.parquet").to_pylist()[0]
-    told = trajectory_of(row, json.loads((report.parent / "0" / "samples.jsonl").read_text().splitlines()[0]))
+    trajectory = trajectory_of(row, json.loads((report.parent / "0" / "samples.jsonl").read_text().splitlines()[0]))
     strip = page.locator(".strip").nth(1)  # after the one that goes from left to right
     assert strip.locator("h4").inner_text().startswith(" rws")
     spans = strip.locator(".tokens span")
     assert spans.count() == 36
     for step in (0, 1, 4, 6):
         page.locator("#step").fill(str(step))
-        assert spans.all_text_contents() == [told.shown(p[1]) if p else "·" for p in told.states[step]]
+        assert spans.all_text_contents() == [trajectory.shown(p[1]) if p else "·" for p in trajectory.states[step]]
         assert page.locator("#where").inner_text() == f"{step} of 6"
         if step:
             reward = next(r for s, r in zip(row["step"], row["reward"], strict=True) if s == step - 1)

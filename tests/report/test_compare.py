@@ -105,6 +105,6 @@ def test_lines_have_corrected_p_values(tmp_path: Path) -> None:
 
 
 def test_what_rounds_to_nothing_has_a_plus() -> None:
-    told = [signed_number(value, ",.2f") for value in (-0.004, 0.0, -0.006, 1234.5, -1234.5)]
-    assert told == ["+0.00", "+0.00", "-0.01", "+1,234.50", "-1,234.50"]
+    numbers = [signed_number(value, ",.2f") for value in (-0.004, 0.0, -0.006, 1234.5, -1234.5)]
+    assert numbers == ["+0.00", "+0.00", "-0.01", "+1,234.50", "-1,234.50"]
     assert signed_number(-0.4, ".0f") == "+0"

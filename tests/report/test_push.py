@@ -75,7 +75,7 @@ def test_a_push_follows_no_link(rws, finished: Path, tmp_path: Path, name: str) 
     assert f"{name} is a link" in result.output
     assert not (tmp_path / "set" / name).exists()
     (finished / name).unlink()
-    (finished / name).hardlink_to(tmp_path / "elsewhere")  # which cannot be told from a file, but is no record
+    (finished / name).hardlink_to(tmp_path / "elsewhere")  # which looks like a file, but is no record
     assert rws("push", str(finished), "./set").exit_code == 1
     assert not (tmp_path / "set" / name).exists()
 

@@ -167,16 +167,16 @@ def model(llada_folder: Path) -> list[str]:
 def test_a_prompt_is_answered(rws, model: list[str], tmp_path: Path) -> None:
     answer = rws("generate", "w1 w2", *model, "sampler.gen_length=8")
     assert answer.exit_code == 0, answer.output
-    told = json.loads(rws("generate", "w1 w2", *model, "sampler.gen_length=8", "--json").stdout)
-    assert answer.stdout == told["sample"]["completion"] + "\n"
-    assert sorted(told["trace"]["position"]) == list(range(8))
-    assert told["config"]["benchmark"]["text"] == told["sample"]["prompt"] == "w1 w2"
-    assert told["sources"]["model"]["weights"]
+    generated = json.loads(rws("generate", "w1 w2", *model, "sampler.gen_length=8", "--json").stdout)
+    assert answer.stdout == generated["sample"]["completion"] + "\n"
+    assert sorted(generated["trace"]["position"]) == list(range(8))
+    assert generated["config"]["benchmark"]["text"] == generated["sample"]["prompt"] == "w1 w2"
+    assert generated["sources"]["model"]["weights"]
     assert not (tmp_path / "outputs").exists()
     again = rws("run", *model, "benchmark=prompt", "benchmark.text='w1 w2'", "sampler.gen_length=8")
     assert again.exit_code == 0, again.output
     line = (tmp_path / "outputs/prompt/small-confidence/latest/samples.jsonl").read_text()
-    assert json.loads(line)["tokens"] == told["sample"]["tokens"]
+    assert json.loads(line)["tokens"] == generated["sample"]["tokens"]
 
 
 def test_a_prompt_may_hold_anything(rws, model: list[str]) -> None:

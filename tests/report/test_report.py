@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rws_cli.analysis.commits import by_step, heat
+from rws_cli.analysis.frames import by_step, heat
 from rws_cli.analysis.trajectory import END
 from rws_cli.report import html
 from rws_cli.report.colors import ink, mixed
@@ -98,7 +98,7 @@ def test_a_report_needs_no_network_and_obeys_nobody(rws, small: list[str], tmp_p
     label = "label='a <b>label</b> & $x'"
     assert rws("run", *small, label).exit_code == 0
     run = tmp_path / "outputs/sudoku/small-rws/v001"
-    edit(run, prompt=EVIL, answer=EVIL, reference=EVIL, id=EVIL, question=EVIL)
+    edit(run, prompt=EVIL, completion=EVIL, reference=EVIL, id=EVIL, question=EVIL)
     rows = [json.loads((run / "samples.jsonl").read_text().splitlines()[0])]
     import pyarrow.parquet as pq
 
@@ -206,12 +206,12 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     assert rws("run", *small).exit_code == 0
     run = "outputs/sudoku/small-rws"
     written = rws("report", run, "--png", "--pdf").output.split()
-    names = ["order", "map", "course", "god", "reversals"]
+    names = ["order", "order_heatmap", "by_step", "god", "reversals"]
     assert [Path(path).name for path in written] == [f"{n}.{form}" for n in names for form in ("png", "pdf")]
     for path in written:
         if path.endswith("png"):
             with Image.open(tmp_path / path) as image:
-                assert image.size[0] == (2100 if "order" in path else 1020)  # 7 and 3.4 inches at 300 dots
+                assert image.size[0] == (2100 if Path(path).stem == "order" else 1020)  # 7 and 3.4 inches at 300 dots
                 assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
         else:
             assert (tmp_path / path).read_bytes().startswith(b"%PDF")
@@ -219,7 +219,7 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     rws("report", run, "--pdf", "--figure", "order", "--example", "0")
     assert (tmp_path / written[1]).read_bytes() == before  # the same numbers, the same file
     for wrong, said in (
-        (["--png", "--figure", "gods"], "gods is not a figure: choose from order, map, course, god, reversals; did you mean god?"),
+        (["--png", "--figure", "gods"], "gods is not a figure: choose from order, order_heatmap, by_step, god, reversals; did you mean god?"),
         (["--png", "--example", "99"], "99 is no example"),
         (["--figure", "god"], "add one of these"),
     ):  # fmt: skip
@@ -248,11 +248,13 @@ def test_averages_by_hand(rws, small: list[str], tmp_path: Path) -> None:
     np.testing.assert_allclose(cells.sum(1), 6)
     rows = run.run.rows(list(run.run.samples))
     assert cells[2, 5] == sum((2, 5) in zip(r["step"], r["position"], strict=True) for r in rows) / len(rows)
-    steps, means, low, high = by_step(run.run, "confidence")  # type: ignore[misc]
-    assert steps.tolist() == list(range(6))
+    frame = by_step(run.run, "confidence")
+    assert frame is not None
+    assert frame.index.tolist() == list(range(6))
     of_step = [np.mean([c for c, s in zip(r["confidence"], r["step"], strict=True) if s == 3]) for r in rows]
-    assert means[3] == pytest.approx(np.mean(of_step))
-    assert low[3] <= np.median(of_step) <= high[3]
+    assert frame["mean"][3] == pytest.approx(np.mean(of_step))
+    assert frame["low"][3] == pytest.approx(np.percentile(of_step, 10))
+    assert frame["high"][3] == pytest.approx(np.percentile(of_step, 90))
 
 
 def test_colors_can_be_read_on() -> None:

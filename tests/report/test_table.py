@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from support import write_run
 
 from rws_cli.analysis.compare import Cell
+from rws_cli.analysis.measures import measure
 from rws_cli.analysis.summary import summarize
 from rws_cli.analysis.table import Grid
 from rws_cli.errors import UsageError
@@ -62,11 +63,11 @@ def test_figures_differences_and_published_values(tmp_path: Path) -> None:
     table = {"title": "Ours", "columns": columns, "published": {"R&D_1": {"accuracy": 61.5}}, "note": "Of two."}
     title, _, header, _, default, other, _, *notes = write_tables([sweep(tmp_path, table)]).splitlines()
     assert title == "**Ours**"
-    assert header == "|  | accuracy, % | published | god | pass@5, % | reversals, % | n |"
+    assert header == "|  | accuracy, % | published | GOD | pass@5, % | rank reversals, % | n |"
     assert default == "| default | 50.0 | – | 5.00 | 50.0 | 12.5 | 3.00 |"
     assert other.startswith("| R&D_1 | 100.0 (+50.0 [+0.0, +100.0]) | 61.5 | 10.00 (+5.00 [+0.00, +10.00]) |")
-    assert notes[0].startswith("x, x: 2 examples, seeds 0.")
-    assert notes[1:] == ["god is god_tokens.", "Of two."]
+    assert notes[0].startswith("x, x: 2 examples, seed 0.")
+    assert notes[1:] == ["GOD: mean distance from left-to-right order, in tokens.", "Of two."]
     rows = rows_of(tmp_path)
     assert [float(rows[name]["accuracy"]) for name in rows] == [0.5, 1.0]
     assert float(rows["R&D_1"]["accuracy_difference"]) == 0.5
@@ -101,9 +102,9 @@ def test_latex_has_minus_signs_and_no_title_twice(tmp_path: Path) -> None:
     runs = [folder / "1", folder / "0"]  # so that the difference is below zero
     write_tables(runs)
     latex = (folder / "1" / "table.tex").read_text()
-    assert r"\caption{x, x: 2 examples, seeds 0." in latex
+    assert r"\caption{x, x: 2 examples, seed 0." in latex
     assert " & GOD & n " in latex
-    assert r"GOD is god\_tokens." in latex
+    assert "GOD: mean distance from left-to-right order, in tokens." in latex
     assert r"a\textasciicircum{}2 \textasciitilde{} b-1 & 10.00 &" in latex
     assert "first & 5.00 ($-$5.00 [$-$10.00, +0.00]) &" in latex
 
@@ -177,12 +178,12 @@ def test_a_terminal_shows_it_as_comparisons_are_shown(
     assert "Ours" in seen
     assert re.search(r"R&D_1 +10\.00 \(\+5\.00 \[\+0\.00, \+10\.00\]\) +9", seen)
     assert "|" not in seen
-    assert as_sheet(read_grids([folder])[0]).headers == ["", "god", "published"]
+    assert as_sheet(read_grids([folder])[0]).headers == ["", "GOD", "published"]
 
 
 def test_what_differs_for_sure_is_strong() -> None:
     cells = [
         Cell(1.0, 0.5, (0.2, 0.8)), Cell(1.0, 0.5, (-0.2, 0.8)), Cell(1.0, None, (0.2, 0.8)), Cell(0.1, -0.5, (-0.8, -0.2)),
     ]  # fmt: skip
-    grid = Grid("t", "x", [], ["a", "b", "c", "d"], [("run", cells)])
+    grid = Grid("t", "x", [], list(map(measure, "abcd")), [("run", cells)])
     assert [isinstance(cell, Strong) for cell in as_sheet(grid).rows[0]] == [False, True, False, False, True]

@@ -22,7 +22,7 @@ class Lengths(Reward):
 def test_steps_are_lines(join: str, expected: float) -> None:
     assert steps("a b\n\n c\nd") == ("a b", "a b\n\n c", "a b\n\n c\nd")
     assert steps("\n") == ("\n",)
-    reward = Process(name="p", part=Lengths(name="l"), parts="step", join=join).loaded(None, 0)
+    reward = Process(name="p", component=Lengths(name="l"), unit="step", join=join).loaded(None, 0)
     found = reward.score([Candidate(Example("e", "", ""), text, 1.0, 0) for text in ("one", "abc\ndefgh", "")])
     assert found.values == [3.0, expected, 0.0]
     assert found.tokens == [1, 2, 1]

@@ -128,9 +128,9 @@ def test_statistics_that_are_none_are_one_sentence(tmp_path: Path, content: str,
         ("lambda n: Scores([1.0] * n, [])", "3 scores and 0 counts"),
         ("lambda n: Scores([1.0, float('inf'), 1.0], [0] * n)", "returned inf for example b"),
         ("lambda n: Scores(['good'] * n, [0] * n)", "could not convert string to float"),
-        ("lambda n: Scores([None] * n, [0] * n)", "which is no Scores"),
-        ("lambda n: [1.0] * n", r"returned \[1.0, 1.0, 1.0\], which is no Scores"),
-        ("lambda n: None", "returned None, which is no Scores"),
+        ("lambda n: Scores([None] * n, [0] * n)", "which is not Scores"),
+        ("lambda n: [1.0] * n", r"returned \[1.0, 1.0, 1.0\], which is not Scores"),
+        ("lambda n: None", "returned None, which is not Scores"),
         ("lambda n: {}[n]", "The reward failed: KeyError: 3"),
     ],
 )
@@ -148,7 +148,7 @@ def test_numbers_of_any_library_are_scores() -> None:
 
 def test_what_a_classifier_cannot_do_is_said(tmp_path: Path) -> None:
     folder = save_reward(tmp_path)
-    with pytest.raises(RunError, match="longer than the reward model reads"):
+    with pytest.raises(RunError, match="exceeds the reward model's limit"):
         load_classifier(folder, max_length=5).score(candidates())
     for file in folder.glob("*chat_template*"):
         file.unlink()
@@ -229,5 +229,5 @@ def test_a_composite_sums_z_scores(tmp_path: Path) -> None:
     assert found.values == pytest.approx(expected, abs=1e-4)
     assert found.tokens == alone.tokens
     (folder / "normalization.json").unlink()
-    with pytest.raises(UsageError, match=r"reward\.parts\.a stores no statistics"):
+    with pytest.raises(UsageError, match=r"reward\.components\.a stores no statistics"):
         compose(*overrides).reward.loaded(benchmark, 0)

@@ -319,7 +319,7 @@
           if (!place) {
             span.textContent = MASK;
             span.removeAttribute("style");
-            span.title = `position ${position + 1}`;
+            span.title = `position ${position}`;
             return;
           }
           const color = mixed(this.ramps[by], by === "confidence" ? place.sure ?? 1 : place.step / last);
@@ -328,7 +328,7 @@
           span.style.background = css(color);
           span.style.color = ink(color);
           const sure = place.sure === null ? "" : `, confidence ${place.sure.toFixed(3)}`;
-          span.title = `position ${position + 1}, step ${place.step + 1}${sure}`;
+          span.title = `position ${position}, step ${place.step}${sure}`;
         });
         const said = [`${trajectory.steps.slice(0, at).reduce((sum, commits) => sum + commits.length, 0)} commits`];
         if (at) {
@@ -366,7 +366,7 @@
 
     frame(title, height, bottom, top) {
       const svg = draw("svg", { viewBox: `0 0 320 ${height}`, class: "plot", role: "img", "aria-label": title });
-      const x = (step) => 44 + ((step - 1) / Math.max(1, this.most - 1)) * 262;
+      const x = (step) => 44 + (step / Math.max(1, this.most - 1)) * 262;
       svg.append(draw("path", { class: "axis", d: `M44 8V${height - 30}H306` }));
       const label = (text, at) => svg.append(draw("text", at, text));
       label(bottom, { x: 175, y: height - 4, "text-anchor": "middle" });
@@ -383,19 +383,19 @@
       const { svg, x, figure } = this.frame(title, 170, "step", [shown(low), high > low ? shown(high) : ""]);
       const y = (value) => 140 - (high > low ? (value - low) / (high - low) : 0) * 128;
       for (const [values, color] of curves) {
-        const points = values.map((value, k) => (value === null ? null : `${x(k + 1)},${y(value)}`)).filter(Boolean);
+        const points = values.map((value, k) => (value === null ? null : `${x(k)},${y(value)}`)).filter(Boolean);
         svg.append(draw("polyline", { points: points.join(" "), fill: "none", stroke: color, "stroke-width": 1.8 }));
       }
       const cursor = draw("line", { class: "cursor", y1: 8, y2: 140 });
       svg.append(cursor);
-      this.cursors.push({ cursor, x: (n) => x(Math.max(n, 1)) });
+      this.cursors.push({ cursor, x: (n) => x(Math.max(n - 1, 0)) });
       return figure;
     }
 
     dots({ label, trajectory, color }) {
       const title = `Order: position from left to right, step from top to bottom (${label})`;
       const steps = trajectory.steps.length;
-      const { svg, figure } = this.frame(title, 190, "position", [String(steps), "1"]);
+      const { svg, figure } = this.frame(title, 190, "position", [String(steps - 1), "0"]);
       const [wide, high] = [262 / trajectory.positions, 152 / steps];
       trajectory.steps.forEach((commits, step) => {
         for (const { position } of commits) {

@@ -16,7 +16,7 @@ class Counting(Generated):
         first = rng.randint(0, 20)
         return f"count on from {first}", " ".join(str(first + n) for n in range(1, self.count + 1))
 
-    def grade(self, example: Example, answer: str) -> Grade:
-        wanted, found = example.reference.split(), answer.split()
-        share = sum(a == b for a, b in zip(wanted, found, strict=False)) / len(wanted)
-        return Grade(found == wanted, share, " ".join(found), "words")
+    def grade(self, example: Example, completion: str) -> Grade:
+        reference, words = example.reference.split(), completion.split()
+        share = sum(a == b for a, b in zip(reference, words, strict=False)) / len(reference)
+        return Grade(words == reference, share, " ".join(words), "words")

@@ -1,4 +1,4 @@
-"""The shorter answer is better"""
+"""Prefers the shorter completion"""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from rws_cli.part import part, setting
 
 @part
 class Shorter(Judge):
-    margin: int = setting("characters by which an answer must be shorter", 0, min=0)
+    margin: int = setting("characters by which a completion must be shorter", 0, min=0)
 
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
         for pair in pairs:

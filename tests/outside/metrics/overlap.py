@@ -1,4 +1,4 @@
-"""How much of an answer its reference has too"""
+"""Overlap of a completion with its reference"""
 
 from rws_cli.metrics.base import Metric
 from rws_cli.part import part, setting
@@ -6,13 +6,13 @@ from rws_cli.part import part, setting
 
 @part
 class Overlap(Metric):
-    size: int = setting("characters that are compared at once", 1, min=1)
+    size: int = setting("characters compared at a time", 1, min=1)
 
     inputs = ("predictions", "references")
-    measures = {"share": "share of an answer's runs of characters that its reference has"}
+    measures = {"share": "share of a completion's runs of characters that occur in its reference"}
 
     def compute(self, predictions: list[str], references: list[str]) -> dict:
-        """None of an answer that is too short."""
+        """None for a completion that is too short."""
         shares = []
         for text, reference in zip(predictions, references, strict=True):
             runs = [text[n : n + self.size] for n in range(len(text) - self.size + 1)]

@@ -1,4 +1,4 @@
-"""The positions nearest to a place in the answer first"""
+"""The positions closest to a starting position first"""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from rws_cli.part import part, setting
 
 @part
 class Outward(Order):
-    start: float = setting("where decoding begins, as a share of the answer", 0.5, min=0.0, max=1.0)
+    start: float = setting("starting position, as a share of the completion", 0.5, min=0.0, max=1.0)
 
     reads_tokens = False
 

@@ -1,4 +1,4 @@
-"""Another reward, less a price for each word"""
+"""Another reward minus a price per word"""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rws_cli.rewards.base import Candidate, Reward, Scores, ask
 @part
 class Brief(Reward):
     part: Any = setting("the reward that is lowered; another: reward@reward.part=…", role="reward")
-    price: float = setting("what a word costs", 0.1, min=0.0)
+    price: float = setting("price of one word", 0.1, min=0.0)
 
     @property
     def stateless(self) -> bool:
@@ -20,6 +20,6 @@ class Brief(Reward):
         self.normalization = self.inner.normalization
 
     def score(self, candidates: list[Candidate]) -> Scores:
-        found = ask(self.inner, candidates)
+        scores = ask(self.inner, candidates)
         words = [len(candidate.text.split()) for candidate in candidates]
-        return Scores([v - self.price * n for v, n in zip(found.values, words, strict=True)], found.tokens)
+        return Scores([v - self.price * n for v, n in zip(scores.values, words, strict=True)], scores.tokens)

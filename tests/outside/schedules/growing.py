@@ -1,4 +1,4 @@
-"""Each step of a block commits some tokens more than the one before, by score"""
+"""Each step of a block commits more tokens than the one before, by score"""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from rws_cli.schedules.base import Adaptive, best
 
 @part
 class Growing(Adaptive):
-    """The first step of a block commits one. How many the last step committed is kept in the row's memory."""
+    """The first step of a block commits one token. The row's memory keeps how many the last step committed."""
 
-    more: int = setting("tokens that a step commits more than the one before", 1, min=0)
+    more: int = setting("additional tokens that each step commits", 1, min=0)
 
     def last(self, step: Step) -> Tensor:
-        """How many tokens each row's last step was to commit, (B,)."""
+        """The number of tokens that each row's last step should commit, (B,)."""
         return step.memory.get("growing.last", 0, dtype=torch.int64)
 
     def update(self, ranking: Ranking, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Several answers, the one that has most in common with the others"""
+"""Several completions, of which the one most like the others is returned"""
 
 from rws_cli.decoding.step import Step
 from rws_cli.part import part, setting
@@ -7,10 +7,10 @@ from rws_cli.search.base import Search
 
 @part
 class Vote(Search):
-    particles: int = setting("answers to one prompt that are decoded side by side", 3, min=1)
+    particles: int = setting("completions of one prompt that are decoded side by side", 3, min=1)
 
     def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
-        """The score of an answer: the share of its tokens that the others have at the same place, on average."""
+        """A completion's score is the share of its tokens that the others have at the same position, on average."""
         scores = []
         for first in range(0, len(rows), self.particles):
             tokens_KG = step.tokens_BG[rows[first : first + self.particles]]
