@@ -52,7 +52,7 @@ def file_lock(lock: Path | None) -> Iterator[None]:
         yield
         return
     with open_lock(lock) as file:
-        hold(file, wait=True)
+        acquire_lock(file, wait=True)
         yield
 
 
@@ -61,7 +61,7 @@ def open_lock(path: Path) -> IO[str]:
     return open(path, "a+", encoding="utf-8", opener=lambda at, flags: os.open(at, flags | os.O_NOFOLLOW, 0o666))
 
 
-def hold(file: IO[str], wait: bool) -> None:
+def acquire_lock(file: IO[str], wait: bool) -> None:
     """Lock an open file until it is closed. On a file system without locks, warn and continue without.
 
     Raises OSError if another process holds it and `wait` is false.

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from support import manifest_of
 
 from rws_cli.cli.jobs import plan_task, run
-from rws_cli.cli.launching import launch, recorded
+from rws_cli.cli.launching import launch, recorded_overrides
 from rws_cli.config.catalog import CONF
 from rws_cli.config.check import check_consent
 from rws_cli.config.composing import compose, unchecked
@@ -168,10 +168,10 @@ def test_what_a_sweep_was_started_with_is_named_and_can_be_typed_again(tmp_path:
     command = ["-m", "--config-dir", "my conf", "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.partition=gpu"]
     file.write_text(json.dumps({"command": shlex.join(["rws", "run", *command])}))
     with pytest.raises(UsageError) as refused:
-        recorded(file, [])
+        recorded_overrides(file, [])
     assert f"rws run --resume {tmp_path} '--config-dir=my conf' hydra.launcher.partition=gpu" in str(refused.value)
     typed = ["--config-dir=elsewhere", "hydra.launcher.partition=cpu"]
-    assert recorded(file, typed) == ["seed=0,1", "hydra/launcher=slurm"]
+    assert recorded_overrides(file, typed) == ["seed=0,1", "hydra/launcher=slurm"]
 
 
 @pytest.mark.parametrize("at", ["model", "reward", "sampler", "benchmark"])

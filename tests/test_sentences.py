@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from support import write_run
 
 from rws_cli.cli.base import one_sentence
-from rws_cli.cli.jobs import outcome
+from rws_cli.cli.jobs import job_result
 from rws_cli.config.composing import compose
 from rws_cli.config.hydra_errors import explain
 from rws_cli.config.keys import unknown_key
@@ -127,12 +127,12 @@ def test_the_last_line_of_progress_is_said_once(tmp_path: Path, monkeypatch: pyt
 def test_a_job_returns_its_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = {"accuracy": 1, "cost": {"seconds": 0.5}, "god": "god_tokens"}
     monkeypatch.setattr("rws_cli.runs.folder.read_json", lambda path: metrics)
-    assert outcome(compose(), tmp_path) == str(tmp_path)
-    assert outcome(compose("objective=accuracy"), tmp_path) == 1.0
-    assert outcome(compose("objective=cost.seconds"), tmp_path) == 0.5
+    assert job_result(compose(), tmp_path) == str(tmp_path)
+    assert job_result(compose("objective=accuracy"), tmp_path) == 1.0
+    assert job_result(compose("objective=cost.seconds"), tmp_path) == 0.5
     for wrong in ("god", "nothing", "cost"):
         with pytest.raises(UsageError, match=f"objective={wrong} is not a number"):
-            outcome(compose(f"objective={wrong}"), tmp_path)
+            job_result(compose(f"objective={wrong}"), tmp_path)
 
 
 def test_a_sweep_of_seeds_that_change_nothing_is_said_once(rws) -> None:

@@ -58,7 +58,7 @@ def hub_rows(source: dict[str, Any], named: str, advice: str = "") -> Iterator[P
     try:
         for n, row in enumerate(datasets.load_dataset(**source), start=1):  # nosec B615: revision is a setting
             yield f"row {n}", row
-    except Exception as error:  # datasets has no common base for what can be wrong with a file or the network
+    except Exception as error:  # datasets has no common base class of errors
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None
         reason = " ".join(str(cause or error).split())[:300]
         raise UsageError(f"{named} cannot be read: {reason}.{advice}") from error

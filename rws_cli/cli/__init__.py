@@ -29,7 +29,7 @@ def main(
 
 
 def entry() -> None:
-    """The installed `rws`. A character that the locale does not have is printed as its escape."""
+    """The installed `rws`. Characters that the locale cannot encode are printed as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if stream:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ DECODE, INSPECT, COMPARE, POST_PROCESS, DISCOVER = "Decode", "Inspect", "Compare
 """The panels of the help."""
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print an error on one line; user input and file names may contain line breaks."""
     typer.secho("rws: " + re.sub(r"\s*\n\s*", " ", printable(sentence)), fg="red", err=True)
 
@@ -29,20 +29,20 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (UsageError, RunError) as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(error.exit_code) from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
         raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
     except UnicodeEncodeError as error:
         text = ascii(error.object[error.start : error.end])
-        complain(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")
+        print_error(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
         advice = f"; resume with: rws run --resume {stop.run}" if isinstance(stop, Interrupted) and stop.run else ""
-        complain(f"interrupted{advice}")
+        print_error(f"interrupted{advice}")
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 

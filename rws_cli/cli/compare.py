@@ -21,7 +21,7 @@ def compare(
 
     folders = find_all(runs)
     if len(folders) < 2:
-        raise UsageError("One run cannot be compared: give two or more run folders, or a sweep's folder.")
+        raise UsageError("Comparing needs at least two runs: give run folders, or a sweep's folder.")
     print_comparisons(folders)
 
 
@@ -66,7 +66,7 @@ def judge(
     overrides = [argument for argument in arguments if "=" in argument]
     folders = find_all(argument for argument in arguments if "=" not in argument)
     if len(folders) < 2:
-        raise UsageError("One run cannot be judged: give two or more run folders, or a sweep's folder.")
+        raise UsageError("Judging needs at least two runs: give run folders, or a sweep's folder.")
     if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
         raise UsageError(f"{stray[0]} cannot be set when judging: set judge=… or judge.key=value.")
     settings = compose(*overrides).judge

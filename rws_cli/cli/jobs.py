@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rws_cli.cli.launching import SWEEP_FILE, launch, recorded, sort_flags, typed_overrides
+from rws_cli.cli.launching import SWEEP_FILE, launch, recorded_overrides, sort_flags, typed_overrides
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError, display_path
 from rws_cli.files import newest, user_path
@@ -29,12 +29,12 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
     stopped = sweep = None
     if resume is not None and ((started := newest(user_path(resume))) / SWEEP_FILE).is_file():
         sweep = started.resolve()
-        before = ["--multirun", *recorded(sweep / SWEEP_FILE, typed)]
+        before = ["--multirun", *recorded_overrides(sweep / SWEEP_FILE, typed)]
     elif resume is not None:
         if "--multirun" in typed:
             raise UsageError("--resume RUN continues a single run: leave out --multirun, or give the sweep's folder.")
         stopped = find_run(resume)
-        before = recorded(stopped / "manifest.json", typed)
+        before = recorded_overrides(stopped / "manifest.json", typed)
         check_parts(stopped, read_json(stopped / "manifest.json"))
     whole = sort_flags([*before, *typed])
     command = shlex.join(["rws", "run", *whole])
@@ -46,7 +46,7 @@ def run(arguments: list[str], resume: str | None, dry_run: bool) -> None:
 
 
 def run_task(config: Config, composed: DictConfig, command: str, resume: Path | None) -> str | float:
-    """Run one job and print its table; returns its `outcome`. command: the command line; resume: the folder of a run to
+    """Run one job and print its table; returns its `job_result`. command: the command line; resume: the folder of a run to
     resume."""
     from rws_cli.report.terminal import print_run
     from rws_cli.runs.folder import read_json
@@ -64,7 +64,7 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             resume = folder
     if resume and resumable(resume, config)["status"] == "finished":
         print(f"{display_path(resume)} is already finished")
-        return outcome(config, resume)
+        return job_result(config, resume)
     request = Request(
         overrides=typed_overrides(HydraConfig.instance().cfg), command=command, folder=folder, resume=resume
     )
@@ -77,10 +77,10 @@ def run_task(config: Config, composed: DictConfig, command: str, resume: Path | 
             f"{len(failed)} of {total} examples failed, see {display_path(folder / 'failures.jsonl')}; the others were "
             f"saved. To retry the failed ones: rws run --resume {display_path(folder)}"
         )
-    return outcome(config, folder)
+    return job_result(config, folder)
 
 
-def outcome(config: Config, folder: Path) -> str | float:
+def job_result(config: Config, folder: Path) -> str | float:
     """What a finished job returns to the sweeper: the run's folder, or the value of config.objective.
 
     Raises UsageError if metrics.json has no such number.

@@ -78,7 +78,7 @@ def launch(
         try:
             config = check(composed)
             check_consent(config, typed_now)
-            if not warned and (line := equal_seeds(config, composed, seeds)):
+            if not warned and (line := repeated_seed_warning(config, composed, seeds)):
                 warned.append(line)
                 warn(line)
             return task(config, composed)
@@ -104,7 +104,7 @@ def launch(
         raise failed[0]
 
 
-def equal_seeds(config: Config, composed: DictConfig, seeds: dict[str, int]) -> str | None:
+def repeated_seed_warning(config: Config, composed: DictConfig, seeds: dict[str, int]) -> str | None:
     """A warning if a job repeats an earlier one of its sweep under another seed, to no effect; else None.
 
     seeds: hash of a configuration → its first seed; updated.
@@ -176,7 +176,7 @@ def _begin_sweep(composed: DictConfig, command: str) -> Path:
     return folder
 
 
-def recorded(file: Path, typed: Sequence[str]) -> list[str]:
+def recorded_overrides(file: Path, typed: Sequence[str]) -> list[str]:
     """The overrides that a run or a sweep was started with, read from its manifest.json or sweep.json.
 
     The file may be someone else's: options and Hydra's own settings are not taken from it. Raises UsageError naming
@@ -252,7 +252,7 @@ def sort_flags(arguments: Sequence[str]) -> list[str]:
         elif name in VALUED.values():
             argument_value = value if equals else next(rest, None)
             if not argument_value:
-                raise UsageError(f"{name} needs a value.")
+                raise UsageError(f"{name} needs a value: type {name}=VALUE.")
             flags.append(f"{name}={argument_value}")
         else:
             raise UsageError(

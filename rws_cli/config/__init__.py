@@ -1,1 +1,1 @@
-"""The configuration of a run: its catalog and schema, composing, checking, and what identifies it."""
+"""The configuration of a run: schema, composition, checks and identity."""

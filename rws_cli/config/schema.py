@@ -43,7 +43,7 @@ class Sampler:
     guidance: Any = setting(
         "how logits are changed before positions are chosen; see rws list guidance", role="guidance"
     )
-    schedule: Any = setting("how many positions a step commits", role="schedule")
+    schedule: Any = setting("how many positions are committed per step", role="schedule")
     remasking: Any = setting("how finished blocks are revised", role="remasking")
     search: Any = setting("how several candidate completions of a prompt compete; see rws list search", role="search")
     ties: str = setting(

@@ -1,1 +1,1 @@
-"""The run folder: manifest, records, resume, reading back."""
+"""Runs and run folders: preparing, decoding, recording, resuming and reading."""

@@ -88,7 +88,7 @@ def hub_reachable() -> bool:
     responses: list[bool] = []
 
     def request() -> None:
-        with suppress(Exception):  # whatever is wrong with a network, a proxy or a certificate
+        with suppress(Exception):  # any error of the network, a proxy or a certificate
             get_session().head(ENDPOINT, timeout=HUB_SECONDS)
             responses.append(True)
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from rws_cli.config.renamed import SCHEMA
 from rws_cli.errors import RunError, UsageError
-from rws_cli.files import hold, newest, open_lock, open_regular, read_limited, user_path, versions, warn, write_whole
+from rws_cli.files import (
+    acquire_lock,
+    newest,
+    open_lock,
+    open_regular,
+    read_limited,
+    user_path,
+    versions,
+    warn,
+    write_whole,
+)
 from rws_cli.runs.forms import reader
 
 JOB = re.compile(r"\d+(-\d+)?")
@@ -71,7 +81,7 @@ def run_lock(run: Path | None) -> Iterator[None]:
         return
     with open_lock(run / ".lock") as file:
         try:
-            hold(file, wait=False)
+            acquire_lock(file, wait=False)
         except (BlockingIOError, PermissionError) as error:  # locked; other errors come from the disk
             file.seek(0)
             raise UsageError(

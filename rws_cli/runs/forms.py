@@ -31,7 +31,7 @@ def _plain(field: str, value: Any, levels: int = DEEPEST) -> None:
         _plain(field, inner, levels - 1)
 
 
-def _with(*names: str) -> AfterValidator:
+def _requires(*names: str) -> AfterValidator:
     """A validator for dictionaries that must have these keys."""
 
     def check(values: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Amount = Annotated[float, Field(ge=0, le=1e100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
-Order = Annotated[dict[str, Number | None], _with(DEFAULT_GOD, "kendall_tau")]
+Order = Annotated[dict[str, Number | None], _requires(DEFAULT_GOD, "kendall_tau")]
 
 
 Grade = _form(correct=bool, partial=Share, extracted=str, extractor=str)

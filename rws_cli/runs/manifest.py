@@ -138,7 +138,7 @@ def grader_version(manifest: dict[str, Any]) -> int:
 
 
 @contextmanager
-def recorded(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
+def record_status(folder: Path, manifest: dict[str, Any]) -> Iterator[None]:
     """Record in the manifest how the block ends: finished, failed (also if manifest["failed"] lists examples) or
     interrupted. Times are UTC.
 
@@ -189,7 +189,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout that rws runs from; None for an installed package."""
+    """The commit of the checkout that rws runs from, and whether it has changes; None for an installed package."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]

@@ -15,7 +15,7 @@ from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import measure
 from rws_cli.runs.batch_decoder import Outcome, rows_at_once
 from rws_cli.runs.folder import run_lock
-from rws_cli.runs.manifest import Request, open_run, recorded, resumable
+from rws_cli.runs.manifest import Request, open_run, record_status, resumable
 from rws_cli.runs.prepared import PreparedRun, prepare
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
@@ -49,7 +49,7 @@ def run(config: Config, request: Request) -> Path:
         record_cost = cost_recorder(folder, manifest, started)
         with (
             run_lock(None if request.resume else folder),
-            recorded(folder, manifest),
+            record_status(folder, manifest),
             stoppable() as stop,
             tracked(config, folder, manifest) as tracking,
         ):

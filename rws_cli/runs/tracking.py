@@ -20,7 +20,7 @@ from rws_cli.config.identity import resolved
 from rws_cli.config.schema import Config
 from rws_cli.files import write_json
 from rws_cli.runs.progress import Progress
-from rws_cli.trackers.base import TrackedRun, Tracker, sentence
+from rws_cli.trackers.base import TrackedRun, Tracker, error_line
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Tracking:
                 return action(tracker)
         except Exception as error:
             self.tracker = None
-            self.notify(f"{tracker.kind} stopped logging this run: {sentence(error)}; the run continues without it")
+            self.notify(f"{tracker.kind} stopped logging this run: {error_line(error)}; the run continues without it")
             if self.is_open:
                 with suppress(Exception), quiet():
                     tracker.close("failed")

@@ -68,7 +68,7 @@ def leaves(node: Any, path: str = "") -> dict[str, Any]:
     return {path.removeprefix("/"): node}
 
 
-def sentence(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error's message on one line, without secrets."""
     text = str(error).strip()
     return without_secrets(text.splitlines()[0].rstrip(".") if text else type(error).__name__)

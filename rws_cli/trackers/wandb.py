@@ -5,7 +5,7 @@ import sys
 from typing import Any, ClassVar
 
 from rws_cli.part import part
-from rws_cli.trackers.base import TrackedRun, Tracker, sentence
+from rws_cli.trackers.base import TrackedRun, Tracker, error_line
 
 
 @part
@@ -48,7 +48,7 @@ class Wandb(Tracker):
                     raise
                 self.run = wandb.init(config=run.config, settings=settings, **options, mode="offline")
                 self.note = (
-                    f"wandb: {sentence(error)}; logging to {run.folder / 'wandb'} instead; upload it with wandb sync"
+                    f"wandb: {error_line(error)}; logging to {run.folder / 'wandb'} instead; upload it with wandb sync"
                 )
         except BaseException:
             self.stop()

@@ -61,7 +61,7 @@ class Workers(Part):
         """Stop everything that `open` started, also if it failed."""
 
 
-def placed(config: Config, device: str, threads: int) -> Config:
+def assign_device(config: Config, device: str, threads: int) -> Config:
     """A worker's configuration, with model and rewards on its device unless the user chose devices."""
     config = deepcopy(config)
     for node in (config.model, *checkpoints(config.reward, "reward").values()):

@@ -13,7 +13,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.part import part
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
-from rws_cli.workers.base import Worker, Workers, count_try, exit_cause, placed, start_worker
+from rws_cli.workers.base import Worker, Workers, assign_device, count_try, exit_cause, start_worker
 
 MOST_WITHOUT_GPU = 4
 """The most processes on a machine without GPU, if the user does not set their number."""
@@ -78,7 +78,7 @@ def worker_configs(config: Config) -> list[Config]:
     gpus = torch.cuda.device_count()
     count = config.runtime.workers or gpus or min(MOST_WITHOUT_GPU, os.cpu_count() or 1)
     threads = max(1, (os.cpu_count() or 1) // count)
-    return [placed(config, f"cuda:{n % gpus}" if gpus else "cpu", threads) for n in range(count)]
+    return [assign_device(config, f"cuda:{n % gpus}" if gpus else "cpu", threads) for n in range(count)]
 
 
 def wait_until_loaded(worker: Worker) -> dict[str, Any]:

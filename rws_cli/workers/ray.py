@@ -14,7 +14,7 @@ from rws_cli.errors import RunError, UsageError
 from rws_cli.part import part
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
-from rws_cli.workers.base import TRIES, Workers, placed
+from rws_cli.workers.base import TRIES, Workers, assign_device
 
 REACH_SECONDS = 10.0
 """Timeout for connecting to a cluster."""
@@ -69,7 +69,7 @@ class Ray(Workers):
         self.count = config.runtime.workers or gpus or cores
         needs = {"num_gpus": 1} if gpus else {"num_cpus": max(1, cores // self.count)}
         actor_class = ray.remote(**needs, max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
-        stored = [ray.put(placed(config, "cuda" if gpus else "cpu", max(1, cores // self.count)))]
+        stored = [ray.put(assign_device(config, "cuda" if gpus else "cpu", max(1, cores // self.count)))]
         self.actors = [actor_class.remote(os.getcwd(), registry.folders(), stored) for _ in range(self.count)]
         results = ray.get([actor.load.remote() for actor in self.actors])
         if failed := next((result for result in results if isinstance(result, UsageError)), None):

@@ -23,7 +23,7 @@ from rws_cli.models.sharded import Rank, check_divides, joined, rank_count
 from rws_cli.part import part
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.prepared import PreparedRun, load, prepare, sources
-from rws_cli.workers.base import Worker, Workers, count_try, exit_cause, placed, start_worker
+from rws_cli.workers.base import Worker, Workers, assign_device, count_try, exit_cause, start_worker
 
 DEATH_SECONDS = 1.0
 """How long to wait for a rank's exit code after another rank reported an error that its death may have caused."""
@@ -115,7 +115,9 @@ class TensorParallel(Workers):
 
         count = rank_count(config.runtime)
         threads = max(1, (os.cpu_count() or 1) // count)
-        return [placed(config, f"cuda:{n}" if torch.cuda.is_available() else "cpu", threads) for n in range(count)]
+        return [
+            assign_device(config, f"cuda:{n}" if torch.cuda.is_available() else "cpu", threads) for n in range(count)
+        ]
 
     def check(self, config: Config, prepared: PreparedModel) -> None:
         check_divides(prepared.arguments["config"], rank_count(config.runtime))

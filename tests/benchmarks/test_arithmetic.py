@@ -1,4 +1,4 @@
-"""Word problems: problem, worked answer and grade agree; splits that never meet."""
+"""Word problems: text, worked answer and grade agree; splits never overlap."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WORDS = {
 
 
 def work_out(problem: str) -> tuple[str, list[int], str]:
-    """Read the problem as a person would: chain of operations, partial results, worked answer."""
+    """Read the problem as a person would: chain of listed, partial results, worked answer."""
     start, *events = re.match(r"\w+ has (\d+) \w+, (.*)\. how many now\?", problem).group(1, 2)  # type: ignore[union-attr]
     value = int(start)
     chain, answer, results = start, f"so {start}", []
-    operations = events[0].split(", ")
-    for n, event in enumerate(operations):
+    listed = events[0].split(", ")
+    for n, event in enumerate(listed):
         word = next((w for w in WORDS if w in event), None)
         if word:
             op, operand = WORDS[word]
@@ -35,7 +35,7 @@ def work_out(problem: str) -> tuple[str, list[int], str]:
         value = {"+": value + operand, "-": value - operand, "*": value * operand, "/": value // operand}[op]
         results.append(value)
         chain += f"{op}{operand}"
-        answer += f" {op} {operand} {'####' if n == len(operations) - 1 else '='} {value}"
+        answer += f" {op} {operand} {'####' if n == len(listed) - 1 else '='} {value}"
     return chain, results, answer
 
 

@@ -197,7 +197,7 @@ def test_compare_refuses_what_cannot_be_compared(rws, small: list[str]) -> None:
     rws("run", *small, "output=b", "benchmark.seed=5")
     one = rws("compare", "a/sudoku/small-rws")
     assert one.exit_code == 2
-    assert "two or more" in one.output
+    assert "at least two" in one.output
     different = rws("compare", "a/sudoku/small-rws", "b/sudoku/small-rws")
     assert different.exit_code == 2
     assert "no example in common" in different.output

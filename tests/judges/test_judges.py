@@ -115,7 +115,7 @@ def test_a_good_endpoint(endpoint: Endpoint, judge: Callable[..., EndpointJudge]
     found = judge("judge.dollars_per_million_in=2", "judge.dollars_per_million_out=10")
     verdicts = list(found.ask(CONTESTS))
     assert [v.first for v in verdicts] == [0.5, 0.0, 0.5, 0.5]
-    assert "[[A]] no" in verdicts[0].said
+    assert "[[A]] no" in verdicts[0].reply
     assert endpoint.keys == {"Bearer secret"}
     assert "right 2" in next(text for text in endpoint.asked if "left 2" in text)
     assert found.tokens == {"in": 200, "out": 40}
@@ -235,7 +235,7 @@ def test_lasting_errors_are_one_sentence(endpoint, judge, reply, error, words: s
 
 def test_a_reply_with_half_a_character_is_kept(endpoint: Endpoint, judge: Callable[..., EndpointJudge]) -> None:
     endpoint.reply = lambda text, n: said("\ud800 [[B]]")
-    assert [v.said for v in judge().ask(CONTESTS[:1])] == ["? [[B]]"]
+    assert [v.reply for v in judge().ask(CONTESTS[:1])] == ["? [[B]]"]
     assert [v.first for v in judge().ask(CONTESTS[:1])] == [0.0]
 
 
@@ -445,7 +445,7 @@ def test_a_sweep_can_name_its_judge(rws, small: list[str], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["judge=verifier"], "two or more"),
+        (["judge=verifier"], "at least two"),
         (["a", "b"], "does not exist"),
         (["{0}", "{1}"], "No judge is chosen"),
         (["{0}", "{1}", "seed=1"], "cannot be set when judging"),

@@ -230,7 +230,7 @@ def test_a_missing_library_is_named(
 
 
 RECORDER = """
-'A tracker that records its calls, and fails at one of them if the test says so.'
+'A tracker that records its calls, and fails where it is asked to.'
 from rws_cli.part import part
 from rws_cli.trackers.base import Tracker
 

@@ -16,7 +16,7 @@ from worker_support import RUN, kill_a_worker, pins, same, when_decoding
 from rws_cli.config.composing import compose
 from rws_cli.errors import RunError
 from rws_cli.workers import processes
-from rws_cli.workers.base import TRIES, Worker, placed
+from rws_cli.workers.base import TRIES, Worker, assign_device
 from rws_cli.workers.processes import Processes, serve, worker_configs
 
 
@@ -102,7 +102,7 @@ def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> Non
     spread = worker_configs(compose("runtime.workers=3", "reward.device=cpu"))
     assert [c.model.device for c in spread] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [c.reward.device for c in spread] == ["cpu"] * 3
-    assert placed(compose("model.device=cpu"), "cuda:1", 2).model.device == "cpu"
+    assert assign_device(compose("model.device=cpu"), "cuda:1", 2).model.device == "cpu"
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(rws, small: list[str]) -> None:
