@@ -37,9 +37,10 @@ def runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame(
-        [{"run": str(run.folder), "name": run.name, **_about(run), **run_measures(run)} for run in runs]
-    )
+    runs = list(runs)
+    about = pd.DataFrame([{"run": str(run.folder), "name": run.name, **_about(run)} for run in runs])
+    measures = pd.DataFrame([run_measures(run) for run in runs], index=about.index)
+    return about.join(measures.apply(pd.to_numeric))
 
 
 def _about(run: Run) -> dict[str, Any]:
