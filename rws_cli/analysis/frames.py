@@ -158,8 +158,8 @@ def by_step(run: Run, name: str) -> pd.DataFrame | None:
     ("low", "high"), by step; None where no token has it."""
     import pandas as pd
 
-    known = tokens_frame(run)[["id", "step", name]].dropna()
-    if known.empty:
+    values = tokens_frame(run)[["id", "step", name]].dropna()
+    if values.empty:
         return None
-    examples = known.groupby(["step", "id"], observed=True)[name].mean().groupby("step")
+    examples = values.groupby(["step", "id"], observed=True)[name].mean().groupby("step")
     return pd.DataFrame({"mean": examples.mean(), "low": examples.quantile(0.1), "high": examples.quantile(0.9)})
