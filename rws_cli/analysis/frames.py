@@ -37,9 +37,10 @@ def runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame(
-        [{"run": str(run.folder), "name": run.name, **_about(run), **run_measures(run)} for run in runs]
-    )
+    runs = list(runs)
+    about = pd.DataFrame([{"run": str(run.folder), "name": run.name, **_about(run)} for run in runs])
+    measures = pd.DataFrame([run_measures(run) for run in runs], index=about.index)
+    return about.join(measures.apply(pd.to_numeric))
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -157,8 +158,8 @@ def by_step(run: Run, name: str) -> pd.DataFrame | None:
     ("low", "high"), by step; None where no token has it."""
     import pandas as pd
 
-    known = tokens_frame(run)[["id", "step", name]].dropna()
-    if known.empty:
+    values = tokens_frame(run)[["id", "step", name]].dropna()
+    if values.empty:
         return None
-    examples = known.groupby(["step", "id"], observed=True)[name].mean().groupby("step")
+    examples = values.groupby(["step", "id"], observed=True)[name].mean().groupby("step")
     return pd.DataFrame({"mean": examples.mean(), "low": examples.quantile(0.1), "high": examples.quantile(0.9)})

@@ -35,12 +35,12 @@ QUALITY = [
         sample="grade.correct", metrics="accuracy",
     ),
     Measure(
-        "partial", "share", "mean partial credit", "mean of the credit in [0, 1] that the benchmark gives", "up", True,
+        "partial", "share", "partial credit", "mean of the credit in [0, 1] that the benchmark gives", "up", True,
         sample="grade.partial", metrics="partial", label="partial credit",
     ),
     *(
         Measure(
-            f"pass@{k}", "share", "chance that one of k completions of a question is correct",
+            f"pass@{k}", "share", "chance that at least one of k completions of a question is correct",
             "mean over questions of 1 − C(n − c, k) / C(n, k), c of n completions correct", "up",
             metrics=f"pass_at.{k}", source=f"{CODEX}, equation 1",
         )
@@ -130,7 +130,7 @@ GUIDANCE = [
         sample="guidance.temperature", metrics="guidance.temperature",
     ),
     Measure(
-        "reversals", "share", "pairs of open positions whose order the scale turned around",
+        "reversals", "share", "pairs of open positions whose order the scale reversed",
         "reversed pairs / pairs of open positions, over all steps; of a run: over all examples",
         sample="guidance.reversals", metrics="guidance.reversals", trace="reversals", label="rank reversals",
     ),
@@ -144,14 +144,14 @@ GUIDANCE = [
         "probability of the committed token under the guided, untempered softmax", trace="confidence",
     ),
     Measure(
-        "near_ties", "share", "tokens that a last bit of the model's dtype could have decided otherwise",
+        "near_ties", "share", "committed tokens that the last bit of the model's dtype could have changed",
         "near ties / commits", sample="near_ties / committed", metrics="near_ties", trace="near_tie",
         label="near ties",
     ),
-    Measure("length", "tokens", "tokens before the end", "number of tokens before the first end token", sample="length"),
-    Measure("committed", "tokens", "commits, also those that did not last", "number of commits", sample="committed"),
+    Measure("length", "tokens", "tokens before the first end token", "position of the first end token", sample="length"),
+    Measure("committed", "tokens", "commits, including those that were masked again", "number of commits", sample="committed"),
     Measure(
-        "remasked", "tokens", "commits that did not last", "number of committed tokens that were masked again",
+        "remasked", "tokens", "committed tokens that were masked again", "commits − positions committed",
         sample="remasked", trace="remasked_at",
     ),
 ]  # fmt: skip
@@ -231,7 +231,7 @@ COMPARISONS = [
         "down", source=STATISTICS,
     ),
     Measure(
-        "win_rate", "share", "questions won against the first line, as the judge sees it",
+        "win_rate", "share", "questions won against the first line, by a judge's verdicts",
         "mean over questions: 1 if preferred in both orders, 0 if the other was, else 1/2", "up", label="win rate",
     ),
     *(
@@ -244,11 +244,11 @@ COMPARISONS = [
         for k in (1, 2, 3, 4, 5)
     ),
     Measure(
-        "overhead", "share", "time beyond the first line's", "seconds / seconds of the first line − 1", "down",
+        "overhead", "share", "extra time relative to the first line", "seconds / seconds of the first line − 1", "down",
         source=STATISTICS,
     ),
     Measure(
-        "speedup", "factor", "how many times as fast as the first line", "seconds of the first line / seconds", "up",
+        "speedup", "factor", "speed relative to the first line", "seconds of the first line / seconds", "up",
         source=STATISTICS,
     ),
     Measure(

@@ -40,6 +40,7 @@ TABLE = [
     *_each("command", ("mark", "grade")),
     *_each("figure", ("map", "order_heatmap"), ("course", "by_step")),
     *_each("column", ("other_sets", "changed_selections"), ("same_answers", "same_completions")),
+    *_each("column", ("perplexity.answer", "perplexity.completion")),
     *_each(
         "setting",
         ("sampler=temperature", "sampler=constant_scale"),
@@ -73,6 +74,7 @@ TABLE = [
         ("guidance.other_sets", "guidance.changed_selections"),
         ("guidance.reversals_by_fill", "guidance.reversals_by_progress"),
         ("cost.reward_hits", "cost.reward_cache_hits"),
+        ("measures.*.answer", "measures.*.completion"),
     ),
     *_each("trace.parquet", ("other_set", "changed_selection"), ("masked", "remasked_at")),
     *_each(
@@ -224,6 +226,11 @@ def _move(record: Any, old: str, new: str) -> None:
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict):
                 _move(entry, inner, new.partition("[].")[2])
+        return
+    if "*." in old:
+        flat, end, new_end = _get(record, old.partition(".*")[0]), old.partition("*")[2], new.partition("*")[2]
+        for key in [key for key in flat if key.endswith(end)] if isinstance(flat, dict) else ():
+            flat[key.removesuffix(end) + new_end] = flat.pop(key)
         return
     parent, _, name = old.rpartition(".")
     node, new_name = _get(record, parent) if parent else record, new.rpartition(".")[2]

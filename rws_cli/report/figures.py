@@ -120,6 +120,7 @@ def draw_by_step(shown: list[ReportRun], example: str) -> Figure:
             panel.set_ylim(min(0.9, panel.get_ylim()[0]), 1.005)
         panel.set_ylabel(MEASURES[name].display_name)
     panels[-1].set_xlabel("step")
+    panels[-1].locator_params(axis="x", integer=True)
     _legend(figure, panels[0], shown)
     return figure
 

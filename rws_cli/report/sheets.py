@@ -44,11 +44,12 @@ class Sheet:
 
 
 def rich_table(sheet: Sheet) -> Table:
-    """A sheet for a terminal."""
+    """A sheet for a terminal. Headers that are wider than the figures below them take a line for each word."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for n, header in enumerate(sheet.headers):
+        wider = n >= sheet.words and all(len(header) > len(row[n]) for row in sheet.rows)
         table.add_column(
-            printable(header),
+            printable(header).replace(" ", "\n") if wider else printable(header),
             justify="left" if n < sheet.words else "right",
             overflow="fold",
             no_wrap=header == "difference" and len(sheet.headers) > 3,

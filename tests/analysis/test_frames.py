@@ -180,6 +180,7 @@ def test_an_unfinished_run_has_what_its_examples_come_to(tmp_path: Path) -> None
     assert frame["accuracy"].isna().tolist() == [True, False]
     assert frame["accuracy"][1] == 0.5
     assert frame["status"].tolist() == ["interrupted", "running"]
+    assert {frame[name].dtype.kind for name in ("examples", "accuracy", "reward", "near_ties")} == {"f"}
 
 
 def read_run_samples(folder: Path) -> dict[str, Any]:

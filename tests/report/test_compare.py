@@ -12,6 +12,8 @@ from support import write_run
 
 from rws_cli.analysis.statistics import bootstrap_interval, difference_p, holm
 from rws_cli.errors import UsageError
+from rws_cli.report.compare import comparison_sheets, p_value, print_comparisons
+from rws_cli.report.sheets import Sheet, rich_table
 from rws_cli.report.terminal import signed_number
 from rws_cli.runs.reading import compare_runs
 
@@ -108,3 +110,32 @@ def test_what_rounds_to_nothing_has_a_plus() -> None:
     numbers = [signed_number(value, ",.2f") for value in (-0.004, 0.0, -0.006, 1234.5, -1234.5)]
     assert numbers == ["+0.00", "+0.00", "-0.01", "+1,234.50", "-1,234.50"]
     assert signed_number(-0.4, ".0f") == "+0"
+
+
+def test_a_p_value_that_rounds_to_nothing_is_not_zero() -> None:
+    assert [p_value(p) for p in (None, 1.0, 0.0312, 0.0006, 0.00049, 0.0)] == [
+        "–",
+        "1.000",
+        "0.031",
+        "0.001",
+        "<0.001",
+        "<0.001",
+    ]
+
+
+def test_tables_say_what_their_numbers_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"e{n}" for n in range(16)]
+    runs = [write_run(tmp_path / str(n), f"s{n}", 0, dict.fromkeys(names, float(n))) for n in range(2)]
+    print_comparisons(runs)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "GOD: mean distance from left-to-right order, in tokens" in printed
+    assert "seed(s)" in printed
+    assert "<0.001" in printed
+    titles = [sheet.title for sheet in comparison_sheets(compare_runs(runs))]
+    assert titles == ["Quality", "Decoding order and cost per example", ""]
+
+
+def test_headers_wider_than_their_figures_take_a_line_per_word() -> None:
+    sheet = Sheet(["sampler", "model passes", "difference"])
+    sheet.add("rws", "1.0", "+1.000 [-1.000, +2.000]")
+    assert [column.header for column in rich_table(sheet).columns] == ["sampler", "model\npasses", "difference"]
