@@ -148,8 +148,8 @@ def test_an_old_name_gets_its_advice(here: Path, capsys: pytest.CaptureFixture[s
     assert run.config["sampler"]["name"] == "constant_scale"
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        "rws: sampler=temperature is called sampler=constant_scale now",
-        "rws: benchmark.answers=1 is called benchmark.completions=1 now",
+        "rws: sampler=temperature has been renamed: use sampler=constant_scale",
+        "rws: benchmark.answers=1 has been renamed: use benchmark.completions=1",
     ]
 
 
@@ -208,7 +208,7 @@ def test_generate_gives_text_and_trace() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: rws.run("sampler=rws,random"), r"sampler=rws,random is several values: write a loop .* rws.compare"),
+        (lambda: rws.run("sampler=rws,random"), r"sampler=rws,random has several values: write a loop .* rws.compare"),
         (lambda: rws.run("+experiment=controls"), r"experiment=controls is a sweep: write a loop"),
         (lambda: rws.run("experiment=pareto"), r"experiment=pareto is a sweep: write a loop"),
         (lambda: rws.run("-m", "seed=1"), r"-m is an option of the command line"),
@@ -226,14 +226,14 @@ def test_generate_gives_text_and_trace() -> None:
         (lambda: decode([], gen_length=4), r"prompts is empty"),
         (lambda: decode(sampler="rw"), r"sampler=rw is not known.*did you mean rws"),
         (lambda: decode(sampler="wino"), r"sampler.schedule.kind=wino hides each token from itself"),
-        (lambda: decode(sampler="pc"), r"sampler.order.kind=pc reads files or weights of a checkpoint"),
-        (lambda: decode(sampler="entrgi"), r"sampler.guidance.kind=entrgi reads files or weights of a checkpoint"),
+        (lambda: decode(sampler="pc"), r"sampler.order.kind=pc needs files or weights of a checkpoint"),
+        (lambda: decode(sampler="entrgi"), r"sampler.guidance.kind=entrgi needs files or weights of a checkpoint"),
         (lambda: decode(sampler="rws"), r"sampler.guidance.kind=rws needs a reward: give reward"),
         (lambda: decode(sampler="rws", reward=lambda p, c: [0.0]), r"rws.Statistics\(mean, std, min, max\)"),
-        (lambda: decode(eos="stop"), r"sampler.eos=stop needs the end tokens"),
+        (lambda: decode(eos="stop"), r"sampler.eos=stop needs to know the end tokens"),
         (lambda: decode(steps=5), r"sampler.steps=5 is out of range"),
         (lambda: decode(block_size=3), r"sampler.block_size is not a setting here; did you mean sampler.block_length"),
-        (lambda: decode(overrides=["model=llada"]), r"model=llada is not read by rws.decode"),
+        (lambda: decode(overrides=["model=llada"]), r"model=llada does not apply to rws.decode"),
         (lambda: decode(mask_id=12, function=lambda ids: toy(ids.clamp(max=11))), r"logits for 12 tokens, so token 12"),
         (lambda: decode(function=lambda ids: ids), r"must return a tensor \(B, L, V\), which is \(1, 7, V\) here; .* \(1, 7\)"),
     ],

@@ -8,7 +8,7 @@ from rws_cli.cli.base import DISCOVER, command, takes_parts
 from rws_cli.errors import UsageError, choose_from
 
 MEASURE = "measure"
-"""What can be listed besides the groups of configurations."""
+"""What can be listed besides configuration groups."""
 
 
 def complete_group(incomplete: str) -> list[str]:
@@ -19,7 +19,7 @@ def complete_group(incomplete: str) -> list[str]:
 
 
 def complete_name(context: typer.Context, incomplete: str) -> list[str]:
-    """Shell completion of a choice of the group that was typed."""
+    """Shell completion of a choice, in the group that was typed."""
     from rws_cli.analysis.measures import all_measures
     from rws_cli.config.catalog import GROUPS, choices
 
@@ -63,13 +63,14 @@ def list_(
 
             print_measures(indent)
             continue
-        found = choices(each)
-        width = max(map(len, found), default=0)
-        for choice, description in found.items():
+        descriptions = choices(each)
+        width = max(map(len, descriptions), default=0)
+        for choice, description in descriptions.items():
             typer.echo(f"{indent}{choice:<{width}}  {description}")
 
 
 def _print_one(group: str, name: str) -> None:
+    """Describe a measure, or a choice of a group."""
     if group == MEASURE:
         from rws_cli.cli.measures import print_measure
 

@@ -1,4 +1,4 @@
-"""What a measure is: `rws list measure [NAME]`."""
+"""Describe measures: `rws list measure [NAME]`."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ FILES = {"sample": "samples.jsonl", "metrics": "metrics.json", "trace": "trace.p
 
 
 def print_measures(indent: str = "") -> None:
-    """A line for each measure; of those that differ in a number alone, one line for all."""
+    """Print one line per measure; measures that only differ in a number share a line."""
     families: dict[str, Measure] = {}
     for name, measure in all_measures().items():
         if not name.endswith(WITH_EOS):
@@ -26,7 +26,7 @@ def print_measures(indent: str = "") -> None:
 
 
 def print_measure(name: str) -> None:
-    """All that is known of a measure. Raises UsageError if there is none of that name."""
+    """Print the facts about a measure. Raises UsageError for an unknown name."""
     measure, console = named(name), wide_console()
     console.print(f"{measure.description[0].upper()}{measure.description[1:]}", style="bold")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -38,7 +38,7 @@ def print_measure(name: str) -> None:
 
 
 def facts_of(measure: Measure) -> Iterator[tuple[str, str]]:
-    """Label and text of each fact about a measure."""
+    """The label and text of each fact about a measure."""
     yield "name", measure.name
     if measure.label:
         yield "in tables", measure.heading
@@ -51,5 +51,5 @@ def facts_of(measure: Measure) -> Iterator[tuple[str, str]]:
         if where := getattr(measure, file):
             yield FILES[file], where
     if not (measure.sample or measure.metrics or measure.trace):
-        yield "computed", "by rws compare and rws table, from the runs that are compared"
+        yield "computed", "by rws compare and rws table, from the compared runs"
     yield "source", measure.source

@@ -42,8 +42,8 @@ OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
 
 @contextmanager
 def environment_hidden() -> Iterator[None]:
-    """While a configuration is composed and resolved, `oc.env` refuses; afterwards it is what it was, for other code of
-    this process may use OmegaConf too."""
+    """Make `oc.env` fail while a configuration is composed and resolved, and restore it afterwards for other users of
+    OmegaConf in this process."""
     with _RESOLVERS:
         before = BaseContainer._resolvers["oc.env"]
         OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)

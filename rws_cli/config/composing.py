@@ -171,19 +171,19 @@ def unchecked(*overrides: str, config_dir: str | None = None) -> DictConfig:
 def compose_one(
     *overrides: str, config_dir: str | None = None, typed: Sequence[str] | None = None
 ) -> tuple[Config, list[str]]:
-    """The checked configuration of a single run, and the overrides that it is composed of, with the names of today.
-    typed: those overrides that the user wrote, if not all.
+    """The checked configuration of a single run, and its overrides with current names. typed: the overrides that the user
+    wrote, if not all.
 
-    Raises UsageError for what Hydra or `check` refuses, for options and settings of Hydra's own, and for a sweep.
+    Raises UsageError for whatever Hydra or `check` rejects, for options, for Hydra's own settings, and for sweeps.
     """
     for override in overrides:
         if override.startswith("-"):
             raise UsageError(f"{override} is an option of the command line: give overrides, such as sampler=rws.")
-        with suppress(HydraException):  # composing says what is wrong with it
+        with suppress(HydraException):  # composing reports what is wrong with it
             if is_hydras(override):
-                raise UsageError(f"{override} changes how Hydra runs, which is possible on the command line alone.")
+                raise UsageError(f"{override} changes how Hydra runs, which is only possible on the command line.")
             if OverridesParser.create().parse_override(override).is_sweep_override():
-                raise UsageError(f"{override} is several values: {LOOP}")
+                raise UsageError(f"{override} has several values: {LOOP}")
     prefixed = ["+" + each if each.startswith("experiment=") else each for each in overrides]
     composed = _composed(prefixed, config_dir)
     hydra = composed.hydra
@@ -196,7 +196,7 @@ def compose_one(
 
 
 def _composed(overrides: Iterable[str], config_dir: str | None) -> DictConfig:
-    """What Hydra composes, its own settings included."""
+    """What Hydra composes, including its own settings."""
     try:
         return hydra_of(Loader(config_dir)).compose_config("config", list(overrides), RunMode.RUN, from_shell=False)
     except NOT_COMPOSED as error:

@@ -1,4 +1,4 @@
-"""Decoding with a function in place of a checkpoint: what `rws.decode` does, without a run folder."""
+"""Decode with a function instead of a checkpoint, without a run folder: the work of `rws.decode`."""
 
 from __future__ import annotations
 
@@ -26,50 +26,52 @@ from rws_cli.runs.batch_decoder import MOST_ROWS
 from rws_cli.runs.records import RECORDED
 
 SETTINGS = re.compile(r"[+~]*(sampler|guidance|search)\b|runtime\.batch_size=")
-"""Overrides that are read."""
+"""Overrides that rws.decode accepts."""
 
 
 def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: RewardFunction | None) -> Config:
-    """The configuration of a decoding without a checkpoint, its seed apart. Raises UsageError, also if the sampler needs
-    more than functions."""
+    """The configuration of a decoding without a checkpoint, except for its seed. Raises UsageError, also if the sampler
+    needs more than functions."""
     for override in overrides:
         if not SETTINGS.match(override):
-            raise UsageError(f"{override} is not read by rws.decode, which takes sampler.…, guidance=… and search=….")
+            raise UsageError(f"{override} does not apply to rws.decode: give sampler.…, guidance=… or search=….")
     config = deepcopy(_composed(tuple(overrides), tuple(registry.folders())))
     s = config.sampler
     if s.schedule.shadow:
         raise UsageError(
-            f"sampler.schedule.kind={s.schedule.kind} hides each token from itself, which a function of token ids cannot: "
+            f"sampler.schedule.kind={s.schedule.kind} hides each token from itself, which a function of token ids cannot do: "
             "use rws.run."
         )
     for name, part in s.parts.items():
-        at, loads = f"sampler.{name}.kind={part.kind}", getattr(type(part), "load", None)
-        if loads not in (None, Order.load, Guidance.load) or {"gradients", "weights", "hidden_states"} & {*part.needs}:
-            raise UsageError(f"{at} reads files or weights of a checkpoint, which rws.decode has none of: use rws.run.")
-        if "reward" in part.needs and reward is None:
-            raise UsageError(f"{at} needs a reward: give reward=rws.RewardFunction(…).")
-        if "statistics" in part.needs and reward and reward.statistics is None:
-            off = f', or "sampler.{name}.normalize=none"' if hasattr(part, "normalize") else ""
+        named, load = f"sampler.{name}.kind={part.kind}", getattr(type(part), "load", None)
+        if load not in (None, Order.load, Guidance.load) or {"gradients", "weights", "hidden_states"} & {*part.needs}:
             raise UsageError(
-                f"{at} needs the statistics of the reward's scores: give "
-                f"reward=rws.RewardFunction(function, rws.Statistics(mean, std, min, max)){off}."
+                f"{named} needs files or weights of a checkpoint, which rws.decode does not have: use rws.run."
+            )
+        if "reward" in part.needs and reward is None:
+            raise UsageError(f"{named} needs a reward: give reward=rws.RewardFunction(…).")
+        if "statistics" in part.needs and reward and reward.statistics is None:
+            alternative = f', or "sampler.{name}.normalize=none"' if hasattr(part, "normalize") else ""
+            raise UsageError(
+                f"{named} needs statistics of the reward's scores: give "
+                f"reward=rws.RewardFunction(function, rws.Statistics(mean, std, min, max)){alternative}."
             )
     if s.eos != "none" and not eos_ids:
-        raise UsageError(f"sampler.eos={s.eos} needs the end tokens: give eos_ids=[…].")
+        raise UsageError(f"sampler.eos={s.eos} needs to know the end tokens: give eos_ids=[…].")
     return config
 
 
 @lru_cache
 def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> Config:
-    """Composing takes longer than decoding a few tokens, and whoever decodes in a loop asks for the same again. folders:
-    where parts of the user's are found."""
+    """Compose, with a cache: composing takes longer than decoding a few tokens, and is repeated when decoding in a loop.
+    folders: those of the user's parts."""
     return compose_one("benchmark=prompt", "benchmark.text='-'", *overrides)[0]
 
 
 def decode_prompts(
     config: Config, denoiser: Denoiser, prompts: list[list[int]], reward: RewardFunction | None
 ) -> list[Completion]:
-    """Completions in the order of the prompts. Those of equal length are decoded together: nothing is padded."""
+    """Completions in the order of the prompts. Prompts of equal length are decoded together, so that nothing is padded."""
     by_length: dict[int, dict[int, list[int]]] = {}
     for number, ids in enumerate(prompts):
         by_length.setdefault(len(ids), {})[number] = ids
@@ -82,26 +84,28 @@ def decode_prompts(
 def _decode_group(
     config: Config, denoiser: Denoiser, prompts: dict[int, list[int]], reward: RewardFunction | None
 ) -> dict[int, Completion]:
-    """Decode prompts of equal length; prompts and completions by number."""
+    """Decode prompts of equal length. Prompts and completions are keyed by number."""
     sampler, numbers = config.sampler, list(prompts)
     particles, rows = sampler.search.particles, config.runtime.batch_size or MOST_ROWS
-    started = [
+    prompt_rows = [
         prompt_of(ids, config.seed, f"{number} particle {n}" if n else str(number))
         for number, ids in prompts.items()
         for n in range(particles)
     ]
     scorer = None
     if reward:
-        read: Any = reward
-        scorer = RowScorer(read, renderer(denoiser, sampler), reward.statistics or Statistics(0.0, 1.0, 0.0, 1.0))
-    decoder = Decoder(denoiser, started, sampler, scorer, rows=max(rows // particles, 1) * particles, most_rows=rows)
+        untyped: Any = reward  # it has the methods of a Reward that scoring uses
+        scorer = RowScorer(untyped, renderer(denoiser, sampler), reward.statistics or Statistics(0.0, 1.0, 0.0, 1.0))
+    decoder = Decoder(
+        denoiser, prompt_rows, sampler, scorer, rows=max(rows // particles, 1) * particles, most_rows=rows
+    )
     texts = {number: denoiser.tokenizer.decode(ids, skip_special_tokens=True) for number, ids in prompts.items()}
 
     def enter(entering: dict[int, int]) -> None:
-        taken = {row: numbers[number // particles] for row, number in entering.items()}
-        sampler.guidance.begin({row: str(number) for row, number in taken.items()})
+        number_of = {row: numbers[number // particles] for row, number in entering.items()}
+        sampler.guidance.begin({row: str(number) for row, number in number_of.items()})
         if scorer:
-            scorer.enter({row: Example(str(number), texts[number], "") for row, number in taken.items()})
+            scorer.enter({row: Example(str(number), texts[number], "") for row, number in number_of.items()})
             scorer.costs = decoder.costs
 
     decoder.on_enter = enter
@@ -109,7 +113,7 @@ def _decode_group(
 
 
 def trace_row(number: int, completion: Completion, tokenizer: Any) -> dict[str, Any]:
-    """A completion's row of a trace; without texts if there is no tokenizer."""
+    """A completion's row of the trace; without texts if there is no tokenizer."""
     trace = completion.trace
     recorded = {f"{RECORDED}{name}": values for name, values in trace.recorded.items()}
     text = [tokenizer.decode([token]) for token in trace.token] if tokenizer else None

@@ -84,8 +84,8 @@ def test_one_line_of_advice_per_name(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines() == [
-        "rws: sampler=temperature is called sampler=constant_scale now",
-        "rws: draw=pareto is called plot=pareto now",
+        "rws: sampler=temperature has been renamed: use sampler=constant_scale",
+        "rws: draw=pareto has been renamed: use plot=pareto",
     ]
 
 
