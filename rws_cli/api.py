@@ -183,8 +183,9 @@ def run(
     """Decode a benchmark and write a run folder, as `rws run` with these overrides does: the same samples, the same hash.
 
     overrides: Hydra overrides, "sampler=rws", "benchmark.limit=8", "+experiment=…". One run: for several values, write
-    a loop. config_dir: a folder of configurations besides conf/. parts: a folder with parts of your own, or several. resume: an
-    interrupted run to finish; its own overrides come first. quiet: progress goes to run.log alone, not to standard error.
+    a loop. config_dir: a folder of configurations besides conf/. parts: a folder with parts of your own, or several.
+    resume: an interrupted run to finish; its own overrides come first. quiet: progress goes to run.log alone, not to
+    standard error.
 
     Raises UsageError before anything is decoded; RunError if the run fails, also if single examples did, which are then
     in failures.jsonl (`rws.load` has the others); KeyboardInterrupt if it is interrupted, with all finished examples
@@ -304,9 +305,9 @@ def decode(
     prompts: token ids. Prompts of equal length are decoded together, others apart, so nothing is padded, and no result
     depends on the batch. Decoding takes place on the CPU, or on the device of the prompts if they are tensors.
 
-    sampler, overrides: a sampler by its name, and what Hydra would set of it: `"rws",
-    "sampler.guidance.strength=2"`, `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the
-    rows of a call. settings: those of all samplers as keywords: temperature=1.0, block_length=32, steps=64, ….
+    sampler, overrides: a sampler by its name, and Hydra overrides of it: `"rws", "sampler.guidance.strength=2"`,
+    `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the rows of a call. settings: those of all samplers as
+    keywords: temperature=1.0, block_length=32, steps=64, ….
 
     eos_ids: tokens that end a completion, the one that fills the rest first. seed: of random numbers, which come from
     (seed, number of the prompt, step, position) alone. reward: for samplers that need one; a function alone stands for
