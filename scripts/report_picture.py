@@ -2,7 +2,7 @@
 
     python scripts/report_picture.py outputs/multirun/latest/report.html --out scripts/report.png
 
-The summary on the left; on the right an example halfway through its replay. Needs playwright (`make install` brings it)
+The summary on the left; on the right an example halfway through its replay. Needs playwright (`make dev` installs it)
 and Chromium.
 """
 

@@ -81,10 +81,10 @@ def test_cells_in_a_running_event_loop_twice(here: Path) -> None:
             guided = rws.run("sampler=rws", *SMALL, "runtime.threads=1", "runtime.deterministic=true", quiet=True)
             assert state() == before
             assert guided.folder == here / "outputs/sudoku/tiny-rws" / version
-            plain = rws.run("sampler=confidence", *SMALL, quiet=True)
+            plain = rws.run("sampler=confidence", *SMALL, "runtime.threads=1", quiet=True)
             assert len(rws.compare(guided, plain)) == 2
             assert rws.load("outputs/sudoku/tiny-rws").folder == guided.folder
-            assert rws.generate("[1 2 3 4]", "sampler.gen_length=6").trace["position"].max() == 5
+            assert rws.generate("x", "sampler.gen_length=6", "runtime.threads=1").trace["position"].max() == 5
             assert state() == before
 
     try:
@@ -177,7 +177,7 @@ def test_parts_and_configurations_from_outside(here: Path) -> None:
     (here / "mine/sampler").mkdir(parents=True)
     (here / "mine/sampler/quick.yaml").write_text("defaults: [_base, _self_]\nname: quick\ntokens_per_step: 12\n")
     parts = Path(__file__).parent / "outside"
-    run = rws.run("sampler=quick", "sampler.order=outward", "benchmark.limit=1", config_dir="mine", parts=[parts])
+    run = rws.run("sampler=quick", "sampler.order=outward", "benchmark.limit=1", config_dir="mine", parts=parts)
     assert run.config["sampler"]["order"] == "outward"
     assert registry.folders() == []
     assert run.manifest["command"].startswith(f"rws run --config-dir=mine --parts={parts} sampler=quick")
@@ -220,6 +220,7 @@ def test_generate_gives_text_and_trace() -> None:
         (lambda: rws.run(resume="none"), r"none does not exist"),
         (lambda: rws.run("label=${oc.env:HOME}"), r"cannot read environment variables"),
         (lambda: rws.load("none"), r"none does not exist"),
+        (lambda: rws.load("x" * 300), r"xx.*: File name too long"),
         (lambda: rws.compare("none", "other"), r"none does not exist"),
         (lambda: rws.compare(), r"One run cannot be compared"),
         (lambda: rws.generate("x", "benchmark=sudoku"), r"leave out benchmark=…"),
@@ -231,6 +232,8 @@ def test_generate_gives_text_and_trace() -> None:
         (lambda: decode(sampler="rws"), r"sampler.guidance.kind=rws needs a reward: give reward"),
         (lambda: decode(sampler="rws", reward=lambda p, c: [0.0]), r"rws.Statistics\(mean, std, min, max\)"),
         (lambda: decode(eos="stop"), r"sampler.eos=stop needs to know the end tokens"),
+        (lambda: decode(mask_id=-1), r"mask_id=-1 is not a token id"),
+        (lambda: decode(eos_ids=[MASK]), r"mask_id=11 is among eos_ids"),
         (lambda: decode(steps=5), r"sampler.steps=5 is out of range"),
         (lambda: decode(block_size=3), r"sampler.block_size is not a setting here; did you mean sampler.block_length"),
         (lambda: decode(overrides=["model=llada"]), r"model=llada does not apply to rws.decode"),

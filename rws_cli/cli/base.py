@@ -1,6 +1,5 @@
 """What all commands share: the application, argument parsing, and errors printed as one sentence."""
 
-import errno
 import functools
 import inspect
 import itertools
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rws_cli.errors import Interrupted, RunError, UsageError, nearest, printable
+from rws_cli.errors import Interrupted, RunError, UsageError, nearest, printable, system_error
 
 DECODE, INSPECT, COMPARE, POST_PROCESS, DISCOVER = "Decode", "Inspect", "Compare", "Post-process", "Discover"
 """The panels of the help."""
@@ -34,8 +33,8 @@ def one_sentence() -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
-        raise typer.Exit(2 if error.errno in (errno.ENAMETOOLONG, errno.EINVAL) else 1) from error
+        print_error(str(system_error(error)))
+        raise typer.Exit(system_error(error).exit_code) from error
     except UnicodeEncodeError as error:
         text = ascii(error.object[error.start : error.end])
         print_error(f"{text} cannot be written in {error.encoding}: try LC_ALL=C.UTF-8")

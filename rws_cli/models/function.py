@@ -49,8 +49,12 @@ def function_denoiser(
     function: LogitsFunction, mask_id: int, eos_ids: Sequence[int], tokenizer: Any, device: torch.device
 ) -> Denoiser:
     """A denoiser that asks the function. All rows of a batch must be equally long, for the function sees no attention
-    mask. tokenizer: None where nothing reads text."""
-    forward = _Forward(function, max(mask_id, *eos_ids, 0))
+    mask. tokenizer: None where nothing reads text. Raises UsageError for ids that cannot be."""
+    if mask_id < 0 or min(eos_ids, default=0) < 0:
+        raise UsageError(f"{f'mask_id={mask_id}' if mask_id < 0 else f'eos_ids={list(eos_ids)}'} is not a token id.")
+    if mask_id in eos_ids:
+        raise UsageError(f"mask_id={mask_id} is among eos_ids: the mask cannot end a completion.")
+    forward = _Forward(function, max([mask_id, *eos_ids]))
     return Denoiser(
         path="", model_class=None, arguments={}, tokenizer=tokenizer or IdsAsText(), mask_id=mask_id,
         eos_ids=tuple(eos_ids), pad_id=0, chat_template=False, model=forward, forward=forward, device=device,
