@@ -84,12 +84,12 @@ def test_a_batch_that_takes_workers_with_it_ends_the_run(monkeypatch: pytest.Mon
     monkeypatch.setattr(processes, "wait_until_loaded", lambda worker: {})
     worker: Any = Worker(compose(), Dead(), None, [example])  # type: ignore[arg-type]
     for _ in range(TRIES - 1):
-        assert not workers.replaced(worker).batch
+        assert not workers.replace(worker).batch
     with pytest.raises(
         RunError,
         match=f"{TRIES} workers ended unexpectedly on the batch that starts with example e-7, the last with SIGKILL",
     ):
-        workers.replaced(worker)
+        workers.replace(worker)
 
 
 def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
