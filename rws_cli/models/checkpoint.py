@@ -119,9 +119,9 @@ def _fetched(path: str, revision: str | None, key: str) -> Path:
     try:
         return Path(str(cached_file(path, CONFIG, revision=revision)))
     except (OSError, ValueError) as error:
-        at = f" at revision {revision}" if revision else ""
+        suffix = f" at revision {revision}" if revision else ""
         raise UsageError(
-            f"{key}={path}{at} is not available: it is not a local folder, not in the Hugging Face cache, and the hub "
+            f"{key}={path}{suffix} is not available: it is not a local folder, not in the Hugging Face cache, and the hub "
             "did not return it (no network, no such name, or no access). Download it first, or give a folder."
         ) from error
 

@@ -43,15 +43,17 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             "use rws.run."
         )
     for name, part in s.parts.items():
-        at, loads = f"sampler.{name}.kind={part.kind}", getattr(type(part), "load", None)
+        key, loads = f"sampler.{name}.kind={part.kind}", getattr(type(part), "load", None)
         if loads not in (None, Order.load, Guidance.load) or {"gradients", "weights", "hidden_states"} & {*part.needs}:
-            raise UsageError(f"{at} reads files or weights of a checkpoint, which rws.decode has none of: use rws.run.")
+            raise UsageError(
+                f"{key} reads files or weights of a checkpoint, which rws.decode has none of: use rws.run."
+            )
         if "reward" in part.needs and reward is None:
-            raise UsageError(f"{at} needs a reward: give reward=rws.RewardFunction(…).")
+            raise UsageError(f"{key} needs a reward: give reward=rws.RewardFunction(…).")
         if "statistics" in part.needs and reward and reward.statistics is None:
             off = f', or "sampler.{name}.normalize=none"' if hasattr(part, "normalize") else ""
             raise UsageError(
-                f"{at} needs the statistics of the reward's scores: give "
+                f"{key} needs the statistics of the reward's scores: give "
                 f"reward=rws.RewardFunction(function, rws.Statistics(mean, std, min, max)){off}."
             )
     if s.eos != "none" and not eos_ids:
