@@ -146,8 +146,8 @@ def test_an_old_name_gets_its_advice(here: Path, capsys: pytest.CaptureFixture[s
     advise.cache_clear()
     run = rws.run("sampler=temperature", *SMALL, "benchmark.answers=1", quiet=True)
     assert run.config["sampler"]["name"] == "constant_scale"
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    advice = capsys.readouterr().err.splitlines()
+    assert advice == [
         "rws: sampler=temperature is called sampler=constant_scale now",
         "rws: benchmark.answers=1 is called benchmark.completions=1 now",
     ]

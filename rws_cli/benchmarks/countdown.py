@@ -26,7 +26,7 @@ SIGNS = [
 ]
 """Arithmetic in text and LaTeX → in Python."""
 LABEL = re.compile(r"^.*:|^\s*(?:[-*+>•]|\d+\))\s+")
-"""What may precede an equation: "Step 1:", or a list marker."""
+"""What may precede an equation: "Step 1:", or the bullet of a list."""
 ARITHMETIC = re.compile(r"[0-9.()+\-*/= ]+")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,

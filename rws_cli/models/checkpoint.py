@@ -167,10 +167,10 @@ def _part_names_code(config: dict[str, Any]) -> bool:
 def loading_failure(error: Exception, key: str) -> str:
     """Why transformers could not load something; the end of a sentence."""
     if "trust_remote_code" in str(error):
-        at = key.removesuffix(".path")
+        prefix = key.removesuffix(".path")
         return (
-            f"it needs the Python that comes with it, which runs only with {at}.trust_remote_code=true and "
-            f"{at}.revision=<the full 40-digit commit hash that you trust>."
+            f"it needs the Python that comes with it, which runs only with {prefix}.trust_remote_code=true and "
+            f"{prefix}.revision=<the full 40-digit commit hash that you trust>."
         )
     return reason(error)
 

@@ -136,7 +136,7 @@ def draw(curves: list[Curve], path: Path) -> None:
 def _trace(
     panel: Any, curve: Curve, measure: str, color: Any, marker: str = "", line: str = "-", label: str | None = None
 ) -> None:
-    """A line through the points that are best for their cost. marker: show all points with their intervals."""
+    """A line through the points that are best for their cost. marker: a shape, to show all points with their intervals."""
     points = [point for point in curve.points if measure in point.value]
     factor, best = 100 if MEASURES[measure].percent else 1, frontier(points, measure)
     if marker:
