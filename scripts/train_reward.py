@@ -183,11 +183,11 @@ def own_decodings(
     seen: list[Candidate] = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
-        canvas, shown = decode_recorded(
+        canvas, candidates = decode_recorded(
             denoiser, part, [denoiser.encode(example.prompt) for example in part], sampler, seed
         )
         texts += map(denoiser.text, canvas.completion_BG.tolist())
-        seen += shown
+        seen += candidates
     return texts, seen
 
 

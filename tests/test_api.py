@@ -146,8 +146,8 @@ def test_an_old_name_gets_its_advice(here: Path, capsys: pytest.CaptureFixture[s
     advise.cache_clear()
     run = rws.run("sampler=temperature", *SMALL, "benchmark.answers=1", quiet=True)
     assert run.config["sampler"]["name"] == "constant_scale"
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    advice = capsys.readouterr().err.splitlines()
+    assert advice == [
         "rws: sampler=temperature has been renamed: use sampler=constant_scale",
         "rws: benchmark.answers=1 has been renamed: use benchmark.completions=1",
     ]

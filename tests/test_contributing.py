@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is run: what it tells newcomers to write works exactly as written, and has an effect."""
+"""CONTRIBUTING.md is run: what it asks newcomers to write works exactly as written, and has an effect."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_they_are_shown(rws, old: Path) -> None:
     assert "running, 4 of 8 examples done" in killed.output
     replayed = rws("replay", "finished", "--plain")
     assert replayed.exit_code == 0, replayed.output
-    assert "step 5 of 5 · 20 of 20 tokens" in replayed.output
+    assert "5 of 5 steps · 20 of 20 tokens" in replayed.output
     assert rws("report", "finished").output.strip() == "finished/report.html"
 
 

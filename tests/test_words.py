@@ -78,12 +78,12 @@ OLD_WORDS = {
 }
 """Words of earlier versions → what is said now."""
 ELSEWHERE = (
-    "tests/data/", "tests/config/test_renamed.py", "tests/test_words.py", "rws_cli/config/renamed.py", "pyproject.toml",
+    "tests/data/", "tests/config/test_renamed.py", "tests/test_old_runs.py", "tests/test_api.py", "tests/test_words.py", "rws_cli/config/renamed.py", "pyproject.toml",
     "constraints.txt", "LICENSE",
 )  # fmt: skip
 """The table of old names, data that old versions wrote, their tests, and files that are not ours to word."""
 OTHER_MEANINGS = (
-    r"pytest\.?mark", r"\bstrict-markers", r"\bmarker\b.*(fmt|markersize|plot|errorbar)|\bmarker: str|if marker\b|with a marker",
+    r"pytest\.?mark", r"marked `slow`", r"\bstrict-markers", r"\bmarker\b.*(fmt|markersize|plot|errorbar)|\bmarker: str|if marker\b|marker: a shape",
     r"@part", r"(question|exclamation|quotation|order|list|the) marks?\b", r"marks? (the|a|one) class", r"cudagraph_mark",
 )  # fmt: skip
 """Lines on which such a word is another one's: pytest's, matplotlib's, Python's, punctuation."""

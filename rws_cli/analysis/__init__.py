@@ -1,1 +1,1 @@
-"""Numbers from records: of a response, of a run, of runs side by side. Nothing here is drawn or printed."""
+"""Computes numbers from records: of a completion, a run, or several runs. Nothing here prints or draws."""

@@ -1,4 +1,4 @@
-"""Runs side by side: the same examples under different settings, paired, with intervals of the difference."""
+"""Compares runs on the same examples: paired differences with intervals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over examples, and its difference to the first line with the 95 % interval of that difference: the paired
-    bootstrap's over examples, None for a single one. Where there is no difference, the interval is the value's own.
-    published: the figure that a paper gives."""
+    """A mean over examples, and its difference to the first line with the 95 % interval of that difference: the
+    paired bootstrap's over examples, None for a single one. Without a difference, the interval is the value's own.
+    published: a paper's number."""
 
     value: float | None = None
     difference: float | None = None
@@ -31,7 +31,7 @@ class Cell:
 
 
 def alone(run: Run) -> dict[str, Cell]:
-    """By measure, what a run alone came to, over the questions for which the measure is defined."""
+    """The measures of a single run, over the questions for which each is defined."""
     columns = {name: column([run], list(run.samples), measure, True) for name, measure in measures_of([run]).items()}
     defined = {name: values for name, values in columns.items() if values is not None}
     return {name: Cell(float(values.mean()), None, mean_interval(values)) for name, values in defined.items()}
@@ -39,11 +39,11 @@ def alone(run: Run) -> dict[str, Cell]:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a comparison: runs that differ in the seed alone, averaged within each example.
+    """One line of a comparison: runs that differ only in the seed, averaged within each example.
 
-    cells: by measure. p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the number
-    of lines. wins: by judge, the win rate against the first line, where there are verdicts; judges of one name are told
-    apart by what differs (verdicts.judge_labels).
+    cells: by measure. p: of the difference in accuracy (statistics.difference_p), adjusted by Holm's method for the
+    number of lines. wins: by judge, the win rate against the first line, if there are verdicts; judges with the same
+    name are labeled by the settings that differ (verdicts.judge_labels).
     """
 
     label: str
@@ -67,7 +67,7 @@ def compared(runs: list[Run]) -> list[Line]:
     ids, groups = paired(runs), by_settings(runs)
     measures = measures_of(runs)
     columns = [{name: column(group, ids, measure) for name, measure in measures.items()} for group in groups]
-    first, graded = columns[0], [n for n, own in enumerate(columns) if n and own["accuracy"] is not None]
+    first, graded = columns[0], [n for n, values in enumerate(columns) if n and values["accuracy"] is not None]
     p_values = [
         difference_p(columns[n]["accuracy"] - first["accuracy"]) for n in graded if first["accuracy"] is not None
     ]
@@ -95,8 +95,8 @@ def _cell(values: np.ndarray | None, baseline: np.ndarray | None) -> Cell:
 
 
 def column(runs: list[Run], ids: list[str], measure: Measure, skip: bool = False) -> np.ndarray | None:
-    """A measure for each question, averaged over its answers and the runs (seeds) of a line. None where it is not defined
-    for all answers; skip: leave out those for which it is not, and None if that is all."""
+    """The values of a measure by question, averaged over completions and seeds. None if it is not defined for all of
+    them; skip: leave out undefined values, and return None if no value is left."""
     import numpy as np
 
     values: dict[str, list[float]] = {}
@@ -110,31 +110,31 @@ def column(runs: list[Run], ids: list[str], measure: Measure, skip: bool = False
 
 
 def measures_of(runs: list[Run]) -> dict[str, Measure]:
-    """The measures by which runs are compared."""
+    """The measures by which these runs are compared."""
     samples = [sample for run in runs for sample in run.samples.values()]
     return paired_measures(samples, runs[0].config.get("metric"))
 
 
 def opponent(run: Run, baseline: list[Run]) -> Run:
-    """The run of the first line that another is compared with: that of the same seed, else the first."""
+    """The run of the first line to compare with: the one with the same seed, else the first."""
     return next((base for base in baseline if base.config["seed"] == run.config["seed"]), baseline[0])
 
 
 def win_rates(members: list[Run], baseline: list[Run], ids: list[str]) -> dict[str, WinRate]:
-    """By judge (verdicts.identity_of), what the verdicts on a line's runs come to."""
-    found: dict[str, list[Any]] = {}
+    """Win rates of a line's runs, by judge (verdicts.identity_of)."""
+    verdicts_by_judge: dict[str, list[Any]] = {}
     for run in members:
         for judge, verdicts in verdicts_against(run, opponent(run, baseline)).items():
             for sample in (run.samples[i] for i in ids if i in verdicts):
                 verdict = (sample["question"], verdicts[sample["id"]], MEASURES["god"].of_sample(sample))
-                found.setdefault(judge, []).append(verdict)
+                verdicts_by_judge.setdefault(judge, []).append(verdict)
     asked = len(ids) * len(members)
-    rates = {judge: win_rate(verdicts, asked - len(verdicts)) for judge, verdicts in found.items()}
+    rates = {judge: win_rate(verdicts, asked - len(verdicts)) for judge, verdicts in verdicts_by_judge.items()}
     return {judge: rate for judge, rate in rates.items() if rate}
 
 
 def paired(runs: list[Run]) -> list[str]:
-    """The examples that all runs have. Raises UsageError as `compared` does."""
+    """The examples that all runs share. Raises UsageError as `compared` does."""
     first, ids = runs[0], common(runs)
     if not ids:
         raise UsageError(
@@ -164,30 +164,32 @@ def paired(runs: list[Run]) -> list[str]:
 
 
 def common(runs: list[Run]) -> list[str]:
-    """The examples that all runs have, in the order of the first."""
+    """The examples that all runs share, in the order of the first run."""
     return [i for i in runs[0].samples if all(i in run.samples for run in runs)]
 
 
 def by_settings(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone, together."""
+    """Groups of runs that differ only in the seed."""
     settings = [sorted((key, value) for key, value in identity(run.config).items() if key != "seed") for run in runs]
     return list(grouped(map(repr, settings), runs).values())
 
 
-def apart(run: Run, others: list[Run]) -> dict[str, Any]:
-    """The settings but for the seed, by dotted key, in which a run differs from any of some others."""
-    found: dict[str, Any] = {}
+def differing_settings(run: Run, others: list[Run]) -> dict[str, Any]:
+    """The settings in which a run differs from any of the others, by dotted key; the seed is left out."""
+    settings: dict[str, Any] = {}
     for other in others:
-        found |= {key: own for key, (own, _) in differing_keys(identity(run.config), identity(other.config)).items()}
-    found.pop("seed", None)
-    return found
+        settings |= {
+            key: value for key, (value, _) in differing_keys(identity(run.config), identity(other.config)).items()
+        }
+    settings.pop("seed", None)
+    return settings
 
 
 def _labels(groups: list[list[Run]]) -> list[str]:
-    """A name for each line, and what tells it apart from the others of that name."""
+    """A label for each line: its name, and the settings in which it differs from lines of the same name."""
     firsts, labels = [members[0] for members in groups], []
     for run in firsts:
-        keys = apart(run, [other for other in firsts if other is not run and other.name == run.name])
+        keys = differing_settings(run, [other for other in firsts if other is not run and other.name == run.name])
         group_names = [key for key in keys if key in ("model.name", "reward.name", "benchmark.name")]
         details = ", ".join(
             f"{key.removesuffix('.name').removeprefix('sampler.')}={keys[key]}" for key in group_names or keys

@@ -1,7 +1,7 @@
-"""What answers cost and what they are worth: a sweep as curves, one a sampler and task, one point a setting.
+"""Accuracy and reward against cost: a sweep as curves, one per sampler and task, with one point per setting.
 
-Cost is tokens put through model and reward, an example: it counts a pass of the one as a pass of the other, and a longer
-text as more. Nothing else about a run is a fair price: seconds change with the machine, passes leave the reward out.
+Cost is the number of tokens that go through model and reward, per example. A pass through either counts alike, and
+longer text costs more. Seconds depend on the machine, and passes leave out the reward.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rws_cli import registry
-from rws_cli.analysis.compare import apart, by_settings, column, paired
+from rws_cli.analysis.compare import by_settings, column, differing_settings, paired
 from rws_cli.analysis.measures import MEASURES
 from rws_cli.analysis.run import Run
 from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
 VALUES = ("accuracy", "reward")
-"""Measures of cost, and those that are drawn against it."""
+"""Measures of cost, and the measures that are plotted against cost."""
 FAMILIES = ("orders", "as many as are sure", "masking again", "search")
-"""Of samplers; a schedule may declare another as its `family`."""
+"""Families of samplers; a schedule can declare another one as its `family`."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting of a sampler. by_question: each question's value, by measure; difference: in accuracy to the best
-    that the reference does for at most this cost, with its 95 % interval; None where it does nothing that cheaply."""
+    """A setting of a sampler.
+
+    by_question: each question's value, by measure. difference: in accuracy to the best that the reference reaches for
+    at most this cost, with its 95 % interval; None if the reference has no setting that cheap.
+    """
 
     settings: str
     cost: dict[str, float]
@@ -63,15 +66,16 @@ class Curve:
 
 
 def curves_of(runs: list[Run], against: str) -> list[Curve]:
-    """The curves of some runs, task by task, each against the curve of that label; there need be none by default's."""
+    """The curves of some runs, by task, each compared with the curve labeled `against`, which must exist unless it
+    is the default."""
     curves: list[Curve] = []
     for task, members in grouped([run.task for run in runs], runs).items():
-        found = _curves_of(task, members)
-        labels = [curve.label for curve in found]
+        of_task = _curves_of(task, members)
+        labels = [curve.label for curve in of_task]
         if against not in labels and against != "best_of_n":
             raise UsageError(f"--against {against} is none of the samplers here: {choose_from(against, labels)}")
-        reference = next((curve for curve in found if curve.label == against), None)
-        curves += [_against(curve, reference) for curve in found] if reference else found
+        reference = next((curve for curve in of_task if curve.label == against), None)
+        curves += [_against(curve, reference) for curve in of_task] if reference else of_task
     return curves
 
 
@@ -80,7 +84,7 @@ def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
     settings, curves = by_settings(runs), []
     for label, groups in grouped([members[0].name for members in settings], settings).items():
         firsts = [members[0] for members in groups]
-        points = [_point(members, ids, apart(members[0], firsts)) for members in groups]
+        points = [_point(members, ids, differing_settings(members[0], firsts)) for members in groups]
         points.sort(key=lambda point: point.cost["tokens"])
         sampler = firsts[0].config["sampler"]
         curves.append(Curve(task, label, family(sampler), _paper(sampler["name"]), points))
@@ -88,7 +92,7 @@ def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
 
 
 def family(sampler: dict[str, Any]) -> str:
-    """The family that a sampler's settings belong to."""
+    """The family of a sampler, from its settings."""
     if sampler["search"]["kind"] != "none":
         return "search"
     schedule = registry.available("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
@@ -101,7 +105,7 @@ def family(sampler: dict[str, Any]) -> str:
 
 
 def families(curves: list[Curve]) -> list[str]:
-    """The families of some curves, in the order in which they are drawn."""
+    """The families of some curves, in plotting order."""
     found = {curve.family for curve in curves}
     first, *others = FAMILIES
     return [name for name in (first, *sorted(found - {*FAMILIES}), *others) if name in found]
@@ -135,17 +139,17 @@ def _against(curve: Curve, reference: Curve) -> Curve:
 
 
 def frontier(points: list[Point], measure: str) -> list[Point]:
-    """Of points, cheapest first, those that are better than all cheaper ones."""
-    kept: list[Point] = []
+    """The points that are better than all cheaper ones. points: cheapest first."""
+    best: list[Point] = []
     for point in points:
-        if measure in point.value and (not kept or point.value[measure] > kept[-1].value[measure]):
-            kept.append(point)
-    return kept
+        if measure in point.value and (not best or point.value[measure] > best[-1].value[measure]):
+            best.append(point)
+    return best
 
 
 def at_cost(curve: Curve, tokens: float, measure: str) -> np.ndarray | None:
-    """Each question's value for at most this cost: on the line between the two points of the frontier around it, costs
-    on a logarithmic scale; None below the cheapest point."""
+    """Each question's value for at most this cost, interpolated between two points of the frontier on a logarithmic
+    scale of cost; None below the cheapest point."""
     best = frontier(curve.points, measure)
     if not best or tokens < best[0].cost["tokens"]:
         return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_CELLS = 128
-"""Along a side of a heat map; longer completions share cells."""
+"""The most cells along a side of a heat map; longer completions share cells."""
 TEXTS = ("id", "question", "history", "prompt", "completion", "reference")
 NULLABLE = {
     "pairs": "Int32",
@@ -26,7 +26,7 @@ NULLABLE = {
     "changed_selection": "boolean",
     "near_tie": "boolean",
 }
-"""Columns of the trace that may have gaps, and the types in which numbers stay whole nevertheless."""
+"""Columns of the trace that can have gaps, and dtypes in which integers stay integers."""
 
 
 def runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
@@ -49,15 +49,15 @@ def _about(run: Run) -> dict[str, Any]:
 
 
 def run_measures(run: Run) -> dict[str, float | None]:
-    """By name, the measures of a run; of an unfinished one those of its examples so far, none without any."""
+    """The measures of a run by name; of an unfinished run those of its examples so far."""
     if run.manifest["status"] == "finished" and run.metrics:
         return run_values(run.metrics)
     return run_values(summarize(list(run.samples.values()))) if run.samples else {}
 
 
 def swept_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What tells the jobs of a sweep apart: for each, by key as it was typed, the value of each setting that was typed for
-    some job and in which they differ. What is chosen of a group is its name."""
+    """For each job of a sweep, the settings that were typed and differ between jobs, by key as typed. A choice of a
+    group is given by its name."""
     typed = [dict(map(_override, run.manifest["overrides"])) for run in runs]
     settings = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for of_run in typed for key in of_run)
@@ -67,13 +67,13 @@ def swept_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _override(override: str) -> tuple[str, str | None]:
-    """Key and value of an override; a setting that is deleted has none."""
+    """Key and value of an override; a deleted setting has no value."""
     key, equals, value = override.lstrip("+").partition("=")
     return key.lstrip("~"), value if equals and not key.startswith("~") else None
 
 
 def samples_frame(run: Run) -> pd.DataFrame:
-    """A row per example: its texts, its grade, and every measure that an example has."""
+    """A row per example: texts, grade, and every measure of an example."""
     import pandas as pd
 
     samples = list(run.samples.values())
@@ -120,7 +120,7 @@ def _trace(run: Run) -> pa.Table:
 
 
 def _flat(lists: pa.ChunkedArray, lengths: np.ndarray) -> pa.ChunkedArray:
-    """The elements of lists, one after another; nulls for those of a missing list."""
+    """The concatenated elements of lists, with nulls for the elements of a missing list."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -133,7 +133,7 @@ def _flat(lists: pa.ChunkedArray, lengths: np.ndarray) -> pa.ChunkedArray:
 
 
 def extent(run: Run) -> tuple[int, int]:
-    """The largest number of steps and of positions that a completion of a run has."""
+    """The largest number of steps and of positions in a run's completions."""
     import pyarrow.compute as pc
 
     last = pc.max(pc.list_flatten(_trace(run)["step"])).as_py()
@@ -141,7 +141,8 @@ def extent(run: Run) -> tuple[int, int]:
 
 
 def heat(run: Run) -> np.ndarray:
-    """The share of examples (S, P) that commit position p at step s, for good; longer sides are summed into cells."""
+    """The share of examples (S, P) whose final commit of position p is at step s; longer sides are summed into
+    cells."""
     import numpy as np
 
     steps, positions = extent(run)
@@ -154,8 +155,8 @@ def heat(run: Run) -> np.ndarray:
 
 
 def by_step(run: Run, name: str) -> pd.DataFrame | None:
-    """Of what the tokens committed at each step have as `name`: mean over examples, and the 10th and 90th percentile
-    ("low", "high"), by step; None where no token has it."""
+    """Mean over examples, and 10th and 90th percentile ("low", "high"), of a column of the trace by step; None if no
+    token has a value."""
     import pandas as pd
 
     values = tokens_frame(run)[["id", "step", name]].dropna()

@@ -1,4 +1,4 @@
-"""What scaling the logits did to a decoding: temperatures, rank reversals, other choices."""
+"""The effect of scaling logits on a decoding: temperatures, rank reversals, changed selections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def guidance_statistics(trace: RowTrace) -> dict[str, Any] | None:
 
 
 def mean_guidance(rows: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Means over responses; reversals over all their pairs, also for each tenth of the fill level (None: no pairs)."""
+    """Means over completions. Reversals are shares of all pairs, also by tenth of progress (None: no pairs)."""
     steered = [row for row in rows if row]
     if not steered:
         return None

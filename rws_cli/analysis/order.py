@@ -66,7 +66,7 @@ def order_statistics(
 
 
 def mean_statistics(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each statistic over the responses for which it is defined; None where it is for none."""
+    """The mean of each statistic over the completions for which it is defined; None if there is none."""
     return {name: mean(row.get(name) for row in rows) for name in (rows[0] if rows else ())}
 
 

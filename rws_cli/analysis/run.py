@@ -18,9 +18,11 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it is done. grader: the version of the rule that its grades come from; samples: by example; metrics:
-    None until it has ended; judged: judge.json of each judge that was asked about it, with its `verdicts`; trace: a row a
-    sample, if it was read."""
+    """A run, as far as it is finished.
+
+    grader: the version of the grader. samples: by example id. metrics: None until the run has finished. judged:
+    judge.json of each judge of this run, with its `verdicts`. trace: one row per sample, if it was read.
+    """
 
     folder: Path
     manifest: dict[str, Any]
@@ -36,7 +38,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The label that it was given, or its sampler's name."""
+        """The run's label, or the name of its sampler."""
         return self.config.get("label") or self.config["sampler"]["name"]
 
     @property

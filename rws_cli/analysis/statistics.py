@@ -1,4 +1,4 @@
-"""Intervals and tests of paired differences. Each function takes one difference an example, seeds averaged before."""
+"""Intervals and tests of paired differences, one per example, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ V = TypeVar("V")
 Interval = tuple[float, float]
 RESAMPLES = 10_000
 AT_ONCE = 1 << 20
-"""Resampled numbers in memory at a time. How many there are changes no result: they come from one stream."""
+"""Resampled numbers in memory at a time; it does not change the result."""
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are defined; None of none."""
+    """The mean of the defined values; None if there are none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
 
 
 def grouped(keys: Iterable[K], values: Iterable[V]) -> dict[K, list[V]]:
-    """The values of each key, in the order in which keys first come."""
-    found: dict[K, list[V]] = {}
+    """The values of each key, in order of first occurrence."""
+    groups: dict[K, list[V]] = {}
     for key, value in zip(keys, values, strict=True):
-        found.setdefault(key, []).append(value)
-    return found
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> Interval | None:
@@ -42,7 +42,7 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> Interval | Non
     if np.ptp(differences) == 0:
         mean = float(differences.mean())
         return mean, mean
-    found = bootstrap(
+    interval = bootstrap(
         (differences,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -50,12 +50,12 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> Interval | Non
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def mean_interval(values: np.ndarray) -> Interval | None:
-    """95 % interval of the mean of values (n,): Wilson's where each is 0 or 1, for the bootstrap of a row of ones would be
-    sure; else the bootstrap's. None of one that is no share."""
+    """95 % interval of the mean of values (n,): Wilson's if all are 0 or 1, because the bootstrap of only ones has
+    no width; else the bootstrap's. None for a single value that is not 0 or 1."""
     import numpy as np
 
     if np.isin(values, (0.0, 1.0)).all():
@@ -72,7 +72,7 @@ def difference_p(differences: np.ndarray, seed: int = 0) -> float:
         return mcnemar(int((differences > 0).sum()), int((differences < 0).sum()))
     from scipy.stats import permutation_test
 
-    found = permutation_test(
+    result = permutation_test(
         (differences,),
         np.mean,
         permutation_type="samples",
@@ -80,11 +80,11 @@ def difference_p(differences: np.ndarray, seed: int = 0) -> float:
         batch=max(1, AT_ONCE // len(differences)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact test: the two-sided p-value of so many pairs that differ one way and the other."""
+    """McNemar's exact test: two-sided p-value for the numbers of pairs that differ one way and the other."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -33,8 +33,8 @@ def summarize(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def near_ties(samples: list[dict[str, Any]]) -> float | None:
-    """The share of committed tokens that a last bit of the model's dtype could have decided otherwise; None for samples of
-    a version that did not record it."""
+    """The share of committed tokens near a tie (Ranker.near_ties); None for samples of a version that did not record
+    it."""
     committed = sum(sample["committed"] for sample in samples)
     if not committed or not all("near_ties" in sample for sample in samples):
         return None
@@ -42,7 +42,7 @@ def near_ties(samples: list[dict[str, Any]]) -> float | None:
 
 
 def total_cost(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """The sums of what samples cost, and the tokens committed in a second of decoding."""
+    """Sums of the samples' costs, and tokens committed per second of decoding."""
     cost: dict[str, Any] = {key: sum(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
     committed = sum(sample["committed"] for sample in samples)
     return cost | {"tokens_per_second": committed / cost["seconds"] if cost["seconds"] else None}
@@ -55,7 +55,7 @@ def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
     grades = grouped([sample["question"] for sample in graded], [sample["grade"] for sample in graded])
     if not grades:
         return dict.fromkeys(("accuracy", "accuracy_interval", "pass_at", "partial"))
-    right = {question: sum(grade["correct"] for grade in given) for question, given in grades.items()}
+    right = {question: sum(grade["correct"] for grade in of_question) for question, of_question in grades.items()}
     n, most = sum(map(len, grades.values())), max(map(len, grades.values()))
     interval: tuple[float, float] | None
     if most == 1:
@@ -66,23 +66,23 @@ def _marks(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": sum(right.values()) / n,
         "accuracy_interval": interval and list(interval),
         "pass_at": {str(k): _mean_pass_at(k, grades, right) for k in PASS_AT if k <= most} if most > 1 else None,
-        "partial": sum(grade["partial"] for given in grades.values() for grade in given) / n,
+        "partial": sum(grade["partial"] for of_question in grades.values() for grade in of_question) / n,
     }
 
 
 def _mean_pass_at(k: int, grades: dict[str, list[dict[str, Any]]], right: dict[str, int]) -> float:
-    enough = [question for question, given in grades.items() if len(given) >= k]
+    enough = [question for question, of_question in grades.items() if len(of_question) >= k]
     return sum(pass_at(k, len(grades[question]), right[question]) for question in enough) / len(enough)
 
 
 def pass_at(k: int, n: int, right: int) -> float:
-    """The chance that k answers drawn from n, of which some are right, hold a right one: the unbiased estimator
-    1 − C(n − c, k) / C(n, k) of Codex (arXiv 2107.03374, equation 1)."""
+    """The chance that k of n completions, of which some are correct, contain a correct one: the unbiased estimator 1
+    − C(n − c, k) / C(n, k) of Codex (arXiv 2107.03374, equation 1)."""
     return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def peak_memory() -> int:
-    """The most memory this process has held, in bytes: the GPU's where one was used, else resident memory."""
+    """Peak memory of this process, in bytes: of the GPU if one was used, else resident memory."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

@@ -1,4 +1,4 @@
-"""The table of a comparison, as a paper would have it: columns that its configuration asks for, with published figures."""
+"""The table of a comparison as in a paper: the columns that the configuration lists, with published numbers."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ class Grid:
 
 
 def grid_of(lines: list[Line]) -> Grid:
-    """The table of a comparison, as the configuration of its first run wants it."""
+    """The table of a comparison, with the columns of its first run's configuration."""
     config, task = lines[0].runs[0].config, lines[0].runs[0].task
     spec = config.get("table") or {}
     columns = list(spec.get("columns") or DEFAULT_COLUMNS)
@@ -69,8 +69,8 @@ def _cell(column: str, line: Line, first: Line, judge: str | None) -> Cell:
 
 
 def _time(column: str, line: Line, first: Line) -> Cell:
-    """The seconds that a line takes more, as a share of the first line's; or how many times as fast it is, without an
-    interval, for examples of a batch share its time, and runs differ in theirs."""
+    """The additional seconds of a line, as a share of the first line's (overhead), or the speedup. Speedup has no
+    interval, because the examples of a batch share its time."""
     seconds, base = line.cells["seconds"], first.cells["seconds"].value
     if column == "speedup":
         return Cell(base / seconds.value)  # type: ignore[operator]
@@ -81,7 +81,7 @@ def _time(column: str, line: Line, first: Line) -> Cell:
 
 
 def _same_completions(line: Line, first: Line) -> float:
-    """The share of answers that have the tokens of the first line's run with the same seed (the first of it, if none)."""
+    """The share of completions with the same tokens as the first line's run of the same seed (else its first run)."""
     same = []
     for run in line.runs:
         theirs = opponent(run, first.runs).samples
@@ -90,6 +90,6 @@ def _same_completions(line: Line, first: Line) -> float:
 
 
 def _whole(column: str, line: Line) -> float | None:
-    """A figure that a run has as a whole, averaged over the runs of the line; None where one has none."""
+    """A number of whole runs, averaged over the line; None if a run has none."""
     values = [measure(column, run.config.get("metric")).of_run(run.metrics or {}) for run in line.runs]
     return None if None in values else mean(values)

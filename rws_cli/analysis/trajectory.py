@@ -1,4 +1,4 @@
-"""How an answer came about, step by step, from its row of the trace: what replays and pictures are drawn from."""
+"""How a completion was decoded, step by step, from its row of the trace; the basis of replays and figures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from rws_cli.analysis.statistics import mean
 
 END = "∎"
-"""Stands for an end token and all that comes behind it."""
+"""Stands for an end token and everything after it."""
 BREAK = "⏎"
 """Stands for a line break."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A token as it was committed: its place in the response, its text, and how sure the model was of it."""
+    """A committed token: position, text, and confidence."""
 
     position: int
     text: str
@@ -26,8 +26,8 @@ class Commit:
 
 @dataclass
 class Step:
-    """What one step did. number: of the decoding, from 0. remasked: positions that were masks again before it. reward and
-    scale: None where nothing scaled the logits."""
+    """One step. number: counted from 0. remasked: positions that were masked again before it. reward, scale: None if
+    nothing scaled the logits."""
 
     number: int
     reward: float | None = None
@@ -37,17 +37,17 @@ class Step:
 
     @property
     def confidence(self) -> float | None:
-        """Mean over the tokens that it committed."""
+        """Mean over the tokens that the step committed."""
         return mean(commit.confidence for commit in self.committed)
 
 
 Place = tuple[int, Commit] | None
-"""What a position holds: which of the steps put it there, counted from 0, and what; None while it is a mask."""
+"""The content of a position: the index of the step that committed it, and the commit; None for a mask."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The steps of one decoding that changed something. positions: of the response; length: tokens before the end;
+    """The steps of a decoding that changed something. positions: of the completion. length: tokens before the end.
     finished: whether these are all steps."""
 
     id: str
@@ -58,7 +58,7 @@ class Trajectory:
 
     @cached_property
     def states(self) -> list[list[Place]]:
-        """What each position holds after n steps, for n from 0 to all of them."""
+        """The content of each position after n steps, for every n from 0."""
         places: list[Place] = [None] * self.positions
         states = [places]
         for n, step in enumerate(self.steps):
@@ -75,18 +75,18 @@ class Trajectory:
 
     @cached_property
     def end(self) -> str | None:
-        """The text of the token that ended the answer, if one did."""
+        """The text of the token that ended the completion, if any."""
         if not self.finished:
             return None
         found = [c.text for step in self.steps for c in step.committed if c.position == self.length]
         return found[-1] if found else None
 
-    def shown(self, commit: Commit) -> str:
-        """A token's text as it is shown: on one line, and end tokens as one sign."""
+    def display(self, commit: Commit) -> str:
+        """A token's text on one line; end tokens are one sign."""
         return END if commit.text == self.end else visible(commit.text)
 
     def left_to_right(self) -> Trajectory:
-        """The same tokens, as many a step, but each step the leftmost: what an autoregressive model would do."""
+        """The same tokens with as many commits per step, but left to right, as an autoregressive model decodes."""
         commits = [place[1] for place in self.states[-1] if place and place[1].confidence is not None]
         steps: list[Step] = []
         taken = 0
@@ -99,8 +99,8 @@ class Trajectory:
 
 
 def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = True) -> Trajectory:
-    """The trajectory of an answer, from its row of the trace and its line of samples.jsonl. Runs made before the trace had
-    texts tell token ids instead."""
+    """The trajectory of a completion, from its row of the trace and its line of samples.jsonl. Older traces without
+    texts show token ids."""
     texts: Sequence[str] = row.get("text") or [f"[{token}]" for token in row["token"]]
     again = row.get("remasked_at") or [None] * len(row["step"])
     by_number: dict[int, Step] = {}
@@ -117,7 +117,6 @@ def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = 
 
 @lru_cache(1 << 16)
 def visible(text: str) -> str:
-    """Text as it can be shown on one line: line breaks and tabs as signs, and no control character that a terminal or
-    a page would obey."""
+    """Text on one line: line breaks and tabs as signs, without control characters."""
     signs = {"\n": BREAK, "\r": "", "\t": "⇥"}
     return "".join(signs.get(c, c) if c in signs else c if c.isprintable() or c == " " else "�" for c in text)

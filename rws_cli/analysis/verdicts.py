@@ -15,14 +15,15 @@ OPERATIONAL = (
     "batch_size", "device", "retries", "timeout_seconds", "parallel", "requests_per_minute", "cache", "max_dollars",
     "dollars_per_million_in", "dollars_per_million_out",
 )  # fmt: skip
-"""Settings that change no verdict."""
+"""Settings that do not change verdicts."""
 
 Verdicts = dict[str, tuple[float | None, float | None]]
-"""Example → how much the judged run's answer was preferred (1, 0.5, 0; None: unreadable), shown second and first."""
+"""Example → preference for the judged run's completion (1, 0.5, 0; None: unreadable) when shown second and when
+shown first."""
 
 
 def verdicts_against(run: Run, base: Run) -> dict[str, Verdicts]:
-    """By judge (see `identity_of`), the examples of a run that were judged in both orders against another."""
+    """By judge (see `identity_of`), the examples of a run that were judged against another in both orders."""
     sides: dict[str, dict[str, dict[int, float | None]]] = {}
     for about in run.judged:
         if about["against"]["config_hash"] != recorded_hash(base.manifest):
@@ -37,26 +38,26 @@ def verdicts_against(run: Run, base: Run) -> dict[str, Verdicts]:
 
 
 def identity_of(judge: dict[str, Any], weights: dict[str, Any]) -> str:
-    """All that decides a judge's verdicts: its settings and weights, as JSON."""
+    """What determines a judge's verdicts, as JSON: its settings and weights."""
     return json.dumps(deciding(judge) | ({"weights": weights} if weights else {}), sort_keys=True)
 
 
 def deciding(node: Any) -> Any:
-    """Settings without those that change no verdict."""
+    """Settings without those that do not change verdicts."""
     if not isinstance(node, dict):
         return node
     return {key: deciding(value) for key, value in node.items() if key not in OPERATIONAL}
 
 
 def completions_hash(base: Sample, sample: Sample) -> str:
-    """What pins the two answers, and the turns before them, that a verdict is about."""
-    shown = [[s["history"], s["prompt"], s["completion"]] for s in (base, sample)]
-    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:16]
+    """A hash of the two completions that a verdict is about, and the turns before them."""
+    texts = [[s["history"], s["prompt"], s["completion"]] for s in (base, sample)]
+    return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def judge_labels(identities: Sequence[str]) -> dict[str, str]:
-    """A label for each judge: its name, and where others have the same name the settings in which it differs from them.
-    Long values, a template or weights, are shown as a hash."""
+    """A label for each judge: its name, and the settings in which it differs from judges of the same name. Long
+    values, such as a template or weights, are shown as a hash."""
     judges = {}
     for identity in identities:
         judge = json.loads(identity)

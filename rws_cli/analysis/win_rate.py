@@ -1,4 +1,4 @@
-"""Win rates: what verdicts in both orders come to, with intervals, and by how unordered the answers were written."""
+"""Win rates from verdicts in both orders, with intervals, overall and by GOD."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Quintile:
 
 
 def outcome(shown_second: float, shown_first: float) -> float:
-    """1 if an answer was preferred in both orders, 0 if the other was, else 0.5: what follows the order says nothing."""
+    """1 if a completion was preferred in both orders, 0 if the other one was, else 0.5: a preference for an order
+    says nothing."""
     both = shown_second + shown_first
     return 1.0 if both == 2 else 0.0 if both == 0 else 0.5
 

@@ -119,9 +119,9 @@ def _fetched(path: str, revision: str | None, key: str) -> Path:
     try:
         return Path(str(cached_file(path, CONFIG, revision=revision)))
     except (OSError, ValueError) as error:
-        at = f" at revision {revision}" if revision else ""
+        suffix = f" at revision {revision}" if revision else ""
         raise UsageError(
-            f"{key}={path}{at} is not available: it is not a local folder, not in the Hugging Face cache, and the hub "
+            f"{key}={path}{suffix} is not available: it is not a local folder, not in the Hugging Face cache, and the hub "
             "did not return it (no network, no such name, or no access). Download it first, or give a folder."
         ) from error
 
@@ -167,10 +167,10 @@ def _part_names_code(config: dict[str, Any]) -> bool:
 def loading_failure(error: Exception, key: str) -> str:
     """Why transformers could not load something; the end of a sentence."""
     if "trust_remote_code" in str(error):
-        at = key.removesuffix(".path")
+        prefix = key.removesuffix(".path")
         return (
-            f"it needs the Python that comes with it, which runs only with {at}.trust_remote_code=true and "
-            f"{at}.revision=<the full 40-digit commit hash that you trust>."
+            f"it needs the Python that comes with it, which runs only with {prefix}.trust_remote_code=true and "
+            f"{prefix}.revision=<the full 40-digit commit hash that you trust>."
         )
     return reason(error)
 

@@ -1,4 +1,4 @@
-"""Comparisons as tables: on a terminal, and on the page of a report."""
+"""Comparisons as tables, on a terminal and in a report."""
 
 from pathlib import Path
 
@@ -32,8 +32,7 @@ HOW_COMPARED = (
 
 
 def comparison_sheets(lines: list[Line]) -> list[Sheet]:
-    """Tables that fit a terminal of 80 columns: how good the completions are; in which order they were decoded and at what
-    cost per example; each text measure; and what judges said."""
+    """Tables that fit 80 columns: quality; decoding order and cost per example; each text measure; judges."""
     names = [MEASURES[name].display_name for name in ("accuracy", "partial", "reward", "god")]
     accuracy, partial, reward, god = names
     costs = [MEASURES[name].display_name for name in COST]
@@ -60,7 +59,7 @@ def comparison_sheets(lines: list[Line]) -> list[Sheet]:
 
 
 COST = {"mdm_passes": ".1f", "reward_calls": ".1f", "seconds": ".3f"}
-"""What a comparison shows of cost, and how."""
+"""The columns of cost in a comparison, and their formats."""
 
 
 def _mean(line: Line, name: str, form: str) -> str:
@@ -68,7 +67,7 @@ def _mean(line: Line, name: str, form: str) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with three digits; one that would be zero is less than the least of these."""
+    """A p-value with three digits; smaller ones are shown as <0.001."""
     return "<0.001" if p is not None and p < 0.0005 else number(p, ".3f")
 
 

@@ -1,4 +1,4 @@
-"""Text as it is, in forms that would read some of it as their own: Markdown, LaTeX and the cells of a spreadsheet."""
+"""Escapes text for Markdown, LaTeX and the cells of a spreadsheet."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,15 @@ from rws_cli.errors import UNPRINTABLE
 
 
 def markdown(text: str) -> str:
-    """Text within a line of Markdown: no markup, HTML, link or end of a cell. Figures in brackets stay as they are."""
+    """Escape text within a line of Markdown: no markup, HTML, link or end of a cell. Numbers in brackets stay
+    unchanged."""
     text = " ".join(UNPRINTABLE.sub("", text).split())
     text = re.sub(r"[\\`*|~]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)", r"\\\g<0>", text)
     return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], words: int | None = None) -> str:
-    """A table; of its columns the first `words` are words, and figures at the right of their cells."""
+    """A Markdown table. words: the number of leading text columns, left-aligned; numbers are right-aligned."""
     ruler = ["---" if words is None or n < words else "--:" for n in range(len(headers))]
     return "\n".join(f"| {' | '.join(markdown(str(cell)) for cell in row)} |" for row in (headers, ruler, *rows))
 
@@ -28,14 +29,15 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """Text within a paragraph or a cell of LaTeX; a hyphen before a number that nothing stands before is a minus."""
+    """Escape text in a paragraph or a cell of LaTeX. A hyphen before a number, with nothing in front, is a minus
+    sign."""
     text = " ".join(UNPRINTABLE.sub("", text).split())
     text = re.sub(r"(?<![\w.)-])-(?=\.?\d)", "−", text)
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def spreadsheet(value: Any) -> Any:
-    """A value of a CSV file that no spreadsheet takes for a formula: text that begins like one gets an apostrophe."""
+    """A value for a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe."""
     if not isinstance(value, str) or not re.match(r"\s*[=+\-@]|[\t\r\n]", value):
         return value
     try:
@@ -46,13 +48,13 @@ def spreadsheet(value: Any) -> Any:
 
 
 def bounds(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
-    """The cells of a CSV file with the ends of an interval."""
+    """CSV columns for the ends of an interval."""
     low, high = interval or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
 def csv(rows: list[dict[str, Any]], drop_empty: bool = False) -> str:
-    """Rows as a CSV file, their keys as its header; drop_empty: leave out columns without a value."""
+    """Rows as CSV, with their keys as the header. drop_empty: leave out columns without a value."""
     import pandas as pd
 
     frame = pd.DataFrame([{spreadsheet(name): spreadsheet(value) for name, value in row.items()} for row in rows])

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 WIDTH = 3.4
 DASHES = ("-", "--", "-.", ":")
 INK = "#123457"
-"""On the page what has this color takes that of its text, dark on light or light on dark."""
+"""On the page, lines in this color take the color of the text, dark on light or light on dark."""
 
 
 @contextmanager
 def style(color: str = "black") -> Iterator[None]:
-    """matplotlib's settings for all figures, whatever the user's own are."""
+    """matplotlib's settings for all figures, in place of the user's."""
     import matplotlib as mpl
 
     settings: dict[str, Any] = {
@@ -71,46 +71,46 @@ def _figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _legend(figure: Figure, axes: Any, shown: list[ReportRun]) -> None:
-    if len(shown) > 1:
+def _legend(figure: Figure, axes: Any, runs: list[ReportRun]) -> None:
+    if len(runs) > 1:
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(shown) < 7 else 3)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(runs) < 7 else 3)
 
 
-def draw_order_heatmap(shown: list[ReportRun], example: str) -> Figure:
-    """Which positions are committed when, over all examples: a panel a run."""
+def draw_order_heatmap(runs: list[ReportRun], example: str) -> Figure:
+    """Heat map: the positions that are committed at each step, over all examples; one panel per run."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = min(2, len(runs))
+    rows = -(-len(runs) // columns)
     figure = _figure(0.5 + (1.5 if columns == 2 else 2.4) * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
     clear = [(*(c / 255 for c in mixed(STEPS, 1 / 3)), alpha) for alpha in (0.0, 1.0)]
     colors = LinearSegmentedColormap.from_list("share", clear)
-    for panel in panels.flat[len(shown) :]:
+    for panel in panels.flat[len(runs) :]:
         panel.set_axis_off()
-    for panel, run in zip(panels.flat, shown, strict=False):
+    for panel, run in zip(panels.flat, runs, strict=False):
         cells = heat(run.run)
         steps, positions = extent(run.run)
         share = cells / max(cells.max(), 1e-12)
         panel.imshow(
             share, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=(-0.5, positions - 0.5, steps - 0.5, -0.5)
         )  # fmt: skip
-        if len(shown) > 1:
+        if len(runs) > 1:
             panel.set_title(run.label)
         panel.set_xlabel("position")
         panel.set_ylabel("step")
     return figure
 
 
-def draw_by_step(shown: list[ReportRun], example: str) -> Figure:
-    """Confidence and reward along the steps: means over examples, and between which values 80 % of them lie."""
-    curves = {name: [by_step(run.run, name) for run in shown] for name in ("confidence", "reward")}
+def draw_by_step(runs: list[ReportRun], example: str) -> Figure:
+    """Confidence and reward by step: means over examples, and the range from the 10th to the 90th percentile."""
+    curves = {name: [by_step(run.run, name) for run in runs] for name in ("confidence", "reward")}
     names = [name for name, of_runs in curves.items() if any(frame is not None for frame in of_runs)]
-    figure = _figure(1.5 * len(names) + (0.3 if len(shown) > 1 else 0.1))
+    figure = _figure(1.5 * len(names) + (0.3 if len(runs) > 1 else 0.1))
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(panels, names, strict=True):
-        for n, (run, frame) in enumerate(zip(shown, curves[name], strict=True)):
+        for n, (run, frame) in enumerate(zip(runs, curves[name], strict=True)):
             if frame is None:
                 panel.plot([], [], color=run.color, linestyle=DASHES[n % 4], label=run.label)
                 continue
@@ -121,38 +121,38 @@ def draw_by_step(shown: list[ReportRun], example: str) -> Figure:
         panel.set_ylabel(MEASURES[name].display_name)
     panels[-1].set_xlabel("step")
     panels[-1].locator_params(axis="x", integer=True)
-    _legend(figure, panels[0], shown)
+    _legend(figure, panels[0], runs)
     return figure
 
 
-def draw_god(shown: list[ReportRun], example: str) -> Figure:
-    """How far from left to right answers were written: GOD of each example."""
+def draw_god(runs: list[ReportRun], example: str) -> Figure:
+    """Distribution of GOD, the distance from left-to-right order, over examples."""
     import numpy as np
 
-    figure = _figure(2.0 if len(shown) == 1 else 2.3)
+    figure = _figure(2.0 if len(runs) == 1 else 2.3)
     panel = figure.subplots()
-    values = [[god for god in map(MEASURES["god"].of_sample, run.samples) if god is not None] for run in shown]
+    values = [[god for god in map(MEASURES["god"].of_sample, run.samples) if god is not None] for run in runs]
     known = [value for group in values for value in group]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, 21)
-    for n, (run, group) in enumerate(zip(shown, values, strict=True)):
+    for n, (run, group) in enumerate(zip(runs, values, strict=True)):
         if group:
             counts, _ = np.histogram(group, edges)
-            if len(shown) == 1:
+            if len(runs) == 1:
                 panel.stairs(counts / len(group), edges, color=run.color, alpha=0.15, fill=True)
             panel.stairs(counts / len(group), edges, color=run.color, linestyle=DASHES[n % 4], label=run.label)
     panel.set_xlabel(f"{MEASURES['god'].with_unit}, 0: left to right")
     panel.set_ylabel("share of examples")
-    _legend(figure, panel, shown)
+    _legend(figure, panel, runs)
     return figure
 
 
-def draw_reversals(shown: list[ReportRun], example: str) -> Figure:
-    """The share of pairs of open positions whose order the scale turned around, by how much of the answer stood."""
-    figure = _figure(2.0 if len(shown) == 1 else 2.3)
+def draw_reversals(runs: list[ReportRun], example: str) -> Figure:
+    """The share of pairs of open positions whose order the scale reversed, by the share of tokens committed."""
+    figure = _figure(2.0 if len(runs) == 1 else 2.3)
     panel = figure.subplots()
-    found = [(run, mean_guidance([sample["guidance"] for sample in run.samples])) for run in shown]
-    steered = [(run, means) for run, means in found if means]
+    effects = [(run, mean_guidance([sample["guidance"] for sample in run.samples])) for run in runs]
+    steered = [(run, means) for run, means in effects if means]
     for n, (run, means) in enumerate(steered):
         points = [
             (5 + 10 * k, 100 * share) for k, share in enumerate(means["reversals_by_progress"]) if share is not None
@@ -166,15 +166,15 @@ def draw_reversals(shown: list[ReportRun], example: str) -> Figure:
     return figure
 
 
-def draw_order(shown: list[ReportRun], example: str) -> Figure:
-    """One answer in the order in which its tokens came: left to right for comparison, then run by run (the paper's
-    figure 1). The number in a token's corner is its step."""
+def draw_order(runs: list[ReportRun], example: str) -> Figure:
+    """One completion in the order in which its tokens were committed: left to right for comparison, then each run
+    (figure 1 of the paper). The number in a token's corner is its step."""
     from matplotlib.patches import Rectangle
 
-    trajectories = [(run.label, run.run.trajectories([example])[0]) for run in shown]
+    trajectories = [(run.label, run.run.trajectories([example])[0]) for run in runs]
     strips = [("left to right", trajectories[0][1].left_to_right()), *trajectories]
     wide = 7.0
-    laid = [(label, _lines(told, wide)) for label, told in strips]
+    laid = [(label, _lines(trajectory, wide)) for label, trajectory in strips]
     heights = [0.32 + 0.26 * len(lines) for _, lines in laid]
     figure = _figure(sum(heights) + 0.1, wide)
     figure.set_layout_engine("none")
@@ -198,13 +198,13 @@ def draw_order(shown: list[ReportRun], example: str) -> Figure:
 
 
 def _lines(trajectory: Trajectory, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
-    """A trajectory's tokens laid out in lines: left edge, width, text, step counted from 0, and share of the steps."""
+    """The tokens of a trajectory in lines: left edge, width, text, step (from 0), and share of the steps."""
     lines: list[list[tuple[float, float, str, int, float]]] = [[]]
     x, last = 0.05, max(1, len(trajectory.steps) - 1)
     for place in trajectory.states[-1]:
         assert place
         step, commit = place
-        text = trajectory.shown(commit)
+        text = trajectory.display(commit)
         width = 0.13 + 0.061 * len(text) + 0.03 * len(str(step))
         if x + width > wide - 0.05 and lines[-1]:
             lines.append([])
@@ -225,16 +225,16 @@ FIGURES: dict[str, Callable[[list[ReportRun], str], Figure]] = {
 }
 
 
-def drawable(name: str, shown: list[ReportRun]) -> bool:
-    """Whether there is anything to see in a figure."""
-    return name != "reversals" or any(sample["guidance"] for run in shown for sample in run.samples)
+def drawable(name: str, runs: list[ReportRun]) -> bool:
+    """Whether a figure has anything to show."""
+    return name != "reversals" or any(sample["guidance"] for run in runs for sample in run.samples)
 
 
-def svg(name: str, shown: list[ReportRun], example: str) -> str:
-    """A figure for a page: no fixed size, and the page's own color for lines and letters."""
+def svg(name: str, runs: list[ReportRun], example: str) -> str:
+    """A figure as SVG for the page: without a fixed size, in the page's text color."""
     buffer = io.StringIO()
     with style(INK):
-        FIGURES[name](shown, example).savefig(buffer, format="svg", metadata={"Date": None})
+        FIGURES[name](runs, example).savefig(buffer, format="svg", metadata={"Date": None})
     drawn = buffer.getvalue()
     return drawn[drawn.index("<svg") :].replace(INK, "currentColor")
 
@@ -250,8 +250,8 @@ def write_figures(
     folders, *others = by_task(paths)
     if others:
         raise UsageError("Figures show runs of one benchmark and model: name those run folders alone.")
-    shown, _ = load_report_runs(folders)
-    ids = common([run.run for run in shown])
+    runs, _ = load_report_runs(folders)
+    ids = common([run.run for run in runs])
     chosen = ids[0 if example is None else place_of(example, ids, folders[0])]
     names = [renamed("figure", name) for name in names]
     if unknown := next((name for name in names if name not in FIGURES), None):
@@ -259,9 +259,9 @@ def write_figures(
     folder = user_path(out) if out else output_dir(paths[0]) / "figures"
     folder.mkdir(exist_ok=True)
     written = []
-    for name in [name for name in names or FIGURES if drawable(name, shown)]:
+    for name in [name for name in names or FIGURES if drawable(name, runs)]:
         with style():
-            figure = FIGURES[name](shown, chosen)
+            figure = FIGURES[name](runs, chosen)
             for form in formats:
                 written.append(folder / f"{name}.{form}")
                 dateless = {"CreationDate": None} if form == "pdf" else {}

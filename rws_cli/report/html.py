@@ -35,11 +35,11 @@ from rws_cli.runs.reading import by_task
 
 PAGE = Path(__file__).parent / "page"
 CHUNK = 50
-"""Examples that are opened together."""
+"""Examples in a chunk."""
 MOST_BYTES = 16_000_000
-"""Of packed examples in a page. Where they are more, later examples go without their replay, which the page says."""
+"""The most bytes of packed examples in a page. Beyond it, later examples have no replay, which the page says."""
 SNIPPET = 160
-"""Letters of a prompt in the table of examples."""
+"""Characters of a prompt in the table of examples."""
 
 
 def write_reports(paths: list[str], out: str | None) -> list[Path]:
@@ -53,27 +53,27 @@ def write_reports(paths: list[str], out: str | None) -> list[Path]:
     written = []
     groups = by_task(paths)
     for group in groups:
-        shown, lines = load_report_runs(group)
-        of = shown[0].config
+        runs, lines = load_report_runs(group)
+        of = runs[0].config
         name = f"{target.stem}-{of['benchmark']['name']}-{of['model']['name']}{target.suffix}"
         path = target.with_name(name) if len(groups) > 1 else target
         try:
-            write_whole(path, page(shown, lines))
+            write_whole(path, page(runs, lines))
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror}.") from error
         written.append(path)
     return written
 
 
-def page(shown: list[ReportRun], lines: list[Line]) -> str:
+def page(runs: list[ReportRun], lines: list[Line]) -> str:
     """The HTML of a report on runs of one benchmark and model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    config, examples = shown[0].config, common([run.run for run in shown])
-    packed, told = pack(shown, examples)
+    config, examples = runs[0].config, common([run.run for run in runs])
+    packed, replayable = pack(runs, examples)
     index = {
-        "runs": [{"label": run.label, "color": run.color} for run in shown],
-        "examples": [row_of(shown, example) for example in examples],
+        "runs": [{"label": run.label, "color": run.color} for run in runs],
+        "examples": [row_of(runs, example) for example in examples],
         "chunk": CHUNK,
         "steps": STEPS,
         "confidences": CONFIDENCES,
@@ -84,26 +84,26 @@ def page(shown: list[ReportRun], lines: list[Line]) -> str:
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["strong"] = lambda cell: isinstance(cell, Strong)
-    figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, shown)]
+    figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, runs)]
     return environment.get_template("page.html").render(
         version=__version__,
-        title=f"{config['benchmark']['name']} · {config['model']['name']} · {', '.join(run.label for run in shown)}",
+        title=f"{config['benchmark']['name']} · {config['model']['name']} · {', '.join(run.label for run in runs)}",
         benchmark=config["benchmark"]["name"],
         model=config["model"]["name"],
-        runs=shown,
+        runs=runs,
         path=display_path,
-        told=told,
-        notes=notes(shown),
+        replayable=replayable,
+        notes=notes(runs),
         how=HOW_COMPARED.format(lines[0].examples)
         if lines
         else f"means over examples, with 95 % intervals; {GOD_IN_WORDS}",
-        sheets=comparison_sheets(lines) if lines else [means(shown[0])],
+        sheets=comparison_sheets(lines) if lines else [means(runs[0])],
         grid=grid_of(lines) if lines and config.get("table") else None,
         as_sheet=as_sheet,
-        costs=costs(shown),
-        figures=[(name, title, svg(name, shown, examples[0])) for name, title in figures],
-        differing=differing(shown),
-        settings=[(run, as_yaml(run.config, 100), as_yaml(origin(run), 100)) for run in shown],
+        costs=costs(runs),
+        figures=[(name, title, svg(name, runs, examples[0])) for name, title in figures],
+        differing=differing(runs),
+        settings=[(run, as_yaml(run.config, 100), as_yaml(origin(run), 100)) for run in runs],
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=script,
         digest=digest,
@@ -112,9 +112,9 @@ def page(shown: list[ReportRun], lines: list[Line]) -> str:
 
 
 FIGURE_TITLES = {
-    "order_heatmap": "Order of generation: which positions are committed when, over all examples",
-    "by_step": "Confidence and reward along the steps",
-    "god": "Generation order deviation (GOD)",
+    "order_heatmap": "Decoding order: the positions committed at each step, over all examples",
+    "by_step": "Confidence and reward by step",
+    "god": "Generation Order Deviation (GOD): distance from left-to-right order",
     "reversals": "Rank reversals vs. share of tokens committed",
 }
 
@@ -123,7 +123,7 @@ FIGURE_TITLES = {
 
 
 def means(run: ReportRun) -> Sheet:
-    """What a run alone came to, each measure with its interval over questions."""
+    """The measures of a single run, each with its interval over questions."""
     sheet = Sheet(["measure", "mean", "95 % interval"])
     for name, cell in alone(run.run).items():
         of = measure(name, run.config.get("metric"))
@@ -136,14 +136,14 @@ def means(run: ReportRun) -> Sheet:
 TOTALS = {
     "mdm_passes": ",.0f", "mdm_tokens": ",.0f", "reward_calls": ",.0f", "reward_tokens": ",.0f", "seconds": ",.1f",
 }  # fmt: skip
-"""The costs of which a report has totals, and their form."""
+"""The costs of which a report has totals, and their formats."""
 
 
-def costs(shown: list[ReportRun]) -> Sheet:
+def costs(runs: list[ReportRun]) -> Sheet:
     """Total cost of each run."""
     names = [MEASURES[name].display_name for name in (*TOTALS, "tokens_per_second")]
     sheet = Sheet(["run", "examples", *names], title="Total cost")
-    for run in shown:
+    for run in runs:
         record = {"cost": total_cost(run.samples)}
         totals = [number(MEASURES[f"total_{name}"].of_run(record), form) for name, form in TOTALS.items()]
         speed = number(MEASURES["tokens_per_second"].of_run(record), ",.0f")
@@ -151,29 +151,29 @@ def costs(shown: list[ReportRun]) -> Sheet:
     return sheet
 
 
-def notes(shown: list[ReportRun]) -> list[str]:
-    """What a reader must know before the numbers."""
-    said = []
-    for run in shown:
+def notes(runs: list[ReportRun]) -> list[str]:
+    """Notes for the reader: unfinished runs and failed examples."""
+    lines = []
+    for run in runs:
         if run.run.manifest["status"] != "finished":
-            said.append(f"{run.label} is {run.run.manifest['status']}: what stands here is as far as it is done.")
+            lines.append(f"{run.label} is {run.run.manifest['status']}: its results so far are shown.")
         if failed := run.run.manifest.get("failed"):
-            said.append(f"{run.label}: {len(failed)} examples failed and are left out.")
-    return said
+            lines.append(f"{run.label}: {len(failed)} examples failed and are left out.")
+    return lines
 
 
-def differing(shown: list[ReportRun]) -> Sheet | None:
+def differing(runs: list[ReportRun]) -> Sheet | None:
     """The settings in which runs differ; None for one run."""
-    settings = [identity(run.config) for run in shown]
+    settings = [identity(run.config) for run in runs]
     keys = dict.fromkeys(key for other in settings[1:] for key in differing_keys(settings[0], other))
-    sheet = Sheet(["setting", *(run.label for run in shown)], words=1 + len(shown), title="Where the runs differ")
+    sheet = Sheet(["setting", *(run.label for run in runs)], words=1 + len(runs), title="Where the runs differ")
     for key in keys:
         sheet.add(key, *(str(of.get(key, "–")) for of in map(flat, settings)))
     return sheet if keys else None
 
 
 def origin(run: ReportRun) -> dict[str, Any]:
-    """Where a run's numbers come from."""
+    """The provenance of a run's numbers."""
     keys = ("command", "started", "finished", "resumed", "versions", "git", "machine", "sources", "config_hash")
     return {key: run.run.manifest.get(key) for key in keys}
 
@@ -181,10 +181,10 @@ def origin(run: ReportRun) -> dict[str, Any]:
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
-def row_of(shown: list[ReportRun], example: str) -> list[Any]:
-    """An example's row of the table: id, beginning of the prompt, and run by run whether it is right (null: ungraded),
-    its reward and its GOD."""
-    samples = [run.run.samples[example] for run in shown]
+def row_of(runs: list[ReportRun], example: str) -> list[Any]:
+    """A row of the table of examples: id, start of the prompt, and for each run whether the completion is correct
+    (null: not graded), its reward and its GOD."""
+    samples = [run.run.samples[example] for run in runs]
     prompt = " ".join(samples[0]["prompt"].split())
     return [
         example,
@@ -195,25 +195,25 @@ def row_of(shown: list[ReportRun], example: str) -> list[Any]:
     ]
 
 
-def pack(shown: list[ReportRun], examples: list[str]) -> tuple[dict[str, str], int]:
-    """The page's chunks, "text-0", "trajectory-0", … → packed, and how many examples have their trajectory in it."""
+def pack(runs: list[ReportRun], examples: list[str]) -> tuple[dict[str, str], int]:
+    """The page's chunks ("text-0", "trajectory-0", …), packed, and the number of examples whose trajectory is in it."""
     packed: dict[str, str] = {}
     chunks = [examples[start : start + CHUNK] for start in range(0, len(examples), CHUNK)]
     for n, chunk in enumerate(chunks):
-        packed[f"text-{n}"] = squeezed([text_of(shown, example) for example in chunk])
-    size, told = sum(map(len, packed.values())), 0
+        packed[f"text-{n}"] = squeezed([text_of(runs, example) for example in chunk])
+    size, replayable = sum(map(len, packed.values())), 0
     for n, chunk in enumerate(chunks):
-        trajectory = squeezed(trajectories_of(shown, chunk))
+        trajectory = squeezed(trajectories_of(runs, chunk))
         size += len(trajectory)
         if size > MOST_BYTES:
             break
         packed[f"trajectory-{n}"] = trajectory
-        told += len(chunk)
-    return packed, told
+        replayable += len(chunk)
+    return packed, replayable
 
 
-def text_of(shown: list[ReportRun], example: str) -> dict[str, Any]:
-    samples = [run.run.samples[example] for run in shown]
+def text_of(runs: list[ReportRun], example: str) -> dict[str, Any]:
+    samples = [run.run.samples[example] for run in runs]
     return {
         "prompt": samples[0]["prompt"],
         "history": samples[0].get("history", []),
@@ -223,31 +223,31 @@ def text_of(shown: list[ReportRun], example: str) -> dict[str, Any]:
     }
 
 
-def trajectories_of(shown: list[ReportRun], examples: list[str]) -> dict[str, Any]:
-    """Stories in short: texts of tokens are numbers in one list."""
+def trajectories_of(runs: list[ReportRun], examples: list[str]) -> dict[str, Any]:
+    """Trajectories in short form: token texts are indices into one list of words."""
     words: dict[str, int] = {}
-    trajectories = zip(*(run.run.trajectories(examples) for run in shown), strict=True)
+    trajectories = zip(*(run.run.trajectories(examples) for run in runs), strict=True)
     rows = [[pack_trajectory(trajectory, words) for trajectory in of_example] for of_example in trajectories]
     return {"words": list(words), "rows": rows}
 
 
 def pack_trajectory(trajectory: Trajectory, words: dict[str, int]) -> dict[str, Any]:
-    """n: positions. For each step k: tokens it commits; r: reward and x: scale, if any; m:
-    positions masked before it. For each token p: position; t: text; c: confidence in thousandths."""
+    """n: positions. Per step: k, tokens committed; r, reward, and x, scale, if any; m, positions masked before it.
+    Per token: p, position; t, text; c, confidence in thousandths."""
     commits = [commit for step in trajectory.steps for commit in step.committed]
-    told: dict[str, Any] = {
+    packed: dict[str, Any] = {
         "n": trajectory.positions,
         "k": [len(step.committed) for step in trajectory.steps],
         "p": [commit.position for commit in commits],
-        "t": [words.setdefault(trajectory.shown(commit), len(words)) for commit in commits],
+        "t": [words.setdefault(trajectory.display(commit), len(words)) for commit in commits],
         "c": [None if commit.confidence is None else round(1000 * commit.confidence) for commit in commits],
     }
     for key, values in (("r", [s.reward for s in trajectory.steps]), ("x", [s.scale for s in trajectory.steps])):
         if any(value is not None for value in values):
-            told[key] = [_rounded(value) for value in values]
+            packed[key] = [_rounded(value) for value in values]
     if any(step.remasked for step in trajectory.steps):
-        told["m"] = [step.remasked for step in trajectory.steps]
-    return told
+        packed["m"] = [step.remasked for step in trajectory.steps]
+    return packed
 
 
 def _rounded(value: float | None) -> float | None:
@@ -255,6 +255,6 @@ def _rounded(value: float | None) -> float | None:
 
 
 def squeezed(value: Any) -> str:
-    """JSON, compressed, in letters that mean nothing to HTML."""
+    """JSON, compressed, in characters without meaning in HTML."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()

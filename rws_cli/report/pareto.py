@@ -1,4 +1,4 @@
-"""Accuracy and reward against cost, as Markdown, CSV and a picture: what analysis/curves.py reads from a sweep."""
+"""Accuracy and reward against cost, as Markdown, CSV and a figure: the curves of analysis/curves.py."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,17 +34,19 @@ def as_markdown(curves: list[Curve], against: str) -> str:
     for curve in curves:
         by_label.setdefault(curve.label, {})[curve.task] = curve
     rows = []
-    for label, found in by_label.items():
-        one = next(iter(found.values()))
+    for label, by_task in by_label.items():
+        one = next(iter(by_task.values()))
         swept = dict.fromkeys(part.split("=")[0] for point in one.points for part in point.settings.split(", ") if part)
-        rows.append([label, one.paper or "–", ", ".join(swept), *_cells(found, tasks, _accuracy)])
+        rows.append([label, one.paper or "–", ", ".join(swept), *_cells(by_task, tasks, _accuracy)])
     accuracy = (
         "Accuracy in percent ± half its 95 % interval, in parentheses what it cost: thousand "
         f"{MEASURES['tokens'].description}.\n\n{markdown_table(['sampler', 'paper', 'swept', *tasks], rows)}"
     )
     if all(point.difference is None for curve in curves for point in curve.points):
         return accuracy
-    others = [[label, *_cells(found, tasks, _difference, "–")] for label, found in by_label.items() if label != against]
+    others = [
+        [label, *_cells(by_task, tasks, _difference, "–")] for label, by_task in by_label.items() if label != against
+    ]
     return (
         f"{accuracy}\n\nDifference to {against} at equal cost, in points, with 95 % intervals: to the best that {against} "
         "does for at most that cost, on the line between its two settings around it.\n\n"
@@ -52,10 +54,12 @@ def as_markdown(curves: list[Curve], against: str) -> str:
     )
 
 
-def _cells(curves: dict[str, Curve], tasks: list[str], shown: Callable[[Point], str], empty: str = "") -> list[str]:
-    """For each task what a curve's points come to, each with its cost."""
-    found = [[(shown(p), p.cost["tokens"] / 1000) for p in curves[t].points] if t in curves else [] for t in tasks]
-    return [", ".join(f"{what} ({cost:.1f})" for what, cost in points if what) or empty for points in found]
+def _cells(curves: dict[str, Curve], tasks: list[str], form: Callable[[Point], str], empty: str = "") -> list[str]:
+    """For each task, the values of a curve's points, each with its cost."""
+    points_by_task = [
+        [(form(p), p.cost["tokens"] / 1000) for p in curves[t].points] if t in curves else [] for t in tasks
+    ]
+    return [", ".join(f"{what} ({cost:.1f})" for what, cost in points if what) or empty for points in points_by_task]
 
 
 def _accuracy(point: Point) -> str:
@@ -77,7 +81,7 @@ def _difference(point: Point) -> str:
 
 
 def as_csv(curves: list[Curve], against: str) -> str:
-    """One line a point, in the order of the curves; costs are means over examples."""
+    """One line per point, in the order of the curves; costs are means over examples."""
     rows = []
     for curve in curves:
         for point in curve.points:
@@ -90,8 +94,8 @@ def as_csv(curves: list[Curve], against: str) -> str:
 
 
 def draw(curves: list[Curve], path: Path) -> None:
-    """A panel for each measure of each task and each family of samplers; in all of them, in gray, best-of-N (solid) and
-    confidence (dashed) for comparison, and RWS in red."""
+    """A panel for each measure, task and family of samplers. All show best-of-N (solid) and confidence (dashed) in
+    gray for comparison, and RWS in red."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -102,12 +106,12 @@ def draw(curves: list[Curve], path: Path) -> None:
     figure = Figure(figsize=(3.2 * len(columns) + 0.6, 2.3 * len(rows) + 1.8), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="row", sharey="row")
     for line, (task, measure) in zip(axes, rows, strict=True):
-        shown = [curve for curve in curves if curve.task == task]
+        of_task = [curve for curve in curves if curve.task == task]
         for panel, name in zip(line, columns, strict=True):
-            for curve in shown:
+            for curve in of_task:
                 if curve.family != name and curve.label in ("best_of_n", "confidence"):
                     _trace(panel, curve, measure, "0.75", line="--" if curve.label == "confidence" else "-")
-            own = [curve for curve in shown if curve.family == name]
+            own = [curve for curve in of_task if curve.family == name]
             for number, curve in enumerate(own):
                 color = "crimson" if curve.label.startswith("rws") else COLORS[number % len(COLORS)]
                 _trace(panel, curve, measure, color, "os^vDPX*<>"[number % 10], label=curve.label)
@@ -132,7 +136,7 @@ def draw(curves: list[Curve], path: Path) -> None:
 def _trace(
     panel: Any, curve: Curve, measure: str, color: Any, marker: str = "", line: str = "-", label: str | None = None
 ) -> None:
-    """A line along the points that are best for their cost; with a marker, all of them and their intervals."""
+    """A line through the points that are best for their cost. marker: a shape, to show all points with their intervals."""
     points = [point for point in curve.points if measure in point.value]
     factor, best = 100 if MEASURES[measure].percent else 1, frontier(points, measure)
     if marker:

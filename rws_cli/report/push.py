@@ -23,7 +23,7 @@ FILES = ("manifest.json", SAMPLES, TRACE, "metrics.json", FAILURES)
 CARD, TYPED = "README.md", "samples.parquet"
 CARD_TEXT = Path(__file__).parent / "page" / "card.md"
 UNFINISHED = ".unfinished"
-"""In a folder that is being written: if that was broken off, it is written again."""
+"""Marks a folder that is being written; one that was left by an interrupted push is written again."""
 ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -56,8 +56,8 @@ def push(run: Path, to: str, public: bool = False) -> str:
 
 
 def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
-    """The run's files, its samples with types, and its card. Raises RunError for a file that is a link, as what it leads
-    to is not the run's, and for one that does not hold what it should."""
+    """Copy the run's files, and write its typed samples and its card. Raises RunError for links, because their
+    targets are not part of the run, and for invalid files."""
     import pyarrow.parquet as pq
 
     names = [name for name in FILES if name != FAILURES or (run / name).exists()]
@@ -76,8 +76,8 @@ def write(run: Path, manifest: dict[str, Any], folder: Path) -> None:
 
 
 def typed(samples: list[dict[str, Any]]) -> Any:
-    """The samples as a table. A field that holds nothing anywhere is left out, for Parquet has no empty records; one that is
-    now of one type and now of another is JSON text."""
+    """The samples as a table. A field without any value is left out, because Parquet has no empty records; one with
+    several types becomes JSON text."""
     import pyarrow as pa
 
     columns = {}
@@ -96,7 +96,7 @@ def typed(samples: list[dict[str, Any]]) -> Any:
 
 
 def upload(folder: Path, name: str, public: bool) -> str:
-    """Raises RunError, in one sentence and without the token, if the hub does not take it."""
+    """Upload a folder. Raises RunError, in one sentence and without the token, if the hub refuses."""
     from huggingface_hub import HfApi, get_token
 
     token = get_token()
@@ -118,8 +118,8 @@ def upload(folder: Path, name: str, public: bool) -> str:
 
 
 def refusal(error: Exception) -> str:
-    """Why the hub did not take something."""
-    known = {
+    """Why the hub refused."""
+    reasons = {
         401: "the hub does not know the token; run hf auth login, or set HF_TOKEN",
         403: "the token may not write there",
         404: "there is no such user or organization, or the token may not see it",
@@ -127,14 +127,14 @@ def refusal(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if type(error).__name__ == "OfflineModeIsEnabled":
         return "the hub is turned off by HF_HUB_OFFLINE"
-    if status in known:
-        return known[status]
+    if status in reasons:
+        return reasons[status]
     text = str(getattr(error, "server_message", None) or error).strip() or type(error).__name__
     return f"the hub could not be reached or refused it: {without_secrets(text.splitlines()[0].rstrip('.'))}"
 
 
 def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """The data set card: a header for machines, then Markdown for people."""
+    """The data set card: a header for machines, then Markdown."""
     config = manifest["config"]
     title = " · ".join(config[group]["name"] for group in ("benchmark", "model", "sampler"))
     failed = len(manifest["failed"])
@@ -147,7 +147,7 @@ def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
         "started": manifest["started"],
         "finished": manifest["finished"],
         "git": f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git else "an installed package",
-        **{f"machine: {name}": shown(value) for name, value in manifest["machine"].items()},
+        **{f"machine: {name}": as_text(value) for name, value in manifest["machine"].items()},
         **{f"version of {name}": value for name, value in manifest["versions"].items()},
     }
     return CARD_TEXT.read_text(encoding="utf-8").format(
@@ -166,7 +166,7 @@ def card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 
 def header(title: str) -> dict[str, Any]:
-    """What the hub and `datasets` read."""
+    """The header that the hub and `datasets` read."""
     return {
         "pretty_name": title,
         "tags": ["rws", "masked-diffusion", "decoding"],
@@ -178,10 +178,10 @@ def header(title: str) -> dict[str, Any]:
 
 
 def code(text: str, language: str) -> str:
-    """A block in which nothing is read as Markdown or HTML: its fence is longer than any in the text."""
+    """A code block. Its fence is longer than any in the text, so nothing in it is read as Markdown or HTML."""
     fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
     return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""A decoding as a film in the terminal: masks fill in, and what the reward said of it ticks beside."""
+"""A decoding as an animation in the terminal: masks are replaced by tokens, with reward and scale next to them."""
 
 import os
 import select
@@ -22,7 +22,7 @@ from rws_cli.runs.reading import read_run
 
 MASK = "·"
 SECONDS = 8.0
-"""That a replay takes at its first speed, as long as a step takes neither more than SLOWEST nor less than a 50th."""
+"""Seconds that a replay takes at its initial speed, as long as a step takes between 1/50 s and SLOWEST."""
 SLOWEST = 0.5
 KEYS = "space stop/go · ←→ step · ↑↓ speed · 0 again · c color · n/p example · q quit"
 LADDER = "▁▂▃▄▅▆▇█"
@@ -30,7 +30,7 @@ LADDER = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Scene:
-    """A decoding to show: whose it is, what was asked, and how it came out ("" while that is open)."""
+    """A decoding to show. outcome: its grade and GOD; "" while it is not finished."""
 
     trajectory: Trajectory
     title: str
@@ -39,23 +39,23 @@ class Scene:
 
 
 def scenes(run: Path, example: str | None) -> tuple[list[Scene], int]:
-    """The decodings of a run and the place of the example that is asked for: by its id, or its number from 0; the
-    first if none is named. Raises UsageError for one that is not there, RunError where nothing is done."""
-    found = read_run(run, traced=True)
-    ids = list(found.samples)
+    """The decodings of a run, and the index of the requested example, by its id or its number from 0 (default: the
+    first). Raises UsageError if it does not exist, RunError if no example is finished."""
+    recorded = read_run(run, traced=True)
+    ids = list(recorded.samples)
     if not ids:
-        raise RunError(f"{run} has no example that is done: there is nothing to show.")
-    name = f"{found.config['model']['name']} · {found.config['sampler']['name']}"
-    told = [
+        raise RunError(f"{run} has no finished example: there is nothing to show.")
+    name = f"{recorded.config['model']['name']} · {recorded.config['sampler']['name']}"
+    decodings = [
         Scene(
             trajectory,
             f"{trajectory.id} · {name}",
-            found.samples[trajectory.id]["prompt"],
-            outcome(found.samples[trajectory.id]),
+            recorded.samples[trajectory.id]["prompt"],
+            outcome(recorded.samples[trajectory.id]),
         )
-        for trajectory in found.trajectories(ids)
+        for trajectory in recorded.trajectories(ids)
     ]
-    return told, 0 if example is None else place_of(example, ids, run)
+    return decodings, 0 if example is None else place_of(example, ids, run)
 
 
 def place_of(example: str, ids: Sequence[str], run: Path) -> int:
@@ -64,22 +64,24 @@ def place_of(example: str, ids: Sequence[str], run: Path) -> int:
     if example.isdecimal() and len(example) < 10 and int(example) < len(ids):
         return int(example)
     raise UsageError(
-        f"{example} is no example of {run}{nearest(example, list(ids)) or '.'} Give an id, such as {ids[0]}, or a number "
+        f"{example} is not an example of {run}{nearest(example, list(ids)) or '.'} Give an id, such as {ids[0]}, or a number "
         f"from 0 to {len(ids) - 1}."
     )
 
 
 def outcome(sample: dict[str, Any]) -> str:
-    """How an answer was graded, and how it was ordered."""
+    """The grade of a completion, and its GOD."""
     grade, god = sample["grade"], sample["order"]["god_tokens"]
-    parts = [] if grade is None else ["right" if grade["correct"] else f"wrong, {grade['partial']:.0%} of it right"]
+    parts = (
+        [] if grade is None else ["correct" if grade["correct"] else f"wrong, {grade['partial']:.0%} partial credit"]
+    )
     return " · ".join([*parts, *([] if god is None else [f"GOD {god:.2f}"])])
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A scene after its first n steps. whole: all of a long answer; else as much of it as the terminal has lines for,
-    around what is new."""
+    """A scene after its first n steps. whole: show a long completion in full; else only the lines that fit the
+    terminal, around the newest tokens."""
 
     scene: Scene
     n: int
@@ -102,27 +104,27 @@ class Picture:
 
 
 def window(lines: list[Text], room: int) -> list[Text]:
-    """So many of the lines, with the first that has something new in their middle; dots stand for what is left out."""
+    """The lines that fit, with the first new token in the middle; dots stand for omitted lines."""
     if len(lines) <= room:
         return lines
     new = next((n for n, line in enumerate(lines) if any("underline" in str(span.style) for span in line.spans)), 0)
     start = min(max(0, new - room // 2), len(lines) - room)
-    shown = lines[start : start + room]
+    visible_lines = lines[start : start + room]
     if start:
-        shown[0] = Text("⋮", style="dim")
+        visible_lines[0] = Text("⋮", style="dim")
     if start + room < len(lines):
-        shown[-1] = Text("⋮", style="dim")
-    return shown
+        visible_lines[-1] = Text("⋮", style="dim")
+    return visible_lines
 
 
 def _prompt(prompt: str, lines: int = 4) -> Text:
-    told = [visible(line) for line in prompt.splitlines()]
-    kept = told[:lines] + (["…"] if len(told) > lines else [])
-    return Text("\n".join(line if len(line) <= 400 else line[:400] + "…" for line in kept), style="dim")
+    text_lines = [visible(line) for line in prompt.splitlines()]
+    first_lines = text_lines[:lines] + (["…"] if len(text_lines) > lines else [])
+    return Text("\n".join(line if len(line) <= 400 else line[:400] + "…" for line in first_lines), style="dim")
 
 
 def tokens(trajectory: Trajectory, n: int, by_confidence: bool = False) -> Text:
-    """The response after n steps; each token on the color of its step or its confidence, new ones underlined."""
+    """The completion after n steps; tokens are colored by step or by confidence, and new ones are underlined."""
     text = Text()
     for place in trajectory.states[n]:
         if place is None:
@@ -134,15 +136,15 @@ def tokens(trajectory: Trajectory, n: int, by_confidence: bool = False) -> Text:
         else:
             color = mixed(STEPS, step / max(1, len(trajectory.steps) - 1))
         back = "#{:02x}{:02x}{:02x}".format(*color)
-        told = trajectory.shown(commit).replace(BREAK, BREAK + "\n")
-        text.append(told, style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
+        token = trajectory.display(commit).replace(BREAK, BREAK + "\n")
+        text.append(token, style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
     return text
 
 
 def status(trajectory: Trajectory, n: int, between: str = "\n") -> Text:
-    """How far it is, and what the last step went by, with the rewards so far as a little curve."""
+    """Progress, and the last step's confidence, reward and scale, with a sparkline of the scales."""
     filled = sum(place is not None for place in trajectory.states[n])
-    parts = [f"step {n} of {len(trajectory.steps)} · {filled} of {trajectory.positions} tokens"]
+    parts = [f"{n} of {len(trajectory.steps)} steps · {filled} of {trajectory.positions} tokens"]
     if n:
         step = trajectory.steps[n - 1]
         parts[0] += "" if step.confidence is None else f" · confidence {step.confidence:.3f}"
@@ -153,27 +155,27 @@ def status(trajectory: Trajectory, n: int, between: str = "\n") -> Text:
 
 
 def curve(values: Sequence[float | None], most: int = 24) -> str:
-    """The last values as a line of blocks, from their least to their greatest."""
-    known = [value for value in values if value is not None][-most:]
-    low, high = min(known), max(known)
+    """A sparkline of the last values, from their minimum to their maximum."""
+    defined = [value for value in values if value is not None][-most:]
+    low, high = min(defined), max(defined)
     rungs = len(LADDER) - 1
-    return "".join(LADDER[round((v - low) / (high - low) * rungs) if high > low else rungs // 2] for v in known)
+    return "".join(LADDER[round((v - low) / (high - low) * rungs) if high > low else rungs // 2] for v in defined)
 
 
 def print_plain(scene: Scene, console: Console) -> None:
-    """A line a step, for pipes and files."""
+    """One line per step, for pipes and files."""
     console.print(Text(f"{visible(scene.title)}{' · ' + scene.outcome if scene.outcome else ''}"), soft_wrap=True)
     console.print(_prompt(scene.prompt), soft_wrap=True)
     for n in range(1, len(scene.trajectory.steps) + 1):
         line = "".join(
-            MASK if place is None else scene.trajectory.shown(place[1]) for place in scene.trajectory.states[n]
+            MASK if place is None else scene.trajectory.display(place[1]) for place in scene.trajectory.states[n]
         )
         console.print(Text(f"{status(scene.trajectory, n, ' · ')}\n  {line}"), soft_wrap=True)
 
 
 @dataclass
 class Player:
-    """What is on: which scene, after how many steps, at how many seconds a step, and whether it goes on by itself."""
+    """The state of the player: the scene, the number of steps shown, seconds per step, and whether it is playing."""
 
     scenes: list[Scene]
     number: int = 0
@@ -195,12 +197,12 @@ class Player:
         return len(self.scene.trajectory.steps)
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Show the next step, if playing."""
         if self.going and self.n < self.steps:
             self.n += 1
 
     def press(self, key: str) -> None:
-        """Do what a key says; one that says nothing changes nothing."""
+        """Handle a key; unknown keys are ignored."""
         if key == " ":
             self.going = not self.going
         elif key in ("right", "l"):
@@ -225,9 +227,9 @@ class Player:
         return Picture(self.scene, self.n, self.by_confidence, KEYS)
 
 
-def play(found: list[Scene], start: int, console: Console) -> None:
-    """Show a scene, and the others on request, until the user quits; without a keyboard once through."""
-    player = Player(found, start)
+def play(decodings: list[Scene], start: int, console: Console) -> None:
+    """Play a scene, and others on request, until the user quits; without a keyboard, play it once."""
+    player = Player(decodings, start)
     with (
         keyboard() as read,
         Live(player.picture(), console=console, auto_refresh=False, screen=read is not None) as live,
@@ -253,8 +255,8 @@ ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 
 @contextmanager
 def keyboard() -> Iterator[Any]:
-    """A function that waits so many seconds (None: as long as it takes) for a key and returns its name, None for none
-    in time. Gives None itself where no keyboard can be read."""
+    """Yield a function that waits this many seconds (None: forever) for a key and returns its name, or None if there
+    was none in time. Yield None if no keyboard can be read."""
     try:
         import termios
         import tty

@@ -1,4 +1,4 @@
-"""Runs as reports show them: with a name and a color for each."""
+"""Runs in a report, each with a label and a color."""
 
 from dataclasses import dataclass
 from pathlib import Path

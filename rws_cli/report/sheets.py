@@ -1,4 +1,4 @@
-"""Tables as text in cells: the same figures in the same form on a terminal and on a page."""
+"""Tables of text cells, for a terminal and for a page."""
 
 from dataclasses import dataclass, field
 
@@ -13,11 +13,11 @@ from rws_cli.report.terminal import signed_number
 
 
 class Strong(str):
-    """A cell to be seen first: a difference whose interval excludes zero."""
+    """A cell to emphasize: a difference whose interval excludes zero."""
 
 
 def strong(text: str, interval: Interval | None) -> str:
-    """A cell with a difference, strong where its interval excludes zero."""
+    """A cell with a difference, emphasized if its interval excludes zero."""
     return Strong(text) if interval and (interval[0] > 0 or interval[1] < 0) else text
 
 
@@ -31,8 +31,8 @@ def signed(cell: Cell, factor: float, form: str) -> str:
 
 @dataclass
 class Sheet:
-    """One table. words: how many columns at the left are words; the others are figures, at the right of their cells.
-    title: over it, on a page."""
+    """One table. words: the number of leading text columns; the others hold numbers and are right-aligned. title:
+    above it, on a page."""
 
     headers: list[str]
     rows: list[list[str]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Sheet:
 
 
 def rich_table(sheet: Sheet) -> Table:
-    """A sheet for a terminal. Headers that are wider than the figures below them take a line for each word."""
+    """A sheet for a terminal. Headers wider than their column are broken into one line per word."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for n, header in enumerate(sheet.headers):
         wider = n >= sheet.words and all(len(header) > len(row[n]) for row in sheet.rows)

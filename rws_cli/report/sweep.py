@@ -1,4 +1,4 @@
-"""The end of a sweep: its jobs joined in one table, judged, compared and drawn as its configuration asks."""
+"""After a sweep: joins its jobs in one table, and judges, compares and plots them as its configuration says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ from rws_cli.runs.upgrade import read_manifest
 
 
 def write_sweep(folder: Path, typed: Sequence[str]) -> None:
-    """Join a sweep's jobs in sweep.csv, one line per job, and print their comparison where they can be paired. typed: the
-    arguments of the command line, without which no address of a judge is taken from a job's records."""
+    """Join the jobs of a sweep in sweep.csv, one line per job, and print their comparison if they can be paired.
+    typed: the arguments of the command line; a judge's address is used only if it is among them."""
     if not any(folder.glob("**/metrics.json")):
         return  # no job finished; the caller knows why
     begun = find_runs(str(folder))
@@ -54,12 +54,12 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
 
 
 NAMED = ("benchmark.name", "model.name", "reward.name", "sampler.name", "seed")
-"""Settings that each line of sweep.csv has."""
+"""Settings in every line of sweep.csv."""
 
 
 def sweep_rows(folder: Path, jobs: list[Path]) -> list[dict[str, Any]]:
-    """The lines of sweep.csv: job, what tells it from the others, how it ended, and the measures that some job has. The
-    order statistics that count end tokens are left to `runs_frame`."""
+    """The lines of sweep.csv: job, settings that differ, status, and the measures of the jobs. Order statistics that
+    count end tokens are only in `runs_frame`."""
     runs = [read_run(job, examples=False) for job in jobs]
     measures = [run_measures(run) for run in runs]
     names = dict.fromkeys(name for values in measures for name, value in values.items() if value is not None)

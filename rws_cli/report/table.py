@@ -1,4 +1,4 @@
-"""A sweep as a table for a paper: Markdown, CSV and LaTeX, from the records alone, published figures beside ours."""
+"""A sweep as a table for a paper: Markdown, CSV and LaTeX, with published numbers next to ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def write_grids(grids: list[Grid], target: Path) -> str:
 
 
 def print_tables(paths: Sequence[Path | str]) -> None:
-    """Write tables as write_tables does; show them as comparisons are shown, or as Markdown where there is no terminal."""
+    """Write tables as write_tables does, and print them: formatted on a terminal, else as Markdown."""
     grids, console = read_grids(paths), wide_console()
     markdown = write_grids(grids, output_dir(paths[0]))
     if not console.is_terminal:
@@ -66,7 +66,7 @@ def format_cell(measure: Measure, cell: Cell) -> str:
 
 
 def as_sheet(grid: Grid) -> Sheet:
-    """The figures as text."""
+    """The table's cells as text."""
     headers, published = [""], grid.has_published
     for column, has in zip(grid.columns, published, strict=True):
         headers += [column.heading, *(["published"] if has else [])]
@@ -87,8 +87,8 @@ def as_markdown(grid: Grid) -> str:
 
 
 def as_csv(grids: list[Grid]) -> str:
-    """One line a row; shares as numbers in [0, 1], published figures as the paper has them. Of several tables each line
-    says which task it is of."""
+    """One line per row. Shares are numbers in [0, 1], published numbers are as the paper has them. With several
+    tables, each line names its task."""
     rows = []
     for grid in grids:
         for label, cells in grid.rows:
@@ -103,7 +103,7 @@ def as_csv(grids: list[Grid]) -> str:
 
 
 def as_latex(grid: Grid) -> str:
-    """A booktabs table; its caption is the title, if it has one of its own, with the notes."""
+    """A booktabs table. Its caption is the title, if there is one, with the notes."""
     sheet = as_sheet(grid)
     title = [] if grid.title == grid.task else [grid.title.rstrip(".") + "."]
     lines = [

@@ -1,4 +1,4 @@
-"""What a terminal shows: a run, a plan, findings; numbers and paths as they are written."""
+"""Prints runs, plans and findings on a terminal."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def number(value: float | int | None, form: str = ",.3f") -> str:
 
 
 def signed_number(value: float, form: str) -> str:
-    """With its sign; what rounds to nothing is not below it."""
+    """A number with its sign; one that rounds to zero gets a plus."""
     return re.sub(r"^-(0\.?0*)$", r"+\1", format(value, "+" + form))
 
 
 def wide_console() -> Console:
-    """Standard output; where it is no terminal there is no width to keep to, and nothing is cut."""
+    """Standard output. Without a terminal it is wide, so that nothing is cut."""
     console = plain_console()
     return console if console.is_terminal else plain_console(width=max(console.width, 120))
 
 
 def plain_console(**options: Any) -> Console:
-    """Standard output, on which brackets are brackets."""
+    """Standard output, without markup."""
     return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def rows_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a run came to, as lines of name and value."""
+    """A run's measures as lines of name and value."""
     return [_row("examples", ",.0f", metrics), *_quality(metrics), *_decoding(metrics), *_cost(metrics)]
 
 
@@ -51,7 +51,7 @@ Rows = Iterator[tuple[str, str]]
 
 
 def _row(name: str, form: str, metrics: dict[str, Any], note: str = "") -> tuple[str, str]:
-    """A measure under its name, as a number of a form."""
+    """A measure's name, and its value in a format."""
     measure = MEASURES[name]
     return measure.display_name, number(measure.of_run(metrics), form) + note
 
@@ -97,7 +97,7 @@ def _cost(metrics: dict[str, Any]) -> Rows:
 
 
 def print_run(folder: Path) -> None:
-    """A run's table and its path; a running or broken-off run shows what it has so far."""
+    """Print a run's table and path; an unfinished run shows its results so far."""
     console = plain_console()
     manifest = read_json(folder / "manifest.json")
     config, status = manifest["config"], manifest["status"]
@@ -123,7 +123,7 @@ def print_run(folder: Path) -> None:
 
 
 def print_hint(console: Console, folder: Path) -> None:
-    """On a terminal, how to go on from a run or a sweep; for scripts its path is the last line."""
+    """On a terminal, suggest commands for a run or sweep; for scripts the path stays the last line."""
     if console.is_terminal:
         run = find_runs(str(folder))[0]
         how = f"rws report {display_path(folder)} · rws replay {display_path(run)}"
@@ -131,7 +131,7 @@ def print_hint(console: Console, folder: Path) -> None:
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """What rws doctor found."""
+    """Print the findings of rws doctor."""
     console = wide_console()
     table = Table(show_header=False, box=None)
     for finding in findings:
@@ -141,7 +141,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
 
 
 def print_calibration(file: Path) -> None:
-    """What rws calibrate measured, and where it is."""
+    """Print the result of rws calibrate, and its path."""
     console, stored = wide_console(), read_json(file)
     table = Table(title="Statistics of the reward's scores", show_header=False)
     for name in ("n", "mean", "std", "min", "max"):
@@ -149,8 +149,8 @@ def print_calibration(file: Path) -> None:
     for quantile, value in stored["quantiles"].items():
         table.add_row(f"{float(quantile):.0%} quantile", f"{value:,}")
     console.print(table)
-    by_progress = Table(title="Mean score by tenth of the fill level", show_header=True)
-    for column in ("filled", "along decodings", "masked at random, filled in one pass"):
+    by_progress = Table(title="Mean score by progress", show_header=True)
+    for column in ("tokens committed", "along decodings", "random masks, completed in one pass"):
         by_progress.add_column(column, justify="right")
     for n, (along, masked) in enumerate(
         zip(stored["decodings_by_progress"], stored["masked_by_progress"], strict=True)
@@ -167,7 +167,7 @@ def print_calibration(file: Path) -> None:
 
 
 def print_plan(config: Config, plan: dict[str, Any]) -> None:
-    """What a dry run found."""
+    """Print the result of a dry run."""
     console = plain_console()
     table = Table(title="Plan: nothing was run", show_header=False)
     sampler = config.sampler

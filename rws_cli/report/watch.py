@@ -1,4 +1,4 @@
-"""A prompt's decoding, shown on the terminal while it goes on."""
+"""Shows the decoding of a prompt on the terminal as it happens."""
 
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +13,7 @@ from rws_cli.runs.generate import Generation
 
 
 def watch(generation: Generation) -> dict[str, Any]:
-    """Decode and show each step; of several particles the first is shown until one is chosen. Returns what was generated."""
+    """Decode and show each step; with several particles, the first one until one is chosen. Returns the result."""
     config, components = generation.config, generation.components
     title = f"{config.model.name} · {config.sampler.name}"
     blank = {"tokens": [components.denoiser.mask_id] * config.sampler.gen_length}

@@ -60,7 +60,7 @@ class Fair:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", range(4))
 def test_what_the_model_saw_is_what_the_trace_tells(way: str, seed: int) -> None:
-    """The denoiser keeps the sequences that it is given, one a step: these are the states, token for token."""
+    """The denoiser keeps the sequences that it is given, one per step: these are the states, token for token."""
     model = FakeDenoiser(seed=seed)
     sampler = make_sampler(12, guidance=GUIDANCE, **WAYS[way])
     rows = sampler.search.particles

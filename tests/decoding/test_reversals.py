@@ -79,7 +79,7 @@ def test_small_and_large_scales_rank_by_max_minus_mean_and_by_gap(seed: int) -> 
     assert confidences(z, 1e-7).argsort().tolist() == (z.max(-1).values - z.mean(-1)).argsort().tolist()
     top = z.topk(2).values
     gap = top[:, 0] - top[:, 1]
-    # exp(−rδ) ≲ −log c ≤ (V − 1) exp(−rδ): a gap wider by more than log(V − 1)/r wins, while float64 tells c from 1.
+    # exp(−rδ) ≲ −log c ≤ (V − 1) exp(−rδ): a gap wider by more than log(V − 1)/r wins, while float64 distinguishes c from 1.
     r, margin = 40.0, 1.2 * math.log(8) / 40.0
     c = confidences(z, r)
     decided = [(i, j) for i, j in itertools.permutations(range(12), 2) if gap[j] + margin < gap[i] < 35 / r]

@@ -95,7 +95,7 @@ def test_the_slider_replays_what_the_trace_says(opened, report: Path) -> None:
     assert spans.count() == 36
     for step in (0, 1, 4, 6):
         page.locator("#step").fill(str(step))
-        assert spans.all_text_contents() == [trajectory.shown(p[1]) if p else "·" for p in trajectory.states[step]]
+        assert spans.all_text_contents() == [trajectory.display(p[1]) if p else "·" for p in trajectory.states[step]]
         assert page.locator("#where").inner_text() == f"{step} of 6"
         if step:
             reward = next(r for s, r in zip(row["step"], row["reward"], strict=True) if s == step - 1)

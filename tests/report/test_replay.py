@@ -45,7 +45,7 @@ def test_masks_fill_in_and_are_masked_again() -> None:
     assert [screen[7] for screen in lines] == ["····", "··c∎", "a�[2Jc∎".replace("c", "·c"), "·bc∎", "Abc∎"]
     assert lines[0][:6] == ["run", *["a prompt"] * 4, "…"]
     assert lines[4][0] == "run · right"  # not before the end
-    assert "step 2 of 4 · 3 of 4 tokens · confidence 0.400" in lines[2]
+    assert "2 of 4 steps · 3 of 4 tokens · confidence 0.400" in lines[2]
     assert "reward 1.500 scale 1.600 ▁█" in lines[2]
     assert "\x1b[2J" not in shown(2, by_confidence=True)
 
@@ -115,14 +115,14 @@ def test_a_replay_line_by_line(rws, small: list[str], tmp_path: Path) -> None:
     samples = [json.loads(line) for line in (tmp_path / run / "latest" / "samples.jsonl").read_text().splitlines()]
     assert first.splitlines()[0].startswith(f"{samples[0]['id']} · small · rws · ")
     assert first.count("\nstep ") == 6
-    assert "step 6 of 6 · 36 of 36 tokens" in first
+    assert "6 of 6 steps · 36 of 36 tokens" in first
     assert "scale 1." in first
     second = rws("replay", run, "1").output
     assert second == rws("replay", run, samples[1]["id"]).output != first
     for wrong in ("99", "sudoku-test-0-00"):
         result = rws("replay", run, wrong)
         assert result.exit_code == 2
-        assert "is no example of" in result.output
+        assert "is not an example of" in result.output
     (tmp_path / run / "latest" / "trace.parquet").unlink()
     assert rws("replay", run).exit_code == 1
 
@@ -143,12 +143,12 @@ def test_in_a_terminal_keys_are_read_and_the_terminal_is_put_back(rws, small: li
             if select.select([parent], [], [], 1.0)[0]:
                 seen += os.read(parent, 65536).decode(errors="replace")
 
-    until("step 6 of 6")
+    until("6 of 6 steps")
     os.write(parent, b"0")
     seen = ""
-    until("step 1 of 6")
+    until("1 of 6 steps")
     os.write(parent, b"\x1b[C" * 9)
-    until("step 6 of 6")
+    until("6 of 6 steps")
     os.write(parent, b"q")
     until("36 of 36 tokens")
     assert process.wait(30) == 0

@@ -220,7 +220,7 @@ def test_figures_for_a_paper(rws, small: list[str], tmp_path: Path) -> None:
     assert (tmp_path / written[1]).read_bytes() == before  # the same numbers, the same file
     for wrong, said in (
         (["--png", "--figure", "gods"], "gods is not a figure: choose from order, order_heatmap, by_step, god, reversals; did you mean god?"),
-        (["--png", "--example", "99"], "99 is no example"),
+        (["--png", "--example", "99"], "99 is not an example"),
         (["--figure", "god"], "add one of these"),
     ):  # fmt: skip
         result = rws("report", run, *wrong)

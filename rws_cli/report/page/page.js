@@ -51,17 +51,17 @@
   }
   const css = (color) => `rgb(${color.join(",")})`;
 
-  // --- trajectories: what an answer's positions hold after each step -------------------------------------------------
+  // --- trajectories: the content of a completion's positions after each step -------------------------------------------------
 
   class Trajectory {
-    constructor(told, words) {
-      Object.assign(this, { positions: told.n, rewards: told.r, scales: told.x, masked: told.m });
+    constructor(packed, words) {
+      Object.assign(this, { positions: packed.n, rewards: packed.r, scales: packed.x, masked: packed.m });
       let token = 0;
-      this.steps = told.k.map((count) => {
+      this.steps = packed.k.map((count) => {
         const commits = [];
         for (const end = token + count; token < end; token++) {
-          const sure = told.c[token] === null ? null : told.c[token] / 1000;
-          commits.push({ position: told.p[token], text: words[told.t[token]], sure });
+          const sure = packed.c[token] === null ? null : packed.c[token] / 1000;
+          commits.push({ position: packed.p[token], text: words[packed.t[token]], sure });
         }
         return commits;
       });
@@ -153,7 +153,7 @@
       this.columns = [{ name: "example" }, { name: "prompt" }];
       runs.forEach((run, r) => {
         const of = runs.length > 1 ? `${run.label}: ` : "";
-        this.columns.push({ name: `${of}answer`, value: (e) => e[2][r], show: (e) => this.grade(e[2][r]) });
+        this.columns.push({ name: `${of}grade`, value: (e) => e[2][r], show: (e) => this.grade(e[2][r]) });
         if (runs.length > 2) return; // they would not fit; the replay has them
         if (examples.some((e) => e[3][r] !== null)) {
           this.columns.push({ name: `${of}reward`, value: (e) => e[3][r], show: (e) => e[3][r] ?? "–", extra: true });
@@ -270,12 +270,12 @@
       $("play").addEventListener("click", () => (this.playing ? this.stop() : this.play()));
     }
 
-    show(example, text, told, words) {
+    show(example, text, packed, words) {
       this.stop();
-      $("film").hidden = !told;
-      $("untold").hidden = Boolean(told);
-      if (!told) return;
-      const trajectories = told.map((one) => new Trajectory(one, words));
+      $("film").hidden = !packed;
+      $("no-replay").hidden = Boolean(packed);
+      if (!packed) return;
+      const trajectories = packed.map((one) => new Trajectory(one, words));
       this.strips = [{ label: "left to right, for comparison", trajectory: trajectories[0].leftToRight() }];
       trajectories.forEach((trajectory, r) => {
         const [right, reward, god] = [example[2][r], example[3][r], example[4][r]];
@@ -348,19 +348,19 @@
     legend(by) {
       const bar = make("i");
       bar.style.background = `linear-gradient(to right, ${this.ramps[by].join(",")})`;
-      const [from, to] = by === "step" ? ["first", "last"] : ["unsure", "sure"];
+      const [from, to] = by === "step" ? ["first", "last"] : ["low", "high"];
       $("legend").replaceChildren(from, bar, to);
     }
 
     // Lines of confidence and reward, and for each run where each step committed.
     plots() {
-      const told = this.strips.slice(1);
+      const strips = this.strips.slice(1);
       this.cursors = [];
-      const drawn = [this.lines("Confidence of what each step commits", told.map(({ trajectory, color }) => [trajectory.steps.map((_, k) => trajectory.sureness(k)), color]), [0.9, 1])];
-      if (told.some(({ trajectory }) => trajectory.rewards)) {
-        drawn.push(this.lines("Reward at each step", told.filter(({ trajectory }) => trajectory.rewards).map(({ trajectory, color }) => [trajectory.rewards, color])));
+      const drawn = [this.lines("Confidence of the tokens committed at each step", strips.map(({ trajectory, color }) => [trajectory.steps.map((_, k) => trajectory.sureness(k)), color]), [0.9, 1])];
+      if (strips.some(({ trajectory }) => trajectory.rewards)) {
+        drawn.push(this.lines("Reward at each step", strips.filter(({ trajectory }) => trajectory.rewards).map(({ trajectory, color }) => [trajectory.rewards, color])));
       }
-      for (const strip of told) drawn.push(this.dots(strip));
+      for (const strip of strips) drawn.push(this.dots(strip));
       $("courses").replaceChildren(...drawn);
     }
 
@@ -379,8 +379,8 @@
     lines(title, curves, least = []) {
       const known = curves.flatMap(([values]) => values.filter((value) => value !== null)).concat(least);
       const [low, high] = [Math.min(...known), Math.max(...known)];
-      const shown = (value) => Number(value.toPrecision(3)).toString();
-      const { svg, x, figure } = this.frame(title, 170, "step", [shown(low), high > low ? shown(high) : ""]);
+      const format = (value) => Number(value.toPrecision(3)).toString();
+      const { svg, x, figure } = this.frame(title, 170, "step", [format(low), high > low ? format(high) : ""]);
       const y = (value) => 140 - (high > low ? (value - low) / (high - low) : 0) * 128;
       for (const [values, color] of curves) {
         const points = values.map((value, k) => (value === null ? null : `${x(k)},${y(value)}`)).filter(Boolean);
