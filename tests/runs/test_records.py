@@ -119,7 +119,7 @@ def trace_row(name: str, step: int) -> dict:
         "pairs": [6],
         "reversals": [1],
         "changed_selection": [False],
-        "masked": [None],
+        "remasked_at": [None],
         "near_tie": [False],
         "text": ["x"],
     }
@@ -322,7 +322,7 @@ def test_a_trace_of_another_form_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    old = {key: value for key, value in trace_row("a", 0).items() if key not in ("near_tie", "text", "masked")}
+    old = {key: value for key, value in trace_row("a", 0).items() if key not in ("near_tie", "text", "remasked_at")}
     schema = pa.schema([field for field in trace_schema() if field.name in old])
     pq.write_table(pa.Table.from_pylist([old], schema=schema), tmp_path / "trace.parquet")
     append_lines(tmp_path / "samples.jsonl", [sample_of("a", 1.0)])
@@ -332,7 +332,7 @@ def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_pat
     write_trace_part(tmp_path, [trace_row("b", 1)])
     join_trace(tmp_path, ["a", "b"])
     first, second = read_trace(tmp_path)
-    assert first == old | {"near_tie": None, "text": None, "masked": None}
+    assert first == old | {"near_tie": None, "text": None, "remasked_at": None}
     assert second == trace_row("b", 1)
 
 

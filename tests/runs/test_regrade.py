@@ -114,7 +114,7 @@ def test_a_run_in_use_is_neither_marked_nor_measured(rws, run: Path) -> None:
 def test_a_marker_that_raises_changes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state(run)
     monkeypatch.setattr(Arithmetic, "grade", lambda self, example, answer: 1 / 0)
-    with pytest.raises(RunError, match=r"The answer to arithmetic-test-0-0 cannot be graded: ZeroDivisionError"):
+    with pytest.raises(RunError, match=r"The completion of arithmetic-test-0-0 cannot be graded: ZeroDivisionError"):
         regrade.regrade(run, [])
     assert state(run) == before
 
