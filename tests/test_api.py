@@ -165,7 +165,7 @@ def test_an_interrupted_run_is_loaded_and_resumed(here: Path, monkeypatch: pytes
     stopped = rws.load("outputs/sudoku/tiny-rws/latest")
     assert (stopped.manifest["status"], len(stopped.samples)) == ("interrupted", 1)
     assert stopped.metrics["examples"][0] == 1
-    with pytest.raises(rws.UsageError, match=r"seed \(0 there, 1 here\)"):
+    with pytest.raises(rws.UsageError, match=r"seed \(0 then, 1 now\)"):
         rws.run("seed=1", resume=stopped)
     finished = rws.run(resume=stopped, quiet=True)
     assert finished.folder == stopped.folder

@@ -103,5 +103,5 @@ def test_an_old_run_does_not_resume_with_another_setting(rws, old: Path) -> None
     result = rws("run", "--resume", "killed", "sampler.guidance.strength=2", "sampler.ties=probability")
     assert result.exit_code == 2
     assert "cannot be resumed, because these settings differ" in result.output
-    assert "sampler.guidance.strength (1.0 there, 2.0 here)" in result.output
-    assert "sampler.ties (leftmost there, probability here)" in result.output
+    assert "sampler.guidance.strength (1.0 then, 2.0 now)" in result.output
+    assert "sampler.ties (leftmost then, probability now)" in result.output

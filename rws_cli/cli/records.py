@@ -24,7 +24,7 @@ def grade(
     changed = regrade.regrade(folder, overrides or [])
     print_run(folder)
     note = "; samples.jsonl keeps the old ones as grades_before" if changed else ""
-    typer.echo(f"{changed} grades changed{note}")
+    typer.echo(f"grades changed: {changed}{note}")
 
 
 @command(POST_PROCESS)

@@ -208,8 +208,8 @@ def test_resume_refuses_another_configuration(rws, small: list[str], tmp_path: P
     run = tmp_path / "outputs" / "sudoku" / "small-rws" / "v001"
     refused = rws("run", "--resume", str(run), "sampler.temperature=0.5", "seed=3")
     assert refused.exit_code == 2
-    assert "sampler.temperature (0.0 there, 0.5 here)" in refused.output
-    assert "seed (0 there, 3 here)" in refused.output
+    assert "sampler.temperature (0.0 then, 0.5 now)" in refused.output
+    assert "seed (0 then, 3 now)" in refused.output
     assert rws("run", "--resume", str(tmp_path / "nowhere")).exit_code == 2
     again = rws("run", "--resume", str(run), "runtime.batch_size=1")  # changes no token, so it is welcome
     assert again.exit_code == 0, again.output
@@ -250,14 +250,14 @@ def test_a_run_is_marked_again_without_decoding(rws, small: list[str], tmp_path:
     assert [sample["grade"]["correct"] for sample in before] == [False, False]
     again = rws("grade", str(run))
     assert again.exit_code == 0, again.output
-    assert "0 grades changed" in again.output
+    assert "grades changed: 0" in again.output
     assert samples_of(run) == before
 
     # As if an older grader had missed a right answer.
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[1]["completion"] = "#### 2"
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "1 grades changed" in rws("grade", "outputs/gsm8k/small-rws").output
+    assert "grades changed: 1" in rws("grade", "outputs/gsm8k/small-rws").output
     assert json.loads((run / "metrics.json").read_text())["accuracy"] == 0.5
     assert [note["changed"] for note in json.loads((run / "manifest.json").read_text())["graded"]] == [0, 1]
 

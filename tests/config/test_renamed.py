@@ -93,7 +93,7 @@ def test_old_commands_and_figures(rws, tmp_path: Path) -> None:
     shutil.copytree(OLD / "finished", tmp_path / "finished")
     result = rws("mark", "finished")
     assert result.exit_code == 0, result.output
-    assert "0 grades changed" in result.output
+    assert "grades changed: 0" in result.output
     assert rws("list", "sampler", "replay").exit_code == 0
     written = rws("report", "finished", "--png", "--figure", "course")
     assert written.output.strip().splitlines()[-1].endswith("by_step.png")

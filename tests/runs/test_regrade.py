@@ -80,8 +80,8 @@ def test_old_marks_stay_beside_the_new_and_versions_are_not_mixed(rws, run: Path
     with pytest.MonkeyPatch.context() as patch:
         mark_all_right(patch)
         wrong = old.count(False)
-        assert f"{wrong} grades changed; samples.jsonl keeps the old ones" in rws("grade", str(run)).output
-        assert "0 grades changed" in rws("grade", str(run)).output
+        assert f"grades changed: {wrong}; samples.jsonl keeps the old ones" in rws("grade", str(run)).output
+        assert "grades changed: 0" in rws("grade", str(run)).output
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [[(m["version"], m["grade"]["correct"]) for m in s["grades_before"]] for s in samples] == [
         [(Arithmetic.version, correct)] for correct in old
