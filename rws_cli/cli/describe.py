@@ -97,7 +97,7 @@ def _table(rows: list[Row], narrow: bool) -> Table:
 
 def describe(group: str, name: str) -> Choice:
     """The description of a choice of a group. Raises UsageError for an unknown name."""
-    name = renamed_choice(f"{group}/{name}").rpartition("/")[2]
+    name = renamed_choice(f"{group}/{name}").removeprefix(f"{group}/")
     descriptions = choices(group)
     if name not in descriptions:
         raise UsageError(f"{group}={name} is not known: {choose_from(name, descriptions)}")

@@ -102,7 +102,7 @@ def test_a_conversation_resumes_between_its_turns(rws, conversations: list[str],
 def test_a_context_too_small_for_all_turns_is_found_before_decoding(rws, conversations: list[str]) -> None:
     result = rws("run", *conversations, "benchmark.gen_length=120")
     assert result.exit_code == 2
-    assert "for each of 3 answers" in result.output
+    assert "for each of 3 turns" in result.output
 
 
 def test_several_answers_differ_and_are_summed_up(rws, small: list[str], tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_several_answers_differ_and_are_summed_up(rws, small: list[str], tmp_pat
 def test_the_verifier_has_no_say_on_open_prompts(rws, conversations: list[str]) -> None:
     result = rws("run", *conversations, "reward=verifier")
     assert result.exit_code == 2
-    assert "needs right answers" in result.output
+    assert "needs a benchmark that is graded" in result.output
 
 
 def test_instructions_come_from_alpaca_evals_fields_or_ones_own(tmp_path: Path) -> None:

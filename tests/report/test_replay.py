@@ -190,7 +190,7 @@ def test_what_generate_refuses(rws, model: list[str]) -> None:
     for wrong, said in (
         (["benchmark=sudoku"], "leave out benchmark=…"),
         (["sampler=nothing"], "sampler=nothing is not known"),
-        (["reward=verifier", "sampler=rws"], "reward=verifier needs right answers"),
+        (["reward=verifier", "sampler=rws"], "reward=verifier needs a benchmark that is graded"),
     ):
         result = rws("generate", "w1", *model, *wrong)
         assert result.exit_code == 2, result.output

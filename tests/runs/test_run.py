@@ -28,13 +28,13 @@ from rws_cli.runs.records import read_trace
 def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, rows: int) -> None:
     prepared = SimpleNamespace(vocabulary=vocabulary)
     config = compose(f"sampler.gen_length={gen_length}")
-    assert automatic_batch(config, SimpleNamespace(prepared=prepared)) == rows  # type: ignore[arg-type]
+    assert automatic_batch(config, SimpleNamespace(model=prepared)) == rows  # type: ignore[arg-type]
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
     """Passes of more rows than `most` do not fit into memory, once `after` examples are decoded; returns the rows tried."""
     tried: list[int] = []
-    real, finished = batch_decoder.Decoding.outcomes, [0]
+    real, finished = batch_decoder.Attempt.outcomes, [0]
 
     def outcomes(self):
         rows = self.decoder.predict.most_rows
@@ -47,7 +47,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) 
             finished[0] += len(outcome.samples)
             yield outcome
 
-    monkeypatch.setattr(batch_decoder.Decoding, "outcomes", outcomes)
+    monkeypatch.setattr(batch_decoder.Attempt, "outcomes", outcomes)
     return tried
 
 
