@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from support import samples_of
 
+from rws_cli.runs.upgrade import read_manifest
+
 DATA = Path(__file__).parent / "data" / "640fd19"
 
 
@@ -86,7 +88,7 @@ def test_a_killed_run_resumes_to_the_tokens_of_one_never_stopped(rws, old: Path)
     assert "4 of 8 examples done" in (old / "killed" / "run.log").read_text(encoding="utf-8")
     assert same_run(old / "killed", old / "finished")
     assert manifest(old / "killed")["status"] == "finished"
-    assert manifest(old / "killed")["config"] == manifest(old / "finished")["config"]
+    assert manifest(old / "killed")["config"] == read_manifest(old / "finished")["config"]
     assert len(manifest(old / "killed")["resumed"]) == 1
 
 

@@ -186,7 +186,7 @@ def read_json(path: Path) -> Any:
 def schema_of(folder: Path) -> int:
     """The schema of the run at, or containing, a folder such as judgements/; the current one if no manifest says."""
     for run in (folder, *list(folder.parents)[:2]):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
             schema = json.loads((run / "manifest.json").read_bytes()).get("schema")
             return schema if isinstance(schema, int) else SCHEMA
     return SCHEMA
