@@ -18,7 +18,7 @@ from rws_cli import registry
 from rws_cli.analysis.measures import of_metric
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.benchmarks.base import Example, Generated
-from rws_cli.config.catalog import CONF, added, choices
+from rws_cli.config.catalog import CONF, choices, external_folders
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Runtime
 from rws_cli.decoding.batch import PROMPT_FIELDS, Prompt, prompt_of
@@ -361,7 +361,7 @@ def test_state_is_saved_and_restored(role: str, name: str) -> None:
 
 
 def yaml_texts() -> Iterator[str]:
-    for folder in (CONF, *added().values()):
+    for folder in (CONF, *external_folders().values()):
         for file in folder.rglob("*.yaml"):
             yield re.sub(r"#.*", "", file.read_text(encoding="utf-8"))
 

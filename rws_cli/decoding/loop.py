@@ -36,11 +36,8 @@ OnEnter = Callable[[dict[int, int]], None]
 
 @dataclass
 class Completion:
-    """A finished completion.
-
-    number: of its prompt, counting each prompt once, however many particles it has. tokens: (G,). cost: of all its
-    particles. scores: the final score of each particle; empty without a search. particle: the one that was chosen.
-    """
+    """A finished completion. number: of its prompt, not counting particles; tokens: (G,); cost: of all its
+    particles; scores: of each particle, empty without a search; particle: the chosen one."""
 
     number: int
     tokens: list[int]
@@ -52,11 +49,8 @@ class Completion:
 
 @dataclass
 class RowState:
-    """What the host keeps for a row.
-
-    number: of its prompt; −1 for an unused row. sweep: of a search that decodes a prompt several times. retained: in later
-    sweeps, the trace of the previous completion, which this row repeats.
-    """
+    """What the host keeps for a row. number: of its prompt, −1 if unused; sweep: of a search that decodes a prompt
+    several times; retained: in later sweeps, the trace of the last completion, which this row repeats."""
 
     number: int = -1
     sweep: int = 0
@@ -209,12 +203,8 @@ class Decoder:
         step = step_of(self.batch, self.scorer)
         open_BG = self.candidates(step)
         query = self.query(step, open_BG, query.wanted_BG[ancestor_B])
-        return (
-            step,
-            open_BG,
-            query,
-            self.position_logits(query, predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]),
-        )
+        logits_NV = predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]
+        return step, open_BG, query, self.position_logits(query, logits_NV)
 
     def select_ranked(
         self, predicted: PositionLogits, guided: Guided, query: Query
@@ -222,9 +212,8 @@ class Decoder:
         """The guided logits at the positions that the schedule reads, and their scales."""
         moved = guided.logits_NV is not predicted.logits_NV
         top_N = greedy_tokens(guided.logits_NV, self.sampler, self.batch.mask_id) if moved else predicted.top_N
-        predicted = PositionLogits(
-            predicted.row_N, predicted.position_N, guided.logits_NV, guided.order_logits_NV, top_N
-        )
+        at_N = predicted.row_N, predicted.position_N
+        predicted = PositionLogits(*at_N, guided.logits_NV, guided.order_logits_NV, top_N)
         if query.read == len(predicted.row_N):
             return predicted, guided.scale_N
         is_read_N = query.ranked_BG[predicted.row_N, predicted.position_N]
@@ -338,9 +327,8 @@ class Decoder:
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
-        self.batch.retained_B = torch.tensor([state.retained is not None for state in self.row_states]).to(
-            self.end_E.device
-        )
+        retained = [state.retained is not None for state in self.row_states]
+        self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:
             entered_B = torch.tensor([row in rows for row in range(len(self.row_states))]).to(self.end_E.device)
             self.saved = self.batch.save(entered_B, self.saved)
@@ -374,11 +362,9 @@ class Decoder:
     # --- records --------------------------------------------------------------------------------------------------
 
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
-        """Copy what the step did to the host in one transfer and add it to the traces. Raises RunError for logits that are
-        not finite."""
-        values = {name: value for name, value in record.items() if value is not None} | {
-            "completions": self.batch.completion_BG
-        }
+        """Copy the step's record to the host in one transfer and add it to the traces. Raises RunError for infinite logits."""
+        record["completions"] = self.batch.completion_BG
+        values = {name: value for name, value in record.items() if value is not None}
         flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
         ends = np.cumsum([value.numel() for value in values.values()])
         on_host = {

@@ -98,7 +98,7 @@ MISTAKES = [
     (["sampler=entrgi", "reward=none"], "sampler.guidance.kind=entrgi needs a reward"),
     (["sampler=entrgi", "reward=verifier"], "needs the reward's gradient, and reward=verifier has none"),
     (["sampler=entrgi", "reward=composite"], "needs the reward's gradient"),
-    (["sampler=entrgi", "reward=qrm", "trust_remote_code=true", f"pins.qrm={'0' * 40}"], "own Python does not take"),
+    (["sampler=entrgi", "reward=qrm", "trust_remote_code=true", f"pins.qrm={'0' * 40}"], "does not accept"),
     (["sampler=confidence", "search=smc"], "4 equal particles: with sampler.temperature=0"),
     (["sampler=best_of_n", "sampler.temperature=0"], "4 equal particles"),
     (["sampler=threshold", "sampler.tokens_per_step=2"], "decides itself how many steps it takes: set sampler.tokens_per_step=null"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rws_cli.analysis.summary import near_ties
 from rws_cli.decoding.prediction import ulp
-from rws_cli.decoding.rank import break_ties, hangs
+from rws_cli.decoding.rank import break_ties, selection_near_tie
 from rws_cli.decoding.record import RowTrace
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -52,12 +52,12 @@ def slow(
         unit[place] = torch.finfo(dtype).eps * 2.0**exponent
         tied[place] = best - second < unit[place]
     refused = [score[p] for p in places if p not in chosen]
-    hangs = False
+    selection_near_tie = False
     if refused:
         last = min(chosen, key=lambda p: score[p])
         apart = abs(score[last] - max(refused))
-        hangs = apart < unit[last] * max(abs(score[last]), abs(max(refused)))
-    return [tied[p] or hangs for p in chosen]
+        selection_near_tie = apart < unit[last] * max(abs(score[last]), abs(max(refused)))
+    return [tied[p] or selection_near_tie for p in chosen]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -90,10 +90,12 @@ def test_a_tie_that_a_rule_decides_is_as_near_as_what_the_rule_reads() -> None:
     chosen, unit = torch.tensor([[True, True, False, False, False]]), torch.full((1, 5), 1e-3, dtype=torch.float64)
     for third, near in ((-0.3, False), (-0.20001, True), (-0.2, True)):
         log_p = torch.tensor([[-0.1, -0.2, third, -2.0, -torch.inf]], dtype=torch.float64)
-        assert hangs([score], score, chosen, unit).tolist() == [True]
-        assert hangs([score, log_p], break_ties(score, log_p), chosen, unit).tolist() == [near]
-    assert hangs([score], score, chosen | (score == 0) | (score == -1), unit).tolist() == [False]  # nothing is refused
-    assert hangs([score], score, torch.zeros_like(chosen), unit).tolist() == [False]
+        assert selection_near_tie([score], score, chosen, unit).tolist() == [True]
+        assert selection_near_tie([score, log_p], break_ties(score, log_p), chosen, unit).tolist() == [near]
+    assert selection_near_tie([score], score, chosen | (score == 0) | (score == -1), unit).tolist() == [
+        False
+    ]  # nothing is refused
+    assert selection_near_tie([score], score, torch.zeros_like(chosen), unit).tolist() == [False]
 
 
 @pytest.mark.parametrize(("ties", "most"), [("leftmost", 1.0), ("probability", 0.0)])

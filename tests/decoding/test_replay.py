@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from support import samples_of
 
-from rws_cli.guidance.recorded_scale import dealt, scale_at
+from rws_cli.guidance.recorded_scale import assign_scales, scale_at
 from rws_cli.runs.records import read_trace
 
 RECORDED = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0}, "c": {0: 5.0, 2: 4.0}}
 
 
 def test_each_way_to_hand_scales_out() -> None:
-    given = {how: dealt(RECORDED, how, 0) for how in ("own", "constant", "schedule", "shuffled")}
+    given = {how: assign_scales(RECORDED, how, 0) for how in ("own", "constant", "schedule", "shuffled")}
     assert given["own"] == RECORDED
     assert given["constant"] == {i: {0: 3.0} for i in "abc"}
     assert given["schedule"] == {i: {0: 3.0, 1: 2.0, 2: 4.0} for i in "abc"}

@@ -114,7 +114,7 @@ def test_a_replay_line_by_line(rws, small: list[str], tmp_path: Path) -> None:
     first = rws("replay", run).output
     samples = [json.loads(line) for line in (tmp_path / run / "latest" / "samples.jsonl").read_text().splitlines()]
     assert first.splitlines()[0].startswith(f"{samples[0]['id']} · small · rws · ")
-    assert first.count("\nstep ") == 6
+    assert len(re.findall(r"^\d+ of 6 steps ", first, re.M)) == 6
     assert "6 of 6 steps · 36 of 36 tokens" in first
     assert "scale 1." in first
     second = rws("replay", run, "1").output
