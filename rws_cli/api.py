@@ -1,12 +1,11 @@
-"""rws in Python: what `import rws_cli as rws` gives.
+"""The Python interface, `import rws_cli as rws`.
 
     run = rws.run("sampler=rws", "benchmark.limit=8")
     run.samples, run.trace, run.metrics      # pandas frames
     rws.compare(run, rws.run("sampler=confidence", "benchmark.limit=8"))
 
-All functions raise UsageError for what cannot be done as asked, and RunError for what fails all the same. They leave
-the process as they found it: arguments, signal handlers, logging, warnings filters, environment variables, torch's
-settings, and Hydra's.
+All functions raise UsageError for invalid requests, and RunError for runs that fail. They leave the process unchanged:
+arguments, signal handlers, logging, warnings filters, environment variables, and the settings of torch and Hydra.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, as far as the run was done when it was read. Frames are made when first used.
+    """A run folder, as it was when it was read. Frames are made on first use.
 
     folder: the absolute path of the run folder.
     """
@@ -76,7 +75,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """manifest.json: status, config_hash, versions, git state, machine, what pins weights and examples."""
+        """manifest.json: status, config_hash, versions, git state, machine, what identifies weights and examples."""
         return self._recorded.manifest
 
     @cached_property
@@ -245,7 +244,7 @@ def compare(*runs: Run | str | Path) -> pd.DataFrame:
 
     folders = find_all(_folder(each) for each in runs)
     if len(folders) < 2:
-        raise UsageError("One run cannot be compared: give two or more runs, or a sweep's folder.")
+        raise UsageError("A single run cannot be compared: give two or more runs, or a sweep's folder.")
     several = [group for group in by_task(folders) if len(group) > 1] or [folders]
     return pd.DataFrame([_line_row(line) for group in several for line in compare_runs(group)])
 

@@ -1,4 +1,4 @@
-"""The form of a measure: what it is called, what it means, and where records have it."""
+"""The definition of a measure: its name and meaning, and its place in the records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ METRICS, COST, STATISTICS = "METHODS.md, Metrics", "METHODS.md, Cost", "METHODS.
 class Measure:
     """One measure.
 
-    unit: a "share" is shown in percent. better: whether more of it ("up") or less ("down") is better; None: neither.
-    paired: whether runs are compared by it example by example, with an interval of the difference.
-    sample, metrics, trace: where it stands in a line of samples.jsonl, in metrics.json (means over examples, or what a
-    run has as a whole) and in trace.parquet; "" where it does not. Keys are joined by dots; a sum or a quotient of
-    several is written as such: "cost.mdm_tokens + cost.reward_tokens". label: what people read in tables, if not the name.
+    unit: a "share" is shown in percent. better: whether higher ("up") or lower ("down") is better; None: neither. paired:
+    whether runs are compared by it per example, with an interval of the difference.
+    sample, metrics, trace: its place in a line of samples.jsonl, in metrics.json (a mean over examples, or a value of the
+    whole run) and in trace.parquet; "" if it has none. A place is a dotted key, or a sum or quotient of several, such as
+    "cost.mdm_tokens + cost.reward_tokens". label: the name in tables, if another one.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Measure:
 
     @property
     def display_name(self) -> str:
-        """What people read in tables."""
+        """The name in tables."""
         return self.label or self.name
 
     @property
     def heading(self) -> str:
-        """The head of a column whose numbers have no sign for percent."""
+        """A column heading, with the percent sign that its numbers lack."""
         return f"{self.display_name}, %" if self.percent else self.display_name
 
     @property
     def with_unit(self) -> str:
-        """What people read in a table of measures, whose shares have a sign for percent."""
+        """The name with its unit, for tables whose shares have a percent sign."""
         in_name = self.percent or not self.unit or self.unit in self.display_name
         return self.display_name if in_name else f"{self.display_name} ({self.unit})"
 
@@ -65,7 +65,7 @@ class Measure:
 
 
 def value_at(record: Mapping[str, Any], where: str) -> float | None:
-    """What stands at a key of nested records, or a sum or quotient of several; None where one of them is missing."""
+    """The value at a place in nested records; None if a key is missing."""
     terms, below = _parsed(where)
     if len(terms) == 1 and not below:
         return _at(record, terms[0])
@@ -84,7 +84,7 @@ def _parsed(where: str) -> tuple[list[str], str]:
 
 
 def _at(node: Any, path: str) -> Any:
-    """What stands at a dotted key. A key may have dots itself, as those of `measures` do."""
+    """The value at a dotted key. Keys may contain dots themselves, as those of `measures` do."""
     while isinstance(node, dict) and path:
         if path in node:
             return node[path]

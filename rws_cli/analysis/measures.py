@@ -1,11 +1,11 @@
-"""The registry of measures: everything that a table, a figure or a file says of an example, a run or a comparison.
+"""The registry of measures: every number that a table, figure or file gives for an example, a run or a comparison.
 
-A measure has one name, in tables, files and frames alike. Its entry says what it is, its unit, and where records have
-it, so that whatever shows a measure reads it from here. Metrics (rws_cli/metrics) declare their own measures, which are
-read off their source: nothing is imported.
+A measure has the same name in tables, files and frames. Its entry gives description, unit, formula and the place in the
+records; everything that shows a measure reads it from here. Metrics (rws_cli/metrics) declare their own measures, which
+are read from their source without importing it.
 
 In flat tables `<name>_low` and `<name>_high` are the ends of the 95 % interval, `<name>_difference` is the mean paired
-difference to the first line, and `<name>_published` is a paper's figure.
+difference to the first line, and `<name>_published` is a paper's number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUALITY = [
     Measure(
         "examples", "examples", "finished examples", "number of lines of samples.jsonl", metrics="examples",
     ),
-    Measure("failed", "examples", "examples that failed, which are in no mean", "number of failures", metrics="failed"),
+    Measure("failed", "examples", "examples that failed; they are left out of means", "number of failures", metrics="failed"),
     Measure(
         "accuracy", "share", "completions graded correct", "correct completions / graded completions", "up", True,
         sample="grade.correct", metrics="accuracy",
@@ -48,7 +48,7 @@ QUALITY = [
     ),
     Measure(
         "reward", "score", "reward of the finished completion",
-        "mean raw score of finished completions; of a step: score of the completion as it would be filled in", "up",
+        "mean raw score of finished completions; at a step: score of the completion with its masks completed", "up",
         True, sample="reward", metrics="reward", trace="reward",
     ),
 ]  # fmt: skip
@@ -57,7 +57,7 @@ QUALITY = [
 
 
 def _order(name: str, unit: str, description: str, formula: str, **more: Any) -> Measure:
-    """An order statistic of the last commit of each token, end tokens left out; see analysis/order.py."""
+    """An order statistic of each token's last commit, without end tokens; see analysis/order.py."""
     key = "god_tokens" if name == "god" else name
     return Measure(name, unit, description, formula, sample=f"order.{key}", metrics=f"order.{key}", **more)
 
@@ -126,7 +126,7 @@ GUIDANCE = [
         sample="guidance.scale", metrics="guidance.scale", trace="scale",
     ),
     Measure(
-        "temperature", "factor", "temperature that the scale amounts to", "mean of 1/r over steps, then examples",
+        "temperature", "factor", "temperature equivalent to the scale", "mean of 1/r over steps, then examples",
         sample="guidance.temperature", metrics="guidance.temperature",
     ),
     Measure(
@@ -136,11 +136,11 @@ GUIDANCE = [
     ),
     Measure(
         "changed_selections", "share", "steps that committed other positions than without the scale",
-        "steps with another selection than r = 1 would have / steps that committed", label="changed selections",
+        "steps whose selection differs from that at r = 1 / steps that committed tokens", label="changed selections",
         sample="guidance.changed_selections", metrics="guidance.changed_selections", trace="changed_selection",
     ),
     Measure(
-        "confidence", "probability", "how sure the model was of a token as it was committed",
+        "confidence", "probability", "the model's probability of a token when it was committed",
         "probability of the committed token under the guided, untempered softmax", trace="confidence",
     ),
     Measure(
@@ -182,16 +182,16 @@ COSTS = [
     ),
     *_cost(
         "mdm_tokens", "tokens", "tokens through the model",
-        "tokens of prompt and response in those passes, padding not counted", label="model tokens",
+        "tokens of prompt and completion in those passes, without padding", label="model tokens",
     ),
     *_cost("mdm_seconds", "seconds", "time in the model", "the example's share of the model's time"),
     *_cost(
         "reward_calls", "calls", "texts scored by the reward while decoding",
-        "texts scored; the final score of the completion is not counted, except where a search chooses by it",
+        "texts scored; the final score of the completion counts only if a search chooses by it",
         label="reward calls", paired=True,
     ),
     *_cost(
-        "reward_cache_hits", "calls", "unchanged texts, whose reward came from the cache",
+        "reward_cache_hits", "calls", "unchanged texts whose reward came from the cache",
         "texts equal to the last one of the example", label="reward calls from the cache",
     ),
     *_cost(
@@ -203,9 +203,9 @@ COSTS = [
         "tokens", "tokens", "tokens through model and reward", "mdm_tokens + reward_tokens",
         where="cost.mdm_tokens + cost.reward_tokens", paired=True,
     ),
-    *_cost("seconds", "seconds", "time of decoding", "the example's share of the time of its batch", paired=True),
+    *_cost("seconds", "seconds", "decoding time", "the example's share of the time of its batch", paired=True),
     Measure(
-        "tokens_per_second", "tokens per second", "speed of decoding", "commits / seconds of decoding", "up",
+        "tokens_per_second", "tokens per second", "decoding speed", "commits / seconds of decoding", "up",
         metrics="cost.tokens_per_second", source=COST, label="tokens/s",
     ),
     Measure(
@@ -252,7 +252,7 @@ COMPARISONS = [
         source=STATISTICS,
     ),
     Measure(
-        "same_completions", "share", "completions with the same tokens as the first line's",
+        "same_completions", "share", "completions with the same tokens as in the first line",
         "completions equal to those of the run with the same seed / completions", label="same completions",
         source=STATISTICS,
     ),
@@ -268,18 +268,18 @@ GOD_IN_WORDS = f"GOD: {MEASURES['god'].description}"
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 DECLARED = ("description", "unit", "formula", "better", "paired", "label", "source")
-"""What a metric may declare of a measure. paired: there is a value for each example."""
+"""Fields that a metric may declare for a measure. paired: there is a value per example."""
 
 
 def of_metric(name: str, kind: str) -> list[Measure]:
-    """The measures that the metric of a kind declares, under the name that it has in a configuration: "length.words"."""
+    """The measures that a kind of metric declares, under its name in a configuration, such as "length.words"."""
     source = registry.available("metric").get(kind)
     declared = source.facts.get("measures", {}) if source else {}
     return [_declared(f"{name}.{key}", about, kind) for key, about in declared.items()]
 
 
 def _declared(name: str, about: str | dict[str, Any], kind: str) -> Measure:
-    """A measure as a metric declares it: by a description alone, or by several fields. Raises UsageError for others."""
+    """A measure from a metric's declaration: a description, or a dict of fields. Raises UsageError for unknown fields."""
     fields = {"description": about} if isinstance(about, str) else about
     if unknown := next((field for field in fields if field not in DECLARED), None):
         raise UsageError(f"metric={kind} declares {unknown} of its measure {name}: {choose_from(unknown, DECLARED)}")
@@ -291,8 +291,8 @@ def _declared(name: str, about: str | dict[str, Any], kind: str) -> Measure:
 
 
 def measure(name: str, metrics: Any = None) -> Measure:
-    """The measure of a name. metrics: the metrics of a run's configuration, whose names may be the user's own. What
-    nothing declares, such as the results of a module of `evaluate`, is a measure of unknown unit."""
+    """The measure with a name. metrics: those of a run's configuration, whose names may be the user's own. Results that are
+    not declared, such as those of a module of `evaluate`, are measures without a unit."""
     if name in MEASURES:
         return MEASURES[name]
     metric = name.partition(".")[0]
@@ -303,13 +303,13 @@ def measure(name: str, metrics: Any = None) -> Measure:
 
 
 def all_measures() -> dict[str, Measure]:
-    """All measures by name, those of each metric included."""
+    """All measures by name, including those of metrics."""
     of_metrics = [measure for kind in registry.available("metric") for measure in of_metric(kind, kind)]
     return MEASURES | {measure.name: measure for measure in of_metrics}
 
 
 def named(name: str) -> Measure:
-    """The measure that a user names, or the family of those with a number, such as "pass@k". Raises UsageError."""
+    """The measure with a name, or a family of measures with a number, such as "pass@k". Raises UsageError."""
     measures = all_measures()
     if name in measures:
         return measures[name]
@@ -324,12 +324,12 @@ def named(name: str) -> Measure:
 
 
 def family(name: str) -> str:
-    """A name with its number left open: "pass@k" of "pass@5"."""
+    """The name of a measure's family: "pass@k" for "pass@5"."""
     return re.sub(r"(@|pass_at\.|win_rate\.|win rate )\d+", r"\1k", name)
 
 
 def run_values(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """By name what a run comes to, from metrics.json, and the ends of intervals: `accuracy_low`, `accuracy_high`."""
+    """A run's measures by name, from metrics.json, with the ends of intervals: `accuracy_low`, `accuracy_high`."""
     values: dict[str, float | None] = {}
     for name, each in MEASURES.items():
         if each.metrics:
@@ -340,7 +340,7 @@ def run_values(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def paired_measures(samples: Sequence[Mapping[str, Any]], metrics: Any) -> dict[str, Measure]:
-    """The measures by which runs are compared: those of the registry, and of metrics those that every sample has."""
+    """The measures by which runs are compared: those of the registry, and those of metrics that every sample has."""
     names = [name for name in samples[0]["measures"] if all(name in sample["measures"] for sample in samples)]
     of_metrics = {name: replace(measure(name, metrics), sample=f"measures.{name}", paired=True) for name in names}
     return {name: each for name, each in MEASURES.items() if each.paired} | of_metrics
