@@ -172,7 +172,7 @@ def main(samplers: list[str]) -> None:
     torch.inference_mode = without_inference_mode  # before rws decorates with it
     from rws_cli.config.composing import compose
     from rws_cli.decoding.loop import Decoder
-    from rws_cli.runs.batch_decoder import Decoding
+    from rws_cli.runs.batch_decoder import Attempt
     from rws_cli.runs.prepared import load, prepare
 
     step = Decoder.step
@@ -190,13 +190,13 @@ def main(samplers: list[str]) -> None:
         if compose(*settings).sampler.search.particles > 1:
             settings.append("sampler.search.particles=2")
         config = compose(*settings, "benchmark.limit=16")
-        task = prepare(config)
-        loaded[name] = config, task, load(config, task)
+        prepared = prepare(config)
+        loaded[name] = config, prepared, load(config, prepared)
 
     def tokens(name: str, rows: int) -> dict[str, Any]:
-        config, task, parts = loaded[name]
-        examples = task.examples[: max(1, rows // config.sampler.search.particles)]
-        decoding = Decoding(config, task, parts, examples, rows, lambda committed, traces: None)
+        config, prepared, components = loaded[name]
+        examples = prepared.examples[: max(1, rows // config.sampler.search.particles)]
+        decoding = Attempt(config, prepared, components, examples, rows, lambda committed, traces: None)
         traces = [trace for outcome in decoding.outcomes() for trace in outcome.traces]
         return {trace["id"]: [trace[key] for key in ("step", "position", "token")] for trace in traces}
 
@@ -205,17 +205,17 @@ def main(samplers: list[str]) -> None:
         found[name] = {"cpu": tokens(name, 16), "searches": loaded[name][0].sampler.search.kind != "none"}
         found[name]["gradients"] = any("gradients" in part.needs for part in loaded[name][0].sampler.parts.values())
     for name in samplers:
-        config, task, parts = loaded[name]
-        move(parts.denoiser.model)
-        parts = replace(parts, denoiser=replace(parts.denoiser, device=torch.device(NAME, 0)))
-        guidance = parts.sampler.guidance
-        if hasattr(parts.reward, "model"):
-            move(parts.reward.model)
+        config, prepared, components = loaded[name]
+        move(components.denoiser.model)
+        components = replace(components, denoiser=replace(components.denoiser, device=torch.device(NAME, 0)))
+        guidance = components.sampler.guidance
+        if hasattr(components.reward, "model"):
+            move(components.reward.model)
             with device():
                 if hasattr(guidance, "map_V"):
-                    guidance.map_V, guidance.known_K = guidance.map_V.to(NAME), guidance.known_K.to(NAME)
-                    guidance.embedding = parts.reward.model.get_input_embeddings().weight
-        loaded[name] = config, task, parts
+                    guidance.map_V, guidance.shared_K = guidance.map_V.to(NAME), guidance.shared_K.to(NAME)
+                    guidance.embedding = components.reward.model.get_input_embeddings().weight
+        loaded[name] = config, prepared, components
         with device():
             tokens(name, 1)  # the first use of a part may move constants
         for rows in (4, 16):

@@ -268,8 +268,8 @@ def test_blocks_end_and_what_a_part_declares_holds(role: str, name: str, tempera
 
 
 GIVEN = [
-    {"given": {0: 5, 3: 7}, "length": 6},
-    {"given": {4: 8, 5: 9, 6: 3, 7: 6}},  # a whole block of 4
+    {"fixed": {0: 5, 3: 7}, "length": 6},
+    {"fixed": {4: 8, 5: 9, 6: 3, 7: 6}},  # a whole block of 4
     {"length": 7, "block_ends": [3, 7]},
 ]
 
@@ -296,7 +296,7 @@ def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> No
     review.again = watched(review.again, lambda step, rows_B, number_B: ~(step.free_BG & rows_B[:, None]))
     completions = found.completions(most_steps(found))
     for one, about in zip(completions, GIVEN, strict=True):
-        fixed, end = about.get("given", {}), about.get("length", GEN)
+        fixed, end = about.get("fixed", {}), about.get("length", GEN)
         assert {position: one.tokens[position] for position in fixed} == fixed
         assert set(one.trace.position) == set(range(end)) - set(fixed)
         assert 11 not in one.tokens[:end]

@@ -71,13 +71,13 @@ def python(installed: Path, tmp_path: Path) -> Callable[..., str]:
 def test_rws_run_from_an_empty_folder(python: Callable[..., str], installed: Path, tmp_path: Path) -> None:
     assert str(installed) in python("-c", "import rws_cli; print(rws_cli.__file__)")
     output = python("-c", IMPORTED, "run", "benchmark.limit=2", "sampler.tokens_per_step=6")
-    assert "mean reward" in output
+    assert "│ reward " in output
     assert output.splitlines()[-1].split() == ["imported:"]
     assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "metrics.json").exists()
     python("-m", "rws_cli", "report", "outputs/sudoku/tiny-rws")
     assert (tmp_path / "outputs" / "sudoku" / "tiny-rws" / "v001" / "report.html").exists()
     parts = ("sampler=pc", "guidance=rws", "search=best_of_n", "sampler.temperature=1", "sampler.search.particles=2")
-    assert "mean reward" in python("-m", "rws_cli", "run", *parts, "benchmark.limit=1", "sampler.tokens_per_step=12")
+    assert "│ reward " in python("-m", "rws_cli", "run", *parts, "benchmark.limit=1", "sampler.tokens_per_step=12")
     assert "left_to_right" in python("-m", "rws_cli", "list", "sampler")
     assert not (installed / "rws_cli" / "assets" / "tiny-mdm" / "state.pt").exists()
     assert (installed / "rws_cli" / "py.typed").exists()  # so that types of rws_cli are seen by who imports it

@@ -1,4 +1,4 @@
-"""No reward"""
+"""No reward at all"""
 
 from rws_cli.part import part
 from rws_cli.rewards.base import Reward

@@ -234,5 +234,5 @@ def test_without_a_token_or_a_network_nothing_is_sent(finished: Path, monkeypatc
 
 def test_the_card_of_an_installed_package(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text()) | {"git": None}
-    assert f"{LIMIT} answers" in (text := card(manifest, json.loads((finished / "metrics.json").read_text())))
+    assert f"{LIMIT} completions" in (text := card(manifest, json.loads((finished / "metrics.json").read_text())))
     assert "| git | an installed package |" in text

@@ -22,7 +22,7 @@ from rws_cli.workers.local import Local
 
 
 @part
-class LastFirst(Here):
+class LastFirst(Local):
     def conflicts(self, config):
         if config.seed == 7:
             yield "last_first is out of luck with seed=7."
