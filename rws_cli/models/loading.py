@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,10 @@ import torch
 
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import Checkpoint, loading_failure, stored_shapes, weight_files
+
+# transformers replaces functions of torch.nn.init and the default dtype while it creates a model, and puts back what it
+# found: two threads that load at once can leave the replacements behind for good.
+LOADING = threading.RLock()
 
 
 def pick_device(name: str, key: str) -> torch.device:
@@ -72,15 +77,16 @@ def load_weights(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress transformers' warnings about problems that rws reports itself."""
+    """Load in one thread at a time, without transformers' warnings about problems that rws reports itself."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+    with LOADING:
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
 
 
 @contextmanager
