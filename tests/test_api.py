@@ -272,12 +272,16 @@ def test_in_a_thread(here: Path) -> None:
         run = asyncio.to_thread(rws.run, "benchmark.limit=1", "sampler.tokens_per_step=24", quiet=True)
         return await asyncio.gather(run, *calls)
 
+    from transformers import PreTrainedModel
+
+    tie_weights = PreTrainedModel.tie_weights  # replaced while a model loads
     before = state()["handlers"]
     run, *generated = asyncio.run(notebook())
     assert len(run.samples) == 1
     assert all(len(each.trace) == 4 for each in generated)
     assert state()["handlers"] == before
     assert state()["interpolation"] == os.environ["HOME"]
+    assert PreTrainedModel.tie_weights is tie_weights
 
 
 # --- decode -------------------------------------------------------------------------------------------------------

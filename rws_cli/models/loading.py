@@ -12,8 +12,8 @@ import torch
 from rws_cli.errors import UsageError
 from rws_cli.models.checkpoint import Checkpoint, loading_failure, stored_shapes, weight_files
 
-# transformers replaces functions of torch.nn.init and the default dtype while it creates a model, and puts back what it
-# found: two threads that load at once can leave the replacements behind for good.
+# transformers replaces PreTrainedModel.tie_weights and other functions while it creates a model, then restores what it
+# found: two threads that load at once can leave a replacement in place for good.
 LOADING = threading.RLock()
 
 
