@@ -7,20 +7,10 @@ when it is first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rws_cli.api import (
-        Decoded,
-        Generated,
-        RewardFunction,
-        Run,
-        RunError,
-        Statistics,
-        UsageError,
-        compare,
-        decode,
-        generate,
-        load,
-        run,
-    )
+    from rws_cli.api import Decoded, Generated, Run, compare, decode, generate, load, run
+    from rws_cli.decoding.statistics import Statistics
+    from rws_cli.errors import RunError, UsageError
+    from rws_cli.rewards.function import RewardFunction
 
 __version__ = "0.1.0"
 __all__ = [

@@ -29,7 +29,7 @@ from rws_cli.analysis.compare import Line
 from rws_cli.analysis.run import Run as RecordedRun
 from rws_cli.config.composing import check_plain, compose_one
 from rws_cli.config.renamed import renamed_override
-from rws_cli.decoding.statistics import Statistics
+from rws_cli.decoding.statistics import Statistics as Statistics  # for rws.Statistics
 from rws_cli.errors import RunError, UsageError, display_path, system_error
 from rws_cli.models.function import LogitsFunction, function_denoiser
 from rws_cli.rewards.function import RewardFunction
@@ -41,21 +41,6 @@ from rws_cli.runs.records import trace_schema
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "Decoded",
-    "Generated",
-    "RewardFunction",
-    "Run",
-    "RunError",
-    "Statistics",
-    "UsageError",
-    "compare",
-    "decode",
-    "generate",
-    "load",
-    "run",
-]
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class Run:
     @cached_property
     def trace(self) -> pd.DataFrame:
         """A row per committed token: id of its example, step and position (from 0), token, text, confidence, reward,
-        scale, rank reversals. Raises RunError if there is no trace, or a damaged one."""
+        scale, rank reversals. Raises RunError if the trace is missing or damaged."""
         return frames.tokens_frame(read_run(self.folder, traced=True))
 
     @cached_property
