@@ -18,12 +18,17 @@ AR_NESS_K = (1, 2, 4)
 
 
 def order_statistics(
-    positions: Sequence[int], steps: Sequence[int], block_length: int, keep: Sequence[bool] | None = None
+    positions: Sequence[int],
+    steps: Sequence[int],
+    block_length: int,
+    keep: Sequence[bool] | None = None,
+    offset: int = 0,
 ) -> dict[str, float | None]:
     """Order statistics of one response.
 
     positions, steps: for each committed token its position in the response and the step that committed it. keep: which
-    tokens count (all, if not given); the others are left out before anything is ranked. Within a step no token comes
+    tokens count (all, if not given); the others are left out before anything is ranked. offset: the place of position 0
+    in its block, where blocks do not begin with the response. Within a step no token comes
     first: ranks are shared (midranks), and where a sequence is needed the tokens of a step stand in order of position.
 
     - god_tokens: mean |commit rank − position rank|, in tokens. 0 for left to right; (n² − 1)/(3n) expected of a
@@ -50,7 +55,7 @@ def order_statistics(
     step = np.asarray(steps, int)[mask]
     order = np.lexsort((position, step))
     position, step = position[order], step[order]
-    blocks = position // block_length
+    blocks = (position + offset) // block_length
     return {
         "god_tokens": _god_tokens(position, step),
         "god_steps": _god_steps(position, step),

@@ -26,9 +26,10 @@ from rws_cli.errors import UsageError, choose_from, first_line
 from rws_cli.files import user_path
 
 
-def largest_block(gen_length: int, most: int = 32) -> int:
-    """The longest block, at most `most` tokens, that divides gen_length into several blocks; for methods that need blocks."""
-    return max(n for n in range(1, most + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
+def largest_block(gen_length: int, most: int | None = None) -> int:
+    """The longest block, at most `most` tokens (32), that divides gen_length into several blocks; for methods that need
+    blocks."""
+    return max(n for n in range(1, (most or 32) + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
 
 
 def _no_environment(name: str, default: str | None = None) -> str:
@@ -37,7 +38,13 @@ def _no_environment(name: str, default: str | None = None) -> str:
     )
 
 
+def default_block_length(gen_length: int, block_size: int | None) -> int:
+    """The length of the sampler's blocks: that of the model's blocks of attention, else of the whole completion."""
+    return min(block_size or gen_length, gen_length)
+
+
 OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
+OmegaConf.register_new_resolver("rws_block_length", default_block_length, replace=True)
 
 
 @contextmanager
@@ -83,11 +90,19 @@ def check(composed: DictConfig) -> Config:
     for key in ("model", "reward", "sampler", "benchmark"):
         _check_name(f"{key}.name", getattr(config, key).name)
     config.judge = _part(config.judge, "judge", "judge")
+    if config.runtime.cache == "auto":
+        config.runtime.cache = automatic_cache(config)
     config.metric = {
         name: _part(metric_settings(values), f"metric.{name}", "metric") for name, values in config.metric.items()
     }
     check_compatibility(config)
     return config
+
+
+def automatic_cache(config: Config) -> str:
+    """prefix where it is exact and works, else none."""
+    works = not config.sampler.cfg_scale and config.model.attention != "flash_attention_2"
+    return "prefix" if config.model.topology.block_size and works else "none"
 
 
 def _has_own_settings(sampler: Any) -> bool:

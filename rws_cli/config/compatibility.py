@@ -10,7 +10,7 @@ from rws_cli.part import Part
 
 def check_compatibility(config: Config) -> None:
     """Raises UsageError for the first conflict."""
-    for sentences in (_lengths, _conflicts, _needs, _remasking, _cache, _completions):
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _completions):
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 
@@ -93,6 +93,28 @@ def _remasking(config: Config) -> Iterator[str]:
         yield "sampler.eos=stop does not work with a schedule or remasking that remasks tokens: set sampler.eos=none."
 
 
+def _blocks(config: Config) -> Iterator[str]:
+    """Conflicts of a model that attends block by block."""
+    size, s, runtime = config.model.topology.block_size, config.sampler, config.runtime
+    if size is None:
+        return
+    if size % s.block_length:
+        yield (
+            f"sampler.block_length={s.block_length} does not divide model.block_size={size}: a token of this model attends to "
+            f"its own block and earlier ones, so set sampler.block_length={size}."
+        )
+    if s.remasking.window > 1:
+        yield (
+            f"sampler.remasking.window={s.remasking.window} would decode earlier blocks again, but later ones attend to them: "
+            "set sampler.remasking.window=1 or choose another model."
+        )
+    if runtime.cache == "dual" or runtime.cache_refresh is not None:
+        named = "cache=dual" if runtime.cache == "dual" else f"cache_refresh={runtime.cache_refresh}"
+        yield f"runtime.{named} has no use with model.kind={config.model.kind}, whose prefix cache is exact: set runtime.cache=prefix."
+    if runtime.compile:
+        yield f"runtime.compile=true does not work with model.kind={config.model.kind}, which attends block by block."
+
+
 def _completions(config: Config) -> Iterator[str]:
     if config.benchmark.completions > 1 and not config.sampler.draws:
         yield (
@@ -121,7 +143,7 @@ def _cache(config: Config) -> Iterator[str]:
     }
     for named in (name for name, is_set in cannot.items() if is_set):
         yield f"runtime.cache={kind} does not work with {named}: set runtime.cache=none."
-    for key, part in parts_of(config).items():
+    for key, part in parts_of(config).items() if m.topology.block_size is None else ():
         if kind not in part.caches:
             other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
             yield f"runtime.cache={kind} does not work with {key}.kind={part.kind}: set runtime.cache=none{other}."

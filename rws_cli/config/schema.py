@@ -87,7 +87,7 @@ class Table:
 
 @dataclass
 class Runtime:
-    """Settings that do not change any token, except that a cache is approximate (see decoding/cache.py)."""
+    """Settings that do not change any token, except that a cache is approximate where attention is full."""
 
     batch_size: int | None = setting(
         "rows decoded together; null: chosen by the size of the logits; halved when memory runs out", min=1
@@ -96,8 +96,9 @@ class Runtime:
     compile: bool = setting("compile the model (torch.compile): about a minute at the start, then faster steps")
     deterministic: bool = setting("decode each example alone, so that rounding does not depend on the batch; slower")
     cache: str = setting(
-        "cache of keys and values between steps: approximate, faster with several blocks",
-        choices=("none", "prefix", "dual"),
+        "cache of keys and values between steps: approximate, faster with several blocks; prefix is exact for models that "
+        "attend block by block, and what auto chooses for these",
+        choices=("auto", "none", "prefix", "dual"),
     )
     cache_refresh: int | None = setting(
         "passes of a row between two over its whole sequence; null: one whole pass per block", min=1

@@ -3,6 +3,7 @@
 Shapes: B rows; L columns of prompt and completion; G positions of the completion, the last G of the L columns.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.decoding.noise import row_key
+from rws_cli.models.topology import FULL, Topology
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Prompt:
 
     ids: token ids of the prompt. key: of the row's random numbers (noise.row_key). length: of the completion, if shorter
     than the batch's. fixed: completion tokens that decoding must not change, position → token. block_ends: where blocks
-    end, if not at multiples of the sampler's block_length.
+    end, if not where the model's topology and the sampler's block_length put them.
     """
 
     ids: list[int]
@@ -26,6 +28,10 @@ class Prompt:
     length: int | None = None
     fixed: dict[int, int] = field(default_factory=dict)
     block_ends: Sequence[int] | None = None
+
+
+AFTER = 1 << 40
+"""The block of attention of padding after the completion."""
 
 
 class Memory:
@@ -53,7 +59,9 @@ class Memory:
 Saved = dict[str, Tensor]
 """Saved row states: name of a tensor → its values."""
 
-PROMPT_FIELDS = ("key_B", "tokens_BL", "attention_BL", "free_BG", "block_BG", "blocks_B", "retained_B")
+PROMPT_FIELDS = (
+    "key_B", "tokens_BL", "attention_BL", "attention_block_BL", "free_BG", "block_BG", "blocks_B", "retained_B"
+)  # fmt: skip
 """Fields that stay when rows are copied."""
 
 
@@ -63,7 +71,8 @@ class Batch:
 
     tokens_BL: token ids, int64; masked positions hold mask_id. attention_BL: False on padding. start: the column at which
     completions begin. key_B: keys of random numbers. free_BG: positions that decoding may write: not fixed, and within the
-    row's length. block_BG: the block of each position, from 0; blocks_B: the number of blocks.
+    row's length. block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
+    block of each column in the model's attention (models/topology.py), −1 on padding before the prompt.
 
     Where a row is: block_B; round_B, how often remasking has reopened the block; index_B, the step within the round;
     first_B, the step number at index 0; inside_BG, the positions being decoded; started_B, how many of these were masked
@@ -76,6 +85,7 @@ class Batch:
     start: int
     mask_id: int
     key_B: Tensor
+    attention_block_BL: Tensor
     free_BG: Tensor
     block_BG: Tensor
     blocks_B: Tensor
@@ -88,6 +98,7 @@ class Batch:
     commit_p_BG: Tensor
     retained_B: Tensor
     memory: Memory
+    topology: Topology = FULL
     widest: int = 0
 
     @property
@@ -120,26 +131,53 @@ class Batch:
         for prompt in prompts.values():
             end = gen_length if prompt.length is None else prompt.length
             pad, behind = self.start - len(prompt.ids), gen_length - end
-            ends = prompt.block_ends or range(block_length, gen_length + block_length, block_length)
-            block = [sum(n >= e for e in ends) for n in range(gen_length)]
+            ends = prompt.block_ends or self.topology.block_ends(len(prompt.ids), gen_length, block_length)
+            block = [bisect_right(ends, n) for n in range(gen_length)]
+            attention_block = self.topology.blocks(len(prompt.ids), end)
             self.widest = max(self.widest, *(block[:end].count(n) for n in block[:end]))
             table.append(
                 [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
                 + [0] * pad + [1] * (len(prompt.ids) + end) + [0] * behind
+                + [-1] * pad + attention_block + [AFTER] * behind
                 + [int(n < end and n not in prompt.fixed) for n in range(gen_length)]
                 + block + [prompt.key, max(block[:end]) + 1]
             )  # fmt: skip
         length, device = self.tokens_BL.shape[1], self.tokens_BL.device
         row_R = torch.tensor([rows]).T.to(device)[:, 0]
-        sizes = [length, length, gen_length, gen_length, 1, 1]
-        tokens, attention, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
+        sizes = [length, length, length, gen_length, gen_length, 1, 1]
+        tokens, attention, seen_from, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
         self.tokens_BL[row_R], self.attention_BL[row_R], self.free_BG[row_R] = tokens, attention.bool(), free.bool()
+        self.attention_block_BL[row_R] = seen_from
         self.block_BG[row_R], self.key_B[row_R], self.blocks_B[row_R] = block_RG, key[:, 0], blocks[:, 0]
         for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.commit_p_BG):
             value[row_R] = 0
         self.inside_BG[row_R] = free.bool() & (block_RG == 0)
         self.started_B[row_R] = (self.masked_BG & self.inside_BG)[row_R].sum(-1)
         self.memory.forget(rows)
+
+    def open_columns(self) -> tuple[Tensor, Tensor]:
+        """Of each row, the first column of the block of attention that is being decoded, and the column after the last one
+        that its next pass computes, (B,) each.
+
+        That is the end of this block, but its start where the first token of a block has a step of its own.
+        """
+        first_B = self.start + self.inside_BG.to(torch.int8).argmax(1)
+        open_B = self.attention_block_BL.gather(1, first_B[:, None])
+        begin_B = (self.attention_block_BL < open_B).sum(1)
+        end_B = begin_B + (self.attention_block_BL == open_B).sum(1)
+        if self.topology.first_token:
+            before_BL = self.attention_BL.cumsum(1).gather(1, first_B[:, None])[:, 0] > 1
+            end_B = torch.where((first_B == begin_B) & before_BL, begin_B, end_B)
+        return begin_B, end_B
+
+    def reach(self) -> Tensor:
+        """Positions (B, G) whose logits the next pass can give: in the block of attention that is being decoded, or before
+        it. All, if attention is not by blocks."""
+        if self.topology.block_size is None:
+            return torch.ones_like(self.inside_BG)
+        begin_B, end_B = self.open_columns()
+        column_G = torch.arange(self.start, self.tokens_BL.shape[1], device=begin_B.device)
+        return column_G < torch.where(begin_B == end_B, end_B + 1, end_B)[:, None]
 
     def mask(self, again_BG: Tensor | None) -> Tensor | None:
         """Mask positions again; returns those that could be and were not masked already."""
@@ -196,7 +234,13 @@ def _where_rows(rows_B: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def new_batch(
-    rows: int, longest_prompt: int, gen_length: int, mask_id: int, pad_id: int, device: torch.device | str
+    rows: int,
+    longest_prompt: int,
+    gen_length: int,
+    mask_id: int,
+    pad_id: int,
+    device: torch.device | str,
+    topology: Topology = FULL,
 ) -> Batch:
     """A batch of unused rows: none of their positions is free, so nothing is decoded."""
     length = longest_prompt + gen_length
@@ -208,6 +252,7 @@ def new_batch(
         start=longest_prompt,
         mask_id=mask_id,
         key_B=zeros_B.clone(),
+        attention_block_BL=torch.full((rows, length), -1, device=device),
         free_BG=nothing_BG.clone(),
         block_BG=torch.zeros((rows, gen_length), dtype=torch.int64, device=device),
         blocks_B=zeros_B.clone(),
@@ -220,6 +265,7 @@ def new_batch(
         commit_p_BG=torch.zeros((rows, gen_length), dtype=torch.float64, device=device),
         retained_B=zeros_B.bool(),
         memory=Memory(rows, device),
+        topology=topology,
     )
 
 

@@ -23,6 +23,7 @@ from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
 from rws_cli.models.base import positions
+from rws_cli.models.topology import FULL
 
 SWEEP = 1 << 40
 """Added to the random-number keys of later sweeps."""
@@ -84,7 +85,8 @@ class Decoder:
         self.steps_per_round = sampler.schedule.steps
         device, self.pad_id = getattr(denoiser, "device", "cpu"), getattr(denoiser, "pad_id", 0)
         longest = max(len(prompt.ids) for prompt in prompts)
-        self.batch = new_batch(count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device)
+        topology = getattr(denoiser, "topology", FULL)
+        self.batch = new_batch(count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device, topology)
         self.row_states = [RowState() for _ in range(count)]
         self.costs = [Cost() for _ in range(count)]
         self.traces = [RowTrace() for _ in range(count)]
@@ -172,6 +174,7 @@ class Decoder:
             for reads_B in all_B:
                 wanted_BG = torch.where((active_B & reads_B)[:, None], step.all_masked_BG, wanted_BG)
             wanted_BG = wanted_BG | s.schedule.feature_positions(step, open_BG)
+            wanted_BG = wanted_BG & self.batch.reach()
             if self.cache:
                 wanted_BG = self.cache.reach(wanted_BG, self.batch.inside_BG)
         ranked_BG = s.schedule.feature_positions(step, open_BG) & wanted_BG

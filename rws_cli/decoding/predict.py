@@ -33,7 +33,7 @@ class Query:
 
 @dataclass
 class Predictor:
-    """most_rows: rows of one forward pass. cache: gives approximate logits in place of the model."""
+    """most_rows: rows of one forward pass. cache: computes the logits from stored keys and values."""
 
     denoiser: Denoiser
     sampler: Any
@@ -58,13 +58,18 @@ class Predictor:
                     logits_NV, tokens = self.cache.logits(batch, some, wanted_BG[index])
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
-                    tokens_RL, seen_RL = batch.tokens_BL[index, left:], batch.attention_BL[index, left:]
-                    wanted_RL = torch.zeros_like(seen_RL)
+                    ends = self.ends(batch, index, len(some))
+                    columns = slice(left, max(ends))
+                    tokens_RL, seen_RL = batch.tokens_BL[index, columns], batch.attention_BL[index, columns]
+                    wanted_RL = torch.zeros_like(batch.attention_BL[index, left:])
                     wanted_RL[:, batch.start - left :] = wanted_BG[index]
-                    tokens = [prompt_lengths[row] + wanted_BG.shape[1] for row in some]
+                    tokens = [prompt_lengths[row] + end - batch.start for row, end in zip(some, ends, strict=True)]
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
-                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count)
+                        where = {"count": count}
+                        if batch.topology.block_size is not None:
+                            where["block_BL"] = batch.attention_block_BL[index, columns]
+                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, **where)
                     else:
                         inside_RG = batch.inside_BG[index]
                         logits_NV, shadow_BG[index] = self.shadowed(
@@ -77,15 +82,21 @@ class Predictor:
                 costs[row].mdm_tokens += passes * count
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
 
-    def logits(self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int) -> Tensor:
+    def ends(self, batch: Batch, index: Any, count: int) -> list[int]:
+        """For each of `count` rows the column after the last one that its pass computes."""
+        if batch.topology.block_size is None:
+            return [batch.tokens_BL.shape[1]] * count
+        return batch.open_columns()[1][index].tolist()
+
+    def logits(self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, **where: Any) -> Tensor:
         """Logits, with classifier-free guidance if set: z_u + (w + 1)(z_c − z_u), computed in the model's dtype where
-        confidences are. start: the column at which completions begin; count: the number of wanted positions."""
-        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, count)
+        confidences are. start: the column at which completions begin. where: further arguments of Denoiser.logits."""
+        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, **where)
         if self.sampler.cfg_scale == 0:
             return logits_NV
         unconditional_RL = tokens_RL.clone()
         unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], self.denoiser.mask_id)
-        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count)
+        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, **where)
         dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else logits_NV.dtype
         without_NV, with_NV = without_NV.to(dtype), logits_NV.to(dtype)
         return (without_NV + (self.sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)

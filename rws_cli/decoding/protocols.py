@@ -11,9 +11,10 @@ from rws_cli.decoding.batch import Batch
 class Denoiser(Protocol):
     """A masked diffusion model.
 
-    `logits` returns float32 logits (N, V) at the wanted positions, in row-major order; count: N, if it is known. `dtype` is
-    that of the weights, read only for confidence=model_dtype. `shadowed` also returns logits (B, K, V) at the positions
-    place_BK of a block, predicted without seeing the tokens there; only WINO calls it.
+    `logits` returns float32 logits (N, V) at the wanted positions, in row-major order; count: N, if it is known; block_BL, the
+    block of each column, is given to models whose `topology` has blocks. `dtype` is that of the weights, read only for
+    confidence=model_dtype. `shadowed` also returns logits (B, K, V) at the positions place_BK of a block, predicted without
+    seeing the tokens there; only WINO calls it.
     """
 
     @property
@@ -26,7 +27,12 @@ class Denoiser(Protocol):
     def eos_ids(self) -> tuple[int, ...]: ...
 
     def logits(
-        self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None
+        self,
+        tokens_BL: Tensor,
+        attention_BL: Tensor,
+        wanted_BL: Tensor,
+        count: int | None = None,
+        block_BL: Tensor | None = None,
     ) -> Tensor: ...
 
     def shadowed(

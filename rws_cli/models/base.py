@@ -1,7 +1,7 @@
 """Model families, which say how weights are found and logits read; and the denoiser made from a family and weights."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from rws_cli.models.chat import messages, render, try_out
 from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
 from rws_cli.models.loading import check_loads, check_vocabulary, load_tokenizer, load_weights, pick_device, quiet
 from rws_cli.models.sharded import split_among
+from rws_cli.models.topology import FULL, Topology, block_numbers, visible
 from rws_cli.part import Part, setting, settings
 
 Forward = Callable[..., Tensor]
@@ -21,12 +22,12 @@ Attention may also be (B, L, K), for each query the keys that it sees; then a fo
 fifth may be a transformers cache, with K keys in all. count: N, if known; else the device is waited for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedModel:
     """A checkpoint without its weights.
 
     arguments: of from_pretrained, among them `config`, the native configuration. eos_ids: end tokens; the first one also
-    fills a completion after its end.
+    fills a completion after its end. template_arguments: of the chat template.
     """
 
     path: str
@@ -37,6 +38,8 @@ class PreparedModel:
     eos_ids: tuple[int, ...]
     pad_id: int
     chat_template: bool
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    topology: Topology = FULL
 
     @property
     def vocabulary(self) -> int:
@@ -51,11 +54,12 @@ class PreparedModel:
         conversation = messages(prompt, history)
         if not self.chat_template:
             return self.tokenizer("\n\n".join(message["content"] for message in conversation)).input_ids
-        text = render(self.tokenizer, conversation, "model", add_generation_prompt=True)
+        options = self.template_arguments | {"add_generation_prompt": True}
+        text = render(self.tokenizer, conversation, "model", **options)
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Denoiser(PreparedModel):
     """A checkpoint with its weights."""
 
@@ -69,9 +73,25 @@ class Denoiser(PreparedModel):
         """The dtype that the model computes logits in."""
         return self.model.dtype
 
-    def logits(self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, count: int | None = None) -> Tensor:
-        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to. count: N."""
-        return self.forward(tokens_BL, attention_BL, wanted_BL, count=count).float()
+    def logits(
+        self,
+        tokens_BL: Tensor,
+        attention_BL: Tensor,
+        wanted_BL: Tensor,
+        count: int | None = None,
+        block_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (N, V), float32, at the wanted positions; padding (attention False) is not attended to.
+
+        count: N. block_BL: the block of each column, if attention is by blocks; without it the columns are those of a prompt.
+        A column of wanted_BL after the last one of tokens_BL stands for the token that follows.
+        """
+        if self.topology.block_size is None:
+            return self.forward(tokens_BL, attention_BL, wanted_BL, count=count).float()
+        if block_BL is None:
+            block_BL = block_numbers(self.topology, attention_BL)
+        sees_BLL = visible(block_BL, attention_BL)
+        return self.forward(tokens_BL, sees_BLL, wanted_BL, position_ids(attention_BL), count=count).float()
 
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
@@ -119,6 +139,9 @@ class Model(Checkpoint, Part):
     name: str = setting("what tables and run folders call it")
     mask_token_id: int | None = setting("token id of the mask; null: the checkpoint's", None, min=0)
     chat_template: bool = setting("apply the chat template to prompts; false for base models", True)
+    chat_template_arguments: dict[str, Any] = setting(
+        "further arguments of the chat template, e.g. {enable_thinking: false}", default_factory=dict
+    )
 
     role = "model"
     shift: ClassVar[int] = 0
@@ -128,6 +151,11 @@ class Model(Checkpoint, Part):
     split among ranks."""
     without_shadows: ClassVar[str | None] = "forward pass knows no shadows"
     """Why `Denoiser.shadowed` does not work, None if it does."""
+
+    @property
+    def topology(self) -> Topology:
+        """Which tokens attend to which."""
+        return FULL
 
     def tokenizer_class(self) -> Any:
         raise NotImplementedError
@@ -166,7 +194,18 @@ class Model(Checkpoint, Part):
         mask_id, eos_ids, pad_id = find_tokens(self, config, tokenizer, vocabulary)
         if self.chat_template:
             try_out(tokenizer, "model")
-        return PreparedModel(path, model_class, arguments, tokenizer, mask_id, eos_ids, pad_id, self.chat_template)
+        return PreparedModel(
+            path=path,
+            model_class=model_class,
+            arguments=arguments,
+            tokenizer=tokenizer,
+            mask_id=mask_id,
+            eos_ids=eos_ids,
+            pad_id=pad_id,
+            chat_template=self.chat_template,
+            template_arguments=self.chat_template_arguments,
+            topology=self.topology,
+        )
 
     def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
         """Load the weights, or this rank's part of them. Raises UsageError as `prepare` does, if weights do not fit, or if
@@ -176,7 +215,7 @@ class Model(Checkpoint, Part):
         model, device = load_weights(prepared.model_class, prepared.path, self, "model", **arguments)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         try:
-            check_bidirectional(denoiser)
+            check_attention(denoiser)
         except RuntimeError as error:
             if self.quantization == "none" or out_of_memory(error):
                 raise
@@ -287,15 +326,45 @@ def additive(visible_BLK: Tensor, dtype: torch.dtype) -> Tensor:
     ]
 
 
-def check_bidirectional(denoiser: Denoiser) -> None:
-    """Raises UsageError if changing the last token does not change the first logits: the model attends only backward."""
-    tokens = torch.full((2, 8), denoiser.mask_id, device=denoiser.device)
-    tokens[1, -1] = denoiser.eos_ids[0]
-    wanted = torch.zeros_like(tokens, dtype=torch.bool)
-    wanted[:, 1] = True
+def check_attention(denoiser: Denoiser) -> None:
+    """Compare the model's attention with its topology. Raises UsageError if a token does not reach the first one of its
+    block, if a later block reaches an earlier one, or an earlier block does not reach a later one."""
+    size, shift = denoiser.topology.block_size, denoiser.shift
+    width = size or 8
+    length = width if size is None else 2 * width
+    tokens = torch.full((3, length), denoiser.eos_ids[0], device=denoiser.device)
+    other = 0 if denoiser.eos_ids[0] else 1
+    tokens[1, width - 1], tokens[2, -1] = other, other
+    wanted = torch.zeros((3, length + shift), dtype=torch.bool, device=denoiser.device)
+    wanted[:, [shift, length - width + shift]] = True  # the first token of the first and of the last block is read
+    block = (torch.arange(length, device=denoiser.device) // width).expand(3, -1)
     with torch.inference_mode():
-        logits = denoiser.logits(tokens, torch.ones_like(wanted), wanted)
-    if torch.equal(logits[0], logits[1]):
+        logits = denoiser.logits(tokens, torch.ones_like(tokens, dtype=torch.bool), wanted, block_BL=block)
+    first, last = logits.view(3, -1, logits.shape[-1])[:, 0], logits.view(3, -1, logits.shape[-1])[:, -1]
+    if torch.equal(first[0], first[1]) and width > 1:
         raise UsageError(
             "The model attends only backward: this release of transformers ignores is_causal=False; install >= 5."
         )
+    leaks = (first[0] - first[2]).abs().max() > 1e-3 * first[0].abs().max()
+    if size is not None and (leaks or torch.equal(last[0], last[1])):
+        raise UsageError(
+            f"The model does not attend by blocks of {size}: this release of transformers ignores the attention mask."
+        )
+
+
+@settings
+class BlockModel(Model):
+    """A block diffusion model: a token attends to its own block and to earlier ones."""
+
+    block_size: int | None = setting("tokens per block of attention; null: all tokens attend to all", None, min=1)
+
+    native = True
+    without_shadows = "tokens attend only to their own block and earlier ones"
+    anchor: ClassVar[str] = "sequence"
+    """Where blocks are counted from; see Topology."""
+    first_token: ClassVar[bool] = False
+    """Whether a block's first token is predicted from the blocks before it alone."""
+
+    @property
+    def topology(self) -> Topology:
+        return Topology(self.block_size, self.anchor, self.first_token)

@@ -9,12 +9,15 @@ from typing import Any
 from rws_cli.analysis.guidance import guidance_statistics
 from rws_cli.analysis.order import order_statistics
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.schema import Config
+from rws_cli.config.schema import Config, Runtime
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.cache import BlockCache
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
+from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.protocols import Cache
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
+from rws_cli.models.base import Denoiser
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
@@ -103,9 +106,17 @@ def rows_at_once(config: Config, prepared: PreparedRun) -> int:
 
 
 def automatic_batch(config: Config, prepared: PreparedRun) -> int:
-    """Initial rows: at most MOST_ROWS, and so few that the logits of a fully masked batch fit into LOGIT_BYTES."""
-    row_bytes = 4 * prepared.model.vocabulary * config.sampler.gen_length
+    """Initial rows: at most MOST_ROWS, and so few that the logits of all masks that a pass can reach fit into LOGIT_BYTES."""
+    positions = prepared.model.topology.block_size or config.sampler.gen_length
+    row_bytes = 4 * prepared.model.vocabulary * positions
     return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
+
+
+def new_cache(denoiser: Denoiser, runtime: Runtime, rows: int) -> Cache:
+    """Exact if the model attends block by block, else approximate."""
+    if denoiser.topology.block_size is not None:
+        return PrefixCache(denoiser, rows)
+    return BlockCache(denoiser, runtime.cache, runtime.cache_refresh, rows)
 
 
 class Attempt:
@@ -140,7 +151,7 @@ class Attempt:
         side_by_side = max(rows // particles, 1) * particles
         runtime, cache = config.runtime, None
         if runtime.cache != "none":
-            cache = BlockCache(denoiser, runtime.cache, runtime.cache_refresh, min(side_by_side, len(prompts)))
+            cache = new_cache(denoiser, runtime, min(side_by_side, len(prompts)))
         self.decoder = Decoder(denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache)
         self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
         self.finishing: list[Example] = []
@@ -177,8 +188,15 @@ class Attempt:
             recorded = {f"{RECORDED}{name}": values for name, values in trace.recorded.items()}
             pieces = [self.components.piece(token) for token in trace.token]
             traces.append({"id": example.id, **asdict(trace), **recorded, "text": pieces})
-            samples.append(_sample(self.config, self.components, example, completion, reward))
+            offset = self.offset(completion.number)
+            samples.append(_sample(self.config, self.components, example, completion, reward, offset))
         return Outcome(samples, traces)
+
+    def offset(self, number: int) -> int:
+        """The place of a completion's first token in its block."""
+        topology, decoder = self.components.denoiser.topology, self.decoder
+        length = len(decoder.prompts[number * decoder.particles].ids)
+        return topology.offset(length) % self.config.sampler.block_length
 
 
 def _sample(
@@ -187,8 +205,9 @@ def _sample(
     example: Example,
     completion: Completion,
     reward: float | None,
+    offset: int,
 ) -> dict[str, Any]:
-    """A line of samples.jsonl, not graded yet.
+    """A line of samples.jsonl, not graded yet. offset: the place of the completion's first token in its block.
 
     order: statistics without end tokens; order_with_eos: with them; both count a remasked position's last commit only.
     length: tokens before the end; particles: the scores of a search.
@@ -209,8 +228,8 @@ def _sample(
         "grade": None,
         "reward": reward,
         "measures": {},
-        "order": order_statistics(position, step, block_length, content),
-        "order_with_eos": order_statistics(position, step, block_length),
+        "order": order_statistics(position, step, block_length, content, offset),
+        "order_with_eos": order_statistics(position, step, block_length, offset=offset),
         "guidance": guidance_statistics(trace),
         "tokens": response,
         "length": len(components.denoiser.until_end(response)),

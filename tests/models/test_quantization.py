@@ -32,7 +32,7 @@ def test_weights_that_do_not_run_in_few_bits_are_said(llada_folder: Path, monkey
     def narrow(denoiser: Any) -> None:
         raise RuntimeError("K must be a multiple\nof 64")
 
-    monkeypatch.setattr(base, "check_bidirectional", narrow)
+    monkeypatch.setattr(base, "check_attention", narrow)
     with pytest.raises(UsageError, match=r"model\.quantization=8bit does not run on cpu: K must be a multiple of 64"):
         make_settings("llada", llada_folder, quantization="8bit").load()
     with pytest.raises(RuntimeError):
