@@ -23,6 +23,7 @@ NULLABLE = {
     "pairs": "Int32",
     "reversals": "Int32",
     "remasked_at": "Int32",
+    "edited_from": "Int32",
     "changed_selection": "boolean",
     "near_tie": "boolean",
 }
@@ -91,7 +92,8 @@ def samples_frame(run: Run) -> pd.DataFrame:
 
 def tokens_frame(run: Run) -> pd.DataFrame:
     """A row per committed token, in the order of commits: id of its example and the columns of the trace. A position that
-    was masked again has a row per commit; `remasked_at` is the step before which that happened."""
+    was masked again has a row per commit; `remasked_at` is the step before which that happened. `edited_from` is the token
+    that this one replaced."""
     import numpy as np
     import pandas as pd
     import pyarrow.compute as pc

@@ -154,6 +154,10 @@ GUIDANCE = [
         "remasked", "tokens", "committed tokens that were masked again", "commits − positions committed",
         sample="remasked", trace="remasked_at",
     ),
+    Measure(
+        "edited", "tokens", "committed tokens that another replaced", "number of edits",
+        sample="edited", trace="edited_from",
+    ),
 ]  # fmt: skip
 
 # --- cost ---------------------------------------------------------------------------------------------------------

@@ -36,9 +36,10 @@ class Sampler:
         choices=("raw", "tempered", "model_dtype"),
     )
     eos: str = setting(
-        "suppress: commit end tokens last; stop: end once an end token has no mask before it; confidence_eos_eot_inf "
-        "(LLaDA): end tokens last, and left out of confidences; logits_eos_inf (LLaDA): never commit end-of-text",
-        choices=("none", "suppress", "stop", "confidence_eos_eot_inf", "logits_eos_inf"),
+        "suppress: commit end tokens last; stop: end once an end token has no mask before it; stop_block: end after a block "
+        "with an end token; confidence_eos_eot_inf (LLaDA): end tokens last, and left out of confidences; logits_eos_inf "
+        "(LLaDA): never commit end-of-text",
+        choices=("none", "suppress", "stop", "stop_block", "confidence_eos_eot_inf", "logits_eos_inf"),
     )
     guidance: Any = setting(
         "how logits are changed before positions are chosen; see rws list guidance", role="guidance"

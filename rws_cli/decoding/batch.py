@@ -194,6 +194,12 @@ class Batch:
         stopped_BG = ended_BG.any(-1, keepdim=True) & masked_BG
         self.completion_BG.copy_(torch.where(stopped_BG, end_E[0], self.completion_BG))
 
+    def stop_at_end(self, ended_B: Tensor, end_E: Tensor) -> Tensor:
+        """Of the rows whose block is done, those with an end token, (B,); their remaining masks become end tokens."""
+        stopped_B = ended_B & torch.isin(self.completion_BG.where(self.free_BG, -1), end_E).any(-1)
+        self.completion_BG.masked_fill_(self.masked_BG & stopped_B[:, None], end_E[0])
+        return stopped_B
+
     def begin_block(self, rows_B: Tensor, block_B: Tensor, round_B: Tensor, first_B: Tensor, inside_BG: Tensor) -> None:
         """Let the rows in rows_B start on the positions inside_BG."""
         self.block_B, self.round_B = (

@@ -226,19 +226,24 @@ class Decoder:
     def commit(self, ranking: Ranking, chosen_BG: Tensor, predicted: PositionLogits) -> dict[str, Tensor | None]:
         """Write the chosen tokens into the batch; returns what the trace records about them."""
         b, p_BG = self.batch, ranking.raw_BG.exp()
+        record: dict[str, Tensor | None] = {}
+        if self.sampler.schedule.edits:
+            record["edited_from"] = b.completion_BG.where(chosen_BG & ~b.masked_BG, -1)
         b.completion_BG.copy_(torch.where(chosen_BG, ranking.token_BG, b.completion_BG))
         b.commit_p_BG = torch.where(chosen_BG, p_BG, b.commit_p_BG)
         near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
-        return {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
+        return record | {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
 
     def reversals(
         self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
     ) -> dict[str, Tensor | None]:
-        """Compare the step with one at scale 1: pairs of open positions, rank reversals, changed selection."""
+        """Compare the step with one at scale 1, edits left out: pairs of open positions, reversals, changed selection."""
         plain = self.rank(predicted, None, ranking.open_BG, step)
         other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
-        pairs_B, reversals_B = count_reversals(plain.score_BG, ranking.score_BG)
-        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": (other_BG != chosen_BG).any(-1)}
+        scores = (ranked.score_BG.masked_fill(~step.masked_BG, -torch.inf) for ranked in (plain, ranking))
+        pairs_B, reversals_B = count_reversals(*scores)
+        changed_B = ((other_BG != chosen_BG) & step.masked_BG).any(-1)
+        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": changed_B}
 
     # --- from block to block, and from prompt to prompt -----------------------------------------------------------
 
@@ -266,6 +271,8 @@ class Decoder:
             record["ancestor"] = ancestor_B
             self.copy_rows(ancestor_B)
         next_B = b.block_B + 1
+        if s.eos == "stop_block":
+            next_B = torch.where(b.stop_at_end(ended_B, self.end_E), b.blocks_B, next_B)
         number_B = (next_B * per_block).maximum(b.step_B)  # a block that is wider than others may take longer
         b.begin_block(ended_B, next_B, torch.zeros_like(next_B), number_B, b.block_BG == next_B[:, None])
         if self.cache:

@@ -170,7 +170,8 @@ class Ranker:
         if s.order.reads_tokens and s.order_temperature == 0:
             unit_BG = spread(unit_C, *index_C, near_BG, 0.0)
             keys = [ranking.tied_BG, *([ranking.raw_BG] if s.ties == "probability" else [])]
-            near_BG |= chosen_BG & selection_near_tie(keys, ranking.score_BG, chosen_BG, unit_BG)[:, None]
+            selected_BG = chosen_BG & ranking.open_BG
+            near_BG |= selected_BG & selection_near_tie(keys, ranking.score_BG, selected_BG, unit_BG)[:, None]
         return near_BG
 
 

@@ -46,7 +46,8 @@ class RowTrace:
     at the step, and those whose order the scale reversed; changed_selection: whether the step committed other positions
     than at scale 1; all three None where nothing scales. remasked_at: the step before which the token was masked again;
     None if it stayed. near_tie: whether rounding in the model's dtype could have decided otherwise (Ranker.near_ties).
-    recorded: other values that the guidance recorded, by name; None where it recorded no number.
+    edited_from: the token that this one replaced; None for a commit at a mask. recorded: other values that the guidance
+    recorded, by name; None where it recorded no number.
     """
 
     step: list[int] = field(default_factory=list)
@@ -60,6 +61,7 @@ class RowTrace:
     changed_selection: list[bool | None] = field(default_factory=list)
     remasked_at: list[int | None] = field(default_factory=list)
     near_tie: list[bool] = field(default_factory=list)
+    edited_from: list[int | None] = field(default_factory=list)
     recorded: dict[str, list[float | None]] = field(default_factory=dict)
 
     def commit(
@@ -70,6 +72,7 @@ class RowTrace:
         token: int,
         confidence: float,
         near_tie: bool,
+        edited_from: int = -1,
         guidance: dict[str, float],
         **compared: int,
     ) -> None:
@@ -79,6 +82,7 @@ class RowTrace:
         self.token.append(token)
         self.confidence.append(confidence)
         self.near_tie.append(near_tie)
+        self.edited_from.append(None if edited_from < 0 else edited_from)
         self.reward.append(guidance.pop("reward", None))
         self.scale.append(guidance.pop("scale", None))
         self.pairs.append(compared.get("pairs"))
@@ -108,6 +112,7 @@ class RowTrace:
 def record_commits(traces: list[RowTrace], on_host: dict[str, Any], numbers: list[int]) -> None:
     """Add the tokens that a step committed to the traces. numbers: each row's step number."""
     guided = {name.removeprefix("guidance."): x for name, x in on_host.items() if name.startswith("guidance.")}
+    edited_from = on_host.get("edited_from")
     compared = [name for name in ("pairs", "reversals", "changed_selection") if name in on_host]
     for row, position in zip(*np.nonzero(on_host["chosen"]), strict=True):
         index = (row, position)
@@ -117,6 +122,7 @@ def record_commits(traces: list[RowTrace], on_host: dict[str, Any], numbers: lis
             token=int(on_host["token"][index]),
             confidence=float(on_host["confidence"][index]),
             near_tie=bool(on_host["near_tie"][index]),
+            edited_from=-1 if edited_from is None else int(edited_from[index]),
             guidance={name: float(x[index] if x.ndim > 1 else x[row]) for name, x in guided.items()},
             **{name: int(on_host[name][row]) for name in compared},
         )

@@ -209,12 +209,14 @@ def _sample(
 ) -> dict[str, Any]:
     """A line of samples.jsonl, not graded yet. offset: the place of the completion's first token in its block.
 
-    order: statistics without end tokens; order_with_eos: with them; both count a remasked position's last commit only.
+    order: statistics without end tokens; order_with_eos: with them; both count a remasked position's last commit only, and
+    leave edits out.
     length: tokens before the end; particles: the scores of a search.
     """
     response, trace = completion.tokens, completion.trace
     completion_text = components.denoiser.text(response)
-    last = sorted({position: n for n, position in enumerate(trace.position)}.values())
+    commits = [n for n, edited_from in enumerate(trace.edited_from) if edited_from is None]
+    last = sorted({trace.position[n]: n for n in commits}.values())
     position, step = [trace.position[n] for n in last], [trace.step[n] for n in last]
     content = [trace.token[n] not in components.denoiser.eos_ids for n in last]
     block_length = config.sampler.block_length
@@ -233,9 +235,10 @@ def _sample(
         "guidance": guidance_statistics(trace),
         "tokens": response,
         "length": len(components.denoiser.until_end(response)),
-        "committed": len(trace.step),
-        "remasked": len(trace.step) - len(last),
-        "near_ties": sum(trace.near_tie),
+        "committed": len(commits),
+        "remasked": len(commits) - len(last),
+        "edited": len(trace.step) - len(commits),
+        "near_ties": sum(trace.near_tie[n] for n in commits),
         "particles": completion.scores,
         "cost": asdict(completion.cost),
     }

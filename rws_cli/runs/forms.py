@@ -105,6 +105,7 @@ Sample = _form(
     particles=list[Number],
     cost=_form(**COST),
     near_ties=NotRequired[Count],
+    edited=NotRequired[Count],
     grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(

@@ -148,6 +148,7 @@ def trace_schema(columns: Iterable[str] = ()) -> Any:
             ("changed_selection", pa.list_(pa.bool_())),
             ("remasked_at", pa.list_(pa.int32())),
             ("near_tie", pa.list_(pa.bool_())),
+            ("edited_from", pa.list_(pa.int32())),
             ("text", pa.list_(pa.string())),
             *((name, pa.list_(pa.float64())) for name in sorted(columns) if name.startswith(RECORDED)),
         ]
@@ -156,7 +157,7 @@ def trace_schema(columns: Iterable[str] = ()) -> Any:
 
 RECORDED = "guidance."
 """Prefix of columns that guidance recorded, besides reward and scale."""
-ADDED = ("remasked_at", "text", "near_tie")
+ADDED = ("remasked_at", "text", "near_tie", "edited_from")
 """Trace columns that older runs lack."""
 
 

@@ -31,6 +31,8 @@ class Schedule(Part):
     """Whether it can decode positions that a remasking method masked in a finished block."""
     family: ClassVar[str] = ""
     """The family of samplers in `rws pareto`; "": the one that follows from the other declarations."""
+    edits: ClassVar[bool] = False
+    """Whether it may replace committed tokens by others."""
     in_step: ClassVar[Any] = False
     """Whether all particles of a prompt commit the same number of tokens at each step."""
 
