@@ -54,7 +54,9 @@ def share_right(task: str, texts: list[str]) -> float:
     return sum(grade.correct for grade in grades) / len(grades)
 
 
-@pytest.mark.parametrize(("task", "at_least"), [("sudoku", 0.85), ("arithmetic", 0.6)])
+@pytest.mark.parametrize(
+    ("task", "at_least"), [pytest.param("sudoku", 0.85, marks=pytest.mark.slow), ("arithmetic", 0.6)]
+)
 def test_confidence_order_solves_and_random_order_does_worse(denoiser, task: str, at_least: float) -> None:
     sure = share_right(task, answers(denoiser, task, 40))
     assert sure >= at_least

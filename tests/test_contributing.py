@@ -86,6 +86,7 @@ def test_every_block_is_a_file_or_a_command_that_is_run_here() -> None:
     assert all(f'run("{choice}"' in source for choice in COMMANDS)
 
 
+@pytest.mark.slow
 def test_the_tests_of_this_project_pass_with_all_parts_in_place(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for folder in ("rws_cli", "conf", "tests"):

@@ -87,7 +87,11 @@ def test_the_published_quintiles_are_those_of_the_paper() -> None:
     assert sorted(published) == sorted(SIX)
 
 
-@pytest.mark.parametrize("experiment", SMALL)
+FAST = ("small/code", "small/multi_turn", "small/overhead", "small/standard")
+RUNS = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+
+
+@pytest.mark.parametrize("experiment", RUNS)
 def test_a_small_experiment_runs_to_its_table(rws, experiment: str, tmp_path: Path) -> None:
     methods = ["default" if "temperature" not in experiment else "t1", "rws_tiny"]
     reduced = [f"+method={','.join(methods)}", "benchmark.limit=6", "seed=0", "sampler.tokens_per_step=12"]

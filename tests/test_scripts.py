@@ -20,6 +20,7 @@ def script(name: str, *arguments: str | Path) -> None:
     subprocess.run([sys.executable, SCRIPTS / name, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     model, reward = tmp_path / "model", tmp_path / "reward"
     size = ["--width", "32", "--hidden", "48", "--layers", "1", "--heads", "2", "--batch", "4"]

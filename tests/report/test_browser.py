@@ -222,6 +222,7 @@ def test_one_example(opened, rws, small: list[str], tmp_path: Path) -> None:
     assert page.locator(".strip").count() == 2
 
 
+@pytest.mark.slow
 def test_five_thousand_examples(opened, rws, tmp_path: Path) -> None:
     """As many as a benchmark has, 64 tokens each: the file stays under 20 MB and is ready within seconds.
 

@@ -55,7 +55,7 @@ def slow(small: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("lines", [0, 3, 7])
+@pytest.mark.parametrize("lines", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 7))])
 def test_a_killed_run_resumes_to_the_same_samples(rws, slow: list[str], tmp_path: Path, lines: int) -> None:
     assert rws("run", *slow, "output=whole").exit_code == 0
     killed = tmp_path / "stopped" / "sudoku" / "small-rws" / "v001"
@@ -126,6 +126,7 @@ def when_a_program_runs(stop: signal.Signals) -> tuple[threading.Thread, list[fl
 
 
 @pytest.mark.skipif(not jail.landlock_version(), reason="this kernel has no Landlock")
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", SIGNALS)
 def test_a_signal_while_a_program_runs_ends_the_command_and_loses_no_answer(
     rws, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals

@@ -25,7 +25,9 @@ def slow(small: list[str]) -> list[str]:
     return [*small, "benchmark.limit=16", "runtime.batch_size=2", "sampler.tokens_per_step=1", "sampler.temperature=1"]
 
 
-@pytest.mark.parametrize(("backend", "process"), [("devices", "spawn_main"), ("ray", "ray::Actor")])
+@pytest.mark.parametrize(
+    ("backend", "process"), [("devices", "spawn_main"), pytest.param("ray", "ray::Actor", marks=pytest.mark.slow)]
+)
 def test_workers_come_to_the_same_samples_though_one_is_killed(
     rws, slow: list[str], tmp_path: Path, backend: str, process: str
 ) -> None:
@@ -43,6 +45,7 @@ def test_workers_come_to_the_same_samples_though_one_is_killed(
     assert pins(manifests[0]) == pins(manifests[1])
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_is_interrupted_and_goes_on_without(rws, slow: list[str], tmp_path: Path) -> None:
     assert rws("run", *slow, "output=here").exit_code == 0
     run = tmp_path / "stopped" / RUN
@@ -56,7 +59,7 @@ def test_a_run_with_workers_is_interrupted_and_goes_on_without(rws, slow: list[s
     assert same(run, tmp_path / "here" / RUN)
 
 
-@pytest.mark.parametrize("backend", ["devices", "ray"])
+@pytest.mark.parametrize("backend", ["devices", pytest.param("ray", marks=pytest.mark.slow)])
 def test_what_a_worker_cannot_load_is_one_sentence(
     rws, small: list[str], llada_folder: Path, tmp_path: Path, backend: str
 ) -> None:

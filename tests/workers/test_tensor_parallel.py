@@ -78,6 +78,7 @@ def test_split_models_have_the_logits_of_whole_ones(tmp_path: Path) -> None:
         assert held < 0.55 * sum(p.numel() for p in whole.model.parameters())
 
 
+@pytest.mark.slow
 def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     rws, shared: list[str], tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_ranks_come_to_the_same_samples_through_a_death_and_an_interruption(
     assert pins(manifests[0]) == pins(manifests[1])
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_stuck_ends_the_run(
     rws, shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
