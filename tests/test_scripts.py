@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
 from rws_cli.rewards.base import Candidate

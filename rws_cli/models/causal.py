@@ -49,7 +49,7 @@ class Causal(Model):
         prepared = super().prepare()
         native = prepared.arguments["config"]
         model_class = prepared.model_class._model_mapping.get(type(native), None)
-        if model_class is None or not ARGUMENTS <= inspect.signature(model_class.forward).parameters.keys():
+        if model_class is None or not inspect.signature(model_class.forward).parameters.keys() >= ARGUMENTS:
             raise UsageError(
                 f"model.path={self.path} is a {native.model_type} model, which model.kind=causal does not decode: it needs a "
                 "decoder that takes an attention mask, positions and a cache."

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from block_models import EOS, MASK, block_denoiser, blocks_of, logits_of, proposed
 from support import make_sampler, part
-from torch import Tensor
 
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder

@@ -32,8 +32,8 @@ from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.models import chat
 from rws_cli.models.base import Model
-from rws_cli.models.language_model import load_causal
 from rws_cli.models.checkpoint import fingerprint
+from rws_cli.models.language_model import load_causal
 from rws_cli.runs.doctor import check_components
 
 RUNS = "from pathlib import Path\nPath({ran!r}).mkdir()\nfrom transformers import PreTrainedModel as Own\n"
