@@ -66,7 +66,7 @@ class Predictor:
                     tokens = [prompt_lengths[row] + end - batch.start for row, end in zip(some, ends, strict=True)]
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
-                        where = {"count": count}
+                        where: dict[str, Any] = {"count": count}
                         if batch.topology.block_size is not None:
                             where["block_BL"] = batch.attention_block_BL[index, columns]
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, **where)

@@ -1,0 +1,136 @@
+"""Measure the exact cache of models that attend block by block, against passing prompt and blocks up to the open one.
+
+    python scripts/bench_blocks.py                                   # make bench-blocks: Qwen3-0.6B with blocks of 32
+    python scripts/bench_blocks.py --shape sdar-1.7b
+    python scripts/bench_blocks.py --shape small --dtype bfloat16 --full --prompts 32
+
+Weights and prompts are random; shapes are those of the published models. Decodes 1 token per step, batch 1. Without the
+cache, one pass in the middle of some blocks is timed, spread evenly over the completion; --full decodes all of it and
+counts the tokens that differ. Beside the times stands the floor: the time in which the weights can be read once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed_models import bandwidth, synchronize
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from rws_cli.config.composing import compose
+from rws_cli.decoding.batch import Prompt
+from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.models.base import Denoiser, bidirectional_forward
+from rws_cli.models.topology import Topology
+
+QWEN3: dict[str, Any] = {"vocab_size": 151_936, "num_hidden_layers": 28, "num_attention_heads": 16, "head_dim": 128}
+SHAPES: dict[str, tuple[Topology, dict[str, Any]]] = {
+    "qwen3-0.6b": (Topology(32, "completion"), QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072}),
+    "sdar-1.7b": (Topology(4, "sequence"), QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144}),
+    "small": (
+        Topology(8, "sequence"),
+        {"vocab_size": 4096, "num_hidden_layers": 6, "num_attention_heads": 8, "head_dim": 32, "hidden_size": 256, "intermediate_size": 768},
+    ),
+}  # fmt: skip
+
+
+def build(name: str, device: str, dtype: str) -> Denoiser:
+    """A model of a shape with random weights."""
+    topology, sizes = SHAPES[name]
+    torch.manual_seed(0)
+    native = Qwen3Config(**sizes, num_key_value_heads=8, tie_word_embeddings=True, max_position_embeddings=4096)
+    native.is_causal = False
+    torch.set_default_dtype(getattr(torch, dtype))
+    with torch.device(device):
+        model: Any = Qwen3ForCausalLM(native).eval().requires_grad_(False)
+    torch.set_default_dtype(torch.float32)
+    return Denoiser(
+        path=name, model_class=Qwen3ForCausalLM, arguments={"config": native}, tokenizer=None, mask_id=1, eos_ids=(0,),
+        pad_id=0, chat_template=False, topology=topology, model=model, forward=bidirectional_forward(model, 0),
+        device=torch.device(device),
+    )  # fmt: skip
+
+
+def decoder(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bool) -> Decoder:
+    size = denoiser.topology.block_size
+    sampler = compose("sampler=confidence", f"sampler.gen_length={gen_length}", f"sampler.block_length={size}").sampler
+    return Decoder(denoiser, prompts, sampler, rows=1, cache=PrefixCache(denoiser, 1) if cached else None)
+
+
+def timed(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bool) -> tuple[float, list[Completion]]:
+    """Seconds for all completions, and the completions."""
+    decoding = decoder(denoiser, prompts, gen_length, cached)
+    synchronize(denoiser.device.type)
+    started = time.perf_counter()
+    completions = [one for some in decoding.run() for one in some]
+    synchronize(denoiser.device.type)
+    return time.perf_counter() - started, completions
+
+
+def step_without_cache(denoiser: Denoiser, ids: list[int], gen_length: int, blocks: int) -> float:
+    """Mean seconds of a step in the middle of a block, half of it committed, over some blocks of the completion."""
+    size = denoiser.topology.block_size or 1
+    seconds = []
+    for n in range(blocks):
+        before = (2 * n + 1) * (gen_length // size) // (2 * blocks) * size  # tokens of earlier blocks
+        fixed = dict.fromkeys(range(size // 2), 2)
+        prompt = Prompt([*ids, *random.choices(range(2, 4000), k=before)], key=n, fixed=fixed)
+        decoding = decoder(denoiser, [prompt], size, cached=False)
+        decoding.enter()
+        started = time.perf_counter()
+        decoding.step()
+        synchronize(denoiser.device.type)
+        seconds.append(time.perf_counter() - started)
+    return sum(seconds) / len(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    parser.add_argument("--prompts", type=int, default=1)
+    parser.add_argument("--gen", type=int, default=256, help="tokens of a completion")
+    parser.add_argument("--blocks", type=int, default=8, help="blocks in which a step without the cache is timed")
+    parser.add_argument("--full", action="store_true", help="decode everything without the cache too, and compare tokens")
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench_blocks.json"))
+    options = parser.parse_args()
+    random.seed(0)
+    denoiser = build(options.shape, options.device, options.dtype)
+    prompts = [Prompt(random.choices(range(2, 4000), k=options.prompt), key=n) for n in range(options.prompts)]
+    timed(denoiser, prompts[:1], denoiser.topology.block_size or 1, True)  # warm up
+    seconds, completions = timed(denoiser, prompts, options.gen, True)
+    steps = sum(completion.cost.mdm_passes for completion in completions)
+    weights = sum(p.numel() * p.element_size() for p in denoiser.model.parameters())
+    row: dict[str, Any] = {
+        "shape": options.shape,
+        "dtype": options.dtype,
+        "threads": torch.get_num_threads(),
+        "seconds per completion": seconds / options.prompts,
+        "seconds per step": seconds / steps,
+        "tokens passed per step": sum(completion.cost.mdm_tokens for completion in completions) / steps,
+        "seconds to read the weights": weights / (bandwidth(options.device) / 2),
+    }
+    if options.full:
+        other_seconds, others = timed(denoiser, prompts, options.gen, False)
+        pairs = [pair for a, b in zip(completions, others, strict=True) for pair in zip(a.tokens, b.tokens, strict=True)]
+        row["seconds per step without cache"] = other_seconds / steps
+        row["tokens that differ"] = sum(a != b for a, b in pairs) / len(pairs)
+    else:
+        row["seconds per step without cache"] = step_without_cache(denoiser, prompts[0].ids, options.gen, options.blocks)
+    row["times as fast"] = row["seconds per step without cache"] / row["seconds per step"]
+    for name, value in row.items():
+        print(f"{name:32} {value if isinstance(value, str | int) else f'{value:.4g}'}")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(row, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
