@@ -27,8 +27,6 @@ class Edit(Adaptive):
     def conflicts(self, config: Any) -> Iterator[str]:
         s = config.sampler
         named = f"sampler.schedule.kind={self.kind}"
-        if s.search.kind not in ("none", "best_of_n"):
-            yield f"{named} does not work with sampler.search.kind={s.search.kind}, which counts each token once."
         if s.remasking.kind != "none":
             yield f"{named} does not work with sampler.remasking.kind={s.remasking.kind}: it revises tokens itself."
         if s.eos == "stop":

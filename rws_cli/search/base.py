@@ -28,7 +28,7 @@ class Search(Part):
     rolls_back: ClassVar[bool] = False
     """Whether it restores rows to an earlier state."""
     weighs_text: ClassVar[bool] = False
-    """Whether it weighs committed tokens, which must then not be masked again."""
+    """Whether it weighs committed tokens, which must then not be masked again or replaced."""
 
     def conflicts(self, config: Any) -> Iterator[str]:
         s = config.sampler
@@ -37,11 +37,11 @@ class Search(Part):
                 f"sampler.search.kind={self.kind} would decode {self.particles} equal particles: with "
                 "sampler.temperature=0 nothing is drawn at random. Set sampler.temperature=1."
             )
-        if self.weighs_text and (s.schedule.remasks or s.remasking.remasks):
+        if self.weighs_text and (s.schedule.remasks or s.schedule.edits or s.remasking.remasks):
             others = {name: s for name, s in registry.available("search").items() if not s.facts.get("weighs_text")}
             able = [name for name, source in others.items() if "particles" in source.settings]
             yield (
-                f"sampler.search.kind={self.kind} weighs committed tokens, and this sampler masks tokens again: use "
+                f"sampler.search.kind={self.kind} weighs committed tokens, and this sampler revises them: use "
                 f"{' or '.join(able)}."
             )
 

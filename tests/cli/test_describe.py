@@ -57,7 +57,7 @@ def shown(output: str) -> dict[str, list[str]]:
 
 def same(default: str, value: Any) -> bool:
     default = re.sub(r" \*$", "", default)
-    without_source = re.sub(r" \([\w.:]+\)$", "", default)
+    without_source = re.sub(r" \([\w.:,]+\)$", "", default)
     if value == "???":
         return default == "must be set"
     return value in (default, without_source) or yaml.safe_load(without_source) == value

@@ -63,7 +63,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "confidence": {},
     "random": {"order": "random"},
     "entropy, drawn": {"order": "entropy", "temperature": 1.0},
-    "two tokens a step": {"tokens_per_step": 2},
+    "two tokens per step": {"tokens_per_step": 2},
     "threshold": {"schedule": part("schedule", "threshold", threshold=0.3)},
     "klass": {"schedule": part("schedule", "klass", threshold=0.2, kl=0.5)},
     "remdm": {"schedule": part("schedule", "remdm"), "temperature": 1.0},
