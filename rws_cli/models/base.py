@@ -248,7 +248,8 @@ def find_tokens(
 ) -> tuple[int, tuple[int, ...], int]:
     """Ids of the mask, end tokens and padding: from the settings, else the checkpoint, else the tokenizer.
 
-    End tokens are the end of text and those of ENDS that the tokenizer has. Raises UsageError if an id is missing or not a token of the model, or if the mask is an end token.
+    End tokens are the end of text and those of ENDS that the tokenizer has. Raises UsageError if an id is missing or not a
+    token of the model, or if the mask is an end token.
     """
     named, token_ids = f"model.path={settings.path}", tokenizer.get_vocab()
 
