@@ -23,11 +23,14 @@ def generate(
 
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
     """
+    from rws_cli.files import warn
     from rws_cli.runs.generate import Generation, configured, decoded
 
     piped = prompt == "-"
     text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
     generation = Generation(configured(text.rstrip("\n") if piped else text, overrides or []))
+    for line in generation.prepared.warnings:
+        warn(line)
     if as_json:
         typer.echo(json.dumps(generation(), ensure_ascii=False, allow_nan=False))
     elif sys.stdout.isatty():

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import asdict, fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
@@ -70,7 +70,7 @@ def check(composed: DictConfig) -> Config:
     Raises UsageError naming the key, the value and what is allowed.
     """
     try:
-        values = OmegaConf.to_container(composed, resolve=True)
+        values = OmegaConf.to_container(_with_family(composed), resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"The configuration cannot be resolved at {error.full_key}: {first_line(error)}") from error
     assert isinstance(values, dict)
@@ -97,6 +97,17 @@ def check(composed: DictConfig) -> Config:
     }
     check_compatibility(config)
     return config
+
+
+def _with_family(composed: DictConfig) -> DictConfig:
+    """A configuration with the kind that the checkpoint has in place of model.kind=auto. Raises UsageError if there is none."""
+    if OmegaConf.select(composed, "model.kind") != "auto":
+        return composed
+    auto = _part(OmegaConf.to_container(composed.model, resolve=True), "model", "model")
+    composed = composed.copy()
+    with open_dict(composed):
+        composed.model = auto.replacement()
+    return composed
 
 
 def automatic_cache(config: Config) -> str:

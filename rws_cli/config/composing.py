@@ -150,6 +150,8 @@ def _add_defaults(node: Any, role: str, kind: str | None = None) -> None:
             below = node[setting.name] if OmegaConf.is_dict(node[setting.name]) else {}
             for part in [below] if "kind" in below else below.values():
                 _add_defaults(part, inner)
+        if setting.type.startswith("dict") and OmegaConf.is_dict(node.get(setting.name)):
+            OmegaConf.set_struct(node[setting.name], False)  # the names in it are the user's
 
 
 def hydra_of(loader: Loader) -> Hydra:

@@ -10,7 +10,16 @@ from torch import Tensor
 from rws_cli.errors import UsageError, out_of_memory
 from rws_cli.models.chat import messages, render, try_out
 from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
-from rws_cli.models.loading import check_loads, check_vocabulary, load_tokenizer, load_weights, pick_device, quiet
+from rws_cli.models.families import check_family
+from rws_cli.models.loading import (
+    check_loads,
+    check_vocabulary,
+    differences,
+    load_tokenizer,
+    load_weights,
+    pick_device,
+    quiet,
+)
 from rws_cli.models.sharded import split_among
 from rws_cli.models.topology import FULL, Topology, block_numbers, visible
 from rws_cli.part import Part, setting, settings
@@ -27,7 +36,8 @@ class PreparedModel:
     """A checkpoint without its weights.
 
     arguments: of from_pretrained, among them `config`, the native configuration. eos_ids: end tokens; the first one also
-    fills a completion after its end. template_arguments: of the chat template.
+    fills a completion after its end. template_arguments: of the chat template. warning: where the checkpoint's own files
+    differ from how it is used, None if nowhere.
     """
 
     path: str
@@ -40,6 +50,7 @@ class PreparedModel:
     chat_template: bool
     template_arguments: dict[str, Any] = field(default_factory=dict)
     topology: Topology = FULL
+    warning: str | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -178,6 +189,8 @@ class Model(Checkpoint, Part):
         pick_device(self.device, "model.device")
         path, named = locate(self.path, "model.path"), f"model.path={self.path}"
         config = read_config(path, self.revision, "model.path")
+        if not self.trust_remote_code:
+            check_family(self.kind, config, named)
         with quiet():
             try:
                 model_class, arguments = self.weights(config)
@@ -205,6 +218,7 @@ class Model(Checkpoint, Part):
             chat_template=self.chat_template,
             template_arguments=self.chat_template_arguments,
             topology=self.topology,
+            warning=differences(self, path, tokenizer, arguments["config"], eos_ids),
         )
 
     def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
@@ -225,13 +239,17 @@ class Model(Checkpoint, Part):
         return denoiser
 
 
+ENDS = ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|role_end|>")
+"""Tokens that end a text, or a turn of a chat template."""
+
+
 def find_tokens(
     settings: Model, config: dict[str, Any], tokenizer: Any, vocabulary: int
 ) -> tuple[int, tuple[int, ...], int]:
     """Ids of the mask, end tokens and padding: from the settings, else the checkpoint, else the tokenizer.
 
-    End tokens are the end of text and, if the tokenizer has one, the end of turn that chat templates write. Raises
-    UsageError if an id is missing or not a token of the model, or if the mask is an end token.
+    End tokens are the end of text and those of ENDS that the tokenizer has. Raises UsageError if an id is missing or not a
+    token of the model, or if the mask is an end token.
     """
     named, token_ids = f"model.path={settings.path}", tokenizer.get_vocab()
 
@@ -259,7 +277,7 @@ def find_tokens(
         (token, f"{named}: eos_token_id in config.json") for token in (stated if isinstance(stated, list) else [stated])
     ]
     ends.append((tokenizer.eos_token_id, f"{named}: the tokenizer's end token"))
-    ends += [(token_ids[name], f"{named}: {name}") for name in ("<|eot_id|>", "<|im_end|>") if name in token_ids]
+    ends += [(token_ids[name], f"{named}: {name}") for name in ENDS if name in token_ids]
     eos_ids = [checked(*end) for end in ends if end[0] is not None]
     if not eos_ids and tokenizer.sep_token_id is not None:
         eos_ids = [checked(tokenizer.sep_token_id, f"{named}: the tokenizer's separator")]

@@ -126,6 +126,18 @@ def _fetched(path: str, revision: str | None, key: str) -> Path:
         ) from error
 
 
+def stated_ends(path: str, revision: str | None) -> list[int]:
+    """The end tokens in generation_config.json; none if there is no such file, or it cannot be read."""
+    from transformers.utils import GENERATION_CONFIG_NAME, cached_file
+
+    try:
+        file = Path(str(cached_file(path, GENERATION_CONFIG_NAME, revision=revision)))
+        ends = json.loads(file.read_text(encoding="utf-8"))["eos_token_id"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return []
+    return [token for token in (ends if isinstance(ends, list) else [ends]) if type(token) is int]
+
+
 def native_config(path: str, revision: str | None, key: str, trust_remote_code: bool = False, **more: Any) -> Any:
     """config.json as transformers' AutoConfig reads it. more: values that replace those in the file.
 

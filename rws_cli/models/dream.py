@@ -28,10 +28,6 @@ def qwen2_config(config: dict[str, Any], path: str) -> Any:
     """The native configuration of a Dream config.json. Raises UsageError where the architecture differs from Qwen2's."""
     from transformers import Qwen2Config
 
-    if str(config.get("model_type")).lower() != "dream":
-        raise UsageError(
-            f"model.path={path} is not a Dream checkpoint: config.json says model_type {config.get('model_type')}."
-        )
     if config.get("use_sliding_window") or config.get("rope_scaling"):
         raise UsageError(f"model.path={path} is not supported: config.json asks for a sliding window or rope scaling.")
     native = Qwen2Config(

@@ -44,10 +44,6 @@ def llama_config(config: dict[str, Any], path: str) -> Any:
     """The native configuration of a LLaDA config.json. Raises UsageError where the architecture differs from LLaMA's."""
     from transformers import LlamaConfig
 
-    if config.get("model_type") != "llada":
-        raise UsageError(
-            f"model.path={path} is not a LLaDA checkpoint: config.json says model_type {config.get('model_type')}."
-        )
     for name, value in EXPECTED.items():
         if config.get(name, value) != value:
             raise UsageError(f"model.path={path} is not supported: config.json has {name}={config[name]}, not {value}.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rws_cli.errors import UsageError
-from rws_cli.models.checkpoint import Checkpoint, loading_failure, stored_shapes, weight_files
+from rws_cli.models.checkpoint import Checkpoint, loading_failure, stated_ends, stored_shapes, weight_files
 
 # transformers replaces PreTrainedModel.tie_weights and other functions while it creates a model, then restores what it
 # found: two threads that load at once can leave a replacement in place for good.
@@ -190,3 +190,20 @@ def check_vocabulary(config: Any, tokenizer: Any, named: str) -> int:
             f"such as {beyond[0]!r} ({token_ids[beyond[0]]}): they do not belong together."
         )
     return size
+
+
+def differences(settings: Any, path: str, tokenizer: Any, config: Any, eos_ids: tuple[int, ...]) -> str | None:
+    """A line about what the files of a model's checkpoint state otherwise than it is used: end tokens in
+    generation_config.json, a shorter context in the tokenizer, a chat template that is left out. None if nothing.
+
+    settings: of the model; config: its native configuration.
+    """
+    length, limit = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
+    parts = []
+    if more := [token for token in stated_ends(path, settings.revision) if token not in eos_ids]:
+        parts.append(f"generation_config.json has end tokens {more}, which do not end completions here")
+    if limit and length < limit:
+        parts.append(f"its tokenizer states a context of {length} tokens, config.json {limit}")
+    if tokenizer.chat_template and not settings.chat_template:
+        parts.append("it has a chat template, which model.chat_template=false leaves out")
+    return f"warning: model.path={settings.path}: {'; '.join(parts)}" if parts else None

@@ -16,7 +16,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     """
     prepared = prepare(config)
     check_loadable(config)
-    warning = prepared.benchmark.doubtful_references(prepared.examples)
+    warnings = prepared.warnings
     sampler, search = config.sampler, config.sampler.search
     sampler.schedule.prepare(sampler)
     rounds, shadow = 1 + sampler.remasking.rounds, sampler.schedule.shadow
@@ -40,4 +40,4 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
         "reward calls, at most": calls * decodings * len(prepared.prompts),
         "MDM weights": weights,
         "MDM FLOPs, about": None if weights is None else 2.0 * weights * tokens,
-    } | ({"warning": warning} if warning else {})
+    } | ({"warning": "\n".join(warnings)} if warnings else {})

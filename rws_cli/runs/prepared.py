@@ -39,6 +39,12 @@ class PreparedRun:
     prompts: dict[str, list[int]]
     turn: dict[str, int]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before decoding: doubts about the model's checkpoint and the benchmark's references."""
+        lines = [self.model.warning, self.benchmark.doubtful_references(self.examples)]
+        return [line for line in lines if line]
+
 
 @dataclass(frozen=True)
 class Components:

@@ -43,7 +43,7 @@ def run(config: Config, request: Request) -> Path:
     started = time.perf_counter()
     stopped = resumable(request.resume, config) if request.resume else None
     prepared = prepare(config)
-    warning = prepared.benchmark.doubtful_references(prepared.examples)
+    warnings = prepared.warnings
     with run_lock(request.resume), open_workers(config, prepared) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
         record_cost = cost_recorder(folder, manifest, started)
@@ -61,7 +61,7 @@ def run(config: Config, request: Request) -> Path:
                 )
             with Progress(len(prepared.examples), samples, folder / "run.log", request.quiet) as progress:
                 tracking.follow(samples, progress)
-                if warning:
+                for warning in warnings:
                     progress.notify(warning)
                 failures = decode_examples(config, prepared, workers, folder, samples, progress, stop, record_cost)
             if not samples:

@@ -11,6 +11,7 @@ from dream_files import CONFIG, save_dream, weights
 from reference import dream_logits
 from support import make_settings
 
+from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 
 
@@ -59,3 +60,14 @@ def test_sliding_windows_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"use_sliding_window": True}))
     with pytest.raises(UsageError, match="sliding window"):
         make_settings("dream", tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("dream_coder", "Dream-org/Dream-Coder-v0-Instruct-7B"), ("diffucoder", "apple/DiffuCoder-7B-Instruct")],
+)
+def test_models_of_dreams_format_are_presets(folder: Path, name: str, path: str) -> None:
+    config = compose(f"model={name}")
+    assert (config.model.name, config.model.kind, config.model.path) == (name, "dream", path)
+    prepared = compose(f"model={name}", f"model.path={folder}").model.prepare()
+    assert (prepared.mask_id, prepared.eos_ids, prepared.warning) == (259, (256, 258), None)

@@ -231,7 +231,7 @@ TOKENS = {
     "no context": ({"max_sequence_length": None}, "config.json without max_sequence_length"),
     "no MLP": ({"mlp_hidden_size": None, "mlp_ratio": None}, "config.json without mlp_hidden_size and mlp_ratio"),
     "a width in words": ({"d_model": "wide"}, "config.json that describes no model"),
-    "another type": ({"model_type": None}, "not a LLaDA checkpoint"),
+    "another type": ({"model_type": None, "architectures": None}, r"not a checkpoint of model\.kind=llada"),
 }
 
 
