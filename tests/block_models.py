@@ -77,9 +77,9 @@ def decode_slowly(
     return trace
 
 
-def proposed(logits: Tensor) -> int:
+def proposed(logits: Tensor, mask: int = MASK) -> int:
     """The likeliest token, never the mask."""
-    return max((n for n in range(len(logits)) if n != MASK), key=lambda n: float(logits[n]))
+    return max((n for n in range(len(logits)) if n != mask), key=lambda n: float(logits[n]))
 
 
 def surest(open_: dict[int, Tensor], count: int = 1) -> list[int]:

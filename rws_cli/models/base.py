@@ -225,6 +225,13 @@ class Model(Checkpoint, Part):
         return denoiser
 
 
+MASKS = ("<|MASK|>", "<|mask|>", "|<MASK>|")
+"""Tokens that are the mask where neither config.json nor the tokenizer says which one is."""
+
+ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
+"""Tokens that chat templates write after a turn."""
+
+
 def find_tokens(
     settings: Model, config: dict[str, Any], tokenizer: Any, vocabulary: int
 ) -> tuple[int, tuple[int, ...], int]:
@@ -246,6 +253,7 @@ def find_tokens(
         (settings.mask_token_id, "model.mask_token_id"),
         (config.get("mask_token_id"), f"{named}: mask_token_id in config.json"),
         (getattr(tokenizer, "mask_token_id", None), f"{named}: the tokenizer's mask token"),
+        *((token_ids[name], f"{named}: {name}") for name in MASKS if name in token_ids),
     ]
     mask = next((checked(*candidate) for candidate in masks if candidate[0] is not None), None)
     if mask is None:
@@ -257,7 +265,7 @@ def find_tokens(
         (token, f"{named}: eos_token_id in config.json") for token in (stated if isinstance(stated, list) else [stated])
     ]
     ends.append((tokenizer.eos_token_id, f"{named}: the tokenizer's end token"))
-    ends += [(token_ids[name], f"{named}: {name}") for name in ("<|eot_id|>", "<|im_end|>") if name in token_ids]
+    ends += [(token_ids[name], f"{named}: {name}") for name in ENDS_OF_TURN if name in token_ids]
     eos_ids = [checked(*end) for end in ends if end[0] is not None]
     if not eos_ids and tokenizer.sep_token_id is not None:
         eos_ids = [checked(tokenizer.sep_token_id, f"{named}: the tokenizer's separator")]
