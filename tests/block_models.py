@@ -82,9 +82,9 @@ def proposed(logits: Tensor, mask: int = MASK) -> int:
     return max((n for n in range(len(logits)) if n != mask), key=lambda n: float(logits[n]))
 
 
-def surest(open_: dict[int, Tensor], count: int = 1) -> list[int]:
+def surest(open_: dict[int, Tensor], count: int = 1, mask: int = MASK) -> list[int]:
     """The places whose likeliest token is most probable, the leftmost of equals."""
-    p = {place: float(logits.double().softmax(-1)[proposed(logits)]) for place, logits in open_.items()}
+    p = {place: float(logits.double().softmax(-1)[proposed(logits, mask)]) for place, logits in open_.items()}
     return sorted(p, key=lambda place: (-p[place], place))[:count]
 
 

@@ -14,7 +14,7 @@ import torch
 from block_models import blocks_of, logits_of, proposed
 from dream_files import byte_letters
 from reference import rms_norm, rotate
-from support import save_sharded
+from support import save_sharded, word_tokenizer
 from torch import Tensor
 
 from rws_cli.decoding.batch import Prompt
@@ -137,7 +137,7 @@ def check_logits(denoiser: Denoiser, slow: Callable[[list[int]], Tensor]) -> Non
 
 # --- decoding -------------------------------------------------------------------------------------------------------
 
-PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18]]
+PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15, 16, 17, 18, 19], [20, 21, 22]]
 
 
 def decode(
@@ -237,4 +237,24 @@ def save_qwen_files(
         "model_max_length": 131072, "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer", "unk_token": None,
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | tokenizer))
+    return folder
+
+
+ROLES = (
+    "{% for m in messages %}{{ '<role>' + ('HUMAN' if m['role'] == 'user' else 'ASSISTANT') + '</role>' + m['content']"
+    " + '<|role_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<role>ASSISTANT</role>' }}{% endif %}"
+)
+ROLE_WORDS = ["<unk>", "<|endoftext|>", "<|role_end|>", "<|mask|>", "<role>", *(f"w{n}" for n in range(59))]
+
+
+def save_role_files(folder: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> Path:
+    """A checkpoint with a tokenizer.json as LLaDA-MoE and LLaDA2 have it, of words: end of text 1, end of turn 2, mask 3."""
+    save_sharded(weights, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 1}))
+    tokenizer = word_tokenizer(
+        ROLE_WORDS, eos_token="<|endoftext|>", pad_token="<|endoftext|>", chat_template=ROLES,
+        additional_special_tokens=["<|role_end|>", "<|mask|>"],
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
     return folder

@@ -9,9 +9,9 @@ OWN_NAMES = ("model_type", "architectures", "auto_map", "transformers_version", 
 
 
 def check_fields(config: dict[str, Any], path: str, expected: dict[str, Any]) -> None:
-    """Raises UsageError if config.json has another value for a field. Absent fields have the expected values."""
+    """Raises UsageError if config.json has another value for a field. Fields that are absent or null are not compared."""
     for name, value in expected.items():
-        if config.get(name, value) != value:
+        if config.get(name) is not None and config[name] != value:
             raise UsageError(f"model.path={path} is not supported: config.json has {name}={config[name]}, not {value}.")
 
 
