@@ -78,8 +78,8 @@ def decode_slowly(
 
 
 def proposed(logits: Tensor, mask: int = MASK) -> int:
-    """The likeliest token, never the mask."""
-    return max((n for n in range(len(logits)) if n != mask), key=lambda n: float(logits[n]))
+    """The likeliest token, the first of equals, never the mask."""
+    return int(logits.index_fill(0, torch.tensor(mask), -torch.inf).argmax())
 
 
 def surest(open_: dict[int, Tensor], count: int = 1, mask: int = MASK) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from block_reference import (
     PROMPTS,
     Layer,
@@ -25,6 +26,7 @@ from block_reference import (
 from support import make_sampler, make_settings, part, random_weights
 from torch import Tensor
 
+from rws_cli.config.catalog import CONF
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.models.base import Denoiser
@@ -185,9 +187,14 @@ def test_it_cannot_be_split() -> None:
         )
 
 
-def test_presets() -> None:
-    for name in ("llada2_mini", "llada2_flash", "llada2_1_mini", "llada2_1_flash"):
-        composed = compose(f"model={name}", "reward=none", "sampler=llada2", "sampler.gen_length=256")
-        assert (composed.model.kind, composed.model.mask_token_id) == ("llada2", 156895)
-        assert (composed.model.topology.block_size, composed.sampler.block_length) == (32, 32)
-        assert (composed.sampler.schedule.threshold, composed.sampler.temperature) == (0.95, 0.0)
+@pytest.mark.parametrize("name", ["llada2_mini", "llada2_flash", "llada2_1_mini", "llada2_1_flash"])
+def test_presets(name: str) -> None:
+    preset = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    assert (preset["name"], preset["kind"]) == (name, "llada2")
+    assert (preset["block_size"], preset["mask_token_id"]) == (32, 156895)
+
+
+def test_the_sampler_takes_the_blocks_of_the_model() -> None:
+    composed = compose("model=llada2_mini", "reward=none", "sampler=llada2", "sampler.gen_length=256")
+    assert (composed.model.topology.block_size, composed.sampler.block_length) == (32, 32)
+    assert (composed.sampler.schedule.threshold, composed.sampler.temperature) == (0.95, 0.0)

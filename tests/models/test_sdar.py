@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from block_reference import (
     PROMPTS,
     Weights,
@@ -24,6 +25,7 @@ from block_reference import (
 from support import make_sampler, make_settings, part, random_weights
 from torch import Tensor
 
+from rws_cli.config.catalog import CONF
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
 from rws_cli.models.base import Denoiser
@@ -163,15 +165,16 @@ def test_the_cache_and_the_batch_change_no_token(denoisers: dict[str, Denoiser],
     check_cache(denoisers[name], make_sampler(12, block_length=4, schedule=part("schedule", "dynamic", threshold=0.05)))
 
 
-def test_presets_have_blocks_of_four() -> None:
-    for name in ("sdar_1_7b", "sdar_4b", "sdar_8b", "sdar_30b_a3b", "trado_4b", "trado_8b"):
-        composed = compose(f"model={name}", "sampler=sdar_dynamic", "reward=none")
-        assert (composed.model.kind, composed.model.topology.block_size, composed.sampler.block_length) == (
-            "sdar",
-            4,
-            4,
-        )
-        assert composed.sampler.schedule.threshold == 0.9
+@pytest.mark.parametrize("name", ["sdar_1_7b", "sdar_4b", "sdar_8b", "sdar_30b_a3b", "trado_4b", "trado_8b"])
+def test_presets_have_blocks_of_four(name: str) -> None:
+    preset = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    assert (preset["name"], preset["kind"], preset["block_size"]) == (name, "sdar", 4)
+
+
+def test_the_sampler_takes_the_blocks_of_the_model() -> None:
+    composed = compose("model=sdar_1_7b", "sampler=sdar_dynamic", "reward=none")
+    assert (composed.model.topology.block_size, composed.sampler.block_length) == (4, 4)
+    assert composed.sampler.schedule.threshold == 0.9
 
 
 def test_other_families_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
