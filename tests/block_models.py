@@ -77,14 +77,14 @@ def decode_slowly(
     return trace
 
 
-def proposed(logits: Tensor) -> int:
-    """The likeliest token, never the mask."""
-    return max((n for n in range(len(logits)) if n != MASK), key=lambda n: float(logits[n]))
+def proposed(logits: Tensor, mask: int = MASK) -> int:
+    """The likeliest token, the first of equals, never the mask."""
+    return int(logits.index_fill(0, torch.tensor(mask), -torch.inf).argmax())
 
 
-def surest(open_: dict[int, Tensor], count: int = 1) -> list[int]:
+def surest(open_: dict[int, Tensor], count: int = 1, mask: int = MASK) -> list[int]:
     """The places whose likeliest token is most probable, the leftmost of equals."""
-    p = {place: float(logits.double().softmax(-1)[proposed(logits)]) for place, logits in open_.items()}
+    p = {place: float(logits.double().softmax(-1)[proposed(logits, mask)]) for place, logits in open_.items()}
     return sorted(p, key=lambda place: (-p[place], place))[:count]
 
 

@@ -239,6 +239,8 @@ class Model(Checkpoint, Part):
         return denoiser
 
 
+MASKS = ("<|MASK|>", "<|mask|>", "|<MASK>|")
+"""Tokens that are the mask where neither config.json nor the tokenizer says which one is."""
 ENDS = ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|role_end|>")
 """Tokens that end a text, or a turn of a chat template."""
 
@@ -264,6 +266,7 @@ def find_tokens(
         (settings.mask_token_id, "model.mask_token_id"),
         (config.get("mask_token_id"), f"{named}: mask_token_id in config.json"),
         (getattr(tokenizer, "mask_token_id", None), f"{named}: the tokenizer's mask token"),
+        *((token_ids[name], f"{named}: {name}") for name in MASKS if name in token_ids),
     ]
     mask = next((checked(*candidate) for candidate in masks if candidate[0] is not None), None)
     if settings.topology.block_size == 1:

@@ -8,6 +8,13 @@ OWN_NAMES = ("model_type", "architectures", "auto_map", "transformers_version", 
 """Fields that name the published class, or say how weights are stored."""
 
 
+def check_fields(config: dict[str, Any], path: str, expected: dict[str, Any]) -> None:
+    """Raises UsageError if config.json has another value for a field. Fields that are absent or null are not compared."""
+    for name, value in expected.items():
+        if config.get(name) is not None and config[name] != value:
+            raise UsageError(f"model.path={path} is not supported: config.json has {name}={config[name]}, not {value}.")
+
+
 def native_decoder(config_class: Any, config: dict[str, Any], path: str, **changes: Any) -> Any:
     """The native configuration of a bidirectional decoder. config: config.json, whose fields have the native names; changes:
     fields that replace or join them. Raises UsageError for attention that is not full: a sliding window, or scaled positions."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rws_cli.models.base import BlockModel
-from rws_cli.models.native import native_decoder
+from rws_cli.models.native import check_fields, native_decoder
 from rws_cli.part import part, setting
 
 
@@ -23,4 +23,5 @@ class Sdar(BlockModel):
 
         if config["model_type"] == "sdar_moe":
             return Qwen3MoeForCausalLM, {"config": native_decoder(Qwen3MoeConfig, config, self.path)}
+        check_fields(config, self.path, {"model_type": "sdar"})
         return Qwen3ForCausalLM, {"config": native_decoder(Qwen3Config, config, self.path)}

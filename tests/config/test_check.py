@@ -118,7 +118,7 @@ MISTAKES = [
     (["sampler=wino", "sampler.eos=stop"], "remasks tokens: set sampler.eos=none"),
     (["sampler=r3", "sampler.eos=stop"], "remasks tokens: set sampler.eos=none"),
     (["sampler=r3", "sampler.schedule.kind=prophet", "+sampler.schedule.early=1", "+sampler.schedule.middle=1", "+sampler.schedule.late=1"], "decodes remasked tokens"),
-    (["sampler=remdm_cap", "search=smc"], "weighs committed tokens, and this sampler masks tokens again: use best_of_n"),
+    (["sampler=remdm_cap", "search=smc"], "weighs committed tokens, and this sampler revises them: use best_of_n"),
     (["sampler=threshold", "search=fk", "sampler.temperature=1"], "needs particles that commit alike"),
     (["sampler=fk", "sampler.search.completions=2"], "set sampler.search.fill=sample"),
     (["sampler=confidence", "benchmark.completions=2"], "would all be the same"),
