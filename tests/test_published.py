@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,3 +154,14 @@ def test_figures_read_again_from_their_sources() -> None:
         "trado_8b_gsm8k": 91.2, "trado_8b_math500": 75.5, "fast_dllm_v2_1_5b_gsm8k": 62.0,
         "fast_dllm_v2_7b_gsm8k": 83.7, "llada2_mini_gsm8k": 94.24, "llada2_mini_humaneval": 86.59,
     }  # fmt: skip
+
+
+def test_a_run_prints_its_table_with_the_figure(rws, tmp_path: Path) -> None:
+    """With the bundled model and short completions; one run is enough for a table."""
+    (tmp_path / "q.jsonl").write_text('{"question": "3+4=", "answer": "7"}\n')
+    smaller = ["model=tiny", "benchmark.path=q.jsonl", "benchmark.shots=0", "benchmark.template='{question}'"]
+    result = rws("run", "+experiment=published/llada_gsm8k", *smaller, "sampler.gen_length=16", "sampler.steps=16")
+    assert result.exit_code == 0, result.output
+    result = rws("table", "outputs/gsm8k/tiny-confidence/v001")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\| confidence \| [\d.]+ \| 78\.6 \| 16\.00 \|", result.output)
