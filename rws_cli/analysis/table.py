@@ -39,9 +39,10 @@ def grid_of(lines: list[Line]) -> Grid:
         rows.append((line.label, cells))
     seeds = sorted({seed for line in lines for seed in line.seeds})
     notes = [
-        f"{task}: {lines[0].examples} examples, {'seeds' if len(seeds) > 1 else 'seed'} "
-        f"{', '.join(map(str, seeds))}. In parentheses the difference to the first line, in brackets 95 % intervals."
+        f"{task}: {lines[0].examples} examples, {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}."
     ]
+    if len(lines) > 1:
+        notes[0] += " In parentheses the difference to the first line, in brackets 95 % intervals."
     if judge and any(column.startswith("win_rate") for column in columns):
         notes.append(f"Win rates against the first line, judged by {judge} in both orders; a tie counts half.")
         if unjudged := sum(line.wins[judge].unjudged for line in lines if judge in line.wins):

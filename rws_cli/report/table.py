@@ -22,7 +22,7 @@ def write_tables(paths: Sequence[Path | str]) -> str:
     """Write table.md, table.csv and table.tex into the first folder, a table for each benchmark and model; returns the
     Markdown.
 
-    Raises UsageError if the folders hold fewer than two runs, or runs that cannot be paired.
+    Raises UsageError if the folders hold one run without published results, or runs that cannot be paired.
     """
     return write_grids(read_grids(paths), output_dir(paths[0]))
 
@@ -47,10 +47,16 @@ def print_tables(paths: Sequence[Path | str]) -> None:
 
 
 def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
-    groups = by_task(paths)
-    if any(len(group) < 2 for group in groups):
-        raise UsageError("One run is no table: give a sweep's folder, or two or more run folders.")
-    return [grid_of(compare_runs(group)) for group in groups]
+    grids = []
+    for group in by_task(paths):
+        lines = compare_runs(group)
+        if len(group) < 2 and not (lines[0].runs[0].config.get("table") or {}).get("published"):
+            raise UsageError(
+                "One run is no table, unless its configuration has published results: give a sweep's folder, or two or "
+                "more run folders."
+            )
+        grids.append(grid_of(lines))
+    return grids
 
 
 def format_cell(measure: Measure, cell: Cell) -> str:

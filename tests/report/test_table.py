@@ -131,6 +131,13 @@ def test_one_run_is_no_table(tmp_path: Path) -> None:
         write_tables([sweep(tmp_path, {}) / "0"])
 
 
+def test_one_run_beside_a_published_figure_is_a_table(tmp_path: Path) -> None:
+    figures = {"columns": ["accuracy"], "published": {"R&D_1": {"accuracy": 98.5}}}
+    markdown = write_tables([sweep(tmp_path, figures) / "1"])
+    assert "| R&D_1 | 100.0 | 98.5 |" in markdown
+    assert "the first line" not in markdown
+
+
 def test_speedup_and_how_many_answers_are_the_same(tmp_path: Path) -> None:
     markdown = write_tables([sweep(tmp_path, {"columns": ["speedup", "same_completions", "tokens"]})])
     assert "| default | 1.00 | – | 42.00 |" in markdown
