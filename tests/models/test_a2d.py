@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from block_models import blocks_of
-from decoder_files import A2D, a2d_weights, save_a2d
+from decoder_files import A2D, QWEN_SPECIAL, QWEN_TEMPLATE, a2d_weights, save_a2d, save_byte_tokenizer
 from reference import decoder_logits
 from support import make_sampler, make_settings
 
@@ -109,14 +108,14 @@ def test_tokens_and_template_arguments_come_from_the_checkpoint(folder: Path) ->
     assert make_settings("a2d", folder, mask_token_id=260).prepare().mask_id == 260
 
 
-def test_a_tokenizer_that_names_no_mask_is_a_sentence(folder: Path, tmp_path: Path) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    named = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    del named["mask_token"]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+def test_a_tokenizer_that_names_no_mask_is_a_sentence(tmp_path: Path) -> None:
+    folder = save_a2d(tmp_path)
+    save_byte_tokenizer(folder, QWEN_SPECIAL, QWEN_TEMPLATE, eos_token="<|im_end|>")
+    assert make_settings("a2d", folder).prepare().mask_id == 259  # by the token's name
+    save_byte_tokenizer(folder, [*QWEN_SPECIAL[:3], "<|other|>"], QWEN_TEMPLATE, eos_token="<|im_end|>")
     with pytest.raises(UsageError, match="names no mask token, .*: set model.mask_token_id"):
-        make_settings("a2d", tmp_path).prepare()
+        make_settings("a2d", folder).prepare()
+    assert make_settings("a2d", folder, mask_token_id=259).prepare().mask_id == 259
 
 
 @pytest.mark.parametrize(("base", "name"), [("qwen3", "Qwen3-0.6B"), ("qwen2", "Qwen2.5-Coder-0.5B-Instruct")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dream_files import TEMPLATE, save_dream
 from omegaconf import DictConfig, open_dict
 from support import SHARED, llada_config, llada_weights, make_settings, save_llada
 
+from rws_cli import registry
 from rws_cli.config.check import check
 from rws_cli.config.composing import compose, unchecked
 from rws_cli.config.schema import Config
@@ -65,6 +67,17 @@ def test_a_family_is_recognized_and_no_other_kind_loads_it(name: str) -> None:
         ):
             check_family(other, config, "x")
     check_family("open_dcoder", config, "x")  # a kind that is not in the table may load anything
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_auto_has_the_settings_of_every_kind(name: str, tmp_path: Path) -> None:
+    kind, config = CONFIGS[name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    values = make_settings("auto", tmp_path).replacement()
+    model = registry.load("model", values["kind"], "model.kind")(**values)
+    assert (model.kind, model.path, model.name) == (kind, str(tmp_path), "test")
+    defaults = {f.name: f.default for f in fields(model)}
+    assert getattr(model, "block_size", None) == defaults.get("block_size")
 
 
 @pytest.mark.parametrize("name", REFUSED)
