@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1)
     parser.add_argument("--gen", type=int, default=256, help="tokens of a completion")
     parser.add_argument("--blocks", type=int, default=8, help="blocks in which a step without the cache is timed")
-    parser.add_argument("--full", action="store_true", help="decode everything without the cache too, and compare tokens")
+    parser.add_argument(
+        "--full", action="store_true", help="decode everything without the cache too, and compare tokens"
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/bench_blocks.json"))
     options = parser.parse_args()
     random.seed(0)
@@ -120,11 +122,15 @@ def main() -> None:
     }
     if options.full:
         other_seconds, others = timed(denoiser, prompts, options.gen, False)
-        pairs = [pair for a, b in zip(completions, others, strict=True) for pair in zip(a.tokens, b.tokens, strict=True)]
+        pairs = [
+            pair for a, b in zip(completions, others, strict=True) for pair in zip(a.tokens, b.tokens, strict=True)
+        ]
         row["seconds per step without cache"] = other_seconds / steps
         row["tokens that differ"] = sum(a != b for a, b in pairs) / len(pairs)
     else:
-        row["seconds per step without cache"] = step_without_cache(denoiser, prompts[0].ids, options.gen, options.blocks)
+        row["seconds per step without cache"] = step_without_cache(
+            denoiser, prompts[0].ids, options.gen, options.blocks
+        )
     row["times as fast"] = row["seconds per step without cache"] / row["seconds per step"]
     for name, value in row.items():
         print(f"{name:32} {value if isinstance(value, str | int) else f'{value:.4g}'}")

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError
-from rws_cli.models.base import Denoiser, Forward, Model, PreparedModel, additive, positions
-from rws_cli.models.topology import Topology
-from rws_cli.part import part
+from rws_cli.models.base import BlockModel, Denoiser, Forward, PreparedModel, additive, positions
+from rws_cli.part import part, setting
 
 NEVER = -1e30
 """The logit of the mask. Finite, so that p · log p is 0."""
@@ -19,17 +18,19 @@ ARGUMENTS = {"attention_mask", "position_ids", "past_key_values"}
 
 
 @part
-class Causal(Model):
+class Causal(BlockModel):
     """Attention by blocks of one token, each predicted from the tokens before it. The mask is not a token of the model but an
     id after its vocabulary, which no pass reads."""
 
-    shift = 1
-    native = True
-    without_shadows = "tokens attend only to earlier ones"
+    block_size: int | None = setting("1: a token attends to itself and earlier ones", 1, min=1, max=1)
 
-    @property
-    def topology(self) -> Topology:
-        return Topology(block_size=1, anchor="sequence", first_token=True)
+    shift = 1
+    first_token = True
+
+    def mistakes(self, key: str) -> Iterator[str]:
+        yield from super().mistakes(key)
+        if self.block_size is None:
+            yield f"{key}.block_size is 1 for a causal model, not null."
 
     def conflicts(self, config: Any) -> Iterator[str]:
         if config.sampler.cfg_scale > 0:

@@ -150,10 +150,12 @@ def test_sampler_autoregressive_runs_on_the_command_line(rws: Any, folder: Path,
         "run",
         "model=causal",
         f"model.path={folder}",
-        "sampler=confidence",
+        "sampler.block_length=6",
         "benchmark=prompt",
         "benchmark.text=Hello",
+        "benchmark.gen_length=6",
         "reward=none",
+        "sampler=confidence",
     )
     assert refused.exit_code == 2
     assert "sampler.block_length=1" in refused.output
