@@ -36,10 +36,14 @@ def test_every_choice_composes_and_checks(group: str) -> None:
             },
             "sampler=recorded_scale": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
             "benchmark=prompt": ["benchmark.text=hello"],
+            "model=causal": ["sampler=autoregressive"],
         }
         more = needs.get(f"{group}={name}", [])
-        if group == "model" and "path: ???" in (CONF / group / f"{name}.yaml").read_text():
+        preset = (CONF / group / f"{name}.yaml").read_text()
+        if group == "model" and "path: ???" in preset:
             more = ["model.path=owner/model"]
+        if group == "model" and "block_size: " in preset:
+            more = ["benchmark.gen_length=64"]
         config = checked(f"{group}={name}", *more)
         assert getattr(config, group).name == name
         assert config.sampler.gen_length == config.benchmark.gen_length
