@@ -37,7 +37,7 @@ class SplitHeads(ConversionOps):
         return {name: part.contiguous() for name, part in zip(target_patterns, parts, strict=True)}
 
 
-class FusedGlm4MoeForCausalLM(Glm4MoeForCausalLM):  # type: ignore[misc]
+class FusedGlm4MoeForCausalLM(Glm4MoeForCausalLM):
     """Glm4MoeForCausalLM under a name of its own, by which transformers finds how its checkpoints are converted."""
 
 

@@ -77,7 +77,7 @@ def test_logits_equal_an_independent_forward_pass(denoiser: Denoiser) -> None:
 
 
 def test_mask_ends_and_template(denoiser: Denoiser) -> None:
-    assert (denoiser.mask_id, denoiser.eos_ids, denoiser.pad_id) == (259, (258,), 256)
+    assert (denoiser.mask_id, denoiser.eos_ids, denoiser.pad_id) == (259, (258, 256), 256)
     assert denoiser.tokenizer.decode(denoiser.encode("Hi")).endswith("Hi<|im_end|>\n<|im_start|>assistant\n")
 
 

@@ -122,7 +122,7 @@ def test_blocks_may_be_larger(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["dense", "moe"])
 def test_mask_ends_and_template(denoisers: dict[str, Denoiser], name: str) -> None:
     denoiser = denoisers[name]
-    assert (denoiser.mask_id, denoiser.eos_ids, denoiser.pad_id) == (259, (258,), 256)
+    assert (denoiser.mask_id, denoiser.eos_ids, denoiser.pad_id) == (259, (258, 256), 256)
     ids = denoiser.encode("Hi")
     assert denoiser.tokenizer.decode(ids) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
