@@ -26,10 +26,12 @@ from rws_cli.errors import UsageError, choose_from, first_line
 from rws_cli.files import user_path
 
 
-def largest_block(gen_length: int, most: int | None = None) -> int:
-    """The longest block, at most `most` tokens (32), that divides gen_length into several blocks; for methods that need
-    blocks."""
-    return max(n for n in range(1, (most or 32) + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
+def largest_block(gen_length: int, block_size: int | None = None, most: int = 32) -> int:
+    """The longest block, at most `most` tokens, that divides gen_length into several blocks; for methods that need blocks.
+    block_size: of the model's attention, which decides in place of gen_length."""
+    if block_size:
+        return min(block_size, most)
+    return max(n for n in range(1, most + 1) if gen_length % n == 0 and (n < gen_length or gen_length == 1))
 
 
 def _no_environment(name: str, default: str | None = None) -> str:
@@ -40,7 +42,7 @@ def _no_environment(name: str, default: str | None = None) -> str:
 
 def default_block_length(gen_length: int, block_size: int | None) -> int:
     """The length of the sampler's blocks: that of the model's blocks of attention, else of the whole completion."""
-    return min(block_size or gen_length, gen_length)
+    return block_size or gen_length
 
 
 OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)

@@ -51,7 +51,7 @@ def _conflicts(config: Config) -> Iterator[str]:
 
 def _lengths(config: Config) -> Iterator[str]:
     s = config.sampler
-    if s.gen_length % s.block_length:
+    if s.gen_length % s.block_length and config.model.topology.block_size is None:
         divisors = [n for n in range(1, s.gen_length + 1) if s.gen_length % n == 0]
         yield (
             f"sampler.block_length={s.block_length} does not divide sampler.gen_length={s.gen_length}: "

@@ -43,7 +43,7 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that determines the results."""
     identifying = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
     runtime = resolved.get("runtime") or {}
-    if runtime.get("cache", "none") != "none":
+    if runtime.get("cache", "none") not in ("none", "auto"):
         identifying["runtime"] = {key: runtime[key] for key in ("cache", "cache_refresh")}
     return identifying
 

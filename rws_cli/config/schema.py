@@ -65,7 +65,8 @@ class Sampler:
 
     @property
     def blocks(self) -> int:
-        return self.gen_length // self.block_length
+        """The number of blocks; the last one may be shorter where the model attends by blocks."""
+        return -(-self.gen_length // self.block_length)
 
     @property
     def steps_per_block(self) -> int:
