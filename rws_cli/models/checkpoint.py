@@ -299,3 +299,23 @@ def stored_weights(path: str, revision: str | None, key: str) -> tuple[int, int]
     if not files:
         return None
     return sum(map(math.prod, stored_shapes(files).values())), sum(file.stat().st_size for file in files)
+
+
+EXPERT = re.compile(r"(^|\.)experts\.")
+"""In the names of weights of experts among which each token chooses; those of shared experts are another word."""
+
+
+def active_weights(path: str, revision: str | None, key: str, native: Any = None) -> int | None:
+    """The number of weights that compute with a token: in a mixture of experts, of its experts only the share that a token
+    chooses. None if the files are not here yet. native: the configuration of transformers. Raises UsageError for broken
+    files."""
+    files = weight_files(path, revision, key)
+    if not files:
+        return None
+    sizes = {name: math.prod(shape) for name, shape in stored_shapes(files).items()}
+    experts = sum(size for name, size in sizes.items() if EXPERT.search(name))
+    text = native.get_text_config() if native is not None else None
+    counts = (getattr(text, name, None) for name in ("num_experts", "n_routed_experts", "num_local_experts"))
+    count, chosen = next((n for n in counts if n), None), getattr(text, "num_experts_per_tok", None)
+    idle = experts * (count - chosen) // count if count and chosen else 0
+    return sum(sizes.values()) - idle
