@@ -1,6 +1,6 @@
 """Model families, which say how weights are found and logits read; and the denoiser made from a family and weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError, out_of_memory
+from rws_cli.models.adapter import Adapter, read_adapter
 from rws_cli.models.chat import messages, render, try_out
 from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
 from rws_cli.models.families import check_family
@@ -38,6 +39,7 @@ class PreparedModel:
     arguments: of from_pretrained, among them `config`, the native configuration. eos_ids: end tokens; the first one also
     fills a completion after its end. template_arguments: of the chat template. warning: where the checkpoint's own files
     differ from how it is used, None if nowhere.
+    fills a completion after its end. template_arguments: of the chat template. adapter: merged when weights are loaded.
     """
 
     path: str
@@ -51,6 +53,7 @@ class PreparedModel:
     template_arguments: dict[str, Any] = field(default_factory=dict)
     topology: Topology = FULL
     warning: str | None = None
+    adapter: Adapter | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -154,6 +157,10 @@ class Model(Checkpoint, Part):
         "further arguments of the chat template, e.g. {enable_thinking: false}", default_factory=dict
     )
 
+    adapter: str | None = setting(
+        "a LoRA adapter that is merged into the weights: a folder, or a name on the Hugging Face hub (needs peft)", None
+    )
+
     role = "model"
     shift: ClassVar[int] = 0
     """1 if logits for position i are read at i − 1."""
@@ -180,9 +187,21 @@ class Model(Checkpoint, Part):
         """The forward pass of a loaded model."""
         return bidirectional_forward(model, self.shift)
 
+    def conflicts(self, config: Any) -> Iterator[str]:
+        cannot = {
+            f"model.kind={self.kind}": not self.native,
+            f"model.quantization={self.quantization}": self.quantization != "none",
+            "runtime.backend=tensor_parallel": config.runtime.backend == "tensor_parallel",
+        }
+        for named in (name for name, is_set in cannot.items() if is_set and self.adapter is not None):
+            yield f"model.adapter does not work with {named}: merge the adapter into its base model (merge_and_unload) first."
+
     def check(self, key: str = "model") -> None:
         prepared = self.prepare()
         check_loads(prepared.model_class, prepared.path, self, key, **prepared.arguments)
+        if prepared.adapter:
+            with torch.device("meta"):
+                prepared.adapter.check(prepared.model_class(prepared.arguments["config"]))
 
     def prepare(self) -> PreparedModel:
         """Find and read the checkpoint without its weights. Raises UsageError for what is missing or does not fit."""
@@ -207,6 +226,9 @@ class Model(Checkpoint, Part):
         mask_id, eos_ids, pad_id = find_tokens(self, config, tokenizer, vocabulary)
         if self.chat_template:
             try_out(tokenizer, "model")
+        adapter = None
+        if self.adapter is not None:
+            adapter = read_adapter(self.adapter, "model.adapter", config, arguments.get("key_mapping"))
         return PreparedModel(
             path=path,
             model_class=model_class,
@@ -219,6 +241,7 @@ class Model(Checkpoint, Part):
             template_arguments=self.chat_template_arguments,
             topology=self.topology,
             warning=differences(self, path, tokenizer, arguments["config"], eos_ids),
+            adapter=adapter,
         )
 
     def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
@@ -227,6 +250,8 @@ class Model(Checkpoint, Part):
         prepared = prepared or self.prepare()
         arguments = prepared.arguments | split_among(ranks)
         model, device = load_weights(prepared.model_class, prepared.path, self, "model", **arguments)
+        if prepared.adapter:
+            prepared.adapter.merge(model)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         try:
             check_attention(denoiser)

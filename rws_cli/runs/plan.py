@@ -70,7 +70,8 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
         tables = passes(topology, prompt, sampler.gen_length, sampler.block_length)
         blocks = steps = tokens = stored = 0
         for block in tables:
-            count = schedule.steps if schedule.remasks else min(schedule.steps, block.width)
+            several = schedule.remasks or schedule.edits  # a step for a position may not be all
+            count = schedule.steps if several else min(schedule.steps, block.width)
             count *= 1 + sampler.remasking.rounds
             if topology.block_size is None or config.runtime.cache == "none":
                 tokens += count * block.end
