@@ -1,5 +1,6 @@
 """LoRA adapters (arXiv 2106.09685) in PEFT's format, merged into a model's weights when it is loaded."""
 
+import copy
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ from rws_cli.errors import UsageError
 from rws_cli.files import user_path
 from rws_cli.models.checkpoint import ADAPTER, fingerprint, read_json, reason, stored_shapes
 
-WEIGHTS = "adapter_model.safetensors"
+KEY, WEIGHTS = "model.adapter", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """PEFT writes it before the name of each module."""
 FOLLOWED = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
@@ -60,6 +61,11 @@ class Adapter:
                     f"is {list(wanted)}."
                 )
 
+    def check_class(self, model_class: Any, config: Any) -> None:
+        """Raises UsageError as `check` does, without weights."""
+        with torch.device("meta"):
+            self.check(getattr(model_class, "from_config", model_class)(copy.deepcopy(config)))
+
     def alpha(self, stored: str) -> float:
         """The α of a module, from its name in the file."""
         patterns = (self.config.get("alpha_pattern") or {}).items()
@@ -92,16 +98,18 @@ class Adapter:
         model.eval().requires_grad_(False)
 
 
-def read_adapter(path: str, key: str, base: dict[str, Any], key_mapping: dict[str, str] | None = None) -> Adapter:
-    """An adapter in a folder or on the hub, without its weights.
+def read_adapter(path: str | None, base: dict[str, Any], key_mapping: dict[str, str] | None = None) -> Adapter | None:
+    """The adapter in a folder or on the hub that model.adapter names, without its weights; None if it names none.
 
     base: config.json of the model. key_mapping: from names in the model's checkpoint to those of its class. Raises
     UsageError for what is missing or not supported, and without peft.
     """
-    named = f"{key}={path}"
+    if path is None:
+        return None
+    named = f"{KEY}={path}"
     if find_spec("peft") is None:
         raise UsageError(f"{named} needs peft: pip install 'rws[adapter]'.")
-    folder = adapter_folder(path, key)
+    folder = adapter_folder(path)
     config = read_json(Path(folder) / ADAPTER, named)
     kind = config.get("peft_type")
     if kind != "LORA" or not isinstance(config.get("lora_alpha"), int | float):
@@ -143,24 +151,24 @@ def renamed(module: str, key_mapping: dict[str, str]) -> str:
     return module
 
 
-def adapter_folder(path: str, key: str) -> str:
+def adapter_folder(path: str) -> str:
     """The local folder of an adapter; one on the hub is downloaded. Raises UsageError if there is none in safetensors."""
     from transformers.utils import cached_file
 
     folder = user_path(path)
     if not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-        raise UsageError(f"{key}={path} does not exist: give an adapter's folder, or a hub name like owner/adapter.")
+        raise UsageError(f"{KEY}={path} does not exist: give an adapter's folder, or a hub name like owner/adapter.")
     for name in (ADAPTER, WEIGHTS):
         try:
             file = Path(str(cached_file(str(folder) if folder.is_dir() else path, name)))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{key}={path} has no {name} that can be read: {reason(error)}") from error
+            raise UsageError(f"{KEY}={path} has no {name} that can be read: {reason(error)}") from error
     return str(file.parent)
 
 
-def adapter_fingerprint(path: str, key: str) -> dict[str, Any]:
+def adapter_fingerprint(path: str) -> dict[str, Any]:
     """What identifies an adapter in the manifest: as for a checkpoint, and the hash of adapter_config.json."""
-    folder = Path(adapter_folder(path, key))
+    folder = Path(adapter_folder(path))
     source = fingerprint(str(folder), None)
     if not os.path.isdir(user_path(path)):
         source |= {"path": path, "commit": folder.name}

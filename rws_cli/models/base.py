@@ -1,6 +1,6 @@
 """Model families, which say how weights are found and logits read; and the denoiser made from a family and weights."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -38,8 +38,7 @@ class PreparedModel:
 
     arguments: of from_pretrained, among them `config`, the native configuration. eos_ids: end tokens; the first one also
     fills a completion after its end. template_arguments: of the chat template. warning: where the checkpoint's own files
-    differ from how it is used, None if nowhere.
-    fills a completion after its end. template_arguments: of the chat template. adapter: merged when weights are loaded.
+    differ from how it is used, None if nowhere. adapter: merged when weights are loaded.
     """
 
     path: str
@@ -156,17 +155,13 @@ class Model(Checkpoint, Part):
     chat_template_arguments: dict[str, Any] = setting(
         "further arguments of the chat template, e.g. {enable_thinking: false}", default_factory=dict
     )
-
-    adapter: str | None = setting(
-        "a LoRA adapter that is merged into the weights: a folder, or a name on the Hugging Face hub (needs peft)", None
-    )
+    adapter: str | None = setting("a LoRA adapter to merge (needs peft): a folder, or a name on the hub", None)
 
     role = "model"
     shift: ClassVar[int] = 0
     """1 if logits for position i are read at i − 1."""
     native: ClassVar[bool] = False
-    """Whether the model is a native transformers decoder with this module's `forward`, which can be cached, compiled and
-    split among ranks."""
+    """Whether it is a native decoder with this module's `forward`, which can be cached, compiled and split among ranks."""
     without_shadows: ClassVar[str | None] = "forward pass knows no shadows"
     """Why `Denoiser.shadowed` does not work, None if it does."""
 
@@ -187,21 +182,11 @@ class Model(Checkpoint, Part):
         """The forward pass of a loaded model."""
         return bidirectional_forward(model, self.shift)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
-        cannot = {
-            f"model.kind={self.kind}": not self.native,
-            f"model.quantization={self.quantization}": self.quantization != "none",
-            "runtime.backend=tensor_parallel": config.runtime.backend == "tensor_parallel",
-        }
-        for named in (name for name, is_set in cannot.items() if is_set and self.adapter is not None):
-            yield f"model.adapter does not work with {named}: merge the adapter into its base model (merge_and_unload) first."
-
     def check(self, key: str = "model") -> None:
         prepared = self.prepare()
         check_loads(prepared.model_class, prepared.path, self, key, **prepared.arguments)
         if prepared.adapter:
-            with torch.device("meta"):
-                prepared.adapter.check(prepared.model_class(prepared.arguments["config"]))
+            prepared.adapter.check_class(prepared.model_class, prepared.arguments["config"])
 
     def prepare(self) -> PreparedModel:
         """Find and read the checkpoint without its weights. Raises UsageError for what is missing or does not fit."""
@@ -226,9 +211,6 @@ class Model(Checkpoint, Part):
         mask_id, eos_ids, pad_id = find_tokens(self, config, tokenizer, vocabulary)
         if self.chat_template:
             try_out(tokenizer, "model")
-        adapter = None
-        if self.adapter is not None:
-            adapter = read_adapter(self.adapter, "model.adapter", config, arguments.get("key_mapping"))
         return PreparedModel(
             path=path,
             model_class=model_class,
@@ -241,7 +223,7 @@ class Model(Checkpoint, Part):
             template_arguments=self.chat_template_arguments,
             topology=self.topology,
             warning=differences(self, path, tokenizer, arguments["config"], eos_ids),
-            adapter=adapter,
+            adapter=read_adapter(self.adapter, config, arguments.get("key_mapping")),
         )
 
     def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
@@ -250,7 +232,7 @@ class Model(Checkpoint, Part):
         prepared = prepared or self.prepare()
         arguments = prepared.arguments | split_among(ranks)
         model, device = load_weights(prepared.model_class, prepared.path, self, "model", **arguments)
-        if prepared.adapter:
+        if prepared.adapter is not None:
             prepared.adapter.merge(model)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         try:
@@ -366,8 +348,7 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
 
 
 def additive(visible_BLK: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask (B, 1, L, K) that is added to attention scores, from what each query sees. A query that sees nothing (padding)
-    sees everything."""
+    """The mask (B, 1, L, K) added to attention scores, from what each query sees. One that sees nothing (padding) sees all."""
     blind = ~visible_BLK & visible_BLK.any(-1, keepdim=True)
     return torch.zeros(blind.shape, dtype=dtype, device=blind.device).masked_fill(blind, torch.finfo(dtype).min)[
         :, None

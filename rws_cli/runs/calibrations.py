@@ -118,7 +118,7 @@ def _facts(node: Any, key: str) -> Any:
     if isinstance(node, Checkpoint):
         facts["content"] = content(locate(node.path, f"{key}.path"), node.revision)
         if adapter := getattr(node, "adapter", None):
-            facts["adapter"] = content(adapter_folder(adapter, f"{key}.adapter"), None)
+            facts["adapter"] = content(adapter_folder(adapter), None)
     elif (source := registry.available("reward")[node.kind]).root.package != "rws_cli":
         facts["file"] = source.sha256[:12]
     return facts

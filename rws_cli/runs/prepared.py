@@ -143,7 +143,7 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
     nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
     weights = {key: fingerprint(locate(node.path, f"{key}.path"), node.revision) for key, node in nodes.items()}
     if (adapter := config.model.adapter) is not None:
-        weights["model.adapter"] = adapter_fingerprint(adapter, "model.adapter")
+        weights["model.adapter"] = adapter_fingerprint(adapter)
     return (
         weights
         | components.sampler.order.source
