@@ -47,6 +47,8 @@ before = {"RssAnon": before["RssAnon"], "all": sum(before.values())}
 peaks = dict(before)
 threading.Thread(target=watch, daemon=True).start()
 model = settings.load(prepared).model
+for weight in model.parameters():
+    weight.flatten()[::1024].sum().item()  # a page that was never read is not resident yet
 size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
 print(json.dumps({"size": size} | {name: peaks[name] - before[name] for name in peaks}))
 """
@@ -153,10 +155,10 @@ REWRITTEN: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize(("make", "kind", "dtype"), VIEWS.values(), ids=VIEWS)
 def test_all_memory_is_little_more_than_the_weights(tmp_path: Path, make: Any, kind: str, dtype: str) -> None:
     make(tmp_path)
-    assert 0.7 < peaks(tmp_path, kind, dtype)["all"] < LIMIT
+    assert 0.9 < peaks(tmp_path, kind, dtype)["all"] < LIMIT
 
 
 @pytest.mark.parametrize(("make", "kind", "dtype"), REWRITTEN.values(), ids=REWRITTEN)
 def test_weights_are_rewritten_one_by_one(tmp_path: Path, make: Any, kind: str, dtype: str) -> None:
     make(tmp_path)
-    assert 0.7 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT
+    assert 0.9 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT
