@@ -10,7 +10,7 @@ PYTHON_READY := $(VENV)/.python
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench bench-blocks audit constraints models clean FORCE
+.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench bench-blocks smoke-real audit constraints models clean FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: $(READY) ## Compare speed with the published procedure and the hardware, 
 
 bench-blocks: $(READY) ## Measure the exact cache of block diffusion, on the shape of Qwen3-0.6B (3 minutes)
 	$(BIN)/python scripts/bench_blocks.py
+
+smoke-real: $(READY) ## Decode 8 GSM8K problems with real models on the CPU (needs the network, 5 GB of disk and 8 GB of memory)
+	$(BIN)/python scripts/smoke_real.py
 
 audit: $(DEV) ## Check the code and the installed packages for vulnerabilities (needs the network)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rws_cli scripts

@@ -10,7 +10,7 @@ from rws_cli.part import Part
 
 def check_compatibility(config: Config) -> None:
     """Raises UsageError for the first conflict."""
-    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _completions):
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _adapter, _completions):
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 
@@ -147,3 +147,14 @@ def _cache(config: Config) -> Iterator[str]:
         if kind not in part.caches:
             other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
             yield f"runtime.cache={kind} does not work with {key}.kind={part.kind}: set runtime.cache=none{other}."
+
+
+def _adapter(config: Config) -> Iterator[str]:
+    m = config.model
+    cannot = {
+        f"model.kind={m.kind}": not m.native,
+        f"model.quantization={m.quantization}": m.quantization != "none",
+        "runtime.backend=tensor_parallel": config.runtime.backend == "tensor_parallel",
+    }
+    for named in (name for name, is_set in cannot.items() if is_set and m.adapter is not None):
+        yield f"model.adapter does not work with {named}: merge the adapter into its base model (merge_and_unload) first."

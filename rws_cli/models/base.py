@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.errors import UsageError, out_of_memory
+from rws_cli.models.adapter import Adapter, read_adapter
 from rws_cli.models.chat import messages, render, try_out
 from rws_cli.models.checkpoint import Checkpoint, locate, native_config, read_config, reason
 from rws_cli.models.families import check_family
@@ -37,7 +38,7 @@ class PreparedModel:
 
     arguments: of from_pretrained, among them `config`, the native configuration. eos_ids: end tokens; the first one also
     fills a completion after its end. template_arguments: of the chat template. warning: where the checkpoint's own files
-    differ from how it is used, None if nowhere.
+    differ from how it is used, None if nowhere. adapter: merged when weights are loaded.
     """
 
     path: str
@@ -51,6 +52,7 @@ class PreparedModel:
     template_arguments: dict[str, Any] = field(default_factory=dict)
     topology: Topology = FULL
     warning: str | None = None
+    adapter: Adapter | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -153,13 +155,13 @@ class Model(Checkpoint, Part):
     chat_template_arguments: dict[str, Any] = setting(
         "further arguments of the chat template, e.g. {enable_thinking: false}", default_factory=dict
     )
+    adapter: str | None = setting("a LoRA adapter to merge (needs peft): a folder, or a name on the hub", None)
 
     role = "model"
     shift: ClassVar[int] = 0
     """1 if logits for position i are read at i − 1."""
     native: ClassVar[bool] = False
-    """Whether the model is a native transformers decoder with this module's `forward`, which can be cached, compiled and
-    split among ranks."""
+    """Whether it is a native decoder with this module's `forward`, which can be cached, compiled and split among ranks."""
     without_shadows: ClassVar[str | None] = "forward pass knows no shadows"
     """Why `Denoiser.shadowed` does not work, None if it does."""
 
@@ -183,6 +185,8 @@ class Model(Checkpoint, Part):
     def check(self, key: str = "model") -> None:
         prepared = self.prepare()
         check_loads(prepared.model_class, prepared.path, self, key, **prepared.arguments)
+        if prepared.adapter:
+            prepared.adapter.check_class(prepared.model_class, prepared.arguments["config"])
 
     def prepare(self) -> PreparedModel:
         """Find and read the checkpoint without its weights. Raises UsageError for what is missing or does not fit."""
@@ -219,6 +223,7 @@ class Model(Checkpoint, Part):
             template_arguments=self.chat_template_arguments,
             topology=self.topology,
             warning=differences(self, path, tokenizer, arguments["config"], eos_ids),
+            adapter=read_adapter(self.adapter, config, arguments.get("key_mapping")),
         )
 
     def load(self, prepared: PreparedModel | None = None, ranks: int = 1) -> Denoiser:
@@ -227,6 +232,8 @@ class Model(Checkpoint, Part):
         prepared = prepared or self.prepare()
         arguments = prepared.arguments | split_among(ranks)
         model, device = load_weights(prepared.model_class, prepared.path, self, "model", **arguments)
+        if prepared.adapter is not None:
+            prepared.adapter.merge(model)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         try:
             check_attention(denoiser)
@@ -341,8 +348,7 @@ def bidirectional_forward(model: Any, shift: int, backbone: Any = None) -> Forwa
 
 
 def additive(visible_BLK: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask (B, 1, L, K) that is added to attention scores, from what each query sees. A query that sees nothing (padding)
-    sees everything."""
+    """The mask (B, 1, L, K) added to attention scores, from what each query sees. One that sees nothing (padding) sees all."""
     blind = ~visible_BLK & visible_BLK.any(-1, keepdim=True)
     return torch.zeros(blind.shape, dtype=dtype, device=blind.device).masked_fill(blind, torch.finfo(dtype).min)[
         :, None

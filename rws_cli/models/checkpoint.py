@@ -15,7 +15,7 @@ from rws_cli.errors import UsageError, choose_from
 from rws_cli.files import user_path
 from rws_cli.part import setting, settings
 
-CONFIG = "config.json"
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 PIECES, PIECE = 64, 1 << 18
@@ -81,12 +81,13 @@ def locate(path: str, key: str) -> str:
         return str(folder)
     folder = user_path(path)
     if folder.is_dir():
+        if (folder / ADAPTER).exists():
+            advice = "merge it into its base model (merge_and_unload) first"
+            if key == "model.path":
+                advice = f"set model.adapter={path} and model.path to its base model"
+            raise UsageError(f"{key}={path} holds a PEFT adapter: {advice}.")
         if not (folder / CONFIG).is_file():
             raise UsageError(f"{key}={path} is not a checkpoint: the folder has no config.json.")
-        if (folder / "adapter_config.json").exists():
-            raise UsageError(
-                f"{key}={path} holds a PEFT adapter: merge it into its base model (merge_and_unload) first."
-            )
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise UsageError(f"{key}={path} does not exist: give a checkpoint's folder, or a hub name like owner/model.")
@@ -99,7 +100,12 @@ def read_config(path: str, revision: str | None, key: str) -> dict[str, Any]:
     Raises UsageError if it is not available or not a JSON object.
     """
     file = Path(path) / CONFIG if os.path.isdir(path) else _fetched(path, revision, key)
-    named = f"{key}={path} has a config.json that"
+    return read_json(file, f"{key}={path}")
+
+
+def read_json(file: Path, named: str) -> dict[str, Any]:
+    """A JSON object. named: the setting that led to it. Raises UsageError if it cannot be read or is none."""
+    named = f"{named} has {'an' if file.name.startswith('a') else 'a'} {file.name} that"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -219,7 +225,7 @@ def content(path: str, revision: str | None) -> str:
         Path(path) if os.path.isdir(path) else Path(str(cached_file(path, "config.json", revision=revision))).parent
     )
     digest = hashlib.sha256()
-    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    names = (CONFIG, ADAPTER, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     for file in sorted(
         [*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())]
     ):
@@ -299,3 +305,23 @@ def stored_weights(path: str, revision: str | None, key: str) -> tuple[int, int]
     if not files:
         return None
     return sum(map(math.prod, stored_shapes(files).values())), sum(file.stat().st_size for file in files)
+
+
+EXPERT = re.compile(r"(^|\.)experts\.")
+"""In the names of weights of experts among which each token chooses; those of shared experts are another word."""
+
+
+def active_weights(path: str, revision: str | None, key: str, native: Any = None) -> int | None:
+    """The number of weights that compute with a token: in a mixture of experts, of its experts only the share that a token
+    chooses. None if the files are not here yet. native: the configuration of transformers. Raises UsageError for broken
+    files."""
+    files = weight_files(path, revision, key)
+    if not files:
+        return None
+    sizes = {name: math.prod(shape) for name, shape in stored_shapes(files).items()}
+    experts = sum(size for name, size in sizes.items() if EXPERT.search(name))
+    text = native.get_text_config() if native is not None else None
+    counts = (getattr(text, name, None) for name in ("num_experts", "n_routed_experts", "num_local_experts"))
+    count, chosen = next((n for n in counts if n), None), getattr(text, "num_experts_per_tok", None)
+    idle = experts * (count - chosen) // count if count and chosen else 0
+    return sum(sizes.values()) - idle

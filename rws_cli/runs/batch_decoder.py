@@ -17,7 +17,7 @@ from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.decoding.protocols import Cache
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
-from rws_cli.models.base import Denoiser
+from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.rewards.scorer import RowScorer, renderer
 from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
@@ -106,10 +106,15 @@ def rows_at_once(config: Config, prepared: PreparedRun) -> int:
 
 
 def automatic_batch(config: Config, prepared: PreparedRun) -> int:
-    """Initial rows: at most MOST_ROWS, and so few that the logits of all masks that a pass can reach fit into LOGIT_BYTES."""
-    positions = prepared.model.topology.block_size or config.sampler.gen_length
-    row_bytes = 4 * prepared.model.vocabulary * positions
-    return max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
+    """Initial rows: at most MOST_ROWS, and so few that their logits fit into LOGIT_BYTES."""
+    return max(1, min(MOST_ROWS, LOGIT_BYTES // logit_bytes(config, prepared.model)))
+
+
+def logit_bytes(config: Config, model: PreparedModel) -> int:
+    """Bytes of the logits of one row: of all positions that a pass can reach."""
+    every = config.sampler.schedule.reads_from is not None
+    positions = config.sampler.gen_length if every else model.topology.block_size or config.sampler.gen_length
+    return 4 * model.vocabulary * min(positions, config.sampler.gen_length)
 
 
 def new_cache(denoiser: Denoiser, runtime: Runtime, rows: int) -> Cache:

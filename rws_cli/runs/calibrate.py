@@ -23,6 +23,7 @@ from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.batch import Batch, prompt_of
 from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prediction import complete
+from rws_cli.decoding.protocols import Cache
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import write_json
@@ -30,7 +31,7 @@ from rws_cli.models.base import Denoiser
 from rws_cli.remasking.none import NoRemasking
 from rws_cli.rewards.base import Candidate, ask
 from rws_cli.rewards.scorer import Renderer, renderer
-from rws_cli.runs.batch_decoder import rows_at_once
+from rws_cli.runs.batch_decoder import new_cache, rows_at_once
 from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
@@ -64,12 +65,17 @@ def unguided(sampler: Sampler) -> Sampler:
 
 
 def decode_recorded(
-    denoiser: Denoiser, examples: Sequence[Example], prompts: list[list[int]], sampler: Sampler, seed: int
+    denoiser: Denoiser,
+    examples: Sequence[Example],
+    prompts: list[list[int]],
+    sampler: Sampler,
+    seed: int,
+    cache: Cache | None = None,
 ) -> tuple[Batch, list[Candidate]]:
     """Decode examples as one batch; returns the batch, and every candidate that guidance wanted scored."""
     rows = [prompt_of(ids, seed, example.id) for ids, example in zip(prompts, examples, strict=True)]
     recorder = Recorder(renderer(denoiser, sampler), examples)
-    decoder = Decoder(denoiser, rows, sampler, recorder)
+    decoder = Decoder(denoiser, rows, sampler, recorder, cache=cache)
     list(decoder.run())
     return decoder.batch, recorder.seen
 
@@ -157,7 +163,9 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):
         batch = examples[start : start + size]
         prompts = [prepared.prompts[example.id] for example in batch]
-        decoded, seen = decode_recorded(components.denoiser, batch, prompts, components.sampler, config.seed)
+        exact = components.denoiser.topology.block_size is not None and config.runtime.cache != "none"
+        cache = new_cache(components.denoiser, config.runtime, len(batch)) if exact else None
+        decoded, seen = decode_recorded(components.denoiser, batch, prompts, components.sampler, config.seed, cache)
         scores += ask(components.reward, seen).values
         progress += [candidate.progress for candidate in seen]
         again = remask_and_complete(components.denoiser, batch, decoded, config.sampler, config.seed)

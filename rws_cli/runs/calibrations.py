@@ -17,6 +17,7 @@ from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import versions
+from rws_cli.models.adapter import adapter_folder
 from rws_cli.models.base import Model
 from rws_cli.models.checkpoint import Checkpoint, content, locate
 from rws_cli.rewards.base import Reward, Statistics, as_statistics, read_statistics
@@ -116,6 +117,8 @@ def _facts(node: Any, key: str) -> Any:
     facts = {f.name: _facts(getattr(node, f.name), f"{key}.{f.name}") for f in fields(node) if f.name not in left_out}
     if isinstance(node, Checkpoint):
         facts["content"] = content(locate(node.path, f"{key}.path"), node.revision)
+        if adapter := getattr(node, "adapter", None):
+            facts["adapter"] = content(adapter_folder(adapter), None)
     elif (source := registry.available("reward")[node.kind]).root.package != "rws_cli":
         facts["file"] = source.sha256[:12]
     return facts

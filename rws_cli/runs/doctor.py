@@ -14,11 +14,11 @@ from typing import Any
 from rws_cli import registry
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
-from rws_cli.models.checkpoint import checkpoints, locate, reason, stored_weights
+from rws_cli.models.checkpoint import active_weights, checkpoints, locate, reason, stored_weights
 from rws_cli.models.loading import pick_device, pick_dtype
-from rws_cli.runs.batch_decoder import rows_at_once
+from rws_cli.runs.batch_decoder import logit_bytes, rows_at_once
 from rws_cli.runs.manifest import versions
-from rws_cli.runs.prepared import prepare
+from rws_cli.runs.prepared import PreparedRun, prepare
 
 WIDTH = {"8bit": 1, "4bit": 0.5}
 """Bytes per quantized weight."""
@@ -164,10 +164,8 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
             if weights is None:
                 details.append(f"{node.path} is not on this machine and will be downloaded")
                 continue
-            count, stored = weights
-            dtype = pick_dtype(node.dtype, devices[0])
-            width = WIDTH.get(node.quantization) or (stored / count if dtype == "auto" else dtype.itemsize)  # type: ignore[union-attr]
-            part = count * width / (len(ranks) if key == "model" else 1)
+            count = weights[0]
+            part = count * weight_bytes(node, weights, devices[0]) / (len(ranks) if key == "model" else 1)
             places = ", ".join(dict.fromkeys(map(str, devices)))
             each_rank = f" for each of {len(ranks)} ranks" if workers.shares_model else ""
             details.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
@@ -177,25 +175,65 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
         details.append(f"{len(config.benchmark.examples()):,} examples")
     if not all(finding.ok for finding in findings):
         return findings
+    row_bytes = 0.0
     with finding_of(findings, "decoding step") as details:
         prepared = prepare(config)
         rows = rows_at_once(config, prepared)
-        logits = 4.0 * rows * config.sampler.gen_length * prepared.model.vocabulary
+        if prepared.model.arguments.get("config") is not None and (active := active_of(config, prepared)):
+            details.append(f"{active:,} of the weights are active for a token")
+        logits = 2 * logit_bytes(config, prepared.model)
         details.append(
-            f"{rows} rows, at most {2 * logits / GIB:.2f} GiB for logits and a copy; halved if memory runs out"
+            f"{rows} rows, at most {rows * logits / GIB:.2f} GiB for logits and a copy; halved if memory runs out"
         )
-        for device in [str(pick_device(one.model.device, "model.device")) for one in ranks]:
-            needed_bytes[device] = needed_bytes.get(device, 0.0) + 2 * logits
-    for device, bytes_ in needed_bytes.items():
-        free = free_memory(device)
-        fits = (
-            "fits"
-            if bytes_ < free
-            else "does not fit: try model.dtype, model.quantization, model.device_map or a smaller runtime.batch_size"
-        )
-        findings.append(
-            Finding(
-                f"memory on {device}", f"{bytes_ / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {fits}", bytes_ < free
-            )
-        )
+        cached = cache_bytes(config, prepared, pick_device(config.model.device, "model.device")) / len(ranks)
+        if cached:
+            details.append(f"{rows * cached / GIB:.2f} GiB for keys and values (runtime.cache={config.runtime.cache})")
+        row_bytes = logits + cached
+    if not findings[-1].ok:
+        return findings
+    decoding = {str(pick_device(one.model.device, "model.device")) for one in ranks}
+    for device, weights_bytes in needed_bytes.items():
+        findings.append(memory(device, weights_bytes, row_bytes if device in decoding else 0.0, rows))
     return findings
+
+
+def memory(device: str, weights: float, row: float, rows: int) -> Finding:
+    """Whether a device has room for weights and rows, in bytes; if not, how many rows it has room for."""
+    free = free_memory(device)
+    needed = weights + rows * row
+    fitting = int((free - weights) // row) if row and free > weights else 0
+    words = "fits"
+    if needed >= free:
+        smaller = f"set runtime.batch_size={fitting}, which fits, or try" if fitting else "try"
+        words = f"does not fit: {smaller} model.dtype, model.quantization or model.device_map"
+    return Finding(
+        f"memory on {device}", f"{needed / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {words}", needed < free
+    )
+
+
+def weight_bytes(node: Any, weights: tuple[int, int], device: Any) -> float:
+    """Bytes per weight once loaded. weights: their number and stored size."""
+    dtype = pick_dtype(node.dtype, device)
+    return WIDTH.get(node.quantization) or (weights[1] / weights[0] if isinstance(dtype, str) else dtype.itemsize)
+
+
+def active_of(config: Config, prepared: PreparedRun) -> int | None:
+    """The number of weights that are active for a token in a mixture of experts; None if all are."""
+    path, revision = prepared.model.path, config.model.revision
+    stored = stored_weights(path, revision, "model.path")
+    active = active_weights(path, revision, "model.path", prepared.model.arguments["config"])
+    return active if stored and active != stored[0] else None
+
+
+def cache_bytes(config: Config, prepared: PreparedRun, device: Any) -> float:
+    """Bytes of the keys and values of one row, as long as the longest prompt and completion; 0 without a cache."""
+    if config.runtime.cache == "none":
+        return 0.0
+    native = prepared.model.arguments["config"].get_text_config()
+    heads = getattr(native, "num_key_value_heads", None) or native.num_attention_heads
+    head_dim = getattr(native, "head_dim", None) or native.hidden_size // native.num_attention_heads
+    longest = max(len(ids) + prepared.turn[name] * config.sampler.gen_length for name, ids in prepared.prompts.items())
+    columns = longest + config.sampler.gen_length + 1
+    dtype = pick_dtype(config.model.dtype, device)
+    width = 2 if isinstance(dtype, str) else dtype.itemsize
+    return 2.0 * native.num_hidden_layers * heads * head_dim * columns * width

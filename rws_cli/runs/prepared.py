@@ -17,6 +17,7 @@ from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
+from rws_cli.models.adapter import adapter_fingerprint
 from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
@@ -141,6 +142,8 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
     """What identifies the weights of model and reward, the reward's statistics and the examples, for the manifest."""
     nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
     weights = {key: fingerprint(locate(node.path, f"{key}.path"), node.revision) for key, node in nodes.items()}
+    if (adapter := config.model.adapter) is not None:
+        weights["model.adapter"] = adapter_fingerprint(adapter)
     return (
         weights
         | components.sampler.order.source

@@ -25,6 +25,8 @@ class Schedule(Part):
     """Whether it takes fewer steps where the model is confident."""
     shadow: ClassVar[bool] = False
     """Whether each step also predicts committed tokens without seeing them (a shadow of the block)."""
+    reads_from: ClassVar[Any] = None
+    """The first position that every step reads, committed or not; None: a step reads open positions alone."""
     needs_all_log_probs: ClassVar[bool] = False
     """Whether `features` needs the log-probabilities of all tokens."""
     refills: ClassVar[bool] = False
@@ -39,10 +41,6 @@ class Schedule(Part):
     def prepare(self, sampler: Any) -> None:
         """Read what it needs from the sampler's settings. Sets `steps`, the most steps of a block."""
         self.steps = sampler.steps_per_block
-
-    def most_passes(self, sampler: Any) -> int:
-        """The most forward passes of a decoding; a step that would commit nothing makes none."""
-        return sampler.blocks * self.steps
 
     def remask_before(self, step: Step) -> Tensor | None:
         """Positions (B, G) to mask again before the step, or None."""

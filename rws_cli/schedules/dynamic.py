@@ -35,9 +35,6 @@ class Dynamic(Schedule):
         super().prepare(sampler)
         self.block_length = sampler.block_length
 
-    def most_passes(self, sampler: Any) -> int:
-        return min(super().most_passes(sampler), sampler.gen_length)
-
     def count(self, step: Step) -> Tensor:
         return self.block_length // self.steps + (step.index_B < self.block_length % self.steps).long()
 

@@ -34,6 +34,10 @@ class Prophet(Schedule):
                 f"sampler.gen_length={config.sampler.gen_length} tokens: set a smaller one."
             )
 
+    @property
+    def reads_from(self) -> int:
+        return self.answer_start
+
     def prepare(self, sampler: Any) -> None:
         super().prepare(sampler)
         self.all_steps = sampler.blocks * self.steps

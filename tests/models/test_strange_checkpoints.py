@@ -158,7 +158,7 @@ def test_an_index_names_safetensors_of_its_folder_alone(llada: Path, name: Any) 
 
 def test_an_adapter_is_no_checkpoint(llada: Path) -> None:
     (llada / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match="merge it into its base model"):
+    with pytest.raises(UsageError, match=r"set model\.adapter=\S+ and model\.path to its base model"):
         make_settings("llada", llada).prepare()
 
 
