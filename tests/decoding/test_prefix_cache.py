@@ -12,6 +12,7 @@ from support import Scored, make_sampler, part
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.topology import Topology
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18]]
@@ -23,8 +24,8 @@ def completions(denoiser: Any, sampler: Any, rows: int, cached: bool, prompts: A
     side_by_side = min(rows, len(prompts)) * particles
     cache = PrefixCache(denoiser, side_by_side) if cached else None
     decoder = Decoder(denoiser, rows_of, sampler, rows=side_by_side, cache=cache)
-    if sampler.search.kind != "none":
-        decoder.scorer = Scored(lambda rows, tokens, *_: tokens.double().sum(1).tolist(), None, decoder.costs)
+    statistics = Statistics(20.0, 4.0, 0.0, 40.0)
+    decoder.scorer = Scored(lambda rows, tokens, *_: tokens.double().mean(1).tolist(), statistics, decoder.costs)
     return sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)
 
 
@@ -68,7 +69,11 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "klass": {"schedule": part("schedule", "klass", threshold=0.2, kl=0.5)},
     "remdm": {"schedule": part("schedule", "remdm"), "temperature": 1.0},
     "sub-blocks": {"block_length": 2},
+    "rws": {"guidance": part("guidance", "rws", form="exponential")},
     "best of n": {"search": part("search", "best_of_n", particles=2), "temperature": 1.0},
+    "smc": {"search": part("search", "smc", particles=3), "temperature": 1.0},
+    "fk": {"search": part("search", "fk", particles=3), "temperature": 1.0},
+    "particle gibbs": {"search": part("search", "particle_gibbs", particles=2, sweeps=2), "temperature": 1.0},
 }
 
 

@@ -157,7 +157,7 @@ def test_sdars_rules_are_those_of_a_slow_reference(denoisers: dict[str, Denoiser
 
 def quota(steps: int) -> dict[str, int]:
     """The setting with which a block of 4 takes so many steps."""
-    return {"tokens_per_step": {4: 1, 2: 2}[steps]} if steps != 3 else {"steps": 9}
+    return {"tokens_per_step": {4: 1, 2: 2}[steps]} if steps != 3 else {"steps": 12}
 
 
 @pytest.mark.parametrize("name", ["dense", "moe"])

@@ -68,7 +68,17 @@ def test_full_attention_passes_everything_at_each_step() -> None:
 
 @pytest.mark.parametrize("cache", ["none", "prefix"])
 @pytest.mark.parametrize(
-    ("kind", "shift"), [("threshold", 0), ("klass", 0), ("prophet", 0), ("remdm", 0), ("refine", 0), ("fixed", 1), ("edit", 0), ("dynamic", 0)]
+    ("kind", "shift"),
+    [
+        ("threshold", 0),
+        ("klass", 0),
+        ("prophet", 0),
+        ("remdm", 0),
+        ("refine", 0),
+        ("fixed", 1),
+        ("edit", 0),
+        ("dynamic", 0),
+    ],
 )
 def test_the_plan_is_a_bound_for_schedules_that_decide_themselves(kind: str, shift: int, cache: str) -> None:
     denoiser = block_denoiser(4, shift=shift)
