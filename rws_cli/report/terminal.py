@@ -70,6 +70,9 @@ def _quality(metrics: dict[str, Any]) -> Rows:
 
 def _decoding(metrics: dict[str, Any]) -> Rows:
     yield _row("god", ".2f", metrics, f"  ({MEASURES['god'].description})")
+    within = MEASURES["god_tokens_in_block"]
+    if within.of_run(metrics) != MEASURES["god"].of_run(metrics):  # there are several blocks
+        yield _row(within.name, ".2f", metrics, f"  ({within.description})")
     yield _row("kendall_tau", ".2f", metrics, "  (1: left to right)")
     if metrics.get("guidance"):
         temperature = f"  (temperature {number(MEASURES['temperature'].of_run(metrics))})"
