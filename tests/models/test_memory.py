@@ -130,7 +130,7 @@ def peaks(folder: Path, kind: str, dtype: str) -> dict[str, float]:
     """The peaks of memory while a process of its own loads a model, less what it held before, in sizes of the model."""
     overrides = [
         "model=masked_lm", f"model.kind={kind}", f"model.path={folder}", f"model.dtype={dtype}", "model.device=cpu",
-        "model.chat_template=false", "model.mask_token_id=259",
+        "model.chat_template=false", "model.mask_token_id=259", "sampler.gen_length=32", "sampler.block_length=32",
     ]  # fmt: skip
     process = subprocess.run([sys.executable, "-c", MEASURE, *overrides], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -161,4 +161,4 @@ def test_all_memory_is_little_more_than_the_weights(tmp_path: Path, make: Any, k
 @pytest.mark.parametrize(("make", "kind", "dtype"), REWRITTEN.values(), ids=REWRITTEN)
 def test_weights_are_rewritten_one_by_one(tmp_path: Path, make: Any, kind: str, dtype: str) -> None:
     make(tmp_path)
-    assert 0.9 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT
+    assert 0.7 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT

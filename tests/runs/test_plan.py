@@ -47,14 +47,15 @@ def recorded(denoiser: Any, sampler: Any, cache: str, prompts: Any = PROMPTS) ->
     ("size", "anchor", "first_token", "shift"),
     [(4, "sequence", False, 0), (4, "completion", False, 0), (8, "sequence", True, 1), (1, "sequence", True, 1)],
 )
-@pytest.mark.parametrize("settings", [{}, {"tokens_per_step": 2}, {"block_length": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"tokens_per_step": 2}, {"block_length": 2}, {"length": 13}], ids=str)
 def test_the_plan_is_what_decoding_costs(
     size: int, anchor: str, first_token: bool, shift: int, cache: str, settings: dict[str, Any]
 ) -> None:
-    settings = {"block_length": size} | settings
+    length, settings = settings.get("length", 16), {"block_length": size} | settings
+    settings.pop("length", None)
     if settings["block_length"] > size or settings.get("tokens_per_step", 1) > settings["block_length"]:
         pytest.skip("no such sampler")
-    denoiser, sampler = block_denoiser(size, anchor, first_token, shift), make_sampler(16, **settings)
+    denoiser, sampler = block_denoiser(size, anchor, first_token, shift), make_sampler(length, **settings)
     promised = [(one.steps, one.tokens) for one in planned(denoiser, sampler, cache, shift=shift)]
     assert promised == recorded(denoiser, sampler, cache)
 
