@@ -18,7 +18,7 @@ from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks
+from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -374,13 +374,7 @@ class Decoder:
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
         """Copy the step's record to the host in one transfer and add it to the traces. Raises RunError for infinite logits."""
         record["completions"] = self.batch.completion_BG
-        values = {name: value for name, value in record.items() if value is not None}
-        flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
-        ends = np.cumsum([value.numel() for value in values.values()])
-        on_host = {
-            name: part.reshape(tuple(value.shape))
-            for (name, value), part in zip(values.items(), np.split(flat, ends[:-1]), strict=True)
-        }
+        on_host = to_host(record)
         if not on_host.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
         record_remasks(self.traces, on_host.get("before"), query.numbers)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 LAST = 1 << 62
 """A step number above all others."""
@@ -107,6 +109,17 @@ class RowTrace:
         """Record that the token at a position was remasked before a step."""
         last = len(self.position) - 1 - self.position[::-1].index(position)
         self.remasked_at[last] = step
+
+
+def to_host(record: dict[str, Tensor | None]) -> dict[str, Any]:
+    """The tensors of a record as float64 arrays, in one transfer; without those that are None."""
+    values = {name: value for name, value in record.items() if value is not None}
+    flat = torch.cat([value.double().flatten() for value in values.values()]).cpu().numpy()
+    ends = np.cumsum([value.numel() for value in values.values()])
+    return {
+        name: part.reshape(tuple(value.shape))
+        for (name, value), part in zip(values.items(), np.split(flat, ends[:-1]), strict=True)
+    }
 
 
 def record_commits(traces: list[RowTrace], on_host: dict[str, Any], numbers: list[int]) -> None:
