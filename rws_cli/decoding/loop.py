@@ -168,13 +168,11 @@ class Decoder:
         s, active_B = self.sampler, open_BG.any(1)
         due_B = s.search.due(step)
         if wanted_BG is None:
-            reads_B = s.guidance.reads_masked(step)
-            all_B = [x for x in (reads_B, due_B) if x is not None]
             wanted_BG = open_BG
-            for reads_B in all_B:
-                wanted_BG = torch.where((active_B & reads_B)[:, None], step.all_masked_BG, wanted_BG)
-            wanted_BG = wanted_BG | s.schedule.feature_positions(step, open_BG)
-            wanted_BG = wanted_BG & self.batch.reach()
+            for reads_B in (s.guidance.reads_masked(step), due_B):
+                if reads_B is not None:
+                    wanted_BG = torch.where((active_B & reads_B)[:, None], step.all_masked_BG, wanted_BG)
+            wanted_BG = (wanted_BG | s.schedule.feature_positions(step, open_BG)) & self.batch.reach()
             if self.cache:
                 wanted_BG = self.cache.reach(wanted_BG, self.batch.inside_BG)
         ranked_BG = s.schedule.feature_positions(step, open_BG) & wanted_BG
