@@ -57,9 +57,7 @@ def load_weights(
         arguments["quantization_config"] = quantization(settings.quantization, key)
         arguments.setdefault("device_map", {"": device})  # quantized weights are placed while they load
     elif device.type != "cpu" and not {"distributed_config", "tp_plan"} & arguments.keys():
-        arguments.setdefault(
-            "device_map", {"": device}
-        )  # read and converted there, without a copy in the host's memory
+        arguments.setdefault("device_map", {"": device})  # so are others, without a copy in the host's memory
     with quiet(), failures_named(settings, key):
         model, report = auto_class.from_pretrained(
             path,

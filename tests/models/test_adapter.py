@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from decoder_files import QWEN_SPECIAL, save_byte_tokenizer
 from dream_files import CONFIG, save_dream, weights
 from reference import dream_logits, llada_logits
 from safetensors.torch import save_file
 from support import llada_config, llada_weights, make_settings, small_run
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rws_cli.config.composing import compose
 from rws_cli.errors import UsageError
@@ -113,6 +115,34 @@ def test_names_of_the_published_class_are_translated(llada_folder: Path, tmp_pat
     }
     found = logits_of(make_settings("llada", llada_folder, adapter=str(adapter)), tokens)
     torch.testing.assert_close(found, llada_logits(tokens, merged, config), atol=1e-5, rtol=1e-5)
+
+
+def test_a_causal_model_and_a_tied_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=264, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, initializer_range=0.3, tie_word_embeddings=True, eos_token_id=256,
+    )  # fmt: skip
+    plain: Any = LlamaForCausalLM(config).eval()
+    plain.save_pretrained(tmp_path / "llama")
+    save_byte_tokenizer(
+        tmp_path / "llama", QWEN_SPECIAL, None, eos_token="<|endoftext|>", tokenizer_class="Qwen2Tokenizer"
+    )
+    base = dict(plain.state_dict())
+    pairs = products(["model.layers.1.self_attn.o_proj"], base)
+    settings = make_settings(
+        "causal", tmp_path / "llama", chat_template=False, adapter=str(save_adapter(tmp_path / "adapter", pairs))
+    )
+    settings.check()
+    for name, (a, b) in pairs.items():
+        plain.get_submodule(name).weight.data += 3 * b @ a
+    tokens = torch.tensor([[5, 9, 77, 40]])
+    with torch.inference_mode():
+        torch.testing.assert_close(settings.load().model(tokens).logits, plain(tokens).logits, atol=1e-5, rtol=1e-5)
+    save_adapter(tmp_path / "adapter", products(["lm_head"], base))
+    for look in (settings.check, settings.load):
+        with pytest.raises(UsageError, match="it changes lm_head, whose weights are the embeddings' too"):
+            look()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
