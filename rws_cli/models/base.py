@@ -162,7 +162,7 @@ class Model(Checkpoint, Part):
     """1 if logits for position i are read at i − 1."""
     native: ClassVar[bool] = False
     """Whether it is a native decoder with this module's `forward`, which can be cached, compiled and split among ranks."""
-    without_shadows: ClassVar[str | None] = "forward pass knows no shadows"
+    without_shadows: ClassVar[Any] = "forward pass knows no shadows"
     """Why `Denoiser.shadowed` does not work, None if it does."""
 
     @property
@@ -388,11 +388,14 @@ class BlockModel(Model):
     block_size: int | None = setting("tokens per block of attention; null: all tokens attend to all", None, min=1)
 
     native = True
-    without_shadows = "tokens attend only to their own block and earlier ones"
     anchor: ClassVar[str] = "sequence"
     """Where blocks are counted from; see Topology."""
     first_token: ClassVar[bool] = False
     """Whether a block's first token is predicted from the blocks before it alone."""
+
+    @property
+    def without_shadows(self) -> str | None:
+        return "tokens attend only to their own block and earlier ones" if self.block_size else None
 
     @property
     def topology(self) -> Topology:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from block_models import block_denoiser, decode_slowly, surest, two_surest
+from block_models import MASK, block_denoiser, decode_slowly, surest, two_surest
 from support import Scored, make_sampler, part
 
 from rws_cli.decoding.batch import prompt_of
@@ -92,6 +92,25 @@ def test_the_cache_changes_no_token(name: str, anchor: str, first_token: bool, s
             torch.testing.assert_close(
                 torch.tensor(one.trace.confidence), torch.tensor(other.trace.confidence), atol=1e-5, rtol=1e-5
             )
+
+
+def test_a_reward_sees_committed_blocks_and_predictions_for_the_open_one() -> None:
+    denoiser, seen = block_denoiser(4, "completion"), []
+    sampler = make_sampler(12, block_length=4, guidance=part("guidance", "rws", form="exponential"))
+    decoder = Decoder(denoiser, [prompt_of([1, 2, 3], 0, "0")], sampler, rows=1, cache=PrefixCache(denoiser, 1))
+
+    def score(rows: list[int], tokens: torch.Tensor, *_: Any) -> list[float]:
+        seen.append(tokens[0].tolist())
+        return [1.0]
+
+    decoder.scorer = Scored(score, Statistics(0.0, 1.0, 0.0, 1.0), decoder.costs)
+    (completion,) = next(decoder.run())
+    assert len(seen) == 12
+    for step, tokens in enumerate(seen):
+        block = step // 4
+        assert tokens[: 4 * block] == completion.tokens[: 4 * block]
+        assert MASK not in tokens[: 4 * block + 4]
+        assert set(tokens[4 * block + 4 :]) <= {MASK}
 
 
 def test_topology_counts_blocks_off() -> None:

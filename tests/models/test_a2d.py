@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from block_models import blocks_of
 from decoder_files import A2D, QWEN_SPECIAL, QWEN_TEMPLATE, a2d_weights, save_a2d, save_byte_tokenizer
 from reference import decoder_logits
-from support import make_sampler, make_settings
+from support import make_sampler, make_settings, samples_of
 
 from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import prompt_of
@@ -137,3 +138,31 @@ def test_presets(base: str, name: str, tmp_path: Path) -> None:
         assert config.model.chat_template_arguments == ({"enable_thinking": False} if base == "qwen3" else {})
         path = save_a2d(tmp_path / kind, base)
         assert compose(*settings, f"model.path={path}").model.prepare().topology.block_size == size
+
+
+def test_shadows_need_full_attention() -> None:
+    assert compose("model=qwen3_0_6b_mdlm", "sampler=wino").sampler.schedule.shadow
+    with pytest.raises(UsageError, match="whose tokens attend only to their own block and earlier ones"):
+        compose("model=qwen3_0_6b_bd3lm", "sampler=wino")
+
+
+def test_a_run_of_blocks_resumes_to_the_same_samples(rws, tmp_path: Path) -> None:
+    """Half of a run's samples are taken away; the other half is decoded in other company."""
+    folder = save_a2d(tmp_path / "model")
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": "ab " * n}) + "\n" for n in (1, 4, 2, 7)))
+    result = rws(
+        "run", "model=qwen3_0_6b_bd3lm", f"model.path={folder}", "model.block_size=4", "sampler=confidence", "reward=none",
+        "benchmark=instructions", "benchmark.path=prompts.jsonl", "benchmark.gen_length=10", "sampler.temperature=1",
+        "runtime.batch_size=4", "model.dtype=float32",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "outputs/instructions/qwen3_0_6b_bd3lm-confidence/v001"
+    assert json.loads((run / "manifest.json").read_text())["config"]["runtime"]["cache"] == "prefix"
+    whole = samples_of(run)
+    lines = (run / "samples.jsonl").read_text().splitlines(keepends=True)
+    (run / "samples.jsonl").write_text("".join(lines[::2]))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
+    resumed = rws("run", "--resume", str(run))
+    assert resumed.exit_code == 0, resumed.output
+    assert samples_of(run) == whole
