@@ -135,7 +135,7 @@ def main() -> None:
     for name, value in row.items():
         print(f"{name:32} {value if isinstance(value, str | int) else f'{value:.4g}'}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(row, indent=1) + "\n")
+    options.output.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

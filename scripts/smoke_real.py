@@ -102,7 +102,7 @@ def decode(name: str, arguments: argparse.Namespace, rws: Rws) -> list[dict[str,
     for sampler in SAMPLERS:
         seconds, peak = rws(["run", f"sampler={sampler}", *settings, f"benchmark.limit={arguments.examples}"])
         folders.append(Path(arguments.output) / "gsm8k" / f"{model}-{sampler}" / "latest")
-        metrics = json.loads((folders[-1] / "metrics.json").read_text())
+        metrics = json.loads((folders[-1] / "metrics.json").read_text(encoding="utf-8"))
         rows.append({"model": model, "what": sampler, "seconds": seconds, "peak": peak, "metrics": metrics})
     rws(["compare", *map(str, folders)])
     return rows

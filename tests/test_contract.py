@@ -261,7 +261,11 @@ def test_blocks_end_and_what_a_part_declares_holds(role: str, name: str, tempera
         assert 11 not in one.tokens
         assert dict(zip(one.trace.position, one.trace.token, strict=True)) == dict(enumerate(one.tokens))
         assert one.trace.step == sorted(one.trace.step)
-        assert found.part.remasks or one.trace.remasked_at == [None] * GEN
+        commits = [
+            again for again, edited in zip(one.trace.remasked_at, one.trace.edited_from, strict=True) if edited is None
+        ]
+        assert found.part.remasks or commits == [None] * GEN
+        assert getattr(found.part, "edits", False) or one.trace.edited_from == [None] * len(one.trace.step)
     if not (temperature or found.part.draws):
         other = decoding(role, name, temperature=temperature, seed=4)
         assert_alike(other.completions(most_steps(other)), completions)

@@ -66,10 +66,10 @@ class Predictor:
                     tokens = [prompt_lengths[row] + end - batch.start for row, end in zip(some, ends, strict=True)]
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
-                        where: dict[str, Any] = {"count": count}
+                        blocks = {}
                         if batch.topology.block_size is not None:
-                            where["block_BL"] = batch.attention_block_BL[index, columns]
-                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, **where)
+                            blocks["block_BL"] = batch.attention_block_BL[index, columns]
+                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count, **blocks)
                     else:
                         inside_RG = batch.inside_BG[index]
                         logits_NV, shadow_BG[index] = self.shadowed(
@@ -88,15 +88,17 @@ class Predictor:
             return [batch.tokens_BL.shape[1]] * count
         return batch.open_columns()[1][index].tolist()
 
-    def logits(self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, **where: Any) -> Tensor:
+    def logits(
+        self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor
+    ) -> Tensor:
         """Logits, with classifier-free guidance if set: z_u + (w + 1)(z_c − z_u), computed in the model's dtype where
-        confidences are. start: the column at which completions begin. where: further arguments of Denoiser.logits."""
-        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, **where)
+        confidences are. start: the column at which completions begin; count, blocks: as in Denoiser.logits."""
+        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, count, **blocks)
         if self.sampler.cfg_scale == 0:
             return logits_NV
         unconditional_RL = tokens_RL.clone()
         unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], self.denoiser.mask_id)
-        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, **where)
+        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count, **blocks)
         dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else logits_NV.dtype
         without_NV, with_NV = without_NV.to(dtype), logits_NV.to(dtype)
         return (without_NV + (self.sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)

@@ -68,7 +68,9 @@ def test_every_choice_names_every_setting_once_with_its_default(
     rws, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "6000")
-    published = [name for name in choices(group) if name.startswith("published/")][1:]  # one stands for these like files
+    published = [name for name in choices(group) if name.startswith("published/")][
+        1:
+    ]  # one stands for these like files
     for name, description in choices(group).items():
         if name in published:
             continue

@@ -31,6 +31,7 @@ from rws_cli.runs.folder import (
     run_lock,
 )
 from rws_cli.runs.records import (
+    ADDED,
     append_lines,
     drop_broken_line,
     drop_untraced,
@@ -121,6 +122,7 @@ def trace_row(name: str, step: int) -> dict:
         "changed_selection": [False],
         "remasked_at": [None],
         "near_tie": [False],
+        "edited_from": [None],
         "text": ["x"],
     }
 
@@ -322,7 +324,7 @@ def test_a_trace_of_another_form_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    old = {key: value for key, value in trace_row("a", 0).items() if key not in ("near_tie", "text", "remasked_at")}
+    old = {key: value for key, value in trace_row("a", 0).items() if key not in ADDED}
     schema = pa.schema([field for field in trace_schema() if field.name in old])
     pq.write_table(pa.Table.from_pylist([old], schema=schema), tmp_path / "trace.parquet")
     append_lines(tmp_path / "samples.jsonl", [sample_of("a", 1.0)])
@@ -332,7 +334,7 @@ def test_a_trace_from_before_a_column_was_added_is_read_and_gone_on_with(tmp_pat
     write_trace_part(tmp_path, [trace_row("b", 1)])
     join_trace(tmp_path, ["a", "b"])
     first, second = read_trace(tmp_path)
-    assert first == old | {"near_tie": None, "text": None, "remasked_at": None}
+    assert first == old | dict.fromkeys(ADDED)
     assert second == trace_row("b", 1)
 
 

@@ -11,6 +11,7 @@ from support import LIMIT, samples_of
 
 from rws_cli.benchmarks.sudoku import Sudoku
 from rws_cli.config.composing import compose
+from rws_cli.models.topology import FULL
 from rws_cli.runs import batch_decoder, run
 from rws_cli.runs.batch_decoder import automatic_batch
 from rws_cli.runs.records import read_trace
@@ -26,7 +27,7 @@ from rws_cli.runs.records import read_trace
     ],
 )
 def test_rows_at_a_time_follow_from_memory(vocabulary: int, gen_length: int, rows: int) -> None:
-    prepared = SimpleNamespace(vocabulary=vocabulary)
+    prepared = SimpleNamespace(vocabulary=vocabulary, topology=FULL)
     config = compose(f"sampler.gen_length={gen_length}")
     assert automatic_batch(config, SimpleNamespace(model=prepared)) == rows  # type: ignore[arg-type]
 
