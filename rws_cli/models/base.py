@@ -309,8 +309,9 @@ def check_attention(denoiser: Denoiser) -> None:
     wanted = torch.zeros((3, length + shift), dtype=torch.bool, device=denoiser.device)
     wanted[:, [shift, length - width + shift]] = True  # the first token of the first and of the last block is read
     block = (torch.arange(length, device=denoiser.device) // width).expand(3, -1)
+    blocks: dict[str, Any] = {"block_BL": block} if size else {}
     with torch.inference_mode():
-        logits = denoiser.logits(tokens, torch.ones_like(tokens, dtype=torch.bool), wanted, block_BL=block)
+        logits = denoiser.logits(tokens, torch.ones_like(tokens, dtype=torch.bool), wanted, **blocks)
     first, last = logits.view(3, -1, logits.shape[-1])[:, 0], logits.view(3, -1, logits.shape[-1])[:, -1]
     if torch.equal(first[0], first[1]) and width > 1:
         raise UsageError(
