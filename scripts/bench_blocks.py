@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,35 @@ def timed(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bo
     return time.perf_counter() - started, completions
 
 
-def step_without_cache(denoiser: Denoiser, ids: list[int], gen_length: int, blocks: int) -> float:
-    """Mean seconds of a step in the middle of a block, half of it committed, over some blocks of the completion."""
+def paired(denoiser: Denoiser, prompt: Prompt, gen_length: int, samples: int) -> tuple[float, float, Completion]:
+    """Seconds for a completion with the cache, mean seconds of a step without it, and the completion.
+
+    Steps without it are timed between the others, in the middle of `samples` blocks, so that both see the same machine.
+    """
     size = denoiser.topology.block_size or 1
-    seconds = []
-    for n in range(blocks):
-        before = (2 * n + 1) * (gen_length // size) // (2 * blocks) * size  # tokens of earlier blocks
-        fixed = dict.fromkeys(range(size // 2), 2)
-        prompt = Prompt([*ids, *random.choices(range(2, 4000), k=before)], key=n, fixed=fixed)
-        decoding = decoder(denoiser, [prompt], size, cached=False)
-        decoding.enter()
-        started = time.perf_counter()
-        decoding.step()
-        synchronize(denoiser.device.type)
-        seconds.append(time.perf_counter() - started)
-    return sum(seconds) / len(seconds)
+    blocks = gen_length // size
+    sampled = {(2 * n + 1) * blocks // (2 * samples) for n in range(samples)}
+    decoding, with_cache, without = decoder(denoiser, [prompt], gen_length, cached=True), 0.0, []
+    step, completions = 0, []
+    while decoding.enter():
+        with_cache += seconds_of(decoding.step, denoiser)
+        completions += decoding.finished()
+        step += 1
+        block, place = divmod(step, size)
+        if block in sampled and place == size // 2:
+            ids = [*prompt.ids, *random.choices(range(2, 4000), k=block * size)]
+            other = Prompt(ids, key=step, fixed=dict.fromkeys(range(place), 2))
+            fresh = decoder(denoiser, [other], size, cached=False)
+            fresh.enter()
+            without.append(seconds_of(fresh.step, denoiser))
+    return with_cache, sum(without) / len(without), completions[0]
+
+
+def seconds_of(work: Callable[[], Any], denoiser: Denoiser) -> float:
+    started = time.perf_counter()
+    work()
+    synchronize(denoiser.device.type)
+    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -98,7 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    parser.add_argument("--prompts", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=1, help="how many, with --full")
     parser.add_argument("--gen", type=int, default=256, help="tokens of a completion")
     parser.add_argument("--blocks", type=int, default=8, help="blocks in which a step without the cache is timed")
     parser.add_argument(
@@ -110,29 +125,31 @@ def main() -> None:
     denoiser = build(options.shape, options.device, options.dtype)
     prompts = [Prompt(random.choices(range(2, 4000), k=options.prompt), key=n) for n in range(options.prompts)]
     timed(denoiser, prompts[:1], denoiser.topology.block_size or 1, True)  # warm up
-    seconds, completions = timed(denoiser, prompts, options.gen, True)
+    if options.full:
+        seconds, completions = timed(denoiser, prompts, options.gen, True)
+        other_seconds, others = timed(denoiser, prompts, options.gen, False)
+    else:
+        seconds, step_seconds, completion = paired(denoiser, prompts[0], options.gen, options.blocks)
+        completions = [completion]
     steps = sum(completion.cost.mdm_passes for completion in completions)
     weights = sum(p.numel() * p.element_size() for p in denoiser.model.parameters())
     row: dict[str, Any] = {
         "shape": options.shape,
         "dtype": options.dtype,
         "threads": torch.get_num_threads(),
-        "seconds per completion": seconds / options.prompts,
+        "seconds per completion": seconds / len(completions),
         "seconds per step": seconds / steps,
         "tokens passed per step": sum(completion.cost.mdm_tokens for completion in completions) / steps,
         "seconds to read the weights": weights / (bandwidth(options.device) / 2),
     }
     if options.full:
-        other_seconds, others = timed(denoiser, prompts, options.gen, False)
         pairs = [
             pair for a, b in zip(completions, others, strict=True) for pair in zip(a.tokens, b.tokens, strict=True)
         ]
         row["seconds per step without cache"] = other_seconds / steps
         row["tokens that differ"] = sum(a != b for a, b in pairs) / len(pairs)
     else:
-        row["seconds per step without cache"] = step_without_cache(
-            denoiser, prompts[0].ids, options.gen, options.blocks
-        )
+        row["seconds per step without cache"] = step_seconds
     row["times as fast"] = row["seconds per step without cache"] / row["seconds per step"]
     for name, value in row.items():
         print(f"{name:32} {value if isinstance(value, str | int) else f'{value:.4g}'}")
