@@ -1,7 +1,7 @@
 """Linear layers for passes of few tokens on a CPU.
 
-MKL multiplies 8 to 48 rows by a float32 weight up to 1.7 times as fast as W·xᵀ as it does as x·Wᵀ, which is what torch asks for.
-With the exact cache of block diffusion, a pass has this many rows.
+MKL multiplies 8 to 48 rows x by a float32 weight W up to 1.7 times as fast in the form W·xᵀ as in x·Wᵀ, which torch asks
+for. With the exact cache of block diffusion, a pass has this many rows.
 """
 
 from functools import partial
