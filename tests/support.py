@@ -436,6 +436,7 @@ def write_big_run(folder: Path, examples: int, tokens: int) -> Path:
         trace = RowTrace(
             [n // 2 for n in range(tokens)], order, [response[p] for p in order], numbers, numbers[::-1],
             [1 + n for n in numbers], [9] * tokens, [1] * tokens, [False] * tokens, [None] * tokens, [False] * tokens,
+            [None] * tokens,
         )  # fmt: skip
         name = f"e-{number}"
         rows.append({"id": name, **asdict(trace), "text": [words[t] for t in trace.token]})
