@@ -64,7 +64,7 @@ pareto: $(READY) ## Curves of accuracy and reward against cost for all samplers 
 bench: $(READY) ## Compare speed with the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
 	$(BIN)/python scripts/bench_speed.py
 
-bench-blocks: $(READY) ## Measure the exact cache of block diffusion, on the shape of Qwen3-0.6B (3 minutes)
+bench-blocks: $(READY) ## Measure the exact cache of block diffusion, on the shape of Qwen3-0.6B (4 minutes)
 	$(BIN)/python scripts/bench_blocks.py
 
 smoke-real: $(READY) ## Decode 8 GSM8K problems with real models on the CPU (needs the network, 5 GB of disk and 8 GB of memory)
