@@ -1,7 +1,8 @@
-"""Linear layers for passes of few tokens on a CPU.
+"""Linear layers and attention for passes of few tokens on a CPU.
 
 MKL multiplies 8 to 48 rows x by a float32 weight W up to 1.7 times as fast in the form W·xᵀ as in x·Wᵀ, which torch asks
-for. With the exact cache of block diffusion, a pass has this many rows.
+for. With the exact cache of block diffusion, a pass has this many rows. And transformers copies all keys and values once
+for each query head of a group where there is an attention mask, which scaled_dot_product_attention does not need.
 """
 
 from functools import partial
@@ -9,14 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 FEWEST, MOST = 8, 48
 """Rows for which the other order of factors is faster."""
 
 
+GROUPED = "rws_grouped"
+"""The name of `attend` in transformers."""
+
+
 def speed_up(model: Any) -> None:
-    """Let the float32 linear layers of a model on a CPU choose the faster order of factors."""
+    """Let the linear layers of a float32 model on a CPU choose the faster order of factors, and its attention not copy keys.
+
+    From then on, a pass without an attention mask (B, 1, L, K) attends to everything.
+    """
+    from transformers import AttentionInterface
+
+    if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(GROUPED, attend)
+        model.config._attn_implementation = GROUPED
     for module in model.modules():
         if (
             type(module) is torch.nn.Linear
@@ -24,6 +37,20 @@ def speed_up(model: Any) -> None:
             and module.weight.dtype == torch.float32
         ):
             module.forward = partial(multiply, module)  # type: ignore[method-assign]
+
+
+def attend(
+    layer: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention (B, L, H, D) of queries (B, H, L, D), whose groups share keys and values (B, H', K, D)."""
+    mixed = scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 def multiply(layer: torch.nn.Linear, x: Tensor) -> Tensor:
