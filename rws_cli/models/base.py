@@ -237,7 +237,7 @@ class Model(Checkpoint, Part):
         if prepared.adapter is not None:
             prepared.adapter.merge(model)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
-        if (self.topology.block_size or 1) > 1 and ranks == 1:
+        if self.topology.block_size is not None and ranks == 1:
             speed_up(model)
         try:
             check_attention(denoiser)

@@ -8,7 +8,7 @@ from block_models import block_denoiser
 from decoder_files import save_a2d
 from support import make_settings
 
-from rws_cli.models.narrow import FEWEST, GROUPED, MOST, multiply, speed_up
+from rws_cli.models.narrow import FEWEST, MOST, multiply, speed_up
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -31,4 +31,3 @@ def test_a_model_has_the_same_logits() -> None:
 def test_block_models_are_sped_up_when_they_are_loaded(tmp_path, size: int | None, sped_up: bool) -> None:
     model = make_settings("a2d", save_a2d(tmp_path), block_size=size).load().model
     assert ("forward" in vars(model.lm_head)) == sped_up
-    assert (model.config._attn_implementation == GROUPED) == sped_up
