@@ -133,7 +133,7 @@ def _fetched(path: str, revision: str | None, key: str) -> Path:
 
 
 def stated_ends(path: str, revision: str | None) -> list[int]:
-    """The end tokens in generation_config.json; none if there is no such file, or it cannot be read."""
+    """The end tokens in generation_config.json; empty if the file is missing or cannot be read."""
     from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
     try:

@@ -52,8 +52,8 @@ def read_grids(paths: Sequence[Path | str]) -> list[Grid]:
         lines = compare_runs(group)
         if len(group) < 2 and not (lines[0].runs[0].config.get("table") or {}).get("published"):
             raise UsageError(
-                "One run is no table, unless its configuration has published results: give a sweep's folder, or two or "
-                "more run folders."
+                "A table needs two runs, or one whose configuration has published results: give a sweep's folder, or two "
+                "or more run folders."
             )
         grids.append(grid_of(lines))
     return grids

@@ -127,7 +127,7 @@ def test_no_label_is_markup_or_a_formula(tmp_path: Path) -> None:
 
 
 def test_one_run_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="One run is no table"):
+    with pytest.raises(UsageError, match="A table needs two runs"):
         write_tables([sweep(tmp_path, {}) / "0"])
 
 
