@@ -28,7 +28,7 @@ from rws_cli.decoding.batch import Prompt
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.models.base import Denoiser, bidirectional_forward
-from rws_cli.models.narrow import speed_up
+from rws_cli.models.packed import pack_weights
 from rws_cli.models.topology import Topology
 
 QWEN3: dict[str, Any] = {"vocab_size": 151_936, "num_hidden_layers": 28, "num_attention_heads": 16, "head_dim": 128}
@@ -52,7 +52,7 @@ def build(name: str, device: str, dtype: str) -> Denoiser:
     with torch.device(device):
         model: Any = Qwen3ForCausalLM(native).eval().requires_grad_(False)
     torch.set_default_dtype(torch.float32)
-    speed_up(model)
+    pack_weights(model)
     return Denoiser(
         path=name, model_class=Qwen3ForCausalLM, arguments={"config": native}, tokenizer=None, mask_id=1, eos_ids=(0,),
         pad_id=0, chat_template=False, topology=topology, model=model, forward=bidirectional_forward(model, 0),

@@ -21,7 +21,7 @@ from rws_cli.models.loading import (
     pick_device,
     quiet,
 )
-from rws_cli.models.narrow import speed_up
+from rws_cli.models.packed import pack_weights
 from rws_cli.models.sharded import split_among
 from rws_cli.models.tokens import find_tokens
 from rws_cli.models.topology import FULL, Topology, block_numbers, visible
@@ -238,7 +238,7 @@ class Model(Checkpoint, Part):
             prepared.adapter.merge(model)
         denoiser = Denoiser(**vars(prepared), model=model, forward=self.forward(model), device=device, shift=self.shift)
         if self.topology.block_size is not None and ranks == 1:
-            speed_up(model)
+            pack_weights(model)
         try:
             check_attention(denoiser)
         except RuntimeError as error:
