@@ -14,50 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from speed_models import bandwidth, synchronize
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from speed_models import bandwidth, build_denoiser, seconds_of
 
 from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import Prompt
 from rws_cli.decoding.loop import Completion, Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
-from rws_cli.models.base import Denoiser, bidirectional_forward
-from rws_cli.models.packed import pack_weights
-from rws_cli.models.topology import Topology
+from rws_cli.models.base import Denoiser
 
-QWEN3: dict[str, Any] = {"vocab_size": 151_936, "num_hidden_layers": 28, "num_attention_heads": 16, "head_dim": 128}
-SHAPES: dict[str, tuple[Topology, dict[str, Any]]] = {
-    "qwen3-0.6b": (Topology(32, "completion"), QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072}),
-    "sdar-1.7b": (Topology(4, "sequence"), QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144}),
-    "small": (
-        Topology(8, "sequence"),
-        {"vocab_size": 4096, "num_hidden_layers": 6, "num_attention_heads": 8, "head_dim": 32, "hidden_size": 256, "intermediate_size": 768},
-    ),
-}  # fmt: skip
-
-
-def build(name: str, device: str, dtype: str) -> Denoiser:
-    """A model of a shape with random weights."""
-    topology, sizes = SHAPES[name]
-    torch.manual_seed(0)
-    native = Qwen3Config(**sizes, num_key_value_heads=8, tie_word_embeddings=True, max_position_embeddings=4096)
-    native.is_causal = False
-    torch.set_default_dtype(getattr(torch, dtype))
-    with torch.device(device):
-        model: Any = Qwen3ForCausalLM(native).eval().requires_grad_(False)
-    torch.set_default_dtype(torch.float32)
-    pack_weights(model)
-    return Denoiser(
-        path=name, model_class=Qwen3ForCausalLM, arguments={"config": native}, tokenizer=None, mask_id=1, eos_ids=(0,),
-        pad_id=0, chat_template=False, topology=topology, model=model, forward=bidirectional_forward(model, 0),
-        device=torch.device(device),
-    )  # fmt: skip
+BLOCKS = {"qwen3-0.6b": "qwen3-0.6b-blocks", "sdar-1.7b": "sdar-1.7b", "small": "small-blocks"}
 
 
 def decoder(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bool) -> Decoder:
@@ -68,12 +37,9 @@ def decoder(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: 
 
 def timed(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bool) -> tuple[float, list[Completion]]:
     """Seconds for all completions, and the completions."""
-    decoding = decoder(denoiser, prompts, gen_length, cached)
-    synchronize(denoiser.device.type)
-    started = time.perf_counter()
-    completions = [one for some in decoding.run() for one in some]
-    synchronize(denoiser.device.type)
-    return time.perf_counter() - started, completions
+    decoding, completions = decoder(denoiser, prompts, gen_length, cached), []
+    seconds = seconds_of(lambda: completions.extend(one for some in decoding.run() for one in some), denoiser.device.type)
+    return seconds, completions
 
 
 def paired(denoiser: Denoiser, prompt: Prompt, gen_length: int, samples: int) -> tuple[float, float, Completion]:
@@ -87,7 +53,7 @@ def paired(denoiser: Denoiser, prompt: Prompt, gen_length: int, samples: int) ->
     decoding, with_cache, without = decoder(denoiser, [prompt], gen_length, cached=True), 0.0, []
     step, completions = 0, []
     while decoding.enter():
-        with_cache += seconds_of(decoding.step, denoiser)
+        with_cache += seconds_of(decoding.step, denoiser.device.type)
         completions += decoding.finished()
         step += 1
         block, place = divmod(step, size)
@@ -96,20 +62,13 @@ def paired(denoiser: Denoiser, prompt: Prompt, gen_length: int, samples: int) ->
             other = Prompt(ids, key=step, fixed=dict.fromkeys(range(place), 2))
             fresh = decoder(denoiser, [other], size, cached=False)
             fresh.enter()
-            without.append(seconds_of(fresh.step, denoiser))
+            without.append(seconds_of(fresh.step, denoiser.device.type))
     return with_cache, sum(without) / len(without), completions[0]
-
-
-def seconds_of(work: Callable[[], Any], denoiser: Denoiser) -> float:
-    started = time.perf_counter()
-    work()
-    synchronize(denoiser.device.type)
-    return time.perf_counter() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
+    parser.add_argument("--shape", choices=BLOCKS, default="qwen3-0.6b")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
@@ -122,7 +81,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/bench_blocks.json"))
     options = parser.parse_args()
     random.seed(0)
-    denoiser = build(options.shape, options.device, options.dtype)
+    denoiser = build_denoiser(BLOCKS[options.shape], options.device, options.dtype)
     prompts = [Prompt(random.choices(range(2, 4000), k=options.prompt), key=n) for n in range(options.prompts)]
     timed(denoiser, prompts[:1], denoiser.topology.block_size or 1, True)  # warm up
     if options.full:
@@ -140,7 +99,7 @@ def main() -> None:
         "seconds per completion": seconds / len(completions),
         "seconds per step": seconds / steps,
         "tokens passed per step": sum(completion.cost.mdm_tokens for completion in completions) / steps,
-        "seconds to read the weights": weights / (bandwidth(options.device) / 2),
+        "seconds to read the weights": weights / bandwidth(options.device),
     }
     if options.full:
         pairs = [
