@@ -10,7 +10,7 @@ PYTHON_READY := $(VENV)/.python
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench bench-blocks smoke-real audit constraints models clean FORCE
+.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench bench-gpu bench-blocks smoke-real audit constraints models clean FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,8 +61,12 @@ paper-small: $(DEV) ## Small versions of the paper's experiments, with tables, i
 pareto: $(READY) ## Curves of accuracy and reward against cost for all samplers (20 minutes)
 	$(BIN)/rws run +experiment=pareto
 
-bench: $(READY) ## Compare speed with the published procedure and the hardware, with LLaDA's vocabulary (9 minutes)
+bench: $(READY) ## Compare speed with the published procedure, the passes alone and the hardware (30 minutes)
 	$(BIN)/python scripts/bench_speed.py
+	$(BIN)/python scripts/bench_blocks.py --shape sdar-1.7b --gen 64 --output outputs/bench_sdar.json
+
+bench-gpu: $(READY) ## Measure speed on one GPU (9 minutes on an H100)
+	$(BIN)/python scripts/bench_gpu.py
 
 bench-blocks: $(READY) ## Measure the exact cache of block diffusion, on the shape of Qwen3-0.6B (4 minutes)
 	$(BIN)/python scripts/bench_blocks.py

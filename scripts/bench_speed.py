@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from peers import peers
-from speed import Bench, Case, Timing, all_logits, published
+from speed import Bench, Case, Timing, all_logits, published, result, table
 from speed_models import bandwidth, build_denoiser, build_reward, matmul_rate
 
 CASES = {
@@ -37,65 +35,6 @@ CASES = {
     "small": Case("small", "small-reward", 1, (20, 20), gen=16, block=8, per_step=2),
     "small batch 3": Case("small", "small-reward", 3, (4, 20), gen=16, block=8, per_step=2),
 }
-BASELINES = {"confidence": "published", "prefix": "Fast-dLLM prefix", "dual": "Fast-dLLM dual"}
-"""What each variant is compared with; without peers, caches are compared with the published procedure too."""
-
-
-def result(bench: Bench, timings: dict[str, Timing]) -> dict[str, Any]:
-    """The figures of a case. Of several ratios, one per round, the median counts."""
-    committed = bench.case.batch * bench.case.gen
-    variants = {}
-    for name, timing in timings.items():
-        entry: dict[str, Any] = {"seconds": timing.seconds}
-        entry["tokens_per_second"] = committed / statistics.median(timing.seconds)
-        if timing.alone:
-            entry["alone"] = timing.alone
-            entry["over_alone"] = ratios(timing.seconds, timing.alone)
-            entry["roofline"] = bench.roofline(timing)
-            entry["against"] = baseline = BASELINES.get(name, "published")
-            if baseline not in timings:
-                entry["against"] = baseline = "published"
-            entry["times_as_fast"] = ratios(timings[baseline].seconds, timing.seconds)
-            entry["same_tokens"] = same(timings[baseline].tokens, timing.tokens)
-        if timing.reward_alone:
-            both = [a + b for a, b in zip(timings["confidence"].seconds, timing.reward_alone, strict=True)]
-            entry["reward_alone"] = timing.reward_alone
-            entry["over_confidence_and_reward"] = ratios(timing.seconds, both)
-        variants[name] = entry
-    return {"case": asdict(bench.case), "shares": bench.shares(), "variants": variants}
-
-
-def ratios(numerators: list[float], denominators: list[float]) -> list[float]:
-    return [a / b for a, b in zip(numerators, denominators, strict=True)]
-
-
-def same(a: list[list[int]], b: list[list[int]]) -> float:
-    """The share of equal tokens."""
-    pairs = [pair for rows in zip(a, b, strict=True) for pair in zip(*rows, strict=True)]
-    return sum(x == y for x, y in pairs) / len(pairs)
-
-
-def table(name: str, figures: dict[str, Any]) -> str:
-    case = figures["case"]
-    shares = ", ".join(f"{part} {share:.0%}" for part, share in figures["shares"].items())
-    lines = [f"{name}: prompts of {case['prompt'][0]} to {case['prompt'][1]} tokens, {case['gen']} tokens in blocks of "
-             f"{case['block']}, {case['per_step']} per step. Multiplications: {shares}"]  # fmt: skip
-    head = f"{'':18}{'seconds':>9}{'tokens/s':>10}{'× alone':>9}{'× roofline':>12}{'GFLOP/step':>12}{'GB/step':>9}"
-    lines.append(head + "   times as fast as")
-    for variant, entry in figures["variants"].items():
-        line = f"{variant:18}{statistics.median(entry['seconds']):9.2f}{entry['tokens_per_second']:10.2f}"
-        if "alone" in entry:
-            line += f"{statistics.median(entry['over_alone']):9.3f}"
-            roofline = entry["roofline"]
-            line += f"{statistics.median(entry['seconds']) / roofline['seconds']:12.2f}"
-            line += f"{roofline['flops_per_step'] / 1e9:12.1f}{roofline['bytes_per_step'] / 1e9:9.2f}"
-            line += f"   {statistics.median(entry['times_as_fast']):.2f} {entry['against']}"
-            if entry["against"] != "published" or variant == "confidence":
-                line += f", {entry['same_tokens']:.1%} of tokens the same"
-        if "reward_alone" in entry:
-            line += f"; {statistics.median(entry['over_confidence_and_reward']):.3f} × confidence + reward alone"
-        lines.append(line)
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -111,12 +50,17 @@ def main() -> None:
         "torch": torch.__version__, "machine": platform.platform(), "threads": torch.get_num_threads(), "dtype": dtype,
         "flops_per_second": rate, "bytes_per_second": read, "cases": {},
     }  # fmt: skip
-    print(f"CPU, {torch.get_num_threads()} threads, {dtype}: {rate / 1e9:.0f} GFLOP/s, {read / 1e9:.1f} GB/s", flush=True)
+    print(
+        f"CPU, {torch.get_num_threads()} threads, {dtype}: {rate / 1e9:.0f} GFLOP/s, {read / 1e9:.1f} GB/s", flush=True
+    )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for name in options.cases:
         case = CASES[name]
         case = Case(**vars(case) | {"rounds": options.rounds or case.rounds})
-        denoiser, reward = build_denoiser(case.shape, device, dtype, case.one_layer), build_reward(case.reward, device, dtype)
+        denoiser, reward = (
+            build_denoiser(case.shape, device, dtype, case.one_layer),
+            build_reward(case.reward, device, dtype),
+        )
         bench = Bench(case, denoiser, reward, device, dtype)
         others = {"published": published(denoiser, all_logits(denoiser))}
         if options.peers:

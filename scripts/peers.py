@@ -8,6 +8,7 @@ LLaDA's generate.py calls our model. Fast-dLLM's procedures call its own model c
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from pathlib import Path
@@ -85,18 +86,20 @@ def fast_dllm_model(model_class: Any, denoiser: Denoiser) -> Any:
     c = ours.config
     config = model_class.config_class(
         d_model=c.hidden_size, n_heads=c.num_attention_heads, n_kv_heads=c.num_key_value_heads,
-        n_layers=c.num_hidden_layers, mlp_hidden_size=c.intermediate_size, vocab_size=c.vocab_size,
+        n_layers=1, mlp_hidden_size=c.intermediate_size, vocab_size=c.vocab_size,
         embedding_size=c.vocab_size, max_sequence_length=c.max_position_embeddings, block_type="llama",
         activation_type="silu", layer_norm_type="rms", rms_norm_eps=c.rms_norm_eps, rope=True, rope_full_precision=True,
         rope_theta=c.rope_parameters["rope_theta"], include_bias=False, include_qkv_bias=False,
         bias_for_layer_norm=False, attention_dropout=0.0, residual_dropout=0.0, embedding_dropout=0.0,
         weight_tying=False, input_emb_norm=False, attention_layer_norm=False, alibi=False, multi_query_attention=None,
         scale_logits=False, flash_attention=False, mask_token_id=denoiser.mask_id, eos_token_id=0, pad_token_id=0,
-        init_device="meta",
+        init_device="cpu",
     )  # fmt: skip
     config.use_cache = False
-    with torch.device("meta"):
-        theirs = model_class(config).eval()
+    theirs = model_class(config).eval().to("meta")
+    transformer = theirs.model.transformer
+    transformer.blocks = torch.nn.ModuleList(copy.deepcopy(transformer.blocks[0]) for _ in range(c.num_hidden_layers))
+    theirs.config.n_layers = theirs.model.config.n_layers = c.num_hidden_layers
     llama = dict(ours.model.named_parameters(remove_duplicate=False)) | {"lm_head.weight": ours.lm_head.weight}
     weights = {name: llama[llama_name(name)] for name in theirs.state_dict()}
     theirs.load_state_dict(weights, assign=True)

@@ -6,7 +6,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +33,9 @@ VARIANTS = {
     "dual": ["sampler=confidence", "runtime.cache=dual"],
 }
 """What is measured of rws, as overrides of rws run."""
+
+BASELINES = {"confidence": "published", "prefix": "Fast-dLLM prefix", "dual": "Fast-dLLM dual"}
+"""What each variant is compared with; without peers, caches are compared with the published procedure too."""
 
 Procedure = Callable[["Case", list[list[int]]], list[list[int]]]
 """Another procedure: from prompts to completions."""
@@ -128,7 +131,9 @@ class Bench:
         self.reward._read = texts  # type: ignore[method-assign]
         try:
             with tempfile.TemporaryDirectory() as folder:
-                timing.seconds.append(seconds_of(lambda: self.decode(config, passes, Path(folder), timing), self.device))
+                timing.seconds.append(
+                    seconds_of(lambda: self.decode(config, passes, Path(folder), timing), self.device)
+                )
         finally:
             self.reward._read = read  # type: ignore[method-assign]
         timing.alone.append(seconds_of(passes.replay, self.device))
@@ -163,7 +168,9 @@ class Bench:
         or at that of reading the weights and the cached keys and values."""
         shape, rate, read = self.shape, matmul_rate(self.device, self.dtype), bandwidth(self.device)
         width = getattr(torch, self.dtype).itemsize
-        flops = [shape.flops(rows, queries, keys) + 2.0 * count * shape.head for rows, queries, keys, count in timing.calls]
+        flops = [
+            shape.flops(rows, queries, keys) + 2.0 * count * shape.head for rows, queries, keys, count in timing.calls
+        ]
         kept = 2 * shape.layers * shape.channels * shape.kv_heads // shape.heads
         sizes = [
             width * (shape.attention + shape.mlp + shape.head + rows * (keys - queries) * kept)
@@ -244,3 +251,60 @@ def all_logits(denoiser: Denoiser) -> Callable[..., Tensor]:
         return torch.cat([logits[:, :1], logits[:, :-1]], 1) if denoiser.shift else logits
 
     return logits_of
+
+
+def result(bench: Bench, timings: dict[str, Timing]) -> dict[str, Any]:
+    """The figures of a case. Of several ratios, one per round, the median counts."""
+    committed = bench.case.batch * bench.case.gen
+    variants = {}
+    for name, timing in timings.items():
+        entry: dict[str, Any] = {"seconds": timing.seconds}
+        entry["tokens_per_second"] = committed / statistics.median(timing.seconds)
+        if timing.alone:
+            entry["alone"] = timing.alone
+            entry["over_alone"] = ratios(timing.seconds, timing.alone)
+            entry["roofline"] = bench.roofline(timing)
+            entry["against"] = baseline = BASELINES.get(name, "published")
+            if baseline not in timings:
+                entry["against"] = baseline = "published"
+            entry["times_as_fast"] = ratios(timings[baseline].seconds, timing.seconds)
+            entry["same_tokens"] = same(timings[baseline].tokens, timing.tokens)
+        if timing.reward_alone:
+            both = [a + b for a, b in zip(timings["confidence"].seconds, timing.reward_alone, strict=True)]
+            entry["reward_alone"] = timing.reward_alone
+            entry["over_confidence_and_reward"] = ratios(timing.seconds, both)
+        variants[name] = entry
+    return {"case": asdict(bench.case), "shares": bench.shares(), "variants": variants}
+
+
+def ratios(numerators: list[float], denominators: list[float]) -> list[float]:
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
+def same(a: list[list[int]], b: list[list[int]]) -> float:
+    """The share of equal tokens."""
+    pairs = [pair for rows in zip(a, b, strict=True) for pair in zip(*rows, strict=True)]
+    return sum(x == y for x, y in pairs) / len(pairs)
+
+
+def table(name: str, figures: dict[str, Any]) -> str:
+    case = figures["case"]
+    shares = ", ".join(f"{part} {share:.0%}" for part, share in figures["shares"].items())
+    lines = [f"{name}: prompts of {case['prompt'][0]} to {case['prompt'][1]} tokens, {case['gen']} tokens in blocks of "
+             f"{case['block']}, {case['per_step']} per step. Multiplications: {shares}"]  # fmt: skip
+    head = f"{'':18}{'seconds':>9}{'tokens/s':>10}{'× alone':>9}{'× roofline':>12}{'GFLOP/step':>12}{'GB/step':>9}"
+    lines.append(head + "   times as fast as")
+    for variant, entry in figures["variants"].items():
+        line = f"{variant:18}{statistics.median(entry['seconds']):9.2f}{entry['tokens_per_second']:10.2f}"
+        if "alone" in entry:
+            line += f"{statistics.median(entry['over_alone']):9.3f}"
+            roofline = entry["roofline"]
+            line += f"{statistics.median(entry['seconds']) / roofline['seconds']:12.2f}"
+            line += f"{roofline['flops_per_step'] / 1e9:12.1f}{roofline['bytes_per_step'] / 1e9:9.2f}"
+            line += f"   {statistics.median(entry['times_as_fast']):.2f} {entry['against']}"
+            if entry["against"] != "published" or variant == "confidence":
+                line += f", {entry['same_tokens']:.1%} of tokens the same"
+        if "reward_alone" in entry:
+            line += f"; {statistics.median(entry['over_confidence_and_reward']):.3f} × confidence + reward alone"
+        lines.append(line)
+    return "\n".join(lines)

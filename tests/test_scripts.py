@@ -40,40 +40,38 @@ def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
 
 
-def test_the_bench_measures_everything_and_finds_the_published_tokens(tmp_path: Path) -> None:
+def test_the_bench_compares_within_rounds_and_has_the_published_tokens(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    size = [
-        "--shape",
-        "small",
-        "--batch",
-        "1",
-        "3",
-        "--gen",
-        "16",
-        "--block",
-        "8",
-        "--per-step",
-        "2",
-        "--prompt",
-        "4",
-        "20",
-    ]
-    script("bench_speed.py", *size, "--rounds", "2", "--out", out)
+    script("bench_speed.py", "--cases", "small", "small batch 3", "--rounds", "2", "--output", out)
     report = json.loads(out.read_text())
-    assert report["flops_per_second"] > 0
-    for result in report["results"]:
-        variants = result["variants"]
-        assert set(variants) == {"published", "confidence", "rws", "rws_every_4", "prefix", "dual"}
+    assert min(report["flops_per_second"], report["bytes_per_second"]) > 0
+    for figures in report["cases"].values():
+        variants, case = figures["variants"], figures["case"]
+        assert set(variants) == {"published", "confidence", "rws", "prefix", "dual"}
         assert variants["confidence"]["same_tokens"] == 1.0
+        assert sum(figures["shares"].values()) == pytest.approx(1)
         for name, entry in variants.items():
             assert len(entry["seconds"]) == 2
             if name == "published":
                 continue
-            pairs = zip(variants[entry["against"]]["seconds"], entry["seconds"], strict=True)
-            assert entry["ratios"] == [a / b for a, b in pairs]
-            seconds = entry["split"]["seconds"]
-            assert abs(sum(s for part, s in seconds.items() if part != "total") - seconds["total"]) < 1e-6
-            assert min(seconds.values()) >= 0
-            assert (seconds["reward"] > 0) == name.startswith("rws")
-    floors = {name: e["split"]["floor"]["backbone"] for name, e in variants.items() if "split" in e}
-    assert floors["dual"] <= floors["prefix"] < floors["confidence"]
+            assert entry["over_alone"] == [a / b for a, b in zip(entry["seconds"], entry["alone"], strict=True)]
+            assert entry["times_as_fast"] == [
+                a / b for a, b in zip(variants["published"]["seconds"], entry["seconds"], strict=True)
+            ]
+            assert ("reward_alone" in entry) == (name == "rws")
+        flops = {name: entry["roofline"]["flops_per_step"] for name, entry in variants.items() if "roofline" in entry}
+        assert flops["dual"] < flops["prefix"] < flops["confidence"] == flops["rws"]
+        if (
+            case["batch"] == 1
+        ):  # a step: 36 tokens through 2 layers of width 32, logits of 4 or 8 / 2 + 1 = 5 positions on average
+            weights, scores = 2 * (4 * 32 * 32 + 3 * 32 * 48), 2 * 2 * 36 * 36 * 2 * 32
+            assert flops["confidence"] == 2 * 36 * weights + scores + 2 * 5 * 32 * 2000
+
+
+def test_the_bench_of_a_gpu_runs_at_a_toy_size(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    script("bench_gpu.py", "--small", "--device", "cpu", "--dtype", "float32", "--rounds", "1", "--output", out)
+    report = json.loads(out.read_text())
+    assert set(report["cases"]) == {"small batch 3", "small batch 1"}
+    rws = report["cases"]["small batch 3"]["variants"]["rws"]
+    assert rws["gsm8k_minutes"] == pytest.approx(440 * 256 * rws["seconds"][0] / 8 / 60)
