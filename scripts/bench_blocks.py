@@ -37,7 +37,8 @@ def decoder(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: 
 
 def timed(denoiser: Denoiser, prompts: list[Prompt], gen_length: int, cached: bool) -> tuple[float, list[Completion]]:
     """Seconds for all completions, and the completions."""
-    decoding, completions = decoder(denoiser, prompts, gen_length, cached), []
+    decoding = decoder(denoiser, prompts, gen_length, cached)
+    completions: list[Completion] = []
     seconds = seconds_of(
         lambda: completions.extend(one for some in decoding.run() for one in some), denoiser.device.type
     )

@@ -78,7 +78,8 @@ class Recorder:
     """Calls a function, and keeps copies of the arguments."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.calls = function, []
+        self.function = function
+        self.calls: list[tuple[list[Any], dict[str, Any]]] = []
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         self.calls.append(([copied(x) for x in arguments], {name: copied(x) for name, x in named.items()}))
