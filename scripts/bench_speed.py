@@ -26,12 +26,12 @@ from speed import Bench, Case, Timing, all_logits, published, result, table
 from speed_models import bandwidth, build_denoiser, build_reward, matmul_rate
 
 CASES = {
-    "llada-8b": Case("llada-8b", "qwen3-0.6b", 1, (32, 32), gen=32, block=16, per_step=4, one_layer=True),
-    "qwen3-0.6b": Case("qwen3-0.6b", "scaled-reward", 1, (64, 64), gen=64, block=32, per_step=4, rounds=3),
+    "llada-8b": Case("llada-8b", "qwen3-0.6b", 1, (32, 32), gen=24, block=12, per_step=4, one_layer=True),
+    "qwen3-0.6b": Case("qwen3-0.6b", "scaled-reward", 1, (32, 32), gen=32, block=16, per_step=4, rounds=3),
     "qwen3-0.6b batch 8": Case(
-        "qwen3-0.6b", "scaled-reward", 8, (32, 96), gen=32, block=32, per_step=4, variants=("confidence", "rws")
+        "qwen3-0.6b", "scaled-reward", 8, (32, 64), gen=16, block=16, per_step=4, variants=("confidence", "rws")
     ),
-    "scaled batch 8": Case("scaled", "scaled-reward", 8, (32, 256), gen=64, block=64, per_step=8),
+    "scaled batch 8": Case("scaled", "scaled-reward", 8, (32, 128), gen=32, block=32, per_step=8),
     "small": Case("small", "small-reward", 1, (20, 20), gen=16, block=8, per_step=2),
     "small batch 3": Case("small", "small-reward", 3, (4, 20), gen=16, block=8, per_step=2),
 }

@@ -168,7 +168,32 @@ def without_inference_mode(mode: Any = True) -> Any:
     return torch.no_grad() if mode else torch.enable_grad()
 
 
-def main(samplers: list[str]) -> None:
+def with_blocks(components: Any, blocks: str) -> Any:
+    """The components with a random model that attends by blocks. blocks: size, anchor, whether a first token is alone."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from rws_cli.models.base import bidirectional_forward
+    from rws_cli.models.topology import Topology
+
+    size, anchor, first_token = blocks.split(",")
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=components.denoiser.vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, initializer_range=0.3,
+    )  # fmt: skip
+    config.is_causal = False
+    model = Qwen3ForCausalLM(config).eval().requires_grad_(False)
+    shift = int(first_token == "True")
+    denoiser = replace(
+        components.denoiser, model_class=Qwen3ForCausalLM, arguments={"config": config}, model=model, shift=shift,
+        topology=Topology(int(size), anchor, first_token == "True"), forward=bidirectional_forward(model, shift),
+    )  # fmt: skip
+    return replace(components, denoiser=denoiser)
+
+
+def main(cases: list[str]) -> None:
+    """cases: a sampler and overrides, separated by spaces; blocks=size,anchor,first_token for a random block model,
+    model_on=cpu and reward_on=cpu for what stays where it is."""
     torch.inference_mode = without_inference_mode  # before rws decorates with it
     from rws_cli.config.composing import compose
     from rws_cli.decoding.loop import Decoder
@@ -184,46 +209,54 @@ def main(samplers: list[str]) -> None:
         waits_of_steps.append(WAITS.copy())
 
     Decoder.step = counted_step  # type: ignore[method-assign]
-    loaded, found = {}, {}
-    for name in samplers:
+    loaded, found, options = {}, {}, {}
+    for case in cases:
+        name, *overrides = case.split()
+        ours = {"blocks", "model_on", "reward_on"}
+        options[case] = dict(one.split("=") for one in overrides if one.partition("=")[0] in ours)
         settings = [f"sampler={name}", "benchmark=arithmetic", "sampler.gen_length=4", "sampler.block_length=2"]
+        settings += [one for one in overrides if one.partition("=")[0] not in ours]
         if compose(*settings).sampler.search.particles > 1:
             settings.append("sampler.search.particles=2")
         config = compose(*settings, "benchmark.limit=16")
         prepared = prepare(config)
-        loaded[name] = config, prepared, load(config, prepared)
+        components = load(config, prepared)
+        if blocks := options[case].get("blocks"):
+            components = with_blocks(components, blocks)
+        loaded[case] = config, prepared, components
 
-    def tokens(name: str, rows: int) -> dict[str, Any]:
-        config, prepared, components = loaded[name]
+    def tokens(case: str, rows: int) -> dict[str, Any]:
+        config, prepared, components = loaded[case]
         examples = prepared.examples[: max(1, rows // config.sampler.search.particles)]
         decoding = Attempt(config, prepared, components, examples, rows, lambda committed, traces: None)
         traces = [trace for outcome in decoding.outcomes() for trace in outcome.traces]
         return {trace["id"]: [trace[key] for key in ("step", "position", "token")] for trace in traces}
 
     install()  # after loading, and before autograd counts devices
-    for name in samplers:
-        found[name] = {"cpu": tokens(name, 16), "searches": loaded[name][0].sampler.search.kind != "none"}
-        found[name]["gradients"] = any("gradients" in part.needs for part in loaded[name][0].sampler.parts.values())
-    for name in samplers:
-        config, prepared, components = loaded[name]
-        move(components.denoiser.model)
-        components = replace(components, denoiser=replace(components.denoiser, device=torch.device(NAME, 0)))
+    for case in cases:
+        found[case] = {"cpu": tokens(case, 16), "searches": loaded[case][0].sampler.search.kind != "none"}
+        found[case]["gradients"] = any("gradients" in part.needs for part in loaded[case][0].sampler.parts.values())
+    for case in cases:
+        config, prepared, components = loaded[case]
+        if options[case].get("model_on") != "cpu":
+            move(components.denoiser.model)
+            components = replace(components, denoiser=replace(components.denoiser, device=torch.device(NAME, 0)))
         guidance = components.sampler.guidance
-        if hasattr(components.reward, "model"):
+        if hasattr(components.reward, "model") and options[case].get("reward_on") != "cpu":
             move(components.reward.model)
             with device():
                 if hasattr(guidance, "map_V"):
                     guidance.map_V, guidance.shared_K = guidance.map_V.to(NAME), guidance.shared_K.to(NAME)
                     guidance.embedding = components.reward.model.get_input_embeddings().weight
-        loaded[name] = config, prepared, components
+        loaded[case] = config, prepared, components
         with device():
-            tokens(name, 1)  # the first use of a part may move constants
+            tokens(case, 1)  # the first use of a part may move constants
         for rows in (4, 16):
             waits_of_steps.clear()
             with device():
-                found[name][f"tokens at {rows}"] = tokens(name, rows)
+                found[case][f"tokens at {rows}"] = tokens(case, rows)
             most = max(waits_of_steps, key=Counter.total)
-            found[name][f"waits at {rows}"], found[name][f"lines at {rows}"] = most.total(), most
+            found[case][f"waits at {rows}"], found[case][f"lines at {rows}"] = most.total(), most
     print(json.dumps(found))
 
 

@@ -48,7 +48,7 @@ def logits(denoiser: Denoiser) -> list[list[float]]:
         for kind in ("prefix", "dual"):
             cache = BlockCache(denoiser, kind, None, 3)
             for wanted_BG in (everything, everything & inside):
-                found.append(cache.logits(canvas, [0, 1, 2], wanted_BG)[0])
+                found.append(cache.logits(canvas, torch.arange(3), wanted_BG, wanted_BG.sum(1).tolist())[0])
     return [one.flatten().tolist() for one in found]
 
 

@@ -20,6 +20,27 @@ if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_pytho
 QUICK = ["confidence", "rws"]
 SLOW = [name for name in choices("sampler") if name not in {"recorded_scale", *QUICK}]  # it needs a run to follow
 
+CACHES = [
+    "confidence runtime.cache=prefix",
+    "confidence runtime.cache=dual",
+    "rws runtime.cache=prefix runtime.cache_refresh=2",
+    "rws runtime.cache=dual",
+]
+BLOCKS = [
+    f"{sampler} blocks={size},{anchor},{first_token} runtime.cache={cache}"
+    for sampler, size, anchor, first_token, cache in (
+        ("confidence", 2, "completion", False, "prefix"),
+        ("confidence", 2, "completion", False, "none"),
+        ("rws", 4, "sequence", False, "prefix"),
+        ("sdar_dynamic", 4, "sequence", False, "prefix"),
+        ("llada2_1", 2, "sequence", False, "none"),
+        ("fast_dllm_v2", 2, "sequence", True, "prefix"),
+        ("autoregressive", 1, "sequence", True, "prefix"),
+        ("smc", 2, "completion", False, "prefix"),
+    )
+]
+DEVICES = ["rws reward_on=cpu", "rws model_on=cpu", "rws model_on=cpu runtime.cache=dual"]
+
 
 def check(samplers: list[str]) -> None:
     """In a process of its own, as a device stays registered."""
@@ -39,6 +60,12 @@ def check(samplers: list[str]) -> None:
 @pytest.mark.slow
 def test_common_samplers_wait_seldom() -> None:
     check(QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [CACHES, BLOCKS, DEVICES], ids=["caches", "blocks", "devices"])
+def test_caches_block_models_and_two_devices(cases: list[str]) -> None:
+    check(cases)
 
 
 @pytest.mark.slow

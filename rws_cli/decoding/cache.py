@@ -41,43 +41,46 @@ class BlockCache:
         self.age_B = self.age_B[ancestor_B]
         self.layers = [(keys[ancestor_B], values[ancestor_B]) for keys, values in self.layers]
 
-    def logits(self, batch: Batch, rows: list[int], wanted_RG: Tensor) -> tuple[Tensor, list[int]]:
+    def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, and for each row the tokens that the model computed. Rows with
-        the same window share a forward pass."""
-        rows_R = torch.tensor(rows, device=wanted_RG.device)
-        tokens_RL, seen_RL = batch.tokens_BL[rows_R], batch.attention_BL[rows_R]
+        the same window share a forward pass. wanted: the number of wanted positions of each row."""
+        tokens_RL, seen_RL = batch.tokens_BL[row_R], batch.attention_BL[row_R]
         wanted_RL = torch.zeros_like(seen_RL)
         wanted_RL[:, batch.start :] = wanted_RG
-        logits: dict[int, Tensor] = {}
-        tokens = [0] * len(rows)
-        for columns, these in self.windows(batch, rows_R).items():
-            these_S = torch.tensor(these, device=rows_R.device)
-            seen, wanted_SQ = seen_RL[these_S], wanted_RL[these_S, columns[0] : columns[1]]
-            window = WindowCache(self.layers, rows_R[these_S], self.rows, slice(*columns), tokens_RL.shape[1])
-            logits_NV = self.denoiser.forward(
-                tokens_RL[these_S, columns[0] : columns[1]],
-                seen[:, None, :].expand(-1, wanted_SQ.shape[1], -1),
-                wanted_SQ,
-                position_ids(seen)[:, columns[0] : columns[1]],
-                window,
-            ).float()
-            logits |= dict(zip(these, logits_NV.split(wanted_SQ.sum(1).tolist()), strict=True))
-            for row, count in zip(these, seen[:, columns[0] : columns[1]].sum(1).tolist(), strict=True):
-                tokens[row] = count
-        self.age_B[rows_R] += 1
-        return torch.cat([logits[row] for row in range(len(rows))]), tokens
-
-    def windows(self, batch: Batch, rows_R: Tensor) -> dict[tuple[int, int], list[int]]:
-        """First and last column of a window → the rows (indices into rows_R) that use it."""
-        length, inside_RG = batch.tokens_BL.shape[1], batch.inside_BG[rows_R].to(torch.int8)
-        last_R = inside_RG.shape[1] - inside_RG.flip(1).argmax(1)
-        table = torch.stack([self.stale_B[rows_R].long(), inside_RG.argmax(1), last_R], 1).tolist()
+        begin_R, end_R, tokens_R = self.windows(batch, row_R)
+        table = torch.stack([begin_R, end_R, tokens_R], 1).tolist()
         shared: dict[tuple[int, int], list[int]] = {}
-        for number, (stale, first, last) in enumerate(table):
-            end = length if self.kind == "prefix" else batch.start + last
-            columns = (0, length) if stale else (batch.start + first - self.denoiser.shift, end)
-            shared.setdefault(columns, []).append(number)
-        return shared
+        for number, (begin, end, _) in enumerate(table):
+            shared.setdefault((begin, end), []).append(number)
+        logits: dict[int, Tensor] = {}
+        for (begin, end), these in shared.items():
+            is_in_R = (begin_R == begin) & (end_R == end)
+            these_S = is_in_R.to(torch.int8).argsort(descending=True, stable=True)[: len(these)]
+            seen, wanted_SQ = seen_RL[these_S], wanted_RL[these_S, begin:end]
+            counts = [wanted[number] for number in these]
+            window = WindowCache(self.layers, row_R[these_S], self.rows, slice(begin, end), tokens_RL.shape[1])
+            logits_NV = self.denoiser.forward(
+                tokens_RL[these_S, begin:end],
+                seen[:, None, :].expand(-1, end - begin, -1),
+                wanted_SQ,
+                position_ids(seen)[:, begin:end],
+                window,
+                sum(counts),
+            ).float()
+            logits |= dict(zip(these, logits_NV.split(counts), strict=True))
+        self.age_B = self.age_B.index_add(0, row_R, torch.ones_like(row_R))
+        return torch.cat([logits[row] for row in range(len(table))]), [count for _, _, count in table]
+
+    def windows(self, batch: Batch, row_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first column of each row's window, the one after its last, and its tokens without padding; (R,) each."""
+        length, inside_RG = batch.tokens_BL.shape[1], batch.inside_BG[row_R].to(torch.int8)
+        stale_R, start = self.stale_B[row_R], batch.start
+        begin_R = start + inside_RG.argmax(1) - self.denoiser.shift
+        end_R = start + inside_RG.shape[1] - inside_RG.flip(1).argmax(1)
+        if self.kind == "prefix":
+            end_R = torch.full_like(end_R, length)
+        begin_R, end_R = begin_R.masked_fill(stale_R, 0), end_R.masked_fill(stale_R, length)
+        return begin_R, end_R, torch.where(stale_R, batch.attention_BL[row_R].sum(1), end_R - begin_R)
 
 
 class WindowCache(DynamicCache):

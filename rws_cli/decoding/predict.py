@@ -55,7 +55,8 @@ class Predictor:
             index: Any = slice(None) if len(some) == len(wanted_BG) else row_R[start : start + self.most_rows]
             with charge(costs, some, "mdm_seconds"):
                 if self.cache:
-                    logits_NV, tokens = self.cache.logits(batch, some, wanted_BG[index])
+                    these_R, wanted = row_R[start : start + self.most_rows], [query.wanted[row] for row in some]
+                    logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted)
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
                     ends = self.ends(batch, index, len(some))

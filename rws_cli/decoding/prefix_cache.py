@@ -41,22 +41,23 @@ class PrefixCache:
             self.stored_BL = self.stored_BL[ancestor_B]
             self.layers = [(keys[ancestor_B], values[ancestor_B]) for keys, values in self.layers]
 
-    def logits(self, batch: Batch, rows: list[int], wanted_RG: Tensor) -> tuple[Tensor, list[int]]:
+    def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, in row-major order, and for each row the number of tokens that
-        the model computed."""
+        the model computed. wanted: the number of wanted positions of each row."""
         tokens_BL = batch.tokens_BL.where(batch.attention_BL, NOTHING)
         length, device = tokens_BL.shape[1], tokens_BL.device
         if self.stored_BL is None:
             self.stored_BL = torch.full_like(tokens_BL, NOTHING)
-        row_R = torch.tensor(rows, device=device)
         open_R, end_R = (column_B[row_R] for column_B in batch.open_columns())
         block_RL, seen_RL = batch.attention_block_BL[row_R], batch.attention_BL[row_R]
         begin_R = self.first_missing(tokens_BL[row_R], self.stored_BL[row_R], block_RL).minimum(open_R)
-        wanted_RL = torch.zeros((len(rows), length + 1), dtype=torch.bool, device=device)
+        wanted_RL = torch.zeros((len(row_R), length + 1), dtype=torch.bool, device=device)
         wanted_RL[:, batch.start : length] = wanted_RG
         begin_R = begin_R.minimum(wanted_RL.to(torch.int8).argmax(1) - self.denoiser.shift)
         padding_R = seen_RL.to(torch.int8).argmax(1)
-        width, left, right = torch.stack([(end_R - begin_R).max(), padding_R.min(), end_R.max()]).tolist()
+        table = torch.stack([end_R - begin_R, padding_R, end_R], 1).tolist()
+        widths, paddings, ends = (list(column) for column in zip(*table, strict=True))
+        width, left, right = max(widths), min(paddings), max(ends)
         column_RW = begin_R[:, None] + torch.arange(width + 1, device=device)
         inside_RW = column_RW[:, :-1] < end_R[:, None]
         index_RW = column_RW.clamp(max=length - 1)[:, :-1]
@@ -70,10 +71,11 @@ class PrefixCache:
             wanted_RL.gather(1, column_RW.clamp(max=length)),
             position_ids(seen_RL).gather(1, index_RW),
             window,
+            sum(wanted),
         ).float()
         kept_L = torch.arange(length, device=device)
         self.stored_BL[row_R] = tokens_BL[row_R].where(kept_L < open_R[:, None], NOTHING)
-        return logits_NV, (end_R - begin_R).tolist()
+        return logits_NV, widths
 
     @staticmethod
     def first_missing(tokens_RL: Tensor, stored_RL: Tensor, block_RL: Tensor) -> Tensor:

@@ -141,15 +141,16 @@ def test_what_is_kept_of_the_same_tokens_is_exact(denoisers: dict[str, Denoiser]
     batch.completion_BG[:, :BLOCK] = torch.tensor([8, 9, 10, 11])
     batch.inside_BG = batch.block_BG == 1
     wanted_BG = batch.masked_BG & batch.inside_BG
-    cache, rows = BlockCache(denoiser, kind, None, len(PROMPTS)), list(range(len(PROMPTS)))
+    cache, row_R = BlockCache(denoiser, kind, None, len(PROMPTS)), torch.arange(len(PROMPTS))
+    wanted = wanted_BG.sum(1).tolist()
     wanted_BL = torch.zeros_like(batch.attention_BL)
     wanted_BL[:, batch.start :] = wanted_BG
     with torch.inference_mode():
         exact = denoiser.logits(batch.tokens_BL, batch.attention_BL, wanted_BL)
-        first, _ = cache.logits(batch, rows, wanted_BG)
-        again, tokens = cache.logits(batch, rows, wanted_BG)
+        first, _ = cache.logits(batch, row_R, wanted_BG, wanted)
+        again, tokens = cache.logits(batch, row_R, wanted_BG, wanted)
         some = [2, 0]
-        swapped, _ = cache.logits(batch, some, wanted_BG[some])
+        swapped, _ = cache.logits(batch, row_R[some], wanted_BG[some], [wanted[row] for row in some])
     torch.testing.assert_close(first, exact, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(again, exact, atol=1e-4, rtol=1e-4)
     assert tokens == [(GEN - BLOCK if kind == "prefix" else BLOCK) + (family == "dream")] * len(PROMPTS)
