@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from speed import Bench, Case, Timing, all_logits, published, result, table
-from speed_models import bandwidth, build_denoiser, build_reward, matmul_rate
+from speed_models import build_denoiser, build_reward
 
 GSM8K, COMPLETION = 1319, 256
 """Problems of the test set, and tokens of a completion."""
@@ -71,12 +71,9 @@ def main() -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("bench-gpu needs a GPU, and torch finds none; try --small --device cpu.")
     started = time.monotonic()
-    rate, read = matmul_rate(device, dtype), bandwidth(device)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(f"{name}, {dtype}: {rate / 1e12:.2f} TFLOP/s, {read / 1e9:,.0f} GB/s", flush=True)
     report: dict[str, Any] = {
-        "torch": torch.__version__, "device": name, "dtype": dtype, "flops_per_second": rate, "bytes_per_second": read,
-        "cases": {},
+        "torch": torch.__version__, "device": name, "dtype": dtype, "cases": {},
     }  # fmt: skip
     options.output.parent.mkdir(parents=True, exist_ok=True)
     shape, denoiser = "", None

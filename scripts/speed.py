@@ -101,6 +101,7 @@ class Bench:
     def __init__(self, case: Case, denoiser: Denoiser, reward: Classifier, device: str, dtype: str) -> None:
         self.case, self.device, self.dtype, self.shape = case, device, dtype, SHAPES[case.shape]
         self.denoiser, self.reward = denoiser, reward
+        self.rate = self.bandwidth = 0.0
         draw, names = random.Random(0), sorted(set(denoiser.tokenizer.get_vocab().values()))[2:]
         lengths = [draw.randint(*case.prompt) for _ in range(case.batch)]
         self.prompts = [[draw.choice(names) for _ in range(length)] for length in lengths]
@@ -110,6 +111,8 @@ class Bench:
         """The timings of all variants and of other procedures, one after the other in each round."""
         timings = {name: Timing() for name in (*others, *self.case.variants)}
         for number in range(self.case.rounds):
+            self.rate = max(self.rate, matmul_rate(self.device, self.dtype))
+            self.bandwidth = max(self.bandwidth, bandwidth(self.device))
             for name, timing in timings.items():
                 if name in others:
                     self.time_other(others[name], timing)
@@ -161,13 +164,13 @@ class Bench:
         c = self.case
         return compose(
             *VARIANTS[name], f"sampler.gen_length={c.gen}", f"sampler.block_length={c.block}",
-            f"sampler.tokens_per_step={c.per_step}", f"runtime.batch_size={c.batch}", "sampler.confidence=model_dtype",
+            f"sampler.tokens_per_step={c.per_step}", f"runtime.batch_size={c.batch}",
         )  # fmt: skip
 
     def roofline(self, timing: Timing) -> dict[str, float]:
         """FLOPs and bytes of a step, and the seconds that all steps need at least: at the rate of a large product for FLOPs,
-        or at that of reading the weights and the cached keys and values."""
-        shape, rate, read = self.shape, matmul_rate(self.device, self.dtype), bandwidth(self.device)
+        or at that of reading the weights and the cached keys and values. Rates are the best of those measured in each round."""
+        shape, rate, read = self.shape, self.rate, self.bandwidth
         width = getattr(torch, self.dtype).itemsize
         flops = [
             shape.flops(rows, queries, keys) + 2.0 * count * shape.head for rows, queries, keys, count in timing.calls
@@ -178,6 +181,8 @@ class Bench:
             for rows, queries, keys, _ in timing.calls
         ]
         return {
+            "flops_per_second": rate,
+            "bytes_per_second": read,
             "flops_per_step": statistics.mean(flops),
             "bytes_per_step": statistics.mean(sizes),
             "seconds": sum(max(f / rate, b / read) for f, b in zip(flops, sizes, strict=True)),
@@ -291,8 +296,12 @@ def same(a: list[list[int]], b: list[list[int]]) -> float:
 def table(name: str, figures: dict[str, Any]) -> str:
     case = figures["case"]
     shares = ", ".join(f"{part} {share:.0%}" for part, share in figures["shares"].items())
-    lines = [f"{name}: prompts of {case['prompt'][0]} to {case['prompt'][1]} tokens, {case['gen']} tokens in blocks of "
-             f"{case['block']}, {case['per_step']} per step. Multiplications: {shares}"]  # fmt: skip
+    roofline = figures["variants"]["confidence"]["roofline"]
+    rates = f"{roofline['flops_per_second'] / 1e9:,.0f} GFLOP/s, {roofline['bytes_per_second'] / 1e9:,.1f} GB/s"
+    lines = [
+        f"{name}: prompts of {case['prompt'][0]} to {case['prompt'][1]} tokens, {case['gen']} tokens in blocks of "
+        f"{case['block']}, {case['per_step']} per step. Multiplications: {shares}. Machine: {rates}"
+    ]
     head = f"{'':18}{'seconds':>9}{'tokens/s':>10}{'× alone':>9}{'× roofline':>12}{'GFLOP/step':>12}{'GB/step':>9}"
     lines.append(head + "   times as fast as")
     for variant, entry in figures["variants"].items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import string
 import tempfile
@@ -160,7 +159,6 @@ def words(vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE, **special)
 
 
-@functools.cache
 def matmul_rate(device: str, dtype: str) -> float:
     """FLOPs per second of a large square product, the best of some tries."""
     n = 8192 if device != "cpu" else 2048
@@ -168,7 +166,6 @@ def matmul_rate(device: str, dtype: str) -> float:
     return 2 * n**3 / best_time(lambda: a @ a, device)
 
 
-@functools.cache
 def bandwidth(device: str) -> float:
     """Bytes per second read, by summing a tensor far larger than any cache."""
     a = torch.zeros(1 << (30 if device != "cpu" else 27), device=device)

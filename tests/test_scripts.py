@@ -44,7 +44,6 @@ def test_the_bench_compares_within_rounds_and_has_the_published_tokens(tmp_path:
     out = tmp_path / "bench.json"
     script("bench_speed.py", "--cases", "small", "small batch 3", "--rounds", "2", "--output", out)
     report = json.loads(out.read_text())
-    assert min(report["flops_per_second"], report["bytes_per_second"]) > 0
     for figures in report["cases"].values():
         variants, case = figures["variants"], figures["case"]
         assert set(variants) == {"published", "confidence", "rws", "prefix", "dual"}
