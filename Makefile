@@ -10,7 +10,7 @@ PYTHON_READY := $(VENV)/.python
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: help install dev run test test-slow lint sweep paper-small pareto bench bench-gpu bench-blocks smoke-real audit constraints models clean FORCE
+.PHONY: help install dev run test test-slow test-gpu lint sweep paper-small pareto bench bench-gpu bench-blocks smoke-real audit constraints models clean FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: $(DEV) ## Run the test suite
 
 test-slow: $(DEV) ## Run the long tests, which are not in the test suite
 	$(PYTEST) -m slow
+
+test-gpu: $(DEV) ## Run the tests that need a GPU, which the test suite skips without one (3 minutes)
+	$(BIN)/python -m pytest -m cuda tests/test_cuda.py
 
 lint: $(DEV) ## Check formatting, lint, and types
 	$(BIN)/ruff format --check .

@@ -12,10 +12,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="rws-modules-")  # where transformers keeps remote code
 
 import pytest
+import torch
 from support import llada_config, llada_weights, save_llada, small_run
 from typer.testing import CliRunner, Result
 
 from rws_cli.cli import app
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests marked `cuda` are skipped where torch finds no GPU; asked for alone, they fail."""
+    if config.option.markexpr == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(f"these tests need a GPU, and torch {torch.__version__} finds no GPU")
 
 
 @pytest.fixture(scope="session")

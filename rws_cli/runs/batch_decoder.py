@@ -65,12 +65,15 @@ class BatchDecoder:
         while waiting:
             done: set[str] = set()
             failure, in_progress = "", list(waiting[:1])
-            attempt = Attempt(self.config, self.prepared, self.components, waiting, self.rows, self.on_step)
+            attempt: Attempt | None = None
             try:
+                attempt = Attempt(self.config, self.prepared, self.components, waiting, self.rows, self.on_step)
                 for outcome in attempt.outcomes():
                     done |= {sample["id"] for sample in outcome.samples}
                     yield outcome
             except RunError as error:
+                if attempt is None:
+                    raise
                 failure, in_progress = str(error), attempt.in_progress
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -82,7 +85,7 @@ class BatchDecoder:
                 alone = [outcome for example in in_progress for outcome in self([example])]
                 yield sum(alone, Outcome())
             elif waiting:
-                del attempt  # frees its memory
+                attempt = None  # frees its memory
                 self.halve()
             waiting = [example for example in waiting if not failure or example not in in_progress]
 
