@@ -39,7 +39,13 @@ BLOCKS = [
         ("smc", 2, "completion", False, "prefix"),
     )
 ]
-DEVICES = ["rws reward_on=cpu", "rws model_on=cpu", "rws model_on=cpu runtime.cache=dual"]
+DEVICES = [
+    "entrgi reward_on=cpu",
+    "entrgi model_on=cpu",
+    "rws reward_on=cpu",
+    "rws model_on=cpu",
+    "rws model_on=cpu runtime.cache=dual",
+]
 
 
 def check(samplers: list[str]) -> None:

@@ -81,14 +81,16 @@ class Entrgi(Guidance):
         return Guided(logits_NV, order_logits_NV=predicted.logits_NV)
 
     def move(self, predicted: PositionLogits, step: Step) -> Tensor:
-        """The logits (N, V) of masked positions after the steps of Adam."""
-        scorer, key_N = step.reward, step.key_B[predicted.row_N]
+        """The logits (N, V) of masked positions after the steps of Adam, which are taken on the reward model's device."""
+        scorer, device = step.reward, self.embedding.device
         assert scorer is not None
+        drawn_with = (step.key_B[predicted.row_N], step.number_B[predicted.row_N], predicted.position_N)
+        key_N, number_N, position_N = torch.stack(drawn_with).to(device)
         rows_N, positions_N = torch.stack([predicted.row_N, predicted.position_N]).tolist()
         rows, places = list(dict.fromkeys(rows_N)), list(zip(rows_N, positions_N, strict=True))
         with charge(scorer.costs, rows, "reward_seconds"), torch.inference_mode(False), torch.enable_grad():
             layout, lengths = self.layout(rows, places, step)
-            z_NV = predicted.logits_NV.clone().requires_grad_()
+            z_NV = predicted.logits_NV.to(device, copy=True).requires_grad_()
             adam = torch.optim.Adam([z_NV], lr=self.rate)
             for number in range(self.steps):
                 adam.zero_grad()
@@ -99,8 +101,8 @@ class Entrgi(Guidance):
                     self.temperature,
                     step.mask_id,
                     keys_N,
-                    step.number_B[predicted.row_N],
-                    predicted.position_N,
+                    number_N,
+                    position_N,
                     FILL,
                 )
                 score = self.score(layout, self.mixture(z_NV, token_N))
@@ -110,7 +112,7 @@ class Entrgi(Guidance):
                 for row, count in zip(rows, lengths, strict=True):
                     scorer.costs[row].reward_calls += 1
                     scorer.costs[row].reward_tokens += GRADIENT_COST * count
-        return z_NV.detach()
+        return z_NV.detach().to(predicted.logits_NV.device)
 
     def mixture(self, z_NV: Tensor, token_N: Tensor) -> Tensor:
         """ẽ + sg(w(ē − ẽ)) for each masked position, (N, E)."""
