@@ -49,7 +49,7 @@ TOKENS: dict[str, list[str]] = {
     "rws": [*ARITHMETIC, "sampler=rws"],
     "rws, reward on the CPU": [*ARITHMETIC, "sampler=rws"],
     "smc": ["benchmark=arithmetic", "sampler=smc", "sampler.search.particles=2"],
-    "fk": ["benchmark=arithmetic", "sampler=fk", "sampler.search.particles=2"],
+    "fk": ["benchmark=arithmetic", "sampler=fk", "sampler.search.particles=2", "sampler.tokens_per_step=4"],
     "remdm": ["benchmark=arithmetic", "sampler=remdm_conf"],
     "prefix": [*BLOCKS, "runtime.cache=prefix"],
     "dual": [*BLOCKS, "runtime.cache=dual", "runtime.cache_refresh=3"],
@@ -155,35 +155,26 @@ def test_bfloat16_is_as_precise_as_on_the_cpu(device: str) -> None:
 
 
 @each("name", ("sudoku", "confidence"), quick=("sudoku",))
-def test_near_ties_are_as_frequent_in_bfloat16_as_on_the_cpu(device: str, name: str, many: int) -> None:
-    """Within three standard errors of the difference, by example, and 1 % of the tokens."""
-    config = compose(*TOKENS[name], f"benchmark.limit={3 * many}", "runtime.batch_size=16")
-    both = [decoded(config, loaded(place, "cpu", "bfloat16")) for place in (device, "cpu")]
-    shares = [[statistics.mean(trace["near_tie"]) for trace in one.values()] for one in both]
-    print(f"\nnear ties in bfloat16 ({device}, cpu): {[round(statistics.mean(one), 4) for one in shares]}")
-    more = [a - b for a, b in zip(*shares, strict=True)]
-    assert abs(statistics.mean(more)) <= 3 * statistics.stdev(more) / len(more) ** 0.5 + 0.01
-    assert 0 < statistics.mean(shares[0]) < 0.5
-
-
-@each("name", ("sudoku", "confidence"), quick=())
-def test_bfloat16_tokens_are_as_near_to_float32_as_on_the_cpu(
+def test_bfloat16_loses_no_more_than_on_the_cpu(
     device: str, name: str, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more examples than on the CPU, up to three standard errors, differ from the CPU's float32. At the first step that
-    differs from the CPU's bfloat16, logits were mostly within 4 units in the last place: layers round too, so the device's
-    logits differ by up to 14 units, seldom by so many."""
-    widen(monkeypatch, 4)
-    config = compose(*TOKENS[name], f"benchmark.limit={3 * many}", "runtime.batch_size=16")
+    """Near ties are as frequent, within three standard errors of the difference by example, and 1 % of the tokens. No more
+    examples, up to three standard errors, differ from the CPU's float32. At the first step that differs from the CPU's
+    bfloat16, logits were mostly within 4 units in the last place (layers round too: logits are off by up to 14)."""
+    config = compose(*TOKENS[name], f"benchmark.limit={2 * many}", "runtime.batch_size=16")
     ours, cpu, exact = (
         decoded(config, loaded(place, "cpu", dtype))
         for place, dtype in ((device, "bfloat16"), ("cpu", "bfloat16"), ("cpu", "float32"))
     )
+    shares = [[statistics.mean(trace["near_tie"]) for trace in one.values()] for one in (ours, cpu)]
+    more = [a - b for a, b in zip(*shares, strict=True)]
     rounded, also_rounded = len(differing(ours, exact)), len(differing(cpu, exact))
-    different = differing(ours, cpu)
-    print(
-        f"\nof {len(exact)} examples in bfloat16, {rounded} differ from float32, on the CPU {also_rounded}; {different}"
-    )
+    widen(monkeypatch, 4)
+    different = differing(decoded(config, loaded(device, "cpu", "bfloat16")), cpu)
+    print(f"\nnear ties in bfloat16 ({device}, cpu): {[round(statistics.mean(one), 4) for one in shares]}")
+    print(f"of {len(exact)} examples {rounded} and {also_rounded} differ from float32; from each other: {different}")
+    assert abs(statistics.mean(more)) <= 3 * statistics.stdev(more) / len(more) ** 0.5 + 0.01
+    assert 0 < statistics.mean(shares[0]) < 0.5
     assert rounded <= also_rounded + 3 * (2 * also_rounded * (1 - also_rounded / len(exact))) ** 0.5
     assert sum(near for _, near in different.values()) >= 0.75 * len(different)
 
@@ -276,7 +267,7 @@ def test_bits_that_the_device_does_not_run_are_one_sentence(device: str, monkeyp
 def test_out_of_memory_halves_the_rows_and_keeps_the_tokens(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU has half of what the whole batch takes."""
     widen(monkeypatch, 4 * rounding(device, "float32", "float32"))
-    rows = 512 if device == "cuda" else 4
+    rows = 256 if device == "cuda" else 4
     whole = compose(*SUDOKU, f"benchmark.limit={rows}", f"runtime.batch_size={rows}", "reward=none")
     components = replace(loaded(device, "cpu"), reward=None)
     expected, taken = peak(whole, components)
