@@ -31,7 +31,7 @@ def loaded(device: str, reward: str, dtype: str = "float32") -> Components:
 
 
 def decoded(config: Any, components: Components, lines: list[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Example → its trace, with the final reward. lines: takes what the user is told."""
+    """Example → its trace, with the final reward. lines: takes the lines for the user."""
     prepared, lines = prepare(config), [] if lines is None else lines
     decoder = BatchDecoder(config, prepared, replace(components, sampler=deepcopy(config.sampler)), lines.append)
     found = {}

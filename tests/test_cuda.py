@@ -55,24 +55,21 @@ TOKENS: dict[str, list[str]] = {
     "dual": [*BLOCKS, "runtime.cache=dual", "runtime.cache_refresh=3"],
 }
 
-gpu = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.cuda,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
-        pytest.mark.filterwarnings("default"),  # libraries warn about GPUs in ways that releases differ in
-    ],
+ON_GPU = (
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
+    pytest.mark.filterwarnings("default"),  # libraries warn about GPUs in ways that releases differ in
 )
 
 
 def each(name: str, values: Iterable[Any], quick: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrizes by values and devices; with the CPU the suite runs the quick ones, and `make test-slow` the others."""
     cpu = [pytest.param(one, "cpu", marks=[] if one in quick else pytest.mark.slow) for one in values]
-    cases = [*cpu, *(pytest.param(one, *gpu.values, marks=gpu.marks) for one in values)]
+    cases = [*cpu, *(pytest.param(one, "cuda", marks=ON_GPU) for one in values)]
     return pytest.mark.parametrize((name, "device"), cases, indirect=["device"])
 
 
-@pytest.fixture(params=["cpu", gpu])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_GPU)])
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -312,7 +309,7 @@ def test_memory_that_runs_out_before_the_first_step_halves_the_rows(monkeypatch:
 # --- waits --------------------------------------------------------------------------------------------------------
 
 
-@each("name", ("confidence", "rws", "smc"), quick=("smc",))
+@each("name", ("confidence", "rws", "rws, reward on the CPU", "smc", "prefix", "dual"), quick=("smc",))
 def test_a_step_waits_seldom_for_the_device(device: str, name: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds of test_waits.py, counted by torch."""
     most = 16 if name == "smc" else 8
@@ -326,7 +323,7 @@ def test_a_step_waits_seldom_for_the_device(device: str, name: str, many: int, m
 
     monkeypatch.setattr(Decoder, "step", step)
     config = compose(*TOKENS[name], f"benchmark.limit={many // 2}", f"runtime.batch_size={many // 2}")
-    components = loaded(device, device)
+    components = loaded(device, "cpu" if name.endswith("reward on the CPU") else device)
     decoded(config, components)  # the first use of a part may move constants
     waits.clear()
     if device == "cuda":

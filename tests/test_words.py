@@ -83,7 +83,7 @@ ELSEWHERE = (
 )  # fmt: skip
 """The table of old names, data that old versions wrote, their tests, and files that are not ours to word."""
 OTHER_MEANINGS = (
-    r"pytest\.?mark", r"marked `slow`", r"\bstrict-markers", r"\bmarker\b.*(fmt|markersize|plot|errorbar)|\bmarker: str|if marker\b|marker: a shape",
+    r"pytest\.?(mark|param)", r"marked `(slow|cuda)`", r"\bstrict-markers", r"\bmarker\b.*(fmt|markersize|plot|errorbar)|\bmarker: str|if marker\b|marker: a shape",
     r"@part", r"(question|exclamation|quotation|order|list|the) marks?\b", r"marks? (the|a|one) class", r"cudagraph_mark",
 )  # fmt: skip
 """Lines on which such a word is another one's: pytest's, matplotlib's, Python's, punctuation."""
