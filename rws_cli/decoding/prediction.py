@@ -139,6 +139,8 @@ def complete(
         return likeliest(logits_NV, mask_id)
     number_N = torch.as_tensor(number_N, device=key_N.device).expand_as(key_N)
     chunks = zip(*(x_N.split(chunk_size(logits_NV)) for x_N in (logits_NV, key_N, number_N, position_N)), strict=True)
-    return torch.cat(
-        [propose(temper(z_nV.double(), 1.0, 1.0), 1.0, mask_id, *indices_n, FILL) for z_nV, *indices_n in chunks]
-    )
+    tokens = [
+        propose(temper(z_nV.double(), 1.0, 1.0), 1.0, mask_id, key_n, number_n, position_n, FILL)
+        for z_nV, key_n, number_n, position_n in chunks
+    ]
+    return torch.cat(tokens)

@@ -185,9 +185,11 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
             return memory_plan(config, prepared, device, rows, len(ranks))
 
         rows = rows_at_once(config, prepared)
-        details += described(planned(rows), bool(reward_bytes))
+        plan = planned(rows)
+        details.append(f"{plan.rows} rows of up to {plan.length} tokens; halved if memory runs out")
     if not findings[-1].ok:
         return findings
+    findings.append(Finding("memory plan", described(plan, bool(reward_bytes))))
     processes = Counter(str(pick_device(one.model.device, "model.device")) for one in ranks)
     for name in dict.fromkeys([*processes, *reward_bytes]):
 
@@ -199,15 +201,16 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
     return findings
 
 
-def described(plan: MemoryPlan, rewards: bool) -> list[str]:
+def described(plan: MemoryPlan, rewards: bool) -> str:
     """The plan of a device for a user. rewards: whether there are reward models."""
-    names = ("weights", "cache", "activations", "logits")
-    sizes = ", ".join(f"{name} {getattr(plan, name) / GIB:.2f}" for name in names)
-    return [
-        f"{plan.rows} rows of up to {plan.length} tokens; halved if memory runs out",
-        f"GiB: {sizes}; peak {plan.peak / GIB:.2f}, weights, cache and the larger of the other two",
-        *(["not counted: the passes of reward models"] if rewards else []),
-    ]
+    weights, cache, activations, logits, peak = (
+        f"{size / GIB:.2f}" for size in (plan.weights, plan.cache, plan.activations, plan.logits, plan.peak)
+    )
+    uncounted = "; the passes of reward models are not counted" if rewards else ""
+    return (
+        f"{peak} GiB: weights {weights}, cache {cache}, and the larger of activations {activations} and logits {logits}"
+        f"{uncounted}"
+    )
 
 
 def memory(device: str, needed: Callable[[int], float], rows: int) -> Finding:

@@ -24,9 +24,9 @@ from rws_cli.search.base import Search
 
 QUANTIZED = {"8bit": 1, "4bit": 0.5}
 """Bytes per quantized weight."""
-SAMPLED, NUCLEUS = 8, 11
-"""Float64 copies of a chunk of logits where tokens are drawn or the log-probabilities of all tokens are read, and with
-top_p < 1, as torch's profiler counts them. The likeliest token alone takes two float32 copies."""
+ALL, DRAWN, NUCLEUS = 4, 6, 9
+"""Float64 copies of a chunk of logits, as torch's profiler counts them: where a part reads the log-probabilities of all
+tokens, where tokens are drawn, and with top_p < 1. Of the likeliest token alone: two float32 copies, as large as one."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def ranking_copies(sampler: Sampler) -> int:
     """Float64 copies of the logits of a chunk of positions while they are ranked, or completed for a reward."""
     if sampler.top_p < 1.0:
         return NUCLEUS
+    if not greedy(sampler) or sampler.guidance.draws:
+        return DRAWN
     needs_all = sampler.order.needs_all_log_probs or sampler.schedule.needs_all_log_probs
-    drawn = not greedy(sampler) or sampler.guidance.draws
-    return SAMPLED if needs_all or drawn or sampler.confidence == "model_dtype" else 1
+    return ALL if needs_all or sampler.confidence == "model_dtype" else 1
