@@ -69,4 +69,6 @@ def test_all_memory_is_little_more_than_the_weights(tmp_path: Path, make: Any, k
 @pytest.mark.parametrize(("make", "kind", "dtype"), REWRITTEN.values(), ids=REWRITTEN)
 def test_weights_are_rewritten_one_by_one(tmp_path: Path, make: Any, kind: str, dtype: str) -> None:
     make(tmp_path)
-    assert 0.7 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT
+    assert (
+        0.6 < peaks(tmp_path, kind, dtype)["RssAnon"] < LIMIT
+    )  # experts are 61 % of the weights; the others are views
