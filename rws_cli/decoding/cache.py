@@ -39,7 +39,8 @@ class BlockCache:
     def copy_rows(self, ancestor_B: Tensor) -> None:
         """Give each row the stored state of its ancestor."""
         self.age_B = self.age_B[ancestor_B]
-        self.layers = [(keys[ancestor_B], values[ancestor_B]) for keys, values in self.layers]
+        for n, (keys, values) in enumerate(self.layers):  # one by one: no second copy of all
+            self.layers[n] = (keys[ancestor_B], values[ancestor_B])
 
     def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, and for each row the tokens that the model computed. Rows with

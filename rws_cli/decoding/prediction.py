@@ -19,6 +19,13 @@ RANDOM, PLACE, REMASK = 0, 1, 2
 """Counters of the random numbers for ORDER: a random order or choice of positions, noise on scores, remasking."""
 
 BLOCK = 512
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+"""Bytes of float64 probabilities that are computed at a time."""
+
+
+def chunk_size(logits_NV: Tensor) -> int:
+    """The number of positions that are computed at a time, so that float64 copies of a large vocabulary stay small."""
+    return max(1, CHUNK_BYTES["cuda" if logits_NV.is_cuda else "cpu"] // (8 * logits_NV.shape[-1]))
 
 
 def log_softmax(logits_NV: Tensor) -> Tensor:
@@ -128,6 +135,12 @@ def complete(
     """
     if how in ("drop", "keep"):
         return torch.full_like(position_N, mask_id)
-    temperature = 1.0 if how == "sample" else 0.0
-    scores_NV = temper(logits_NV.double(), temperature, 1.0) if temperature else logits_NV
-    return propose(scores_NV, temperature, mask_id, key_N, number_N, position_N, FILL)
+    if how == "argmax":
+        return likeliest(logits_NV, mask_id)
+    number_N = torch.as_tensor(number_N, device=key_N.device).expand_as(key_N)
+    chunks = zip(*(x_N.split(chunk_size(logits_NV)) for x_N in (logits_NV, key_N, number_N, position_N)), strict=True)
+    tokens = [
+        propose(temper(z_nV.double(), 1.0, 1.0), 1.0, mask_id, key_n, number_n, position_n, FILL)
+        for z_nV, key_n, number_n, position_n in chunks
+    ]
+    return torch.cat(tokens)

@@ -39,7 +39,8 @@ class PrefixCache:
         """Give each row what is stored for its ancestor."""
         if self.stored_BL is not None:
             self.stored_BL = self.stored_BL[ancestor_B]
-            self.layers = [(keys[ancestor_B], values[ancestor_B]) for keys, values in self.layers]
+            for n, (keys, values) in enumerate(self.layers):  # one by one: no second copy of all
+                self.layers[n] = (keys[ancestor_B], values[ancestor_B])
 
     def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, in row-major order, and for each row the number of tokens that

@@ -14,6 +14,7 @@ from rws_cli.decoding.prediction import (
     ORDER,
     PLACE,
     PURPOSES,
+    chunk_size,
     lead,
     likeliest,
     log_p_of,
@@ -25,9 +26,6 @@ from rws_cli.decoding.prediction import (
 )
 from rws_cli.decoding.protocols import Denoiser
 from rws_cli.decoding.step import Prediction, Ranking, Step, spread
-
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
-"""Bytes of float64 probabilities that are computed at a time."""
 
 LOWEST = torch.finfo(torch.float64).min
 """The log-probability of positions that are put last."""
@@ -70,10 +68,7 @@ class Ranker:
 
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
         s, row_N, position_N = self.sampler, predicted.row_N, predicted.position_N
-        size = max(
-            1, CHUNK_BYTES["cuda" if predicted.logits_NV.is_cuda else "cpu"] // (8 * predicted.logits_NV.shape[-1])
-        )
-        chunks = []
+        size, chunks = chunk_size(predicted.logits_NV), []
         for start in range(0, len(predicted.logits_NV), size):
             n = slice(start, start + size)
             chunks.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
@@ -160,13 +155,15 @@ class Ranker:
     def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
         """The chosen tokens (B, G) that rounding in the model's dtype could have decided otherwise: the token itself, where
         nothing is drawn, or the selection of its step, where scores come from logits."""
-        s, near_BG = self.sampler, torch.zeros_like(chosen_BG)
-        chosen = predicted.some(chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0])
-        index_C = (chosen.row_N, chosen.position_N)
+        s, near_BG, logits_NV = self.sampler, torch.zeros_like(chosen_BG), predicted.logits_NV
+        chosen_C = chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0]
+        index_C = (predicted.row_N[chosen_C], predicted.position_N[chosen_C])
         token_C = ranking.token_BG[index_C]
-        unit_C = ulp(chosen.logits_NV.gather(-1, token_C[:, None])[:, 0], self.denoiser.dtype)
+        unit_C = ulp(logits_NV[chosen_C, token_C], self.denoiser.dtype)
         if greedy(s):
-            near_BG[index_C] = lead(chosen.logits_NV, token_C, mask_id).abs() < unit_C
+            chunks = zip(*(x_C.split(chunk_size(logits_NV)) for x_C in (chosen_C, token_C)), strict=True)
+            lead_C = torch.cat([lead(logits_NV[chosen_c], token_c, mask_id) for chosen_c, token_c in chunks])
+            near_BG[index_C] = lead_C.abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:
             unit_BG = spread(unit_C, *index_C, near_BG, 0.0)
             keys = [ranking.tied_BG, *([ranking.raw_BG] if s.ties == "probability" else [])]

@@ -23,7 +23,8 @@ def pack_weights(model: Any) -> None:
     output head does, keeps both forms; the others keep only the packed one. Gradients do not pass through packed layers."""
     if not torch.backends.mkldnn.is_available():
         return
-    users = Counter(parameter for module in model.modules() for parameter in module.parameters(recurse=False))
+    # By id, since a reference would keep a weight in memory after it is packed.
+    users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     for module in model.modules():
         if type(module) is not torch.nn.Linear:
             continue
@@ -33,7 +34,7 @@ def pack_weights(model: Any) -> None:
         if weight.numel() < FEWEST_WEIGHTS:
             continue
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        if users[weight] == 1:
+        if users[id(weight)] == 1:
             module.weight = torch.nn.Parameter(packed, requires_grad=False)
         module.forward = partial(multiply, packed, module.bias)  # type: ignore[method-assign]
 

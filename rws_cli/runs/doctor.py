@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,12 @@ from rws_cli import registry
 from rws_cli.config.schema import Config
 from rws_cli.errors import RunError, UsageError
 from rws_cli.models.checkpoint import active_weights, checkpoints, locate, reason, stored_weights
-from rws_cli.models.loading import pick_device, pick_dtype
-from rws_cli.runs.batch_decoder import logit_bytes, rows_at_once
+from rws_cli.models.loading import pick_device
+from rws_cli.runs.batch_decoder import rows_at_once
 from rws_cli.runs.manifest import versions
+from rws_cli.runs.memory import MemoryPlan, memory_plan, weight_bytes
 from rws_cli.runs.prepared import PreparedRun, prepare
 
-WIDTH = {"8bit": 1, "4bit": 0.5}
-"""Bytes per quantized weight."""
 GIB = 1 << 30
 HUB_SECONDS = 3.0
 """Timeout for reaching the Hugging Face Hub."""
@@ -146,7 +147,7 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
     Each rank holds a part of the model and all of the rewards. online: whether missing checkpoints can be downloaded.
     """
     findings: list[Finding] = []
-    needed_bytes: dict[str, float] = {}
+    reward_bytes: dict[str, float] = {}
     workers, ranks = registry.make("worker", config.runtime.backend, "runtime.backend"), [config]
     if workers.shares_model:
         with finding_of(findings, "runtime") as details:
@@ -164,57 +165,63 @@ def check_components(config: Config, online: bool = False) -> list[Finding]:
             if weights is None:
                 details.append(f"{node.path} is not on this machine and will be downloaded")
                 continue
-            count = weights[0]
-            part = count * weight_bytes(node, weights, devices[0]) / (len(ranks) if key == "model" else 1)
+            part = weight_bytes(node, weights, devices[0]) / (len(ranks) if key == "model" else 1)
             places = ", ".join(dict.fromkeys(map(str, devices)))
             each_rank = f" for each of {len(ranks)} ranks" if workers.shares_model else ""
-            details.append(f"{count:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
-            for device in map(str, devices):
-                needed_bytes[device] = needed_bytes.get(device, 0.0) + part
+            details.append(f"{weights[0]:,} weights, {part / GIB:.2f} GiB{each_rank} on {places}")
+            for name in map(str, devices) if key != "model" else ():
+                reward_bytes[name] = reward_bytes.get(name, 0.0) + part
     with finding_of(findings, f"benchmark={config.benchmark.name}") as details:
         details.append(f"{len(config.benchmark.examples()):,} examples")
     if not all(finding.ok for finding in findings):
         return findings
-    row_bytes = 0.0
     with finding_of(findings, "decoding step") as details:
         prepared = prepare(config)
-        rows = rows_at_once(config, prepared)
+        device = pick_device(config.model.device, "model.device")
         if prepared.model.arguments.get("config") is not None and (active := active_of(config, prepared)):
             details.append(f"{active:,} of the weights are active for a token")
-        logits = 2 * logit_bytes(config, prepared.model)
-        details.append(
-            f"{rows} rows, at most {rows * logits / GIB:.2f} GiB for logits and a copy; halved if memory runs out"
-        )
-        cached = cache_bytes(config, prepared, pick_device(config.model.device, "model.device")) / len(ranks)
-        if cached:
-            details.append(f"{rows * cached / GIB:.2f} GiB for keys and values (runtime.cache={config.runtime.cache})")
-        row_bytes = logits + cached
+
+        def planned(rows: int) -> MemoryPlan:
+            return memory_plan(config, prepared, device, rows, len(ranks))
+
+        rows = rows_at_once(config, prepared)
+        plan = planned(rows)
+        details.append(f"{plan.rows} rows of up to {plan.length} tokens; halved if memory runs out")
     if not findings[-1].ok:
         return findings
-    decoding = {str(pick_device(one.model.device, "model.device")) for one in ranks}
-    for device, weights_bytes in needed_bytes.items():
-        findings.append(memory(device, weights_bytes, row_bytes if device in decoding else 0.0, rows))
+    findings.append(Finding("memory plan", described(plan, bool(reward_bytes))))
+    processes = Counter(str(pick_device(one.model.device, "model.device")) for one in ranks)
+    for name in dict.fromkeys([*processes, *reward_bytes]):
+
+        def needed(rows: int, name: str = name) -> float:
+            decoding = processes[name] * planned(rows).peak if name in processes else 0.0
+            return reward_bytes.get(name, 0.0) + decoding
+
+        findings.append(memory(name, needed, rows))
     return findings
 
 
-def memory(device: str, weights: float, row: float, rows: int) -> Finding:
-    """Whether a device has room for weights and rows, in bytes; if not, how many rows it has room for."""
-    free = free_memory(device)
-    needed = weights + rows * row
-    fitting = int((free - weights) // row) if row and free > weights else 0
-    words = "fits"
-    if needed >= free:
-        smaller = f"set runtime.batch_size={fitting}, which fits, or try" if fitting else "try"
-        words = f"does not fit: {smaller} model.dtype, model.quantization or model.device_map"
-    return Finding(
-        f"memory on {device}", f"{needed / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {words}", needed < free
+def described(plan: MemoryPlan, rewards: bool) -> str:
+    """The plan of a device for a user. rewards: whether there are reward models."""
+    weights, cache, activations, logits, peak = (
+        f"{size / GIB:.2f}" for size in (plan.weights, plan.cache, plan.activations, plan.logits, plan.peak)
+    )
+    uncounted = "; the passes of reward models are not counted" if rewards else ""
+    return (
+        f"{peak} GiB: weights {weights}, cache {cache}, and the larger of activations {activations} and logits {logits}"
+        f"{uncounted}"
     )
 
 
-def weight_bytes(node: Any, weights: tuple[int, int], device: Any) -> float:
-    """Bytes per weight once loaded. weights: their number and stored size."""
-    dtype = pick_dtype(node.dtype, device)
-    return WIDTH.get(node.quantization) or (weights[1] / weights[0] if isinstance(dtype, str) else dtype.itemsize)
+def memory(device: str, needed: Callable[[int], float], rows: int) -> Finding:
+    """Whether a device has room for `rows` rows; if not, how many rows it has room for. needed: rows → bytes."""
+    free = free_memory(device)
+    fits, words = needed(rows) < free, "fits"
+    if not fits:
+        fitting = bisect_left(range(1, rows), True, key=lambda fewer: needed(fewer) >= free)
+        smaller = f"set runtime.batch_size={fitting}, which fits, or try" if fitting else "try"
+        words = f"does not fit: {smaller} model.dtype, model.quantization or model.device_map"
+    return Finding(f"memory on {device}", f"{needed(rows) / GIB:.2f} GiB of {free / GIB:.1f} GiB free: {words}", fits)
 
 
 def active_of(config: Config, prepared: PreparedRun) -> int | None:
@@ -223,17 +230,3 @@ def active_of(config: Config, prepared: PreparedRun) -> int | None:
     stored = stored_weights(path, revision, "model.path")
     active = active_weights(path, revision, "model.path", prepared.model.arguments["config"])
     return active if stored and active != stored[0] else None
-
-
-def cache_bytes(config: Config, prepared: PreparedRun, device: Any) -> float:
-    """Bytes of the keys and values of one row, as long as the longest prompt and completion; 0 without a cache."""
-    if config.runtime.cache == "none":
-        return 0.0
-    native = prepared.model.arguments["config"].get_text_config()
-    heads = getattr(native, "num_key_value_heads", None) or native.num_attention_heads
-    head_dim = getattr(native, "head_dim", None) or native.hidden_size // native.num_attention_heads
-    longest = max(len(ids) + prepared.turn[name] * config.sampler.gen_length for name, ids in prepared.prompts.items())
-    columns = longest + config.sampler.gen_length + 1
-    dtype = pick_dtype(config.model.dtype, device)
-    width = 2 if isinstance(dtype, str) else dtype.itemsize
-    return 2.0 * native.num_hidden_layers * heads * head_dim * columns * width

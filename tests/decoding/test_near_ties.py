@@ -11,6 +11,7 @@ from support import FakeDenoiser, decode, make_sampler, new_canvas
 from torch import Tensor
 
 from rws_cli.analysis.summary import near_ties
+from rws_cli.decoding import prediction
 from rws_cli.decoding.prediction import ulp
 from rws_cli.decoding.rank import break_ties, selection_near_tie
 from rws_cli.decoding.record import RowTrace
@@ -60,8 +61,13 @@ def slow(
     return [tied[p] or selection_near_tie for p in chosen]
 
 
+@pytest.mark.parametrize("positions", [1, 1000])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_near_ties_are_those_of_a_slow_reference(dtype: torch.dtype) -> None:
+def test_near_ties_are_those_of_a_slow_reference(
+    dtype: torch.dtype, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """positions: computed at a time."""
+    monkeypatch.setitem(prediction.CHUNK_BYTES, "cpu", positions * 12 * 8)
     found: list[bool] = []
     for seed in range(8):
         model = Rounded(dtype, seed)

@@ -12,6 +12,7 @@ from scipy import stats
 from support import make_sampler, new_rows, part
 from torch import Tensor
 
+from rws_cli.decoding import prediction
 from rws_cli.decoding.noise import mix, row_key, uniform
 from rws_cli.decoding.prediction import complete, likeliest, log_p_of, log_softmax, nucleus, propose, temper
 from rws_cli.decoding.statistics import Statistics, normalize
@@ -221,3 +222,17 @@ def test_fill_shows_the_likeliest_a_sample_or_the_mask() -> None:
     law = torch.tensor([1.0, math.e, 1.0, 0.0]) / (2 + math.e)
     torch.testing.assert_close(sampled, law, atol=0.06, rtol=0)
     assert set(complete(logits, "keep", 3, keys, 0, places).tolist()) == {3}
+
+
+def test_drawn_completions_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, keys, places = torch.randn(10, 7), torch.arange(10) % 3, torch.arange(10)
+    whole = complete(logits, "sample", 6, keys, 5, places)
+    monkeypatch.setitem(prediction.CHUNK_BYTES, "cpu", 3 * 8 * 7)
+    assert torch.equal(complete(logits, "sample", 6, keys, torch.full((10,), 5), places), whole)
+
+
+@pytest.mark.parametrize(("role", "kind"), [("order", "confidence"), ("schedule", "fixed")])
+def test_features_that_are_not_read_take_no_memory(role: str, kind: str) -> None:
+    """A view without columns would keep the float64 log-probabilities of all chunks."""
+    features_n = part(role, kind).features(torch.zeros(5, 1000, dtype=torch.float64))
+    assert (features_n.shape, features_n.untyped_storage().nbytes()) == ((5, 0), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from block_models import block_denoiser
@@ -47,6 +49,14 @@ def test_only_shared_weights_are_stored_twice() -> None:
     pack_weights(torch.nn.ModuleList([embedding, head, other]))
     assert (head.weight.is_mkldnn, other.weight.is_mkldnn) == (False, True)
     assert is_packed(head)
+
+
+def test_weights_are_packed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = torch.nn.ModuleList(torch.nn.Linear(24, 40, bias=False) for _ in range(5))
+    weights, alive = [weakref.ref(layer.weight) for layer in layers], []
+    monkeypatch.setattr(packed, "partial", lambda *_: alive.append(sum(ref() is not None for ref in weights)))
+    pack_weights(layers)
+    assert alive == [5, 4, 3, 2, 1]  # the last one is still in use
 
 
 def test_small_layers_and_other_dtypes_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ def test_what_models_need_is_read_off_their_files(rws, small: list[str], llada_f
     assert "on cpu" in findings["model=small"].detail
     assert findings["memory on cpu"].ok
     assert "4 rows" in findings["decoding step"].detail
+    assert "passes of reward models" not in findings["memory plan"].detail
     assert findings["output"].ok
     result = rws("doctor", *small)
     assert result.exit_code == 0, result.output

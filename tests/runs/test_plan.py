@@ -163,16 +163,24 @@ def test_doctor_counts_weights_logits_and_cache(moe: Path, monkeypatch: pytest.M
         return {f.name: f.detail for f in doctor.check_components(compose(*settings_of(moe, *more)))}
 
     weights = 4 * (OUTSIDE_EXPERTS + 2 * EXPERTS * EACH_EXPERT)
-    logits = 2 * 3 * 4 * 4 * 264  # two of 3 rows, a block of 4 tokens, 4 bytes
+    logits = 3 * 3 * 4 * 4 * 264  # with two copies; 3 rows, a block of 4 tokens, 4 bytes
     lines = found()
     config = compose(*settings_of(moe))
     longest = max(len(config.model.prepare().encode(e.prompt)) for e in config.benchmark.examples())
-    cache = 2 * 2 * 2 * 8 * (longest + 8 + 1) * 3 * 4  # keys and values, layers, heads, width, columns, rows, bytes
+    length = longest + 8
+    cache = 2 * 2 * 2 * 8 * (length + 1) * 3 * 4  # keys and values, layers, heads, width, columns, rows, bytes
+    attention, experts = 4 * (4 * 32 + 2 * 16) + 5 * length, 4 * CHOSEN * 4 * 32  # of a token
+    activations = 3 * length * (4 * 4 * 32 + max(attention, experts))
+    assert activations > logits
     assert f"{OUTSIDE_EXPERTS + 2 * CHOSEN * EACH_EXPERT:,} of the weights are active" in lines["decoding step"]
-    assert f"{logits:.2f} GiB for logits" in lines["decoding step"]
-    assert f"{cache:.2f} GiB for keys and values (runtime.cache=prefix)" in lines["decoding step"]
-    assert lines["memory on cpu"].startswith(f"{weights + logits + cache:.2f} GiB")
-    assert "keys and values" not in found("runtime.cache=none")["decoding step"]
-    monkeypatch.setattr(doctor, "free_memory", lambda device: weights + (logits + cache) * 2 // 3 + 1)
+    assert f"3 rows of up to {length} tokens" in lines["decoding step"]
+    peak = weights + cache + activations
+    assert lines["memory plan"] == (
+        f"{peak:.2f} GiB: weights {weights:.2f}, cache {cache:.2f}, and the larger of activations {activations:.2f} and logits "
+        f"{logits:.2f}"
+    )
+    assert lines["memory on cpu"].startswith(f"{peak:.2f} GiB")
+    assert "cache 0.00" in found("runtime.cache=none")["memory plan"]
+    monkeypatch.setattr(doctor, "free_memory", lambda device: weights + (activations + cache) * 2 // 3 + 1)
     assert "set runtime.batch_size=2, which fits" in found()["memory on cpu"]
     assert found("runtime.batch_size=2")["memory on cpu"].endswith(": fits")
