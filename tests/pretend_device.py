@@ -1,7 +1,7 @@
 """A pretend accelerator: tensors that claim to be on another device, and hold their values on the CPU.
 
-As on a GPU, an operation on tensors of two devices raises, and the host waits where it reads a value, moves one, or asks
-for a shape that depends on values. Waits are counted, with their lines in rws_cli. Values are those of the CPU. No time is
+It has two indices. As on a GPU, an operation on tensors of two devices raises, and the host waits where it reads a value,
+moves one to or from the host, or asks for a shape that depends on values. Waits are counted, with their lines in rws_cli. Values are those of the CPU. No time is
 measured. As a script it decodes with every sampler on it, and prints what test_waits.py asserts.
 """
 
@@ -35,9 +35,9 @@ class Far(Tensor):
     near: Tensor
 
     @staticmethod
-    def __new__(cls, near: Tensor) -> Far:
+    def __new__(cls, near: Tensor, index: int = 0) -> Far:
         far = Tensor._make_wrapper_subclass(
-            cls, near.shape, near.stride(), near.storage_offset(), dtype=near.dtype, device=torch.device(NAME, 0),
+            cls, near.shape, near.stride(), near.storage_offset(), dtype=near.dtype, device=torch.device(NAME, index),
             requires_grad=near.requires_grad,
         )  # fmt: skip
         far.near = near
@@ -58,17 +58,17 @@ class Far(Tensor):
         raise TypeError("a tensor of the device has no numpy array")
 
     def __getitem__(self, index: Any) -> Any:
-        return super().__getitem__(tensors_for_lists(index))
+        return super().__getitem__(tensors_for_lists(index, self.device))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        super().__setitem__(tensors_for_lists(index), value)
+        super().__setitem__(tensors_for_lists(index, self.device), value)
 
 
-def tensors_for_lists(index: Any) -> Any:
+def tensors_for_lists(index: Any, device: torch.device) -> Any:
     """An index whose lists are tensors of the device, as torch makes them for a real one."""
     if isinstance(index, tuple):
-        return tuple(map(tensors_for_lists, index))
-    return cpu_tensor(index).to(NAME) if isinstance(index, list) else index
+        return tuple(tensors_for_lists(one, device) for one in index)
+    return cpu_tensor(index).to(device) if isinstance(index, list) else index
 
 
 def waited(kind: str) -> None:
@@ -84,11 +84,13 @@ def perform(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
     far = [x for x in tensors if isinstance(x, Far)]
     near = [x for x in tensors if not isinstance(x, Far)]
-    target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
+    target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
     if far and near and name not in COPIES:
         indices = {id(x) for x in args[1] if x is not None} if name in INDEXES else set()
         if not isinstance(args[0], Far) or any(x.dim() and id(x) not in indices for x in near):
             raise RuntimeError(f"{operation} has tensors of two devices")
+    if len({x.device for x in far}) > 1 and name not in COPIES:
+        raise RuntimeError(f"{operation} has tensors of two devices")
     if far and name in READS_VALUES:
         waited(name)
     if far and name in INDEXES:
@@ -97,7 +99,7 @@ def perform(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         if any(x is not None and not isinstance(x, Far) for x in args[1]):
             waited("index from the host")
     moves = (
-        (target is not None and (target == NAME) != bool(far))
+        (target is not None and (target.type == NAME) != bool(far))
         if name == "_to_copy"
         else name == "copy_" and near and far
     )
@@ -109,8 +111,10 @@ def perform(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     found = operation(*args_near, **kwargs_near)
     if any(x.alias_info and x.alias_info.is_write for x in operation._schema.returns):
         return kwargs.get("out", args[0])
-    stays = target == NAME or (bool(far) and target != "cpu")
-    return tree_map(lambda x: Far(x) if isinstance(x, Tensor) else x, found) if stays else found
+    place = target or (far[0].device if far else torch.device("cpu"))
+    if place.type != NAME:
+        return found
+    return tree_map(lambda x: Far(x, place.index or 0) if isinstance(x, Tensor) else x, found)
 
 
 def on_cpu(x: Any) -> Any:
@@ -142,16 +146,16 @@ def device() -> Iterator[None]:
         torch.tensor = cpu_tensor
 
 
-def move(module: torch.nn.Module) -> None:
-    """Weights and buffers onto the device."""
+def move(module: torch.nn.Module, place: str) -> None:
+    """Weights and buffers to a device."""
     with device():
         for part in module.modules():
             for name, weight in part._parameters.items():
                 if weight is not None:
-                    part._parameters[name] = torch.nn.Parameter(weight.detach().to(NAME), requires_grad=False)
+                    part._parameters[name] = torch.nn.Parameter(weight.detach().to(place), requires_grad=False)
             for name, buffer in part._buffers.items():
                 if buffer is not None:
-                    part._buffers[name] = buffer.to(NAME)
+                    part._buffers[name] = buffer.to(place)
 
 
 def install() -> None:
@@ -173,6 +177,7 @@ def with_blocks(components: Any, blocks: str) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from rws_cli.models.base import bidirectional_forward
+    from rws_cli.models.causal import causal_forward
     from rws_cli.models.topology import Topology
 
     size, anchor, first_token = blocks.split(",")
@@ -183,17 +188,18 @@ def with_blocks(components: Any, blocks: str) -> Any:
     )  # fmt: skip
     config.is_causal = False
     model = Qwen3ForCausalLM(config).eval().requires_grad_(False)
-    shift = int(first_token == "True")
+    shift, causal = int(first_token == "True"), size == "1"
     denoiser = replace(
         components.denoiser, model_class=Qwen3ForCausalLM, arguments={"config": config}, model=model, shift=shift,
-        topology=Topology(int(size), anchor, first_token == "True"), forward=bidirectional_forward(model, shift),
+        topology=Topology(int(size), anchor, first_token == "True"), forward=causal_forward(model) if causal else bidirectional_forward(model, shift),
+        mask_id=config.vocab_size if causal else components.denoiser.mask_id,
     )  # fmt: skip
     return replace(components, denoiser=denoiser)
 
 
 def main(cases: list[str]) -> None:
     """cases: a sampler and overrides, separated by spaces; blocks=size,anchor,first_token for a random block model,
-    model_on=cpu and reward_on=cpu for what stays where it is."""
+    model_on=, reward_on=: their devices, if not the first pretended one."""
     torch.inference_mode = without_inference_mode  # before rws decorates with it
     from rws_cli.config.composing import compose
     from rws_cli.decoding.loop import Decoder
@@ -216,8 +222,11 @@ def main(cases: list[str]) -> None:
         options[case] = dict(one.split("=") for one in overrides if one.partition("=")[0] in ours)
         settings = [f"sampler={name}", "benchmark=arithmetic", "sampler.gen_length=4", "sampler.block_length=2"]
         settings += [one for one in overrides if one.partition("=")[0] not in ours]
-        if compose(*settings).sampler.search.particles > 1:
-            settings.append("sampler.search.particles=2")
+        search = compose(*settings).sampler.search
+        settings += ["sampler.search.particles=2"] if search.particles > 1 else []
+        settings += (
+            ["sampler.search.every=2"] if hasattr(search, "every") else []
+        )  # else no step of the few would weigh
         config = compose(*settings, "benchmark.limit=16")
         prepared = prepare(config)
         components = load(config, prepared)
@@ -238,15 +247,15 @@ def main(cases: list[str]) -> None:
         found[case]["gradients"] = any("gradients" in part.needs for part in loaded[case][0].sampler.parts.values())
     for case in cases:
         config, prepared, components = loaded[case]
-        if options[case].get("model_on") != "cpu":
-            move(components.denoiser.model)
-            components = replace(components, denoiser=replace(components.denoiser, device=torch.device(NAME, 0)))
+        model_on, reward_on = (options[case].get(which, NAME) for which in ("model_on", "reward_on"))
+        move(components.denoiser.model, model_on)
+        components = replace(components, denoiser=replace(components.denoiser, device=torch.device(model_on)))
         guidance = components.sampler.guidance
-        if hasattr(components.reward, "model") and options[case].get("reward_on") != "cpu":
-            move(components.reward.model)
+        if hasattr(components.reward, "model"):
+            move(components.reward.model, reward_on)
             with device():
                 if hasattr(guidance, "map_V"):
-                    guidance.map_V, guidance.shared_K = guidance.map_V.to(NAME), guidance.shared_K.to(NAME)
+                    guidance.map_V, guidance.shared_K = (x.to(reward_on) for x in (guidance.map_V, guidance.shared_K))
                     guidance.embedding = components.reward.model.get_input_embeddings().weight
         loaded[case] = config, prepared, components
         with device():

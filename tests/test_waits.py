@@ -25,6 +25,10 @@ CACHES = [
     "confidence runtime.cache=dual",
     "rws runtime.cache=prefix runtime.cache_refresh=2",
     "rws runtime.cache=dual",
+    "threshold runtime.cache=dual sampler.schedule.threshold=0.9999",  # rows are in different blocks
+    "threshold runtime.cache=prefix runtime.cache_refresh=2 sampler.schedule.threshold=0.9999",
+    "fk runtime.cache=prefix",
+    "entrgi runtime.cache=prefix",
 ]
 BLOCKS = [
     f"{sampler} blocks={size},{anchor},{first_token} runtime.cache={cache}"
@@ -35,17 +39,20 @@ BLOCKS = [
         ("sdar_dynamic", 4, "sequence", False, "prefix"),
         ("llada2_1", 2, "sequence", False, "none"),
         ("fast_dllm_v2", 2, "sequence", True, "prefix"),
+        ("fast_dllm_v2", 2, "sequence", True, "none"),
+        ("rws", 4, "sequence", True, "prefix"),
         ("autoregressive", 1, "sequence", True, "prefix"),
+        ("autoregressive", 1, "sequence", True, "none"),
+        ("fk", 4, "sequence", False, "prefix"),
         ("smc", 2, "completion", False, "prefix"),
     )
 ]
 DEVICES = [
-    "entrgi reward_on=cpu",
-    "entrgi model_on=cpu",
-    "rws reward_on=cpu",
-    "rws model_on=cpu",
-    "rws model_on=cpu runtime.cache=dual",
+    f"{sampler} {places}"
+    for sampler in ("rws", "entrgi", "fk")
+    for places in ("reward_on=cpu", "model_on=cpu", "model_on=pretend:1")
 ]
+DEVICES.append("rws model_on=cpu runtime.cache=dual")
 
 
 def check(samplers: list[str]) -> None:
@@ -59,6 +66,8 @@ def check(samplers: list[str]) -> None:
         assert one["tokens at 16"] == one["cpu"], name
         assert one["tokens at 4"].items() <= one["cpu"].items(), name
         assert len(one["tokens at 4"]) >= 2
+        if name.startswith("threshold "):
+            assert len({str(steps) for steps, _, _ in one["tokens at 4"].values()}) > 1
         most = 16 if one["searches"] or one["gradients"] else 8
         assert one["waits at 4"] == one["waits at 16"] <= most, (name, one["lines at 4"], one["lines at 16"])
 
@@ -87,7 +96,10 @@ p.install()
 with p.device():
     far = torch.tensor([1.0, 0.0, 3.0]).to("pretend")
     assert far.device.type == "pretend" and (far * 2).sum().device.type == "pretend"
-    for wrong in (lambda: far + torch.ones(3), lambda: torch.ones(3)[far.long()], lambda: far.numpy()):
+    other = far.to("pretend:1")
+    assert other.device.index == 1 and (other + 1).device == other.device and far.new_zeros(3).device == far.device
+    mixed = (lambda: far + torch.ones(3), lambda: torch.ones(3)[far.long()], lambda: far + other, lambda: far[other.long()])
+    for wrong in (*mixed, lambda: far.numpy()):
         try:
             wrong()
         except (RuntimeError, TypeError):
@@ -99,7 +111,7 @@ with p.device():
         waits()
         assert p.WAITS.total() == before + 1, p.WAITS
     before = p.WAITS.total()
-    far.argsort(), far.cumsum(0), torch.where(far > 0, far, 0.0), far[1:] + 1
+    far.to("pretend:1"), far.argsort(), far.cumsum(0), torch.where(far > 0, far, 0.0), far[1:] + 1
     assert p.WAITS.total() == before
     assert (torch.tensor([12]).to("pretend") >> 2).tolist() == [3]
     assert (torch.tensor([1 << 62]).to("pretend") + ((1 << 61) + 1)).near.item() == (1 << 62) + (1 << 61) + 1

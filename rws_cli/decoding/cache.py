@@ -81,7 +81,9 @@ class BlockCache:
         if self.kind == "prefix":
             end_R = torch.full_like(end_R, length)
         begin_R, end_R = begin_R.masked_fill(stale_R, 0), end_R.masked_fill(stale_R, length)
-        return begin_R, end_R, torch.where(stale_R, batch.attention_BL[row_R].sum(1), end_R - begin_R)
+        column_L = torch.arange(length, device=begin_R.device)
+        computed_RL = (column_L >= begin_R[:, None]) & (column_L < end_R[:, None]) & batch.attention_BL[row_R]
+        return begin_R, end_R, computed_RL.sum(1)
 
 
 class WindowCache(DynamicCache):

@@ -13,7 +13,9 @@ from support import decode, llada_config, llada_weights, make_sampler, make_sett
 from torch import Tensor
 
 from rws_cli.config.schema import Sampler
+from rws_cli.decoding.batch import Prompt
 from rws_cli.decoding.cache import BlockCache
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.record import Cost
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.guidance.rws import Rws
@@ -127,6 +129,18 @@ def test_same_tokens_as_a_slow_cache(
         full = 2 if refresh else 1
         assert cost.mdm_tokens == sum(full * whole + (BLOCK - full) * window for window in windows)
         assert cost.mdm_passes == GEN
+
+
+@pytest.mark.parametrize("kind", ["prefix", "dual"])
+def test_padding_behind_a_shorter_completion_costs_nothing(denoisers: dict[str, Denoiser], kind: str) -> None:
+    prompts = [Prompt(PROMPTS[0], 0, length=2 * BLOCK), Prompt(PROMPTS[1], 1)]
+    cache = BlockCache(denoisers["llada"], kind, None, 2)
+    decoder = Decoder(denoisers["llada"], prompts, make_sampler(GEN, block_length=BLOCK), cache=cache)
+    costs = {one.number: one.cost.mdm_tokens for some in decoder.run() for one in some}
+    for number, prompt in enumerate(prompts):
+        length = prompt.length or GEN
+        windows = range(length, 0, -BLOCK) if kind == "prefix" else [BLOCK] * (length // BLOCK)
+        assert costs[number] == sum(len(prompt.ids) + length + (BLOCK - 1) * window for window in windows)
 
 
 # --- what must hold for every family ----------------------------------------------------------------------------------
