@@ -68,7 +68,7 @@ bench: $(READY) ## Compare speed with the published procedure, the passes alone 
 	$(BIN)/python scripts/bench_speed.py
 	$(BIN)/python scripts/bench_blocks.py --shape sdar-1.7b --gen 64 --output outputs/bench_sdar.json
 
-bench-gpu: $(READY) ## Measure speed on one GPU (9 minutes on an H100)
+bench-gpu: $(READY) ## Measure speed on one GPU (begins nothing after 8 minutes)
 	$(BIN)/python scripts/bench_gpu.py
 
 bench-blocks: $(READY) ## Measure the exact cache of block diffusion, on the shape of Qwen3-0.6B (4 minutes)

@@ -1,11 +1,11 @@
 """Measure decoding on one GPU (make bench-gpu): LLaDA-8B's and Qwen3-0.6B's full shapes in bfloat16 with random weights.
 
-    python scripts/bench_gpu.py                     # 9 minutes on an H100
+    python scripts/bench_gpu.py                     # begins no case after 8 minutes
     python scripts/bench_gpu.py --small --device cpu --dtype float32    # the same steps at a toy size
 
 For each case the tables of bench_speed.py. Besides: the share of the rate of a large product that the passes reach, how
-often a step waits for the GPU, memory against the plan of `rws doctor`, and the time that all of GSM8K would take with
-completions of 256 tokens, one token per step. Writes JSON after each case.
+often a step waits for the GPU, and the time that all of GSM8K would take with completions of 256 tokens, one token per
+step. Writes JSON after each case. It has only been tried at the toy size, on a CPU.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def main() -> None:
         raise SystemExit("bench-gpu needs a GPU, and torch finds none; try --small --device cpu.")
     started = time.monotonic()
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    report: dict[str, Any] = {
-        "torch": torch.__version__, "device": name, "dtype": dtype, "cases": {},
-    }  # fmt: skip
+    report: dict[str, Any] = {"torch": torch.__version__, "device": name, "dtype": dtype, "cases": {}}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     shape, denoiser = "", None
     for title, case in (SMALL if options.small else CASES).items():

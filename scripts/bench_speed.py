@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,9 @@ def main() -> None:
     }  # fmt: skip
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for name in options.cases:
-        case = CASES[name]
-        case = Case(**vars(case) | {"rounds": options.rounds or case.rounds})
-        denoiser, reward = (
-            build_denoiser(case.shape, device, dtype, case.one_layer),
-            build_reward(case.reward, device, dtype),
-        )
+        case = replace(CASES[name], rounds=options.rounds or CASES[name].rounds)
+        denoiser = build_denoiser(case.shape, device, dtype, case.one_layer)
+        reward = build_reward(case.reward, device, dtype)
         bench = Bench(case, denoiser, reward, device, dtype)
         others = {"published": published(denoiser, all_logits(denoiser))}
         if options.peers:

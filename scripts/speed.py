@@ -242,7 +242,7 @@ def published(denoiser: Denoiser, logits_of: Callable[..., Tensor]) -> Procedure
 
 
 def padded(denoiser: Denoiser, prompts: list[list[int]], gen: int) -> tuple[Tensor, Tensor]:
-    """Prompts and masked completions (B, L), prompts padded on the left; and where there is no padding."""
+    """Prompts, padded on the left, with masked completions (B, L); and a mask (B, L), 0 at padding and 1 elsewhere."""
     longest = max(map(len, prompts))
     rows = [[denoiser.pad_id] * (longest - len(ids)) + ids + [denoiser.mask_id] * gen for ids in prompts]
     seen = [[0] * (longest - len(ids)) + [1] * (len(ids) + gen) for ids in prompts]

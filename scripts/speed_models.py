@@ -8,7 +8,7 @@ import string
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def build_reward(name: str, device: str, dtype: str) -> Classifier:
     torch.manual_seed(1)
     torch.set_default_dtype(getattr(torch, dtype))
     with torch.device(device):
-        model = LlamaForSequenceClassification(Shape(**vars(shape) | {"kind": "Llama"}).config(num_labels=1))
+        model = LlamaForSequenceClassification(replace(shape, kind="Llama").config(num_labels=1))
     torch.set_default_dtype(torch.float32)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
