@@ -286,8 +286,8 @@ def decode(
     logits_function: takes token ids, an int64 tensor (B, L), prompt and completion with masks, and returns logits
     (B, L, V), at each position those of the token there. It is called without gradients.
 
-    prompts: token ids. Prompts of equal length are decoded together, others differing_settings, so nothing is padded, and no result
-    depends on the batch. Decoding takes place on the CPU, or on the device of the prompts if they are tensors.
+    prompts: token ids. Prompts of equal length are decoded together, others separately, so nothing is padded, and no result depends
+    on the batch. Decoding takes place on the CPU, or on the device of the prompts if they are tensors.
 
     sampler, overrides: a sampler by its name, and Hydra overrides of it: `"rws", "sampler.guidance.strength=2"`,
     `"threshold", "guidance=rws"`; `runtime.batch_size=…` limits the rows of a call. settings: those of all samplers as
