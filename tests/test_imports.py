@@ -22,6 +22,7 @@ ORDER = [
     ("runs", "workers"),
     ("judges", "trackers"),
     ("benchmarks", "rewards", "metrics"),
+    ("likelihood",),
     ("decoding", "orders", "schedules", "guidance", "remasking", "search"),
     ("models",),
     ("analysis",),

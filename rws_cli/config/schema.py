@@ -76,6 +76,30 @@ class Sampler:
 
 
 @dataclass
+class Likelihood:
+    """How the log likelihood of a text is estimated: a mean over random masks of what the model gives the masked tokens."""
+
+    draws: int = setting(
+        "masks drawn per text, or per block where attention is by blocks; where there are no more masks than this, all "
+        "are taken, and the bound is exact",
+        128,
+        min=4,
+    )
+    estimator: str = setting(
+        "stratified: mask counts spread evenly; antithetic: pairs of masks that overlap in one token; coupled: a mask and "
+        "its complement",
+        "stratified",
+        choices=("stratified", "antithetic", "coupled"),
+    )
+    cfg_scale: float = setting("w of classifier-free guidance; 0: none; above 0 doubles the passes", 0.0, min=0.0)
+    normalize: str = setting(
+        "what the log likelihood of a choice is divided by before the highest is chosen",
+        "none",
+        choices=("none", "tokens", "bytes"),
+    )
+
+
+@dataclass
 class Table:
     """The table that rws table prints for a sweep."""
 
@@ -139,6 +163,9 @@ class Config:
     metric: dict[str, Any] = setting("metrics of the completions, e.g. metric=[length,diversity]", role="metric")
     judge: Any = setting("what decides which of two completions is better")
     runtime: Runtime = setting("how and where decoding runs; does not change the tokens")
+    likelihood: Likelihood = setting(
+        "how the likelihood of a text or of a choice is estimated", default_factory=Likelihood
+    )  # older runs lack it
     objective: str | None = setting(
         "the value that a job returns to an optimizing sweeper: a key of metrics.json, such as accuracy", default=None
     )  # older runs lack it

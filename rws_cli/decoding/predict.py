@@ -92,17 +92,10 @@ class Predictor:
     def logits(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor
     ) -> Tensor:
-        """Logits, with classifier-free guidance if set: z_u + (w + 1)(z_c − z_u), computed in the model's dtype where
-        confidences are. start: the column at which completions begin; count, blocks: as in Denoiser.logits."""
-        logits_NV = self.denoiser.logits(tokens_RL, seen_RL, wanted_RL, count, **blocks)
-        if self.sampler.cfg_scale == 0:
-            return logits_NV
-        unconditional_RL = tokens_RL.clone()
-        unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], self.denoiser.mask_id)
-        without_NV = self.denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count, **blocks)
-        dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else logits_NV.dtype
-        without_NV, with_NV = without_NV.to(dtype), logits_NV.to(dtype)
-        return (without_NV + (self.sampler.cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)
+        """As guided_logits, in the model's dtype where confidences are."""
+        dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else None
+        scale = self.sampler.cfg_scale
+        return guided_logits(self.denoiser, scale, tokens_RL, seen_RL, wanted_RL, start, count, dtype, **blocks)
 
     def shadowed(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int
@@ -120,3 +113,27 @@ class Predictor:
         doubtful_RK = is_inside_RK & (token_RK != self.denoiser.mask_id)
         shadow_RG = torch.ones(inside_RG.shape, dtype=torch.float64, device=inside_RG.device)
         return logits_NV, shadow_RG.scatter(1, place_RK, torch.where(doubtful_RK, log_p_RK.exp(), 1.0))
+
+
+def guided_logits(
+    denoiser: Denoiser,
+    cfg_scale: float,
+    tokens_RL: Tensor,
+    seen_RL: Tensor,
+    wanted_RL: Tensor,
+    start: int,
+    count: int,
+    dtype: torch.dtype | None = None,
+    **blocks: Tensor,
+) -> Tensor:
+    """Logits (N, V), float32, with classifier-free guidance if cfg_scale, w, is not 0: z_u + (w + 1)(z_c − z_u), where z_u is
+    computed with the prompt masked. start: the column at which completions begin; dtype: of the difference; count, blocks: as
+    in Denoiser.logits."""
+    logits_NV = denoiser.logits(tokens_RL, seen_RL, wanted_RL, count, **blocks)
+    if cfg_scale == 0:
+        return logits_NV
+    unconditional_RL = tokens_RL.clone()
+    unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], denoiser.mask_id)
+    without_NV = denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count, **blocks)
+    without_NV, with_NV = (values.to(dtype or logits_NV.dtype) for values in (without_NV, logits_NV))
+    return (without_NV + (cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)

@@ -1,0 +1,1 @@
+"""The likelihood of texts under a masked diffusion model."""
