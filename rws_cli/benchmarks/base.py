@@ -28,6 +28,8 @@ class Example:
     follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
     history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
     place: the location of its row in the data set, for messages.
+    choices: continuations of the prompt, of which the likeliest is chosen instead of decoding a completion; empty: decode.
+    contexts: the prompt of each choice, if they differ; it takes the place of `prompt`.
     """
 
     id: str
@@ -39,6 +41,8 @@ class Example:
     follows: str | None = None
     history: tuple[tuple[str, str], ...] = ()
     place: str = field(default="", compare=False)
+    choices: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
 
     def messages(self, completion: str | None = None) -> list[dict[str, str]]:
         """The conversation so far as chat messages, ending with the prompt or with a completion of it."""
@@ -67,6 +71,7 @@ class Benchmark(Part):
 
     version: of examples and grades, for the manifest; increase it when either changes. open_ended: whether completions
     are not graded, because no answer is right or wrong. runs_programs: whether grading runs programs that a model wrote.
+    chooses: whether examples may have choices.
     A setting with asks=False does not change the first prompt of a conversation.
     """
 
@@ -74,6 +79,7 @@ class Benchmark(Part):
     version = 1
     open_ended = False
     runs_programs = False
+    chooses = False
 
     name: str = setting("the name in tables and run folders", "???", asks=False)
     completions: int = setting("completions per question", 1, min=1, max=10_000, asks=False)

@@ -10,7 +10,7 @@ from rws_cli.part import Part
 
 def check_compatibility(config: Config) -> None:
     """Raises UsageError for the first conflict."""
-    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _adapter, _completions):
+    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _adapter, _completions, _draws):
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 
@@ -121,6 +121,12 @@ def _completions(config: Config) -> Iterator[str]:
             f"benchmark.completions={config.benchmark.completions} would all be the same, because nothing is drawn "
             "at random with sampler.temperature=0. Set sampler.temperature above 0, or benchmark.completions=1."
         )
+
+
+def _draws(config: Config) -> Iterator[str]:
+    settings = config.likelihood
+    if settings.estimator != "stratified" and settings.draws % 2:
+        yield f"likelihood.draws={settings.draws} must be even, because likelihood.estimator={settings.estimator} draws pairs."
 
 
 def _cache(config: Config) -> Iterator[str]:

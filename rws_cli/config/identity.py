@@ -42,6 +42,9 @@ def parts_used(node: Any, prefix: str = "") -> dict[str, dict[str, str]]:
 def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that determines the results."""
     identifying = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
+    benchmark = registry.available("benchmark").get(str((resolved.get("benchmark") or {}).get("kind")))
+    if benchmark is None or not benchmark.facts.get("chooses"):
+        identifying.pop("likelihood", None)
     runtime = resolved.get("runtime") or {}
     if runtime.get("cache", "none") not in ("none", "auto"):
         identifying["runtime"] = {key: runtime[key] for key in ("cache", "cache_refresh")}

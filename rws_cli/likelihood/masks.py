@@ -45,6 +45,11 @@ class Masks:
         return mean, float(value_P.diff().square().mean()) / (2 * len(value_P))
 
 
+def most_masks(width: int, settings: Likelihood) -> int:
+    """The most distinct masks that masks_of gives."""
+    return min(2**width - 1, settings.draws)
+
+
 def masks_of(width: int, first: int, key: int, settings: Likelihood) -> Masks:
     """Masks of `width` tokens, the first of which is token number `first` of its text. key: of random numbers."""
     if 2**width - 1 <= settings.draws:

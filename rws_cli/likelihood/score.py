@@ -20,18 +20,20 @@ from rws_cli.decoding.predict import guided_logits
 from rws_cli.decoding.prediction import chunk_size, likeliest, log_p_of
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError
-from rws_cli.likelihood.masks import masks_of
+from rws_cli.likelihood.masks import masks_of, most_masks
 from rws_cli.models.topology import FULL, Topology
 
 
 @dataclass(frozen=True)
 class Pair:
     """A continuation to score after a context, as token ids. name: pairs of the same name share their random numbers, as
-    the choices of a question should."""
+    the choices of a question should. greedy: whether to compute is_greedy, which costs a pass for each token until one
+    differs from what would be decoded."""
 
     context: list[int]
     continuation: list[int]
     name: str
+    greedy: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,23 @@ class LogLikelihood:
 
 @torch.inference_mode()
 def log_likelihoods(
-    denoiser: Any, pairs: Sequence[Pair], settings: Likelihood, seed: int, rows: int, greedy: bool = True
+    denoiser: Any, pairs: Sequence[Pair], settings: Likelihood, seed: int, rows: int
 ) -> list[LogLikelihood]:
-    """The log likelihood of each pair. rows: of one forward pass. greedy: whether to compute is_greedy, which costs a pass
-    for each token until one differs from what would be decoded.
+    """The log likelihood of each pair, in their order. rows: of one forward pass.
 
     A result does not depend on the other pairs or on `rows`, except for rounding. Raises RunError if logits are not finite.
     """
     texts = [_Text(denoiser, pair, settings, seed) for pair in pairs]
     longest_first = sorted(texts, key=lambda text: -len(text.ids))
-    scored = (row for text in longest_first for row in text.rows(greedy))
+    scored = (row for text in longest_first for row in text.rows())
     while batch := list(islice(scored, rows)):
         _pass(denoiser, batch, settings.cfg_scale)
-    walking = [text for text in longest_first if greedy and text.open_greedy()]
+    walking = [text for text in longest_first if text.open_greedy()]
     while walking:
         for start in range(0, len(walking), rows):
             _pass(denoiser, [text.greedy_row() for text in walking[start : start + rows]], settings.cfg_scale)
         walking = [text for text in walking if text.open_greedy()]
-    return [
-        LogLikelihood(text.log_p, math.sqrt(text.variance), text.is_greedy if greedy else None, text.cost)
-        for text in texts
-    ]
+    return [text.result() for text in texts]
 
 
 def spans(topology: Topology, context: int, length: int) -> tuple[list[int], list[tuple[int, int]]]:
@@ -85,6 +83,16 @@ def spans(topology: Topology, context: int, length: int) -> tuple[list[int], lis
             masked.append((start, end))
         start = end
     return firsts, masked
+
+
+def bound(topology: Topology, pair: Pair, settings: Likelihood) -> tuple[int, int]:
+    """The most passes that scoring a pair takes, and the tokens in them."""
+    firsts, masked = spans(topology, len(pair.context), len(pair.continuation))
+    ends = [firsts[-1] + 1] if firsts else []
+    for start, end in masked:
+        ends += [end] * (most_masks(end - start, settings) + pair.greedy * (end - start))
+    passes = 2 if settings.cfg_scale > 0 else 1
+    return passes * len(ends), passes * sum(len(pair.context) + end for end in ends)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class _Text:
 
     def __init__(self, denoiser: Any, pair: Pair, settings: Likelihood, seed: int) -> None:
         context = pair.context
-        if not context and getattr(denoiser, "shift", 0):  # the first token is predicted from one before it
+        if not context and getattr(denoiser, "shift", None):  # the first token is predicted from one before it
             bos = getattr(denoiser.tokenizer, "bos_token_id", None)
             context = [denoiser.eos_ids[0] if bos is None else bos]
         self.ids, self.context, self.mask_id = [*context, *pair.continuation], len(context), denoiser.mask_id
@@ -113,8 +121,13 @@ class _Text:
         self.firsts, self.spans = spans(self.topology, len(context), len(pair.continuation))
         self.key, self.settings = row_key(seed, f"{pair.name} likelihood"), settings
         self.log_p, self.variance, self.cost, self.is_greedy = 0.0, 0.0, Cost(), True
-        self.unmatched = [list(range(*span)) for span in self.spans]
+        self.greedy = pair.greedy
+        self.unmatched = [list(range(*span)) for span in self.spans if pair.greedy]
         """Positions of each span that greedy decoding has not reached yet."""
+
+    def result(self) -> LogLikelihood:
+        is_greedy = self.is_greedy if self.greedy else None
+        return LogLikelihood(self.log_p, math.sqrt(self.variance), is_greedy, self.cost)
 
     def row(self, end: int, masked: Sequence[int], wanted: Sequence[int], done: Any, best: bool = False) -> _Row:
         """A row that ends before position `end` of the continuation."""
@@ -123,7 +136,7 @@ class _Text:
             tokens[self.context + position] = self.mask_id
         return _Row(self, tokens, [self.context + position for position in wanted], done, best)
 
-    def rows(self, greedy: bool) -> Iterator[_Row]:
+    def rows(self) -> Iterator[_Row]:
         """The rows of the estimate."""
         if self.firsts:
 
@@ -131,7 +144,7 @@ class _Text:
                 self.log_p += math.fsum(log_p)
                 self.is_greedy &= all(is_best)
 
-            yield self.row(self.firsts[-1] + 1, [], self.firsts, exact, greedy)
+            yield self.row(self.firsts[-1] + 1, [], self.firsts, exact, self.greedy)
         for start, end in self.spans:
             yield from self.rows_of_span(start, end)
 

@@ -66,12 +66,32 @@ class PreparedModel:
 
         Without a chat template, turns are separated by an empty line.
         """
+        text = self.conversation(prompt, history)
+        return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids
+
+    def conversation(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> str:
+        """The text that `encode` encodes."""
         conversation = messages(prompt, history)
         if not self.chat_template:
-            return self.tokenizer("\n\n".join(message["content"] for message in conversation)).input_ids
+            return "\n\n".join(message["content"] for message in conversation)
         options = self.template_arguments | {"add_generation_prompt": True}
-        text = render(self.tokenizer, conversation, "model", **options)
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        return render(self.tokenizer, conversation, "model", **options)
+
+    def encode_choice(
+        self, prompt: str, choice: str, history: Iterable[tuple[str, str]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of the conversation, and of a continuation of it.
+
+        Both are encoded as one text, which is cut after as many tokens as the conversation alone has. Without a chat
+        template, spaces that end the prompt belong to the continuation: tokens of words begin with their space.
+        """
+        text = self.conversation(prompt, history)
+        if not self.chat_template:
+            stripped = text.rstrip()
+            text, choice = stripped, text[len(stripped) :] + choice
+        both, before = self.tokenizer([text + choice, text], add_special_tokens=False).input_ids
+        ids = both[len(before) :] or self.tokenizer(choice, add_special_tokens=False).input_ids
+        return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids, ids
 
 
 @dataclass(frozen=True, kw_only=True)

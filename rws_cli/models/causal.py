@@ -33,8 +33,9 @@ class Causal(BlockModel):
             yield f"{key}.block_size is 1 for a causal model, not null."
 
     def conflicts(self, config: Any) -> Iterator[str]:
-        if config.sampler.cfg_scale > 0:
-            yield f"sampler.cfg_scale={config.sampler.cfg_scale} masks the prompt, but model.kind=causal has no mask token."
+        for key, node in (("sampler", config.sampler), ("likelihood", config.likelihood)):
+            if node.cfg_scale > 0:
+                yield f"{key}.cfg_scale={node.cfg_scale} masks the prompt, but model.kind=causal has no mask token."
 
     def tokenizer_class(self) -> Any:
         from transformers import AutoTokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from rws_cli.analysis.guidance import guidance_statistics
@@ -15,15 +16,20 @@ from rws_cli.decoding.cache import BlockCache
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
 from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.decoding.protocols import Cache
+from rws_cli.decoding.record import RowTrace
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
+from rws_cli.likelihood.score import bound, log_likelihoods
 from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.rewards.scorer import RowScorer, renderer
+from rws_cli.runs.choices import choice_sample
 from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
 
 MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
 """Limits of the initial rows: 16 for LLaDA-8B with 256 tokens. Halved when memory runs out."""
+PASSES_PER_GROUP = 4
+"""About how many forward passes examples with choices take together."""
 
 
 @dataclass
@@ -61,13 +67,18 @@ class BatchDecoder:
     def __call__(self, examples: list[Example]) -> Iterator[Outcome]:
         """Yield outcomes as examples finish. When decoding fails, the examples in progress are decoded one by one, so that only
         those that cause the failure fail. Raises RunError if a single row does not fit into memory."""
+        yield from self.attempts(Attempt, [example for example in examples if not example.choices])
+        yield from self.attempts(ChoiceAttempt, [example for example in examples if example.choices])
+
+    def attempts(self, kind: type[Attempt] | type[ChoiceAttempt], examples: list[Example]) -> Iterator[Outcome]:
+        """Yield the outcomes of examples that are all decoded, or all have choices."""
         waiting = list(examples)
         while waiting:
             done: set[str] = set()
             failure, in_progress = "", list(waiting[:1])
-            attempt: Attempt | None = None
+            attempt: Attempt | ChoiceAttempt | None = None
             try:
-                attempt = Attempt(self.config, self.prepared, self.components, waiting, self.rows, self.on_step)
+                attempt = kind(self.config, self.prepared, self.components, waiting, self.rows, self.on_step)
                 for outcome in attempt.outcomes():
                     done |= {sample["id"] for sample in outcome.samples}
                     yield outcome
@@ -205,6 +216,57 @@ class Attempt:
         topology, decoder = self.components.denoiser.topology, self.decoder
         length = len(decoder.prompts[number * decoder.particles].ids)
         return topology.offset(length) % self.config.sampler.block_length
+
+
+class ChoiceAttempt:
+    """One attempt to score the choices of examples, at most `rows` sequences in a forward pass."""
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: PreparedRun,
+        components: Components,
+        examples: list[Example],
+        rows: int,
+        on_step: OnStep,
+    ) -> None:
+        self.config, self.denoiser, self.pairs = config, components.denoiser, prepared.pairs
+        self.rows = rows
+        self.in_progress: list[Example] = []
+        """The examples that may have caused an error."""
+        longest = max(len(pair.continuation) for example in examples for pair in self.pairs[example.id])
+        if not config.runtime.batch_size:
+            self.rows = min(rows, max(1, LOGIT_BYTES // (4 * prepared.model.vocabulary * max(longest, 1))))
+        self.groups: list[list[Example]] = list(self.grouped(examples))
+
+    def grouped(self, examples: list[Example]) -> Iterator[list[Example]]:
+        """Groups of examples that fill a few forward passes each."""
+        group: list[Example] = []
+        passes = 0
+        for example in examples:
+            group.append(example)
+            for pair in self.pairs[example.id]:
+                passes += bound(self.denoiser.topology, pair, self.config.likelihood)[0]
+            if passes >= PASSES_PER_GROUP * self.rows:
+                yield group
+                group, passes = [], 0
+        if group:
+            yield group
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield the examples of each group. Raises RunError if one of them fails."""
+        for group in self.groups:
+            self.in_progress = group
+            pairs = [pair for example in self.in_progress for pair in self.pairs[example.id]]
+            likelihood, seed = self.config.likelihood, self.config.seed
+            scores = iter(log_likelihoods(self.denoiser, pairs, likelihood, seed, self.rows))
+            samples = []
+            for example in self.in_progress:
+                these = self.pairs[example.id]
+                samples.append(choice_sample(self.config, example, these, list(islice(scores, len(these)))))
+            traces = [{"id": sample["id"], **asdict(RowTrace()), "text": []} for sample in samples]
+            yield Outcome(samples, traces)
+        self.in_progress = []
 
 
 def _sample(

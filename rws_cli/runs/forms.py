@@ -106,6 +106,9 @@ Sample = _form(
     cost=_form(**COST),
     near_ties=NotRequired[Count],
     edited=NotRequired[Count],
+    choices=NotRequired[
+        _list(_form(log_likelihood=Number, standard_error=Amount, tokens=Count, is_greedy=bool | None))
+    ],
     grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(

@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 from rws_cli.config.schema import Config
+from rws_cli.likelihood.score import bound
 from rws_cli.models.checkpoint import active_weights, stored_weights
 from rws_cli.models.topology import Topology
 from rws_cli.runs.batch_decoder import rows_at_once
@@ -33,6 +34,10 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
         calls += one.blocks * sampler.remasking.rounds * sampler.remasking.window * decodings
         calls += (sampler.guidance.calls(one.steps) + search.calls(one.steps)) * decodings
         most_steps = max(most_steps, one.steps)
+    for pairs in prepared.pairs.values():
+        for pair in pairs:
+            few, many = bound(prepared.model.topology, pair, config.likelihood)
+            passes, tokens = passes + few, tokens + many
     path, revision = prepared.model.path, config.model.revision
     stored = stored_weights(path, revision, "model.path")
     weights = stored[0] if stored else None
@@ -87,6 +92,8 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
         return Decoding(blocks, steps, tokens)
 
     for name, prompt in prepared.prompts.items():
+        if name in prepared.pairs:
+            continue
         turn, length = prepared.turn[name], len(prompt)
         longest = length + turn * sampler.gen_length
         # Where earlier completions may be shorter, so may be the part of a block that the prompt takes.

@@ -16,6 +16,7 @@ from rws_cli.benchmarks.base import Benchmark, Example
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
+from rws_cli.likelihood.score import Pair
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models.adapter import adapter_fingerprint
 from rws_cli.models.base import Denoiser, PreparedModel
@@ -24,13 +25,15 @@ from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
 from rws_cli.rewards.base import Reward
 from rws_cli.runs.calibrations import facts_of, find_statistics
+from rws_cli.runs.choices import encode_choices
 
 
 @dataclass(frozen=True)
 class PreparedRun:
     """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0.
 
-    A later turn's prompt here lacks the completions of the turns before it.
+    A later turn's prompt here lacks the completions of the turns before it. pairs: of examples with choices, each choice
+    after its prompt; `prompts` then has the longest of them.
     """
 
     config: Config
@@ -39,6 +42,7 @@ class PreparedRun:
     examples: list[Example]
     prompts: dict[str, list[int]]
     turn: dict[str, int]
+    pairs: dict[str, list[Pair]] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -76,22 +80,34 @@ def prepare(config: Config) -> PreparedRun:
     load_metrics(config.metric)
     examples = config.benchmark.repeated()
     prompts: dict[str, list[int]] = {}
+    pairs: dict[str, list[Pair]] = {}
     turns: dict[str, tuple[tuple[str, str], ...]] = {}
     for example in examples:
         before = turns[example.follows] if example.follows else ()
-        prompts[example.id] = model.encode(example.prompt, before)
+        if example.choices:
+            pairs[example.id] = encode_choices(model, example)
+            prompts[example.id] = max((pair.context + pair.continuation for pair in pairs[example.id]), key=len)
+        else:
+            prompts[example.id] = model.encode(example.prompt, before)
         turns[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(before) - 1 for i, before in turns.items()}
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
-    longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
-    if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
+    scored = max(pairs, key=lambda i: len(prompts[i]), default=None)
+    if scored is not None and 0 < limit < len(prompts[scored]):
+        raise UsageError(
+            f"Example {scored} has {len(prompts[scored])} tokens with its longest choice; that exceeds the model's context of "
+            f"{limit}."
+        )
+    decoded = [i for i in prompts if i not in pairs]
+    longest = max(decoded, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length, default=None)
+    if longest is not None and 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
         each_turn = f" for each of {turn[longest] + 1} turns" if turn[longest] else ""
         raise UsageError(
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{each_turn} that exceeds the model's context of {limit}."
         )
-    return PreparedRun(config, model, config.benchmark, examples, prompts, turn)
+    return PreparedRun(config, model, config.benchmark, examples, prompts, turn, pairs)
 
 
 def check_loadable(config: Config) -> None:
@@ -157,6 +173,9 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
     """What identifies the examples and their grader."""
-    content = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
+    content = json.dumps(
+        [[e.id, e.prompt, e.reference, *([[e.choices, e.contexts]] if e.choices else [])] for e in examples],
+        ensure_ascii=False,
+    )
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

@@ -50,8 +50,8 @@ EXACT = bound_slowly(FakeDenoiser(), PROMPT, EIGHT)
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_2000_draws_agree_with_the_sum_over_all_masks(estimator: str) -> None:
-    pairs = [Pair(PROMPT, EIGHT, f"q-{n}") for n in range(20)]
-    estimates = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=100, estimator=estimator), 0, 64, greedy=False)
+    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(20)]
+    estimates = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=100, estimator=estimator), 0, 64)
     mean = sum(estimate.log_p for estimate in estimates) / 20
     error = math.sqrt(sum(estimate.standard_error**2 for estimate in estimates)) / 20
     assert abs(mean - EXACT) < 4 * error
@@ -91,7 +91,7 @@ def test_with_consistent_conditionals_the_bound_is_the_likelihood() -> None:
     """Every order of the tokens then has the same product, so the bound is tight for each of the 81 texts."""
     model = Joint()
     texts = list(itertools.product(range(3), repeat=4))
-    found = log_likelihoods(model, [Pair([], list(text), "q") for text in texts], Likelihood(), 0, 64, greedy=False)
+    found = log_likelihoods(model, [Pair([], list(text), "q", False) for text in texts], Likelihood(), 0, 64)
     assert [estimate.log_p for estimate in found] == pytest.approx(
         [float(model.joint[t].log()) for t in texts], abs=1e-9
     )
@@ -100,8 +100,8 @@ def test_with_consistent_conditionals_the_bound_is_the_likelihood() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_standard_error_is_the_spread_over_seeds(estimator: str) -> None:
     denoiser, settings = FakeDenoiser(), Likelihood(draws=32, estimator=estimator)
-    pairs = [Pair(PROMPT, EIGHT, f"q-{n}") for n in range(150)]
-    found = log_likelihoods(denoiser, pairs, settings, 1, 256, greedy=False)
+    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(150)]
+    found = log_likelihoods(denoiser, pairs, settings, 1, 256)
     spread = torch.tensor([estimate.log_p for estimate in found], dtype=torch.float64).var()
     claimed = sum(estimate.standard_error**2 for estimate in found) / len(found)
     assert 0.75 < claimed / spread < 1.6
@@ -113,8 +113,8 @@ def test_even_counts_of_masked_tokens_halve_the_variance() -> None:
     """Against independent draws of the same estimator: mask count uniform, then a mask of that size."""
     spread = {}
     for name, draws in (("independent", 4), ("stratified", 32)):
-        pairs = [Pair(PROMPT, EIGHT, f"q-{n}") for n in range(400 if draws == 4 else 50)]
-        found = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=draws), 2, 256, greedy=False)
+        pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(400 if draws == 4 else 50)]
+        found = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=draws), 2, 256)
         values = torch.tensor([estimate.log_p for estimate in found], dtype=torch.float64)
         spread[name] = float(values.view(-1, 8 if draws == 4 else 1).mean(1).var())
     assert spread["stratified"] < spread["independent"]
@@ -146,8 +146,8 @@ def test_neither_batches_nor_other_pairs_change_an_estimate() -> None:
 
 def test_rivals_of_a_length_share_their_masks() -> None:
     denoiser = FakeDenoiser()
-    pairs = [Pair(PROMPT, EIGHT, "q"), Pair(PROMPT, EIGHT[::-1], "q")]
-    log_likelihoods(denoiser, pairs, Likelihood(draws=16), 0, 100, greedy=False)
+    pairs = [Pair(PROMPT, EIGHT, "q", False), Pair(PROMPT, EIGHT[::-1], "q", False)]
+    log_likelihoods(denoiser, pairs, Likelihood(draws=16), 0, 100)
     first, second = torch.cat(denoiser.calls).view(2, -1, 11)
     assert torch.equal(first == denoiser.mask_id, second == denoiser.mask_id)
     assert not torch.equal(first, second)
