@@ -41,7 +41,7 @@ DECODE = {
 }
 """Roles of parts that decode → where a sampler has them."""
 NEEDS = {"reward", "statistics", "gradients", "weights", "hidden_states"}
-INPUTS = {"predictions", "references", "prompts", "questions", "keywords"}
+INPUTS = {"predictions", "references", "prompts", "questions", "keywords", "histories", "tokens", "choices"}
 GEN, BLOCK, QUESTIONS = 8, 4, 3
 TEMPERATURE = 0.9
 
@@ -462,8 +462,13 @@ def test_a_metric_measures_what_it_says_of_each_answer(role: str, name: str) -> 
         "prompts": ["p", "q", "r"],
         "questions": ["0", "0", "1"],
         "keywords": [["two"], [], ["b", "c"]],
+        "histories": [[], [("p", "one")], []],
+        "tokens": [[5, 6, 7], [0], [8]],
+        "choices": [[{"log_likelihood": -n - 1.0, "standard_error": 0.1, "divisor": 1} for n in range(3)]] * 3,
     }
-    found = metric.load("metric.m").compute(**{fixed: texts[fixed] for fixed in metric.inputs})
+    metric = metric.load("metric.m")
+    metric.use(compose("model=tiny"))
+    found = metric.compute(**{fixed: texts[fixed] for fixed in metric.inputs})
     assert found.keys() == metric.measures.keys()
     assert all(not isinstance(values, list) or len(values) == 3 for values in found.values())
 

@@ -17,6 +17,7 @@ GROUPS = (
     "benchmark",
     "metric",
     "judge",
+    "likelihood",
     "method",
     "experiment",
     "runtime",

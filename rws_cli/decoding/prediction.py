@@ -23,6 +23,8 @@ RANDOM, PLACE, REMASK = 0, 1, 2
 BLOCK, SMALLEST_BLOCK = 512, 32
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 """Bytes of float64 probabilities that are computed at a time; on a CPU so few that its caches hold them."""
+MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
+"""Limits of the initial rows: 16 for LLaDA-8B with 256 tokens. Halved when memory runs out."""
 
 
 def chunk_size(logits_NV: Tensor) -> int:

@@ -13,7 +13,8 @@ class Metric(Part):
     """Measures of a run's completions.
 
     inputs: the arguments of `compute`, each a list with one entry per completion: some of predictions (the completions),
-    references, prompts, questions (ids) and keywords (lists of words). measures: keys that it
+    references, prompts, questions (ids), keywords (lists of words), histories (the turns before the prompt), tokens (ids of
+    the completion) and choices (the records of the choices in samples.jsonl). measures: keys that it
     returns → a description, or a dict of description, unit ("share" is shown in percent), formula, better ("up" or "down"),
     source, label, and paired=False if there is one value for all completions (see analysis/measure.py). They are read from
     the source: write literals.
@@ -27,6 +28,9 @@ class Metric(Part):
         """The metric ready to compute: itself or a copy. key: the key of its settings. Raises UsageError for whatever can be
         checked before decoding."""
         return self
+
+    def use(self, config: Any) -> None:
+        """Receives the run's configuration before `compute` is called."""
 
     def compute(self, *args: Any, **texts: Any) -> dict[str, Any]:
         """Measure → a list with a value per completion, or one value for all; None where it is undefined."""

@@ -18,10 +18,10 @@ def load_metrics(metrics: dict[str, Metric]) -> dict[str, Metric]:
 
 
 def measure(
-    metrics: dict[str, Metric], examples: Sequence[Example], samples: Sequence[dict[str, Any]]
+    metrics: dict[str, Metric], examples: Sequence[Example], samples: Sequence[dict[str, Any]], config: Any = None
 ) -> tuple[list[Measures], Measures]:
     """The measures of each sample and of the run: "metric.key" → value. A run's measures are means over samples if the
-    metric has a value per sample, else its single value.
+    metric has a value per sample, else its single value. config: the run's configuration.
 
     Raises UsageError if a metric needs an input that the benchmark lacks, RunError if a metric fails.
     """
@@ -29,14 +29,18 @@ def measure(
         "predictions": [sample["completion"] for sample in samples],
         **{f"{key}s": [sample[key] for sample in samples] for key in ("reference", "prompt", "question")},
         "keywords": [list(example.keywords) for example in examples],
+        "histories": [sample["history"] for sample in samples],
+        "tokens": [sample["tokens"] for sample in samples],
+        "choices": [sample.get("choices", []) for sample in samples],
     }
-    absent = {key for key in ("references", "keywords") if not any(inputs[key])}
+    absent = {key for key in ("references", "keywords", "choices") if not any(inputs[key])}
     if any(sample.get("grade") for sample in samples):
         absent.discard("references")  # graded against references that are all empty
     available = {key: texts for key, texts in inputs.items() if key not in absent}
     each: list[Measures] = [{} for _ in samples]
     whole: Measures = {}
     for name, metric in load_metrics(metrics).items():
+        metric.use(config)
         for key, value in _computed(name, metric, available).items():
             full = f"{name}.{key}"
             if isinstance(value, list) and len(value) == len(samples):

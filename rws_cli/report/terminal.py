@@ -133,6 +133,26 @@ def print_hint(console: Console, folder: Path) -> None:
         console.print(how, style="dim", soft_wrap=True)
 
 
+def print_likelihood(config: Config, texts: int, result: dict[str, Any]) -> None:
+    """Print the log likelihood of texts, with the 95 % intervals that the draws of masks leave."""
+    console, at_most = plain_console(), "" if config.model.topology.block_size == 1 else ", at most"
+    low, high = result["interval"]
+    least, most = result["perplexity_interval"]
+    table = Table(title=printable(f"likelihood · {config.model.name} · seed {config.seed}"), show_header=False)
+    if texts > 1:
+        table.add_row("texts", f"{texts:,}")
+    table.add_row("tokens", f"{result['tokens']:,}")
+    table.add_row(
+        f"log likelihood{at_most.replace('most', 'least')}",
+        f"{result['log_likelihood']:,.3f}  (standard error {result['standard_error']:.3f}; 95 % interval {low:,.3f} to {high:,.3f})",
+    )
+    table.add_row(f"perplexity{at_most}", f"{result['perplexity']:,.3f}  (95 % interval {least:,.3f} to {most:,.3f})")
+    table.add_row(
+        "model passes", f"{result['mdm_passes']:,}, {result['mdm_tokens']:,} tokens, {result['seconds']:.1f} s"
+    )
+    console.print(table)
+
+
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print the findings of rws doctor."""
     console = wide_console()

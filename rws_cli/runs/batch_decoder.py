@@ -14,11 +14,13 @@ from rws_cli.config.schema import Config, Runtime
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.cache import BlockCache
 from rws_cli.decoding.loop import Completion, Decoder, OnStep
+from rws_cli.decoding.prediction import LOGIT_BYTES, MOST_ROWS
 from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.decoding.protocols import Cache
 from rws_cli.decoding.record import RowTrace
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
+from rws_cli.likelihood.memory import automatic_rows
 from rws_cli.likelihood.score import bound, log_likelihoods
 from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.rewards.scorer import RowScorer, renderer
@@ -26,8 +28,6 @@ from rws_cli.runs.choices import choice_sample
 from rws_cli.runs.prepared import Components, PreparedRun
 from rws_cli.runs.records import RECORDED
 
-MOST_ROWS, LOGIT_BYTES = 50, 2 << 30
-"""Limits of the initial rows: 16 for LLaDA-8B with 256 tokens. Halved when memory runs out."""
 PASSES_PER_GROUP = 4
 """About how many forward passes examples with choices take together."""
 
@@ -96,6 +96,7 @@ class BatchDecoder:
                 alone = [outcome for example in in_progress for outcome in self([example])]
                 yield sum(alone, Outcome())
             elif waiting:
+                self.rows = min(self.rows, attempt.rows) if attempt else self.rows
                 attempt = None  # frees its memory
                 self.halve()
             waiting = [example for example in waiting if not failure or example not in in_progress]
@@ -150,7 +151,7 @@ class Attempt:
         rows: int,
         on_step: OnStep,
     ) -> None:
-        self.config, self.components, self.examples = config, components, examples
+        self.config, self.components, self.examples, self.rows = config, components, examples, rows
         sampler, denoiser, particles = components.sampler, components.denoiser, config.sampler.search.particles
         prompts = [
             prompt_of(
@@ -231,12 +232,10 @@ class ChoiceAttempt:
         on_step: OnStep,
     ) -> None:
         self.config, self.denoiser, self.pairs = config, components.denoiser, prepared.pairs
-        self.rows = rows
+        pairs = [pair for example in examples for pair in self.pairs[example.id]]
+        self.rows = min(rows, config.runtime.batch_size or automatic_rows(prepared.model.vocabulary, pairs))
         self.in_progress: list[Example] = []
         """The examples that may have caused an error."""
-        longest = max(len(pair.continuation) for example in examples for pair in self.pairs[example.id])
-        if not config.runtime.batch_size:
-            self.rows = min(rows, max(1, LOGIT_BYTES // (4 * prepared.model.vocabulary * max(longest, 1))))
         self.groups: list[list[Example]] = list(self.grouped(examples))
 
     def grouped(self, examples: list[Example]) -> Iterator[list[Example]]:

@@ -25,10 +25,10 @@ def choice_sample(config: Config, example: Example, pairs: list[Pair], scores: l
     """A line of samples.jsonl about an example with choices, not graded yet. Its completion is the likeliest choice."""
     divisors = {
         "none": [1] * len(pairs),
-        "tokens": [len(pair.continuation) for pair in pairs],
-        "bytes": [len(choice.strip().encode()) for choice in example.choices],
+        "tokens": [max(1, len(pair.continuation)) for pair in pairs],
+        "bytes": [max(1, len(choice.strip().encode())) for choice in example.choices],
     }[config.likelihood.normalize]
-    values = [score.log_p / max(divisor, 1) for score, divisor in zip(scores, divisors, strict=True)]
+    values = [score.log_p / divisor for score, divisor in zip(scores, divisors, strict=True)]
     chosen = max(range(len(values)), key=values.__getitem__)
     order = order_statistics([], [], config.sampler.block_length)
     return {
@@ -56,9 +56,10 @@ def choice_sample(config: Config, example: Example, pairs: list[Pair], scores: l
                 "log_likelihood": score.log_p,
                 "standard_error": score.standard_error,
                 "tokens": len(pair.continuation),
+                "divisor": divisor,
                 "is_greedy": score.is_greedy,
             }
-            for score, pair in zip(scores, pairs, strict=True)
+            for score, pair, divisor in zip(scores, pairs, divisors, strict=True)
         ],
         "cost": asdict(sum((score.cost for score in scores), Cost())),
     }

@@ -75,6 +75,7 @@ Order = Annotated[dict[str, Number | None], _requires(DEFAULT_GOD, "kendall_tau"
 
 
 Grade = _form(correct=bool, partial=Share, extracted=str, extractor=str)
+Choice = _form(log_likelihood=Number, standard_error=Amount, tokens=Count, divisor=Count, is_greedy=bool | None)
 GUIDANCE: dict[str, Any] = {
     "scale": Number,
     "temperature": Number,
@@ -106,9 +107,7 @@ Sample = _form(
     cost=_form(**COST),
     near_ties=NotRequired[Count],
     edited=NotRequired[Count],
-    choices=NotRequired[
-        _list(_form(log_likelihood=Number, standard_error=Amount, tokens=Count, is_greedy=bool | None))
-    ],
+    choices=NotRequired[list[Choice]],  # type: ignore[valid-type]
     grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(

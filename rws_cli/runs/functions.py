@@ -15,6 +15,7 @@ from rws_cli.config.composing import compose_one
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.prediction import MOST_ROWS
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.guidance.base import Guidance
@@ -22,7 +23,6 @@ from rws_cli.models.base import Denoiser
 from rws_cli.orders.base import Order
 from rws_cli.rewards.function import RewardFunction
 from rws_cli.rewards.scorer import RowScorer, renderer
-from rws_cli.runs.batch_decoder import MOST_ROWS
 from rws_cli.runs.records import RECORDED
 
 SETTINGS = re.compile(r"[+~]*(sampler|guidance|search)\b|runtime\.batch_size=")

@@ -58,7 +58,7 @@ def regrade(run: Path, overrides: list[str]) -> int:
              "overrides": overrides, "changed": changed}
         )  # fmt: skip
         manifest["sources"]["benchmark"] = benchmark_source(benchmark, list(examples.values()))
-        _replace(run, samples, before, summarize_with_metrics({}, list(examples.values()), samples), manifest)
+        _replace(run, samples, before, summarize_with_metrics({}, list(examples.values()), samples, config), manifest)
     return changed
 
 
@@ -75,12 +75,15 @@ def measure(run: Path, overrides: list[str]) -> None:
         raise UsageError("No metric is chosen: set metric=[length,diversity], for example; rws list metric shows all.")
     with run_lock(run):
         manifest = _finished(run)
-        benchmark, examples = _examples(check(OmegaConf.create(manifest["config"])))
+        config = check(OmegaConf.create(manifest["config"]))
+        benchmark, examples = _examples(config)
         samples, before = read_finished(run)
         _check_same(run, samples, examples, grader_version(manifest) == benchmark.version)
         named = {name: asdict(metric) for name, metric in metrics.items()}
         manifest.setdefault("summarize_with_metrics", []).append({"at": now(), "rws": __version__, "metrics": named})
-        _replace(run, samples, before, summarize_with_metrics(metrics, list(examples.values()), samples), manifest)
+        _replace(
+            run, samples, before, summarize_with_metrics(metrics, list(examples.values()), samples, config), manifest
+        )
 
 
 def _finished(run: Path) -> dict[str, Any]:

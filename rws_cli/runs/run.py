@@ -69,7 +69,9 @@ def run(config: Config, request: Request) -> Path:
             samples.sort(key=lambda sample: place[sample["id"]])
             replace_samples(folder, samples)
             join_trace(folder, list(place))
-            metrics = summarize_with_metrics(config.metric, prepared.examples, samples) | {"failed": len(failures)}
+            metrics = summarize_with_metrics(config.metric, prepared.examples, samples, config) | {
+                "failed": len(failures)
+            }
             if config.metric:
                 replace_samples(folder, samples)
             record_cost()
@@ -188,11 +190,11 @@ def batches(prepared: PreparedRun, examples: list[Example], size: int) -> list[l
 
 
 def summarize_with_metrics(
-    metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]]
+    metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]], config: Config
 ) -> dict[str, Any]:
     """The summary of samples with their metrics. Each sample's measures are added to it."""
     by_id = {example.id: example for example in examples}
-    each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples)
+    each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples, config)
     for sample, measures in zip(samples, each, strict=True):
         sample["measures"] |= measures
     return summarize(samples) | {"measures": whole}

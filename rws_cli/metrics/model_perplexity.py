@@ -1,0 +1,66 @@
+"""Perplexity of completions, after their prompts, under the model that decoded them.
+
+For a masked diffusion model it is an upper bound: exp of the mean negative bound per token (rws_cli/likelihood). The
+model's weights are loaded once more for it.
+"""
+
+import math
+from typing import Any
+
+from rws_cli.likelihood.memory import automatic_rows, score
+from rws_cli.likelihood.score import Pair
+from rws_cli.metrics.base import Metric
+from rws_cli.part import part
+
+
+@part
+class ModelPerplexity(Metric):
+    inputs = ("prompts", "histories", "tokens", "questions")
+    measures = {
+        "completion": {
+            "description": "perplexity of a completion, at most, under the model that decoded it",
+            "unit": "perplexity",
+            "formula": "exp of −log p / n of its n tokens before the first end token; log p as in rws likelihood",
+            "better": "down",
+        },
+        "corpus": {
+            "description": "perplexity of all completions together, at most, under the model that decoded them",
+            "unit": "perplexity",
+            "formula": "exp of −Σ log p / Σ n",
+            "better": "down",
+            "paired": False,
+        },
+        "corpus_low": {
+            "description": "lower end of the 95 % interval of corpus, given the draws of masks",
+            "unit": "perplexity",
+            "formula": "exp of −(Σ log p + 1.96 √Σ s²) / Σ n, s the standard errors",
+            "paired": False,
+        },
+        "corpus_high": {
+            "description": "upper end of that interval",
+            "unit": "perplexity",
+            "formula": "exp of −(Σ log p − 1.96 √Σ s²) / Σ n",
+            "paired": False,
+        },
+    }
+
+    def use(self, config: Any) -> None:
+        self.config = config
+
+    def compute(
+        self, prompts: list[str], histories: list[Any], tokens: list[list[int]], questions: list[str]
+    ) -> dict[str, Any]:
+        config = self.config
+        denoiser = config.model.load()
+        pairs = [
+            Pair(denoiser.encode(prompt, history), denoiser.until_end(ids), question, False)
+            for prompt, history, ids, question in zip(prompts, histories, tokens, questions, strict=True)
+        ]
+        rows = config.runtime.batch_size or automatic_rows(denoiser.vocabulary, pairs)
+        scores = score(denoiser, pairs, config.likelihood, config.seed, rows)
+        lengths = [len(pair.continuation) for pair in pairs]
+        total, count = sum(each.log_p for each in scores), sum(lengths)
+        half = 1.96 * math.hypot(*(each.standard_error for each in scores))
+        each = [math.exp(-s.log_p / n) if n else None for s, n in zip(scores, lengths, strict=True)]
+        ends = {"corpus": total, "corpus_low": total + half, "corpus_high": total - half}
+        return {"completion": each} | {key: math.exp(-value / count) if count else None for key, value in ends.items()}
