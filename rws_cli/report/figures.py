@@ -225,9 +225,12 @@ FIGURES: dict[str, Callable[[list[ReportRun], str], Figure]] = {
 }
 
 
-def drawable(name: str, runs: list[ReportRun]) -> bool:
-    """Whether a figure has anything to show."""
-    return name != "reversals" or any(sample["guidance"] for run in runs for sample in run.samples)
+def drawable(name: str, runs: list[ReportRun], example: str) -> bool:
+    """Whether a figure has anything to show. Choices that are scored by likelihood have no order."""
+    if name == "order":
+        return all(run.run.samples[example]["committed"] for run in runs)
+    field = "guidance" if name == "reversals" else "committed"
+    return any(sample[field] for run in runs for sample in run.samples)
 
 
 def svg(name: str, runs: list[ReportRun], example: str) -> str:
@@ -259,7 +262,7 @@ def write_figures(
     folder = user_path(out) if out else output_dir(paths[0]) / "figures"
     folder.mkdir(exist_ok=True)
     written = []
-    for name in [name for name in names or FIGURES if drawable(name, runs)]:
+    for name in [name for name in names or FIGURES if drawable(name, runs, chosen)]:
         with style():
             figure = FIGURES[name](runs, chosen)
             for form in formats:

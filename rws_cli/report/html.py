@@ -84,7 +84,7 @@ def page(runs: list[ReportRun], lines: list[Line]) -> str:
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["strong"] = lambda cell: isinstance(cell, Strong)
-    figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, runs)]
+    figures = [(name, title) for name, title in FIGURE_TITLES.items() if drawable(name, runs, examples[0])]
     return environment.get_template("page.html").render(
         version=__version__,
         title=f"{config['benchmark']['name']} · {config['model']['name']} · {', '.join(run.label for run in runs)}",

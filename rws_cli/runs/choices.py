@@ -53,13 +53,14 @@ def choice_sample(config: Config, example: Example, pairs: list[Pair], scores: l
         "particles": [],
         "choices": [
             {
+                "text": choice,
                 "log_likelihood": score.log_p,
                 "standard_error": score.standard_error,
                 "tokens": len(pair.continuation),
                 "divisor": divisor,
                 "is_greedy": score.is_greedy,
             }
-            for score, pair, divisor in zip(scores, pairs, divisors, strict=True)
+            for choice, score, pair, divisor in zip(example.choices, scores, pairs, divisors, strict=True)
         ],
         "cost": asdict(sum((score.cost for score in scores), Cost())),
     }
