@@ -9,9 +9,10 @@ from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.part import part, setting
 
 
-def number_or_text(value: Any) -> str:
-    """The correct choice: its number from 0, or its text."""
-    return fields.answer(value)
+def some_choices(value: Any) -> list[str]:
+    if not all(fields.some_texts(value)):
+        raise ValueError("has an empty text")
+    return value
 
 
 @part
@@ -19,12 +20,10 @@ class Choices(DataBenchmark):
     """Rows have a question, choices, and the number of the correct one from 0, or its text."""
 
     chooses = True
-    needed = {"question|prompt": fields.text, "choices": fields.some_texts, "answer|label": fields.answer}
+    between = ""  # a reference begins with `before`
+    needed = {"question|prompt": fields.text, "choices": some_choices, "answer|label": fields.answer}
 
     before: str = setting("text between the prompt and each choice", " ")
-
-    def names(self, row: Row) -> dict[str, Any]:
-        return row
 
     def reference(self, row: Row) -> str:
         choices, answer = row["choices"], row["answer"]

@@ -19,12 +19,14 @@ class DataBenchmark(Benchmark):
     """A benchmark with a data set; ids are row numbers.
 
     needed, optional: the fields that a row must or may have → their kinds (see fields.py); methods receive such rows.
-    solved: whether every row has a correct answer; if not, completions are graded without one.
+    solved: whether every row has a correct answer; if not, completions are graded without one. between: what stands between
+    the prompt and the answer of a solved example.
     """
 
     needed: ClassVar[fields.Kinds] = {}
     optional: ClassVar[fields.Kinds] = {}
     solved = True
+    between: ClassVar[str] = "\n"
 
     hub: str | None = setting("the data set's name on the Hugging Face Hub", None)
     subset: str | None = setting("the data set's subset", None)
@@ -127,7 +129,7 @@ class DataBenchmark(Benchmark):
             raise UsageError(
                 f"benchmark.shots needs solved examples, but not all of the first {self.shots} rows in {named} have an answer."
             )
-        return "".join(f"{prompt}\n{reference}\n\n" for _, prompt, reference in solved)
+        return "".join(f"{prompt}{self.between}{reference}\n\n" for _, prompt, reference in solved)
 
     def _named(self, path: str | None, key: str) -> str:
         """The data's name in messages."""

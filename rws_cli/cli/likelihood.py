@@ -22,12 +22,18 @@ def likelihood(
         ),
     ],
     overrides: Overrides = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="What the text follows, as a user's turn.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            help="What the text follows, as a user's turn; without a chat template also a space between the two is part of the text.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per text.")] = False,
 ) -> None:
     """Estimate the log likelihood of a text, or of each text in a file. Writes no run folder.
 
-    Example: rws likelihood "21 - 2 = 19 19 + 10 = 29" --prompt "ben has 21 apples, gives 2 away, wins 10. how many now?"
+    Example: rws likelihood "so 21 - 2 = 19 + 10 #### 29" --prompt "ben has 21 apples, gives 2 away, wins 10. how many now?"
     """
     from rws_cli.files import warn
     from rws_cli.runs.generate import decoded

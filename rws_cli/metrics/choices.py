@@ -26,7 +26,7 @@ class Choices(Metric):
             "better": "down",
         },
         "undecided": {
-            "description": "questions whose two likeliest choices differ by less than the draws can tell",
+            "description": "questions whose two likeliest choices differ by less than the error of the draws",
             "unit": "share",
             "formula": "difference < 1.96 standard errors of the difference, taken as independent",
             "better": "down",

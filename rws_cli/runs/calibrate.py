@@ -149,6 +149,10 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     """
     config = replace(config, sampler=unguided(config.sampler))
     prepared = prepare(config)
+    if prepared.pairs:
+        raise UsageError(
+            f"benchmark={config.benchmark.name} has choices, which no reward scores: choose another benchmark."
+        )
     components = load(config, prepared)
     if components.reward is None:
         raise UsageError("reward=none has no scores to calibrate: choose a reward.")

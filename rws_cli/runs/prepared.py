@@ -46,8 +46,14 @@ class PreparedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know before decoding: doubts about the model's checkpoint and the benchmark's references."""
+        """What the user should know before decoding: doubts about the model's checkpoint and the benchmark's references, and
+        a reward that nothing reads."""
         lines = [self.model.warning, self.benchmark.doubtful_references(self.examples)]
+        if len(self.pairs) == len(self.examples) and self.config.reward.scores:
+            lines.append(
+                f"warning: choices are scored by likelihood, without sampler={self.config.sampler.name} and "
+                f"reward={self.config.reward.name}: sampler=confidence reward=none loads no reward"
+            )
         return [line for line in lines if line]
 
 
@@ -136,7 +142,7 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
     if reward and statistics is None:
         facts = facts_of(config, prepared.benchmark, prepared.examples, reward)
         statistics = find_statistics(config, facts, bool(need_statistics))
-    if need_statistics and reward and not statistics:
+    if need_statistics and reward and not statistics and len(prepared.pairs) < len(prepared.examples):
         key, part = need_statistics[0]
         named = f"normalize={part.normalize}" if hasattr(part, "normalize") else f"kind={part.kind}"
         raise UsageError(
