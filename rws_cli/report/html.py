@@ -219,15 +219,28 @@ def text_of(runs: list[ReportRun], example: str) -> dict[str, Any]:
         "history": samples[0].get("history", []),
         "reference": samples[0]["reference"],
         "completions": [s["completion"] for s in samples],
+        "choices": [choice_lines(s) for s in samples],
         "read": [textwrap.shorten((s["grade"] or {}).get("extracted", ""), 80, placeholder="…") for s in samples],
     }
 
 
+def choice_lines(sample: dict[str, Any]) -> str:
+    """An example's choices, each with its log likelihood and standard error; an arrow points at the one that was chosen."""
+    return "\n".join(
+        f"{'→' if choice['text'] == sample['completion'] else ' '} {choice['log_likelihood']:10.3f} ± "
+        f"{choice['standard_error']:.3f}  {choice['text'].strip()}"
+        for choice in sample.get("choices", [])
+    )
+
+
 def trajectories_of(runs: list[ReportRun], examples: list[str]) -> dict[str, Any]:
-    """Trajectories in short form: token texts are indices into one list of words."""
+    """Trajectories in short form: token texts are indices into one list of words. None for an example without steps."""
     words: dict[str, int] = {}
     trajectories = zip(*(run.run.trajectories(examples) for run in runs), strict=True)
-    rows = [[pack_trajectory(trajectory, words) for trajectory in of_example] for of_example in trajectories]
+    rows = [
+        [pack_trajectory(trajectory, words) for trajectory in of_example] if any(t.steps for t in of_example) else []
+        for of_example in trajectories
+    ]
     return {"words": list(words), "rows": rows}
 
 

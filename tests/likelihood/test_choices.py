@@ -15,6 +15,7 @@ import torch
 from support import make_settings, samples_of, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rws_cli.benchmarks.base import Example
 from rws_cli.benchmarks.choices import Choices
 from rws_cli.config.composing import compose
 from rws_cli.config.identity import config_hash, resolved
@@ -23,7 +24,9 @@ from rws_cli.likelihood import memory
 from rws_cli.likelihood.score import LogLikelihood, Pair
 from rws_cli.metrics.choices import undecided
 from rws_cli.models.base import Denoiser, PreparedModel
+from rws_cli.report.html import choice_lines
 from rws_cli.runs import batch_decoder
+from rws_cli.runs.choices import encode_choices
 from rws_cli.runs.records import read_trace
 
 QUESTIONS = [
@@ -84,6 +87,10 @@ def test_the_likeliest_choice_is_the_answer(rws, asked: list[str], llada_folder:
     assert [row["step"] for row in read_trace(run)] == [[]] * 4
     for command in ("show", "report", "grade"):
         assert rws(command, str(run)).exit_code == 0
+    lines = choice_lines(samples_of(run)[0]).splitlines()
+    for line, one in zip(lines, samples_of(run)[0]["choices"], strict=True):
+        assert line.startswith("→") == (one["text"] == samples_of(run)[0]["completion"])
+        assert f"{one['log_likelihood']:.3f} ± 0.000 {one['text']}" in line
 
 
 def test_neither_batches_nor_memory_nor_an_interruption_change_a_score(
@@ -217,6 +224,24 @@ def test_spaces_that_end_a_prompt_belong_to_the_choice() -> None:
     assert model.encode_choice("one two ", "three") == expected
     context, merged = model.encode_choice("one two", "three")  # one word with the end of the prompt
     assert (context, merged) == ([1, one, two, 2], [three - ord(" ")])
+
+
+def test_choices_may_each_have_a_prompt() -> None:
+    model = PreparedModel(
+        path="",
+        model_class=None,
+        arguments={},
+        tokenizer=Words(),
+        mask_id=0,
+        eos_ids=(2,),
+        pad_id=2,
+        chat_template=False,
+    )
+    apart = encode_choices(model, Example("e", "a", "", choices=(" d", " d"), contexts=("b", "c")))
+    b, c, d = (sum(map(ord, word)) for word in ("b", "c", " d"))
+    assert apart == [Pair([1, b, 2], [d], "e", False), Pair([1, c, 2], [d], "e", False)]
+    [single] = encode_choices(model, Example("e", "b", "", choices=(" d",)))
+    assert single == Pair([1, b, 2], [d], "e", True)
 
 
 def test_memory_that_runs_out_halves_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:

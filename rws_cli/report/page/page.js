@@ -135,6 +135,9 @@
       }
       asked.push(make("p", { class: "quiet", text: "Prompt" }), make("pre", { text: text.prompt }));
       if (text.reference) asked.push(make("p", { class: "quiet", text: "Reference" }), make("pre", { text: text.reference }));
+      text.choices.forEach((lines, r) => {
+        if (lines) asked.push(make("p", { class: "quiet", text: `Log likelihood of each choice (${runs[r].label})` }), make("pre", { text: lines }));
+      });
       $("asked").replaceChildren(...asked);
     }
 
@@ -272,9 +275,9 @@
 
     show(example, text, packed, words) {
       this.stop();
-      $("film").hidden = !packed;
+      $("film").hidden = !packed?.length; // of choices, which are scored and not decoded, there is nothing to replay
       $("no-replay").hidden = Boolean(packed);
-      if (!packed) return;
+      if (!packed?.length) return;
       const trajectories = packed.map((one) => new Trajectory(one, words));
       this.strips = [{ label: "left to right, for comparison", trajectory: trajectories[0].leftToRight() }];
       trajectories.forEach((trajectory, r) => {
