@@ -23,6 +23,9 @@ from rws_cli.errors import RunError
 from rws_cli.likelihood.masks import masks_of, most_masks
 from rws_cli.models.topology import FULL, Topology
 
+INTERVAL = 1.96
+"""Standard errors on each side of a 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -45,6 +48,11 @@ class LogLikelihood:
     standard_error: float
     is_greedy: bool | None
     cost: Cost
+
+
+def perplexity(log_p: float, tokens: int) -> float:
+    """exp of the mean −log p per token; at most e^700, which a float can hold."""
+    return math.exp(min(-log_p / tokens, 700.0))
 
 
 @torch.inference_mode()

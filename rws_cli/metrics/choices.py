@@ -3,11 +3,9 @@
 import math
 from typing import Any
 
+from rws_cli.likelihood.score import INTERVAL
 from rws_cli.metrics.base import Metric
 from rws_cli.part import part
-
-NORMAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
 
 
 @part
@@ -47,4 +45,4 @@ def undecided(first: dict[str, Any], second: dict[str, Any]) -> float:
     less than independent ones, so that this counts too many rather than too few."""
     difference = first["log_likelihood"] / first["divisor"] - second["log_likelihood"] / second["divisor"]
     error = math.hypot(*(choice["standard_error"] / choice["divisor"] for choice in (first, second)))
-    return float(error > 0 and difference < NORMAL * error)
+    return float(error > 0 and difference < INTERVAL * error)

@@ -5,10 +5,11 @@ model's weights are loaded once more for it.
 """
 
 import math
+from copy import copy
 from typing import Any
 
 from rws_cli.likelihood.memory import automatic_rows, score
-from rws_cli.likelihood.score import Pair
+from rws_cli.likelihood.score import INTERVAL, Pair, perplexity
 from rws_cli.metrics.base import Metric
 from rws_cli.part import part
 
@@ -42,7 +43,16 @@ class ModelPerplexity(Metric):
             "formula": "exp of −(Σ log p − 1.96 √Σ s²) / Σ n",
             "paired": False,
         },
+        "passes": {
+            "description": "passes of the model that this metric took, per completion",
+            "unit": "passes",
+            "formula": "rows of forward passes; not part of mdm_passes",
+            "better": "down",
+        },
     }
+
+    def load(self, key: str) -> Metric:
+        return copy(self)  # which `use` changes
 
     def use(self, config: Any) -> None:
         self.config = config
@@ -60,7 +70,10 @@ class ModelPerplexity(Metric):
         scores = score(denoiser, pairs, config.likelihood, config.seed, rows)
         lengths = [len(pair.continuation) for pair in pairs]
         total, count = sum(each.log_p for each in scores), sum(lengths)
-        half = 1.96 * math.hypot(*(each.standard_error for each in scores))
-        each = [math.exp(-s.log_p / n) if n else None for s, n in zip(scores, lengths, strict=True)]
+        half = INTERVAL * math.hypot(*(each.standard_error for each in scores))
+        each = [perplexity(s.log_p, n) if n else None for s, n in zip(scores, lengths, strict=True)]
         ends = {"corpus": total, "corpus_low": total + half, "corpus_high": total - half}
-        return {"completion": each} | {key: math.exp(-value / count) if count else None for key, value in ends.items()}
+        passes = [score.cost.mdm_passes for score in scores]
+        return {"completion": each, "passes": passes} | {
+            key: perplexity(value, count) if count else None for key, value in ends.items()
+        }

@@ -12,12 +12,9 @@ from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.likelihood.memory import automatic_rows, score
-from rws_cli.likelihood.score import LogLikelihood, Pair
+from rws_cli.likelihood.score import INTERVAL, LogLikelihood, Pair, perplexity
 from rws_cli.models.base import PreparedModel
 from rws_cli.runs.prepared import load, prepare
-
-NORMAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,9 @@ def summed(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The results of several texts as those of one."""
     total = {key: sum(part[key] for part in parts) for key in ("tokens", "log_likelihood")}
     total["standard_error"] = math.hypot(*(part["standard_error"] for part in parts))
-    half = NORMAL * total["standard_error"]
+    half = INTERVAL * total["standard_error"]
     low, high = total["log_likelihood"] - half, total["log_likelihood"] + half
     total["interval"] = [low, high]
-    total["perplexity"] = math.exp(-total["log_likelihood"] / total["tokens"])
-    total["perplexity_interval"] = [math.exp(-high / total["tokens"]), math.exp(-low / total["tokens"])]
+    total["perplexity"] = perplexity(total["log_likelihood"], total["tokens"])
+    total["perplexity_interval"] = [perplexity(end, total["tokens"]) for end in (high, low)]
     return total | {key: sum(part[key] for part in parts) for key in ("mdm_passes", "mdm_tokens", "seconds")}

@@ -391,3 +391,6 @@ def test_a_causal_model_gives_the_probabilities_of_transformers(rws, tmp_path: P
         log_p = model(torch.tensor([[3, 4, 5, 3, 5]])).logits[0].double().log_softmax(-1)
     assert found["log_likelihood"] == pytest.approx(float(log_p[1, 5] + log_p[2, 3] + log_p[3, 5]), abs=1e-4)
     assert (found["standard_error"], found["mdm_passes"]) == (0, 1)
+    refused = rws("likelihood", "w3", "likelihood.cfg_scale=1", *options)
+    assert refused.exit_code == 2
+    assert "likelihood.cfg_scale=1.0 masks the prompt, but model.kind=causal has no mask token" in refused.output
