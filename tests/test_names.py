@@ -22,6 +22,10 @@ EXCEPTIONS = {
     ("best_of_n", "analysis/curves.py"): "the same",
     ("recorded_scale", "config/renamed.py"): "the table of old names says what is called so now",
     ("constant_scale", "config/renamed.py"): "the same",
+    ("lm_eval", "benchmarks/harness.py"): "the library is called so, and its tasks are loaded here",
+    ("lm_eval", "runs/lm_eval.py"): "the model for that library",
+    ("lm_eval", "cli/lm_eval.py"): "the command of that library",
+    ("lm_eval", "cli/__init__.py"): "the same",
     ("pc", "runs/records.py"): "pyarrow.compute is commonly called so",
     ("pc", "analysis/frames.py"): "the same",
 }

@@ -27,6 +27,9 @@ class Example:
     question: the id shared by examples that repeat one question; "" if it is not repeated.
     follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
     history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
+    system: the system message of the conversation; "" if there is none. prefix: the beginning of the assistant's turn, which
+    the completion continues. raw: whether the model reads the prompt as it is, without a chat template.
+    length: the most tokens of its completion, if fewer than sampler.gen_length.
     place: the location of its row in the data set, for messages.
     choices: continuations of the prompt, of which the likeliest is chosen instead of decoding a completion; empty: decode.
     contexts: the prompt of each choice, if they differ; it takes the place of `prompt`.
@@ -40,13 +43,22 @@ class Example:
     question: str = ""
     follows: str | None = None
     history: tuple[tuple[str, str], ...] = ()
+    system: str = ""
+    prefix: str = ""
+    raw: bool = False
+    length: int | None = None
     place: str = field(default="", compare=False)
     choices: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
 
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the model reads besides prompt and history: arguments of PreparedModel.encode."""
+        return {"system": self.system, "prefix": self.prefix, "raw": self.raw}
+
     def messages(self, completion: str | None = None) -> list[dict[str, str]]:
         """The conversation so far as chat messages, ending with the prompt or with a completion of it."""
-        return messages(self.prompt, self.history, completion)
+        return messages(self.prompt, self.history, None if completion is None else self.prefix + completion)
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,16 @@ class Benchmark(Part):
         """The grade of a completion; None if the benchmark is open-ended."""
         return None
 
+    def grade_sample(self, example: Example, sample: dict[str, Any]) -> Grade | None:
+        """The grade of a line of samples.jsonl: that of its completion, unless a part looks at more."""
+        return self.grade(example, sample["completion"])
+
+    def measure(
+        self, examples: list[Example], samples: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, float]], dict[str, float | None]]:
+        """Measures besides the grade: of each sample, and of all of them together, by name."""
+        return [{} for _ in samples], {}
+
     def doubtful_references(self, examples: list[Example]) -> str | None:
         """A warning about references that the grader rejects; None if there are none."""
         return None
@@ -149,10 +171,10 @@ _made: dict[tuple[str, Split], list[Example]] = {}
 """Generated examples by settings: a cache for the jobs of a sweep."""
 
 
-def grade_completion(benchmark: Benchmark, example: Example, completion: str) -> dict[str, Any] | None:
-    """A benchmark's grade in the form of records. Raises RunError if the grader fails."""
+def grade_completion(benchmark: Benchmark, example: Example, sample: dict[str, Any]) -> dict[str, Any] | None:
+    """A benchmark's grade of a sample in the form of records. Raises RunError if the grader fails."""
     try:
-        grade = benchmark.grade(example, completion)
+        grade = benchmark.grade_sample(example, sample)
     except Exception as error:  # graders may fail in any way on what a model writes
         raise RunError(f"The completion of {example.id} cannot be graded: {type(error).__name__}: {error}") from error
     return asdict(grade) if grade else None

@@ -9,8 +9,10 @@ import typer
 from rws_cli import __version__
 from rws_cli.cli.base import app
 
-for name in ("run", "generate", "likelihood", "calibrate", "corpus", "show", "compare", "records", "listing", "doctor"):
-    import_module(f"rws_cli.cli.{name}")  # in the order of the help
+COMMANDS = "run lm_eval generate likelihood calibrate corpus show compare records listing doctor"
+"""The modules of commands, in the order of the help."""
+for name in COMMANDS.split():
+    import_module(f"rws_cli.cli.{name}")
 
 
 def _version(wanted: bool) -> None:

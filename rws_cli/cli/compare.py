@@ -58,6 +58,7 @@ def judge(
     ],
 ) -> None:
     """Ask a judge which completions are better: each run's against the first run's, in both orders."""
+    from rws_cli.config.check import CONSENT
     from rws_cli.config.composing import compose
     from rws_cli.report.compare import print_comparisons
     from rws_cli.runs.folder import find_all
@@ -67,10 +68,11 @@ def judge(
     folders = find_all(argument for argument in arguments if "=" not in argument)
     if len(folders) < 2:
         raise UsageError("Judging needs at least two runs: give run folders, or a sweep's folder.")
-    if stray := [override for override in overrides if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
+    chosen = [override for override in overrides if not override.startswith(CONSENT)]
+    if stray := [override for override in chosen if not override.lstrip("+").split("@")[-1].startswith(JUDGING)]:
         raise UsageError(f"{stray[0]} cannot be set when judging: set judge=… or judge.key=value.")
-    settings = compose(*overrides).judge
+    settings = compose(*chosen).judge
     if not settings.judges:
         raise UsageError("No judge is chosen: set judge=reward, judge=local or judge=openai; rws list judge shows all.")
-    judge_runs(folders, settings)
+    judge_runs(folders, settings, overrides)
     print_comparisons(folders)

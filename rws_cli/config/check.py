@@ -145,20 +145,31 @@ def updated_config(recorded: dict[str, Any]) -> dict[str, Any]:
         return recorded
 
 
-def check_consent(config: Config, typed: Sequence[str]) -> None:
-    """Check that the user typed what needs consent: running Python that comes with a checkpoint or a metric, and sending
-    a judge's key to an address. A configuration file or a run's records are not enough. typed: the command line.
+CONSENT = ("benchmark.include_path=", "benchmark.confirm_run_unsafe_code=")
+"""Overrides of a benchmark that must be typed again for a recorded run, because they run Python."""
+
+
+def check_consent(config: Config, typed: Sequence[str], prefix: str = "") -> None:
+    """Check that the user typed what needs consent: running Python that comes with a checkpoint, a metric or a folder of
+    tasks, running programs without a sandbox, and sending a judge's key to an address. A configuration file or a run's
+    records are not enough. typed: the command line. prefix: of the keys that are checked.
 
     Raises UsageError naming what to type.
     """
     settings = [(key.rpartition(".")[2], value) for word in typed for key, _, value in [word.partition("=")]]
     trusted = any(name == "trust_remote_code" and value.lower() == "true" for name, value in settings)
     for key, value in flat(asdict(config)).items():
+        if not key.startswith(prefix):
+            continue
         name = key.rpartition(".")[2]
         if name == "trust_remote_code" and value and not trusted:
             raise UsageError(f"{key}=true must be given on the command line: type trust_remote_code=true.")
+        if name == "confirm_run_unsafe_code" and value and (name, "true") not in settings:
+            raise UsageError(
+                f"{key}=true runs what a model writes, so it must be given on the command line: type {key}=true."
+            )
         if (
-            name == "base_url"
+            name in ("base_url", "include_path")
             and value
             and not any(typed_name == name and value in text for typed_name, text in settings)
         ):

@@ -37,8 +37,8 @@ OnEnter = Callable[[dict[int, int]], None]
 
 @dataclass
 class Completion:
-    """A finished completion. number: of its prompt, not counting particles; tokens: (G,); cost: of all its
-    particles; scores: of each particle, empty without a search; particle: the chosen one."""
+    """A finished completion. number: of its prompt, not counting particles; tokens: (G,), or the prompt's length; cost: of
+    all its particles; scores: of each particle, empty without a search; particle: the chosen one."""
 
     number: int
     tokens: list[int]
@@ -354,13 +354,13 @@ class Decoder:
             chosen, scores = self.sampler.search.finish(step_of(self.batch, self.scorer), rows)
         completions, again = [], {}
         for first, best, few in zip(over, chosen, scores, strict=True):
-            state, trace = self.row_states[first], self.traces[best]
+            state, trace, cost = self.row_states[first], self.traces[best], sum(self.costs[first : first + k], Cost())
             if state.sweep + 1 < self.sampler.search.sweeps:
                 for row in range(first, first + k):
                     again[row] = self.row_states[row].number
                     self.row_states[row] = RowState(again[row], state.sweep + 1, trace if row == first else None)
                 continue
-            cost, tokens = sum(self.costs[first : first + k], Cost()), list(map(int, self.completions[best]))
+            tokens = list(map(int, self.completions[best][: self.prompts[state.number].length]))
             completions.append(Completion(state.number // k, tokens, trace, cost, few, best - first))
             self.row_states[first : first + k] = [RowState() for _ in range(k)]
         if again:

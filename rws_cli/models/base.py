@@ -61,37 +61,51 @@ class PreparedModel:
         """V, the number of tokens that the model has logits for."""
         return self.arguments["config"].get_text_config().vocab_size
 
-    def encode(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
-        """Token ids of the conversation up to the place where the completion starts.
+    def encode(self, prompt: str, history: Iterable[tuple[str, str]] = (), **context: Any) -> list[int]:
+        """Token ids of the conversation up to the place where the completion starts. context: as in `conversation`."""
+        text, special = self.conversation(prompt, history, **context)
+        return self.tokenizer(text, add_special_tokens=special).input_ids
 
-        Without a chat template, turns are separated by an empty line.
+    def conversation(
+        self,
+        prompt: str,
+        history: Iterable[tuple[str, str]] = (),
+        system: str = "",
+        prefix: str = "",
+        raw: bool = False,
+    ) -> tuple[str, bool]:
+        """The text that `encode` encodes, and whether the tokenizer adds its special tokens, as it does without a template.
+
+        Without a chat template, turns are separated by an empty line. system: the system message. prefix: the beginning of
+        the assistant's turn. raw: the prompt is the whole text.
         """
-        text = self.conversation(prompt, history)
-        return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids
+        turns = messages(prompt, history, prefix or None, system)
+        if raw or not self.chat_template:
+            return "\n\n".join(turn["content"] for turn in turns), True
+        return self.rendered(turns), False
 
-    def conversation(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> str:
-        """The text that `encode` encodes."""
-        conversation = messages(prompt, history)
-        if not self.chat_template:
-            return "\n\n".join(message["content"] for message in conversation)
-        options = self.template_arguments | {"add_generation_prompt": True}
-        return render(self.tokenizer, conversation, "model", **options)
+    def rendered(self, turns: list[dict[str, str]]) -> str:
+        """Chat messages by the chat template, up to where the assistant's turn starts, or goes on if it is the last one."""
+        options = (
+            {"continue_final_message": True} if turns[-1]["role"] == "assistant" else {"add_generation_prompt": True}
+        )
+        return render(self.tokenizer, turns, "model", **self.template_arguments | options)
 
     def encode_choice(
-        self, prompt: str, choice: str, history: Iterable[tuple[str, str]] = ()
+        self, prompt: str, choice: str, history: Iterable[tuple[str, str]] = (), **context: Any
     ) -> tuple[list[int], list[int]]:
         """Token ids of the conversation, and of a continuation of it.
 
         Both are encoded as one text, which is cut after as many tokens as the conversation alone has. Without a chat
         template, spaces that end the prompt belong to the continuation: tokens of words begin with their space.
         """
-        text = self.conversation(prompt, history)
-        if not self.chat_template:
+        text, special = self.conversation(prompt, history, **context)
+        if special:
             stripped = text.rstrip()
             text, choice = stripped, text[len(stripped) :] + choice
         both, before = self.tokenizer([text + choice, text], add_special_tokens=False).input_ids
         ids = both[len(before) :] or self.tokenizer(choice, add_special_tokens=False).input_ids
-        return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids, ids
+        return self.tokenizer(text, add_special_tokens=special).input_ids, ids
 
 
 @dataclass(frozen=True, kw_only=True)

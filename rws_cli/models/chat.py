@@ -27,12 +27,14 @@ SPOKEN = [
 
 
 def messages(
-    prompt: str, history: Iterable[tuple[str, str]] = (), completion: str | None = None
+    prompt: str, history: Iterable[tuple[str, str]] = (), completion: str | None = None, system: str = ""
 ) -> list[dict[str, str]]:
-    """A conversation as chat templates take it: earlier turns (user, assistant), the prompt, and its completion if any."""
+    """A conversation as chat templates take it: the system message if any, earlier turns (user, assistant), the prompt, and
+    its completion if any."""
     turns = [*((user, assistant) for user, assistant in history), (prompt, completion)]
     pairs = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
-    return [{"role": role, "content": text} for role, text in pairs if text is not None]
+    spoken = [*([("system", system)] if system else []), *pairs]
+    return [{"role": role, "content": text} for role, text in spoken if text is not None]
 
 
 def render(

@@ -38,7 +38,7 @@ def write_sweep(folder: Path, typed: Sequence[str]) -> None:
             if config.judge.judges:
                 check_consent(config, typed)
                 for group in by_task(runs):
-                    judge_runs(group, config.judge)
+                    judge_runs(group, config.judge, typed)
         except (UsageError, RunError) as error:
             console.print(printable(f"Not judged: {error}"))
         try:

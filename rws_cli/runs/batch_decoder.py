@@ -155,9 +155,10 @@ class Attempt:
         sampler, denoiser, particles = components.sampler, components.denoiser, config.sampler.search.particles
         prompts = [
             prompt_of(
-                prepared.model.encode(e.prompt, e.history) if e.history else prepared.prompts[e.id],
+                prepared.model.encode(e.prompt, e.history, **e.context) if e.follows else prepared.prompts[e.id],
                 config.seed,
                 f"{e.id} particle {n}" if n else e.id,
+                e.length if e.length and e.length < config.sampler.gen_length else None,
             )
             for e in examples
             for n in range(particles)

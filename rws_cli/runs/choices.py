@@ -16,7 +16,7 @@ def encode_choices(model: PreparedModel, example: Example) -> list[Pair]:
     give a choice is asked only of one without rivals."""
     contexts = example.contexts or (example.prompt,) * len(example.choices)
     return [
-        Pair(*model.encode_choice(context, choice, example.history), example.id, len(contexts) == 1)
+        Pair(*model.encode_choice(context, choice, example.history, **example.context), example.id, len(contexts) == 1)
         for context, choice in zip(contexts, example.choices, strict=True)
     ]
 

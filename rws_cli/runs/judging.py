@@ -6,6 +6,7 @@ the baseline. Judging again only asks about pairs without a verdict, or whose co
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rws_cli.analysis.compare import by_settings, opponent, paired
 from rws_cli.analysis.run import Sample
 from rws_cli.analysis.verdicts import completions_hash, deciding
 from rws_cli.benchmarks.base import Example
-from rws_cli.config.check import check_recorded
+from rws_cli.config.check import check_consent, check_recorded
 from rws_cli.config.identity import recorded_hash
 from rws_cli.errors import UsageError
 from rws_cli.files import user_path, write_json
@@ -27,8 +28,9 @@ from rws_cli.runs.records import append_lines, drop_broken_line, read_lines
 from rws_cli.runs.upgrade import read_manifest
 
 
-def judge_runs(folders: list[Path], settings: Any) -> None:
-    """Judge each run against the one of the first setting that has the same seed, or else against its first run.
+def judge_runs(folders: list[Path], settings: Any, typed: Sequence[str] = ()) -> None:
+    """Judge each run against the one of the first setting that has the same seed, or else against its first run. typed: what
+    the user typed, for consent.
 
     Raises what paired and judge_run raise.
     """
@@ -37,6 +39,7 @@ def judge_runs(folders: list[Path], settings: Any) -> None:
     first, *others = by_settings(runs)
     for run in (run for members in others for run in members):
         base = opponent(run, first)
+        check_consent(check_recorded(read_manifest(run.folder)["config"]), typed, "benchmark.")
         judge_run(settings, run.folder, base.folder, run.samples, base.samples)
 
 

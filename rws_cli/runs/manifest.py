@@ -36,6 +36,7 @@ PACKAGES = (
     "pyarrow",
     "datasets",
     "math-verify",
+    "lm-eval",
 )
 
 

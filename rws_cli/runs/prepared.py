@@ -88,15 +88,16 @@ def prepare(config: Config) -> PreparedRun:
     prompts: dict[str, list[int]] = {}
     pairs: dict[str, list[Pair]] = {}
     turns: dict[str, tuple[tuple[str, str], ...]] = {}
+    turn: dict[str, int] = {}
     for example in examples:
-        before = turns[example.follows] if example.follows else ()
+        before = turns[example.follows] if example.follows else example.history
         if example.choices:
             pairs[example.id] = encode_choices(model, example)
             prompts[example.id] = max((pair.context + pair.continuation for pair in pairs[example.id]), key=len)
         else:
-            prompts[example.id] = model.encode(example.prompt, before)
+            prompts[example.id] = model.encode(example.prompt, before, **example.context)
         turns[example.id] = (*before, (example.prompt, ""))
-    turn = {i: len(before) - 1 for i, before in turns.items()}
+        turn[example.id] = turn[example.follows] + 1 if example.follows else 0
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     scored = max(pairs, key=lambda i: len(prompts[i]), default=None)
@@ -179,9 +180,12 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
     """What identifies the examples and their grader."""
-    content = json.dumps(
-        [[e.id, e.prompt, e.reference, *([[e.choices, e.contexts]] if e.choices else [])] for e in examples],
-        ensure_ascii=False,
-    )
+    rows = [
+        [e.id, e.prompt, e.reference]
+        + [[e.choices, e.contexts]] * bool(e.choices)
+        + [[e.history, e.system, e.prefix]] * bool(not e.follows and (e.history or e.system or e.prefix))
+        for e in examples
+    ]
+    content = json.dumps(rows, ensure_ascii=False)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

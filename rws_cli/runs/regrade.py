@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from rws_cli import __version__
 from rws_cli.benchmarks.base import Benchmark, Example, grade_completion
-from rws_cli.config.check import check
+from rws_cli.config.check import CONSENT, check, check_consent
 from rws_cli.config.composing import compose
 from rws_cli.config.keys import unknown_key
 from rws_cli.config.renamed import SCHEMA, renamed_override
@@ -42,11 +42,11 @@ def regrade(run: Path, overrides: list[str]) -> int:
             if OmegaConf.select(OmegaConf.create(manifest["config"]), key, default="") == "":
                 raise UsageError(unknown_key(key))
         config = check(OmegaConf.merge(manifest["config"], OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
-        benchmark, examples = _examples(config)
+        benchmark, examples = _examples(config, overrides)
         (samples, before), version = read_finished(run), grader_version(manifest)
         _check_same(run, samples, examples, benchmark.version == version)
         with stoppable() as stop, stop.raising():  # nothing is written until all are graded
-            grades = [grade_completion(benchmark, examples[sample["id"]], sample["completion"]) for sample in samples]
+            grades = [grade_completion(benchmark, examples[sample["id"]], sample) for sample in samples]
         changed = sum(new != sample["grade"] for new, sample in zip(grades, samples, strict=True))
         for new, sample in zip(grades, samples, strict=True):
             if changed or benchmark.version != version:  # so that all samples have the same fields
@@ -67,16 +67,17 @@ def measure(run: Path, overrides: list[str]) -> None:
 
     Raises UsageError as regrade does, and if no metric is named.
     """
-    for override in overrides:
+    chosen = [override for override in overrides if not override.startswith(CONSENT)]
+    for override in chosen:
         if not override.lstrip("+").startswith("metric"):
             raise UsageError(f"{override} cannot be set when measuring: set metric=[…] or metric.name.key=value.")
-    metrics = compose(*overrides).metric
+    metrics = compose(*chosen).metric
     if not metrics:
         raise UsageError("No metric is chosen: set metric=[length,diversity], for example; rws list metric shows all.")
     with run_lock(run):
         manifest = _finished(run)
         config = check(OmegaConf.create(manifest["config"]))
-        benchmark, examples = _examples(config)
+        benchmark, examples = _examples(config, overrides)
         samples, before = read_finished(run)
         _check_same(run, samples, examples, grader_version(manifest) == benchmark.version)
         named = {name: asdict(metric) for name, metric in metrics.items()}
@@ -95,7 +96,9 @@ def _finished(run: Path) -> dict[str, Any]:
     return manifest | {"schema": SCHEMA}
 
 
-def _examples(config: Config) -> tuple[Benchmark, dict[str, Example]]:
+def _examples(config: Config, typed: list[str]) -> tuple[Benchmark, dict[str, Example]]:
+    """The benchmark and its examples. Raises UsageError if they need consent that was not typed."""
+    check_consent(config, typed, "benchmark.")
     return config.benchmark, {e.id: e for e in config.benchmark.repeated()}
 
 

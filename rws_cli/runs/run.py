@@ -72,7 +72,7 @@ def run(config: Config, request: Request) -> Path:
             metrics = summarize_with_metrics(config.metric, prepared.examples, samples, config) | {
                 "failed": len(failures)
             }
-            if config.metric:
+            if any(sample["measures"] for sample in samples):
                 replace_samples(folder, samples)
             record_cost()
             metrics["cost"] |= manifest["spent"]
@@ -168,7 +168,7 @@ def grade(prepared: PreparedRun, samples: list[dict[str, Any]], stop: Stop) -> d
                 if sample["grade"] is not None:
                     continue
                 try:
-                    sample["grade"] = grade_completion(prepared.benchmark, examples[sample["id"]], sample["completion"])
+                    sample["grade"] = grade_completion(prepared.benchmark, examples[sample["id"]], sample)
                 except RunError as error:
                     failures[sample["id"]] = str(error)
     except Interrupted:
@@ -192,9 +192,11 @@ def batches(prepared: PreparedRun, examples: list[Example], size: int) -> list[l
 def summarize_with_metrics(
     metrics: dict[str, Metric], examples: list[Example], samples: list[dict[str, Any]], config: Config
 ) -> dict[str, Any]:
-    """The summary of samples with their metrics. Each sample's measures are added to it."""
+    """The summary of samples with the measures of metrics and of the benchmark. Each sample's measures are added to it."""
     by_id = {example.id: example for example in examples}
-    each, whole = measure(metrics, [by_id[sample["id"]] for sample in samples], samples, config)
-    for sample, measures in zip(samples, each, strict=True):
-        sample["measures"] |= measures
-    return summarize(samples) | {"measures": whole}
+    examples = [by_id[sample["id"]] for sample in samples]
+    each, whole = measure(metrics, examples, samples, config)
+    graded, total = config.benchmark.measure(examples, samples)
+    for sample, measures, of_benchmark in zip(samples, each, graded, strict=True):
+        sample["measures"] |= measures | of_benchmark
+    return summarize(samples) | {"measures": whole | total}

@@ -36,6 +36,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
             },
             "sampler=recorded_scale": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
             "benchmark=prompt": ["benchmark.text=hello"],
+            "benchmark=lm_eval": ["benchmark.task=gsm8k", "benchmark.name=lm_eval"],
             "model=causal": ["sampler=autoregressive"],
         }
         more = needs.get(f"{group}={name}", [])
