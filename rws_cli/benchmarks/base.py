@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rws_cli.errors import RunError
+from rws_cli.models.canvas import Piece
 from rws_cli.models.chat import messages
 from rws_cli.part import Part, setting
 
@@ -28,6 +29,8 @@ class Example:
     follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
     history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
     place: the location of its row in the data set, for messages.
+    canvas: the completion before decoding, in pieces: texts that stay as they are, and numbers of masks, which are decoded
+    (None: as many as the reference has tokens); empty if nothing but masks.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Example:
     follows: str | None = None
     history: tuple[tuple[str, str], ...] = ()
     place: str = field(default="", compare=False)
+    canvas: tuple[Piece, ...] = ()
 
     def messages(self, completion: str | None = None) -> list[dict[str, str]]:
         """The conversation so far as chat messages, ending with the prompt or with a completion of it."""
@@ -118,6 +122,10 @@ class Generated(Benchmark):
         """A prompt and its correct answer, determined by these random numbers alone."""
         raise NotImplementedError
 
+    def canvas(self, prompt: str) -> tuple[str, tuple[Piece, ...]]:
+        """The prompt as the model gets it, and what stands on the canvas (Example.canvas)."""
+        return prompt, ()
+
     def keywords(self, prompt: str) -> tuple[str, ...]:
         """Words that a good completion of a prompt contains."""
         return ()
@@ -134,9 +142,9 @@ class Generated(Benchmark):
         kind = type(self).__module__.rpartition(".")[2]
         prompt, answer = self.make(random.Random(f"{kind} {split} {self.seed} {index}"), split)
         before = f"{kind}-{split}-{self.seed}-{index - 1}" if index % self.turns else None
-        return Example(
-            f"{kind}-{split}-{self.seed}-{index}", prompt, answer, keywords=self.keywords(prompt), follows=before
-        )
+        keywords, (prompt, canvas) = self.keywords(prompt), self.canvas(prompt)
+        name = f"{kind}-{split}-{self.seed}-{index}"
+        return Example(name, prompt, answer, keywords=keywords, follows=before, canvas=canvas)
 
 
 _made: dict[tuple[str, Split], list[Example]] = {}

@@ -60,7 +60,7 @@ Saved = dict[str, Tensor]
 """Saved row states: name of a tensor → its values."""
 
 PROMPT_FIELDS = (
-    "key_B", "tokens_BL", "attention_BL", "attention_block_BL", "free_BG", "block_BG", "blocks_B", "retained_B"
+    "key_B", "tokens_BL", "attention_BL", "attention_block_BL", "length_B", "free_BG", "block_BG", "blocks_B", "retained_B"
 )  # fmt: skip
 """Fields that stay when rows are copied."""
 
@@ -70,8 +70,9 @@ class Batch:
     """The state of all rows.
 
     tokens_BL: token ids, int64; masked positions hold mask_id. attention_BL: False on padding. start: the column at which
-    completions begin. key_B: keys of random numbers. free_BG: positions that decoding may write: not fixed, and within the
-    row's length. block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
+    completions begin. key_B: keys of random numbers. length_B: positions of the row's completion; what follows is padding.
+    free_BG: positions that decoding may write: not fixed, and within this length. has_fixed: whether any token is fixed.
+    block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
     block of each column in the model's attention (models/topology.py), −1 on padding before the prompt.
 
     Where a row is: block_B; round_B, how often remasking has reopened the block; index_B, the step within the round;
@@ -86,6 +87,7 @@ class Batch:
     mask_id: int
     key_B: Tensor
     attention_block_BL: Tensor
+    length_B: Tensor
     free_BG: Tensor
     block_BG: Tensor
     blocks_B: Tensor
@@ -100,6 +102,7 @@ class Batch:
     memory: Memory
     topology: Topology = FULL
     widest: int = 0
+    has_fixed: bool = False
 
     @property
     def completion_BG(self) -> Tensor:
@@ -124,8 +127,9 @@ class Batch:
         """All tensors whose first dimension is the row."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(("_B", "_BL", "_BG"))}
 
-    def enter(self, prompts: dict[int, Prompt], pad_id: int, block_length: int) -> None:
-        """Put prompts into rows: masks everything but fixed tokens, and resets the rows' memory."""
+    def enter(self, prompts: dict[int, Prompt], pad_id: int, block_length: int, end_id: int | None = None) -> None:
+        """Put prompts into rows: masks everything but fixed tokens, and resets the rows' memory. end_id: what follows a
+        completion that is shorter than others; None: pad_id."""
         gen_length = self.free_BG.shape[1]
         rows, table = list(prompts), []
         for prompt in prompts.values():
@@ -135,25 +139,38 @@ class Batch:
             block = [bisect_right(ends, n) for n in range(gen_length)]
             attention_block = self.topology.blocks(len(prompt.ids), end)
             self.widest = max(self.widest, *(block[:end].count(n) for n in block[:end]))
+            self.has_fixed |= bool(prompt.fixed)
             table.append(
-                [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
+                [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)]
+                + [pad_id if end_id is None else end_id] * behind
                 + [0] * pad + [1] * (len(prompt.ids) + end) + [0] * behind
                 + [-1] * pad + attention_block + [AFTER] * behind
                 + [int(n < end and n not in prompt.fixed) for n in range(gen_length)]
-                + block + [prompt.key, max(block[:end]) + 1]
+                + block + [prompt.key, max(block[:end]) + 1, end]
             )  # fmt: skip
         length, device = self.tokens_BL.shape[1], self.tokens_BL.device
         row_R = torch.tensor([rows]).T.to(device)[:, 0]
-        sizes = [length, length, length, gen_length, gen_length, 1, 1]
-        tokens, attention, seen_from, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
+        sizes = [length, length, length, gen_length, gen_length, 3]
+        tokens, attention, seen_from, free, block_RG, scalars = torch.tensor(table).to(device).split(sizes, 1)
         self.tokens_BL[row_R], self.attention_BL[row_R], self.free_BG[row_R] = tokens, attention.bool(), free.bool()
         self.attention_block_BL[row_R] = seen_from
-        self.block_BG[row_R], self.key_B[row_R], self.blocks_B[row_R] = block_RG, key[:, 0], blocks[:, 0]
+        self.block_BG[row_R] = block_RG
+        self.key_B[row_R], self.blocks_B[row_R], self.length_B[row_R] = scalars.unbind(1)
         for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.commit_p_BG):
             value[row_R] = 0
         self.inside_BG[row_R] = free.bool() & (block_RG == 0)
         self.started_B[row_R] = (self.masked_BG & self.inside_BG)[row_R].sum(-1)
         self.memory.forget(rows)
+
+    def ends(self) -> Tensor:
+        """The column after the last one that each row's next pass computes, (B,)."""
+        return self.start + self.length_B if self.topology.block_size is None else self.open_columns()[1]
+
+    def before_fixed(self) -> Tensor:
+        """Positions (B, G) before the row's last fixed token, which an end token would cut off."""
+        position_G = torch.arange(self.free_BG.shape[1], device=self.free_BG.device)
+        fixed_BG = ~self.free_BG & (position_G < self.length_B[:, None])
+        return fixed_BG.flip(1).cumsum(1).flip(1) > 0
 
     def open_columns(self) -> tuple[Tensor, Tensor]:
         """Of each row, the first column of the block of attention that is being decoded, and the column after the last one
@@ -259,6 +276,7 @@ def new_batch(
         mask_id=mask_id,
         key_B=zeros_B.clone(),
         attention_block_BL=torch.full((rows, length), -1, device=device),
+        length_B=zeros_B.clone(),
         free_BG=nothing_BG.clone(),
         block_BG=torch.zeros((rows, gen_length), dtype=torch.int64, device=device),
         blocks_B=zeros_B.clone(),
@@ -275,6 +293,10 @@ def new_batch(
     )
 
 
-def prompt_of(ids: list[int], seed: int, example: str) -> Prompt:
-    """The prompt of an example; its random numbers follow from the seed and the example's id."""
-    return Prompt(ids, row_key(seed, example))
+def prompt_of(ids: list[int], seed: int, example: str, canvas: Sequence[int] = (), mask_id: int = -1) -> Prompt:
+    """The prompt of an example; its random numbers follow from the seed and the example's id.
+
+    canvas: the completion's tokens at the start, mask_id where one is to be decoded; empty: nothing but masks.
+    """
+    fixed = {position: token for position, token in enumerate(canvas) if token != mask_id}
+    return Prompt(ids, row_key(seed, example), len(canvas) or None, fixed)

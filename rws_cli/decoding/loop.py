@@ -17,7 +17,7 @@ from rws_cli.decoding.batch import Prompt, new_batch
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
-from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
+from rws_cli.decoding.rank import PositionLogits, Ranker, greedy_tokens
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
@@ -37,7 +37,7 @@ OnEnter = Callable[[dict[int, int]], None]
 
 @dataclass
 class Completion:
-    """A finished completion. number: of its prompt, not counting particles; tokens: (G,); cost: of all its
+    """A finished completion. number: of its prompt, not counting particles; tokens: of its own length; cost: of all its
     particles; scores: of each particle, empty without a search; particle: the chosen one."""
 
     number: int
@@ -95,7 +95,8 @@ class Decoder:
         """Prompt lengths of the rows, in tokens."""
         self.done = [True] * count
         self.completions: Any = None
-        """Completion tokens (B, G) after the last step, on the host."""
+        self.ends: Any = None
+        """Completion tokens (B, G) after the last step, and completion lengths (B,), on the host."""
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
@@ -152,7 +153,7 @@ class Decoder:
                 if s.eos == "stop":
                     b.stop_after_end(self.end_E)
         if query.rows and scale_N is not None:  # the comparison at scale 1 is not counted as decoding time
-            record |= self.reversals(predicted, ranking, chosen_BG, step)
+            record |= self.rank.reversals(predicted, ranking, chosen_BG, step)
         record["after"] = b.mask(s.schedule.remask_after(chosen_BG, shadow_BG, step))
         record |= self.advance(step)
         if s.search.rolls_back:
@@ -177,17 +178,18 @@ class Decoder:
                 wanted_BG = self.cache.reach(wanted_BG, self.batch.inside_BG)
         ranked_BG = s.schedule.feature_positions(step, open_BG) & wanted_BG
         due_B = torch.zeros_like(active_B) if due_B is None else due_B & active_B
-        columns = (active_B, wanted_BG.sum(1), ranked_BG.sum(1), due_B, step.number_B)
+        columns = (active_B, wanted_BG.sum(1), ranked_BG.sum(1), due_B, step.number_B, self.batch.ends())
         table = torch.stack([column.long() for column in columns], 1).tolist()
         rows = [row for row, values in enumerate(table) if values[0]]
-        wanted, read, due, numbers = ([values[n] for values in table] for n in (1, 2, 3, 4))
-        return Query(rows, active_B, wanted_BG, ranked_BG, wanted, sum(read), any(due), numbers)
+        wanted, read, due, numbers, ends = ([values[n] for values in table] for n in range(1, 6))
+        return Query(rows, active_B, wanted_BG, ranked_BG, wanted, ends, sum(read), any(due), numbers)
 
     def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
-        row_N, position_N = positions(query.wanted_BG, sum(query.wanted))
-        return PositionLogits(
-            row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id)
-        )
+        b, (row_N, position_N) = self.batch, positions(query.wanted_BG, sum(query.wanted))
+        if b.has_fixed:
+            bans_N1 = b.before_fixed()[row_N, position_N][:, None]
+            logits_NV[:, self.end_E] = logits_NV[:, self.end_E].masked_fill(bans_N1, -torch.inf)
+        return PositionLogits(row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, b.mask_id))
 
     def weigh(
         self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
@@ -231,17 +233,6 @@ class Decoder:
         b.commit_p_BG = torch.where(chosen_BG, p_BG, b.commit_p_BG)
         near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
         return record | {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
-
-    def reversals(
-        self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
-    ) -> dict[str, Tensor | None]:
-        """Compare the step with one at scale 1, edits left out: pairs of open positions, reversals, changed selection."""
-        plain = self.rank(predicted, None, ranking.open_BG, step)
-        other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
-        scores = (ranked.score_BG.masked_fill(~step.masked_BG, -torch.inf) for ranked in (plain, ranking))
-        pairs_B, reversals_B = count_reversals(*scores)
-        changed_B = ((other_BG != chosen_BG) & step.masked_BG).any(-1)
-        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": changed_B}
 
     # --- from block to block, and from prompt to prompt -----------------------------------------------------------
 
@@ -334,7 +325,8 @@ class Decoder:
                 prompt = replace(prompt, key=int(mix(torch.tensor(prompt.key) + state.sweep * SWEEP)))
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
-        self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
+        end_id = next(iter(self.denoiser.eos_ids), None)
+        self.batch.enter(prompts, self.pad_id, self.sampler.block_length, end_id)
         retained = [state.retained is not None for state in self.row_states]
         self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:
@@ -360,7 +352,8 @@ class Decoder:
                     again[row] = self.row_states[row].number
                     self.row_states[row] = RowState(again[row], state.sweep + 1, trace if row == first else None)
                 continue
-            cost, tokens = sum(self.costs[first : first + k], Cost()), list(map(int, self.completions[best]))
+            cost = sum(self.costs[first : first + k], Cost())
+            tokens = list(map(int, self.completions[best][: int(self.ends[best])]))
             completions.append(Completion(state.number // k, tokens, trace, cost, few, best - first))
             self.row_states[first : first + k] = [RowState() for _ in range(k)]
         if again:
@@ -371,7 +364,7 @@ class Decoder:
 
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
         """Copy the step's record to the host in one transfer and add it to the traces. Raises RunError for infinite logits."""
-        record["completions"] = self.batch.completion_BG
+        record |= {"completions": self.batch.completion_BG, "ends": self.batch.length_B}
         on_host = to_host(record)
         if not on_host.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
@@ -390,7 +383,8 @@ class Decoder:
             self.traces[row] = self.saved_traces[row].until(LAST)
         for row in np.flatnonzero(on_host.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
-        self.done, self.completions = on_host["done"].astype(bool).tolist(), on_host["completions"]
+        self.done = on_host["done"].astype(bool).tolist()
+        self.completions, self.ends = on_host["completions"], on_host["ends"]
         if query.rows:
             self.on_step(int(on_host["chosen"].sum()) if "chosen" in on_host else 0, self.traces)
 

@@ -16,7 +16,10 @@ def watch(generation: Generation) -> dict[str, Any]:
     """Decode and show each step; with several particles, the first one until one is chosen. Returns the result."""
     config, components = generation.config, generation.components
     title = f"{config.model.name} · {config.sampler.name}"
-    blank = {"tokens": [components.denoiser.mask_id] * config.sampler.gen_length}
+    prepared, mask_id = generation.prepared, components.denoiser.mask_id
+    canvas = prepared.canvases.get(prepared.examples[0].id, [mask_id] * config.sampler.gen_length)
+    fixed = [[n, components.piece(token)] for n, token in enumerate(canvas) if token != mask_id]
+    blank = {"tokens": canvas, "fixed": fixed}
     with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="visible") as live:
 
         def show_step(committed: int, traces: list[RowTrace]) -> None:
@@ -24,7 +27,7 @@ def watch(generation: Generation) -> dict[str, Any]:
             row = {"id": title, **asdict(trace), "text": [components.piece(token) for token in trace.token]}
             trajectory = trajectory_of(row, blank, finished=False)
             live.update(
-                Picture(Scene(trajectory, title, generation.prepared.examples[0].prompt), len(trajectory.steps)),
+                Picture(Scene(trajectory, title, prepared.examples[0].prompt), len(trajectory.steps)),
                 refresh=True,
             )
 

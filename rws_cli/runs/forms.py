@@ -106,6 +106,7 @@ Sample = _form(
     cost=_form(**COST),
     near_ties=NotRequired[Count],
     edited=NotRequired[Count],
+    fixed=NotRequired[list[_list(Any, 2, 2)]],  # type: ignore[misc]  # position and text
     grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(

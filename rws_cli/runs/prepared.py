@@ -19,6 +19,7 @@ from rws_cli.errors import UsageError
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models.adapter import adapter_fingerprint
 from rws_cli.models.base import Denoiser, PreparedModel
+from rws_cli.models.canvas import canvas_tokens
 from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
@@ -28,7 +29,8 @@ from rws_cli.runs.calibrations import facts_of, find_statistics
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0.
+    """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0. canvases:
+    example id → token ids of its canvas, with masks, for examples that have one.
 
     A later turn's prompt here lacks the completions of the turns before it.
     """
@@ -39,6 +41,7 @@ class PreparedRun:
     examples: list[Example]
     prompts: dict[str, list[int]]
     turn: dict[str, int]
+    canvases: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -82,6 +85,9 @@ def prepare(config: Config) -> PreparedRun:
         prompts[example.id] = model.encode(example.prompt, before)
         turns[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(before) - 1 for i, before in turns.items()}
+    canvases = {
+        example.id: canvas_of(example, model, config.sampler.gen_length) for example in examples if example.canvas
+    }
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
@@ -91,7 +97,20 @@ def prepare(config: Config) -> PreparedRun:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{each_turn} that exceeds the model's context of {limit}."
         )
-    return PreparedRun(config, model, config.benchmark, examples, prompts, turn)
+    return PreparedRun(config, model, config.benchmark, examples, prompts, turn, canvases)
+
+
+def canvas_of(example: Example, model: PreparedModel, gen_length: int) -> list[int]:
+    """The token ids of an example's canvas. Raises UsageError if it is longer than gen_length or has no mask."""
+    tokens = canvas_tokens(example.canvas, example.reference, model.tokenizer, model.mask_id)
+    if len(tokens) > gen_length:
+        raise UsageError(
+            f"The canvas of example {example.id} has {len(tokens)} tokens: set sampler.gen_length={len(tokens)} or more, "
+            f"not {gen_length}."
+        )
+    if model.mask_id not in tokens:
+        raise UsageError(f"The canvas of example {example.id} has no mask: there is nothing to decode.")
+    return tokens
 
 
 def check_loadable(config: Config) -> None:
@@ -157,6 +176,7 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
     """What identifies the examples and their grader."""
-    content = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
+    rows = [[e.id, e.prompt, e.reference, *([e.canvas] if e.canvas else [])] for e in examples]
+    content = json.dumps(rows, ensure_ascii=False)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}

@@ -41,14 +41,19 @@ class Schedule(Part):
     def prepare(self, sampler: Any) -> None:
         """Read what it needs from the sampler's settings. Sets `steps`, the most steps of a block."""
         self.steps = sampler.steps_per_block
+        self.per_step = None if sampler.steps else sampler.tokens_per_step
 
     def remask_before(self, step: Step) -> Tensor | None:
         """Positions (B, G) to mask again before the step, or None."""
         return None
 
     def count(self, step: Step) -> Tensor:
-        """The number of tokens that each row commits, (B,)."""
-        return step.started_B // self.steps + (step.index_B < step.started_B % self.steps)
+        """The number of tokens that each row commits, (B,). With tokens_per_step, a block with fixed tokens takes fewer steps."""
+        steps_B: Tensor | int = self.steps
+        if self.per_step:
+            free_B = (step.masked_BG | step.committed_BG).sum(-1)
+            steps_B = (-(-free_B // self.per_step)).clamp(1, self.steps)
+        return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
 
     def candidates(self, step: Step) -> Tensor:
         """Positions (B, G) that the step may commit. A row without candidates makes no pass and costs nothing."""
