@@ -18,7 +18,16 @@ from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import PositionLogits, Ranker, greedy_tokens
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
+from rws_cli.decoding.record import (
+    LAST,
+    Cost,
+    RowTrace,
+    charge,
+    record_commits,
+    record_remasks,
+    shift_positions,
+    to_host,
+)
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -85,8 +94,8 @@ class Decoder:
         self.steps_per_round = sampler.schedule.steps
         device, self.pad_id = getattr(denoiser, "device", "cpu"), getattr(denoiser, "pad_id", 0)
         longest = max(len(prompt.ids) for prompt in prompts)
-        topology = getattr(denoiser, "topology", FULL)
-        self.batch = new_batch(count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device, topology)
+        shape = (count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device)
+        self.batch = new_batch(*shape, getattr(denoiser, "topology", FULL), next(iter(denoiser.eos_ids), None))
         self.row_states = [RowState() for _ in range(count)]
         self.costs = [Cost() for _ in range(count)]
         self.traces = [RowTrace() for _ in range(count)]
@@ -119,8 +128,6 @@ class Decoder:
     @property
     def rows_in_use(self) -> list[int]:
         return [row for row, state in enumerate(self.row_states) if state.number >= 0]
-
-    # --- one step -------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -155,10 +162,11 @@ class Decoder:
         if query.rows and scale_N is not None:  # the comparison at scale 1 is not counted as decoding time
             record |= self.rank.reversals(predicted, ranking, chosen_BG, step)
         record["after"] = b.mask(s.schedule.remask_after(chosen_BG, shadow_BG, step))
+        if query.rows and s.schedule.grows:
+            record |= b.insert(s.schedule.insertion(ranking, chosen_BG, step))
         record |= self.advance(step)
         if s.search.rolls_back:
             record |= self.roll_back()
-        record["done"] = ~b.live_B
         self.write_traces(record, query)
 
     def candidates(self, step: Step) -> Tensor:
@@ -206,7 +214,7 @@ class Decoder:
         step = step_of(self.batch, self.scorer)
         open_BG = self.candidates(step)
         query = self.query(step, open_BG, query.wanted_BG[ancestor_B])
-        logits_NV = predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]
+        logits_NV = predicted.logits_NV[torch.tensor(index, dtype=torch.int64).to(ancestor_B.device)]
         return step, open_BG, query, self.position_logits(query, logits_NV)
 
     def select_ranked(
@@ -234,8 +242,6 @@ class Decoder:
         near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
         return record | {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
 
-    # --- from block to block, and from prompt to prompt -----------------------------------------------------------
-
     def advance(self, step: Step) -> dict[str, Tensor | None]:
         """Move rows whose block is done: back into it where the remasking masked tokens, else to the next block."""
         b, s = self.batch, self.sampler
@@ -243,7 +249,8 @@ class Decoder:
         step = step_of(b, self.scorer)
         ended_B = s.schedule.ended(step) & b.live_B
         if s.search.waits:
-            ended_B = ended_B.view(-1, self.particles).all(-1).repeat_interleave(self.particles)
+            over_BP, live_BP = (x_B.view(-1, self.particles) for x_B in (ended_B | ~b.live_B, b.live_B))
+            ended_B = (over_BP.all(-1) & live_BP.any(-1)).repeat_interleave(self.particles)
         per_block = (1 + s.remasking.rounds) * self.steps_per_round
         record: dict[str, Tensor | None] = {}
         if s.remasking.rounds:
@@ -262,6 +269,8 @@ class Decoder:
         next_B = b.block_B + 1
         if s.eos == "stop_block":
             next_B = torch.where(b.stop_at_end(ended_B, self.end_E), b.blocks_B, next_B)
+        if s.start_length is not None:
+            next_B = b.lengthen(ended_B, next_B, self.end_E)
         number_B = (next_B * per_block).maximum(b.step_B)  # a block that is wider than others may take longer
         b.begin_block(ended_B, next_B, torch.zeros_like(next_B), number_B, b.block_BG == next_B[:, None])
         if self.cache:
@@ -298,9 +307,8 @@ class Decoder:
             completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(completion_BG.shape[1]))])
         table = torch.tensor(completions).to(completion_BG.device)
         row_R, completion_RG = table[:, 0], table[:, 1:]
-        completion_BG[row_R] = torch.where(
-            self.batch.free_BG[row_R], completion_RG, completion_BG[row_R]
-        )  # fixed tokens stay
+        is_free_RG = self.batch.free_BG[row_R]  # fixed tokens stay
+        completion_BG[row_R] = torch.where(is_free_RG, completion_RG, completion_BG[row_R])
 
     def enter(self) -> bool:
         """Put waiting prompts into unused rows; returns whether any row is in use."""
@@ -325,8 +333,7 @@ class Decoder:
                 prompt = replace(prompt, key=int(mix(torch.tensor(prompt.key) + state.sweep * SWEEP)))
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
-        end_id = next(iter(self.denoiser.eos_ids), None)
-        self.batch.enter(prompts, self.pad_id, self.sampler.block_length, end_id)
+        self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
         retained = [state.retained is not None for state in self.row_states]
         self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:
@@ -360,11 +367,10 @@ class Decoder:
             self.start(again)
         return completions
 
-    # --- records --------------------------------------------------------------------------------------------------
-
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
         """Copy the step's record to the host in one transfer and add it to the traces. Raises RunError for infinite logits."""
-        record |= {"completions": self.batch.completion_BG, "ends": self.batch.length_B}
+        b = self.batch
+        record |= {"completions": b.completion_BG, "ends": b.length_B, "done": ~b.live_B}
         on_host = to_host(record)
         if not on_host.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
@@ -374,6 +380,7 @@ class Decoder:
             for row in query.rows:
                 if (retained := self.row_states[row].retained) is not None:
                     self.traces[row] = retained.until(query.numbers[row])
+        shift_positions(self.traces, on_host.get("inserted_at"), on_host.get("inserted"))
         record_remasks(self.traces, on_host.get("after"), [number + 1 for number in query.numbers])
         if "remasking" in on_host:
             record_remasks(self.traces, on_host["remasking"], on_host["remasking_step"].astype(int).tolist())
@@ -383,8 +390,7 @@ class Decoder:
             self.traces[row] = self.saved_traces[row].until(LAST)
         for row in np.flatnonzero(on_host.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
-        self.done = on_host["done"].astype(bool).tolist()
-        self.completions, self.ends = on_host["completions"], on_host["ends"]
+        self.done, self.completions, self.ends = (on_host[name] for name in ("done", "completions", "ends"))
         if query.rows:
             self.on_step(int(on_host["chosen"].sum()) if "chosen" in on_host else 0, self.traces)
 

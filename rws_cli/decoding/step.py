@@ -21,7 +21,7 @@ class Step:
     positions that are being decoded, masked_BG are masked and committed_BG hold committed tokens (not fixed ones);
     all_masked_BG: masked positions of the whole completion; free_BG: positions that are not fixed. started_B: the number
     masked at index 0. block_B: the row's block; block_BG: the block of each position. commit_p_BG: each token's
-    probability when it was committed. key_B: keys of random numbers. memory: tensors that parts keep. live_B: rows that
+    probability when it was committed. end_id: the end token that fills completions. key_B: keys of random numbers. memory: tensors that parts keep. live_B: rows that
     are still decoding. retained_B: rows that repeat the completion of an earlier sweep. reward: a
     rewards.scorer.RowScorer, or None.
     """
@@ -43,6 +43,7 @@ class Step:
     live_B: Tensor
     retained_B: Tensor
     mask_id: int
+    end_id: int
     memory: Memory
     reward: Any = None
 
@@ -104,6 +105,7 @@ def step_of(batch: Batch, reward: Any = None) -> Step:
         live_B=batch.live_B,
         retained_B=batch.retained_B,
         mask_id=batch.mask_id,
+        end_id=batch.end_id,
         memory=batch.memory,
         reward=reward,
     )

@@ -146,7 +146,7 @@ class Attempt:
                 prepared.model.encode(e.prompt, e.history) if e.history else prepared.prompts[e.id],
                 config.seed,
                 f"{e.id} particle {n}" if n else e.id,
-                prepared.canvases.get(e.id, ()),
+                prepared.canvases.get(e.id, [denoiser.mask_id] * (sampler.start_length or 0)),
                 denoiser.mask_id,
             )
             for e in examples

@@ -85,9 +85,7 @@ def prepare(config: Config) -> PreparedRun:
         prompts[example.id] = model.encode(example.prompt, before)
         turns[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(before) - 1 for i, before in turns.items()}
-    canvases = {
-        example.id: canvas_of(example, model, config.sampler.gen_length) for example in examples if example.canvas
-    }
+    canvases = {e.id: canvas_of(e, model, config.sampler) for e in examples if e.canvas}
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
@@ -100,8 +98,15 @@ def prepare(config: Config) -> PreparedRun:
     return PreparedRun(config, model, config.benchmark, examples, prompts, turn, canvases)
 
 
-def canvas_of(example: Example, model: PreparedModel, gen_length: int) -> list[int]:
-    """The token ids of an example's canvas. Raises UsageError if it is longer than gen_length or has no mask."""
+def canvas_of(example: Example, model: PreparedModel, sampler: Sampler) -> list[int]:
+    """The token ids of an example's canvas. Raises UsageError if it is longer than gen_length or has no mask, or if the
+    schedule inserts tokens."""
+    gen_length, schedule = sampler.gen_length, sampler.schedule
+    if schedule.grows:
+        raise UsageError(
+            f"sampler.schedule.kind={schedule.kind} chooses the length of a completion, but example {example.id} has a canvas: "
+            "choose another schedule."
+        )
     tokens = canvas_tokens(example.canvas, example.reference, model.tokenizer, model.mask_id)
     if len(tokens) > gen_length:
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rws_cli.decoding.batch import Insertion
 from rws_cli.decoding.step import Ranking, Step
 from rws_cli.part import Part
 
@@ -35,6 +36,10 @@ class Schedule(Part):
     """The family of samplers in `rws pareto`; "": the one that follows from the other declarations."""
     edits: ClassVar[bool] = False
     """Whether it may replace committed tokens by others."""
+    grows: ClassVar[bool] = False
+    """Whether it puts masks into completions, by `insertion`."""
+    first_steps: int = 0
+    """The most steps before the first one that commits."""
     in_step: ClassVar[Any] = False
     """Whether all particles of a prompt commit the same number of tokens at each step."""
 
@@ -73,6 +78,10 @@ class Schedule(Part):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         """Positions (B, G) to commit. It must not write memory: it is also called with the scores at scale 1."""
         return best(ranking.score_BG, self.count(step))
+
+    def insertion(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Insertion:
+        """What to put into completions after a step that committed chosen_BG; for schedules that grow. It may write memory."""
+        raise NotImplementedError
 
     def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
         """Positions (B, G) to mask again after the step, or None. shadow_BG: each committed token's probability as predicted

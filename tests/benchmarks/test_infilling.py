@@ -37,7 +37,7 @@ def test_infilling_tasks_are_read_and_graded_as_published(tmp_path: Path, suffix
     tasks = [PUBLISHED]
     if (file := SHARED / "data" / "humaneval.jsonl").exists():
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        tasks += [task for row in rows[:30:15] for task in single_lines(row)]
+        tasks += [task for row in rows[:1] for task in single_lines(row)]
     path, lines = tmp_path / f"tasks{suffix}", "".join(json.dumps(task) + "\n" for task in tasks)
     path.write_bytes(gzip.compress(lines.encode()) if suffix.endswith("gz") else lines.encode())
     settings = compose("benchmark=humaneval_infilling", "benchmark.allow_code_execution=true").benchmark
