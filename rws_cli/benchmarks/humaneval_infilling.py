@@ -2,8 +2,7 @@
 
 from rws_cli.benchmarks import fields
 from rws_cli.benchmarks.base import Row
-from rws_cli.benchmarks.code import CodeBenchmark
-from rws_cli.benchmarks.humaneval import function_name
+from rws_cli.benchmarks.code import CodeBenchmark, function_name
 from rws_cli.models.canvas import Piece
 from rws_cli.part import part, setting
 

@@ -38,7 +38,7 @@ class Schedule(Part):
     """Whether it may replace committed tokens by others."""
     grows: ClassVar[bool] = False
     """Whether it puts masks into completions, by `insertion`."""
-    first_steps: int = 0
+    first_steps = 0
     """The most steps before the first one that commits."""
     in_step: ClassVar[Any] = False
     """Whether all particles of a prompt commit the same number of tokens at each step."""

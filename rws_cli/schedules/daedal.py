@@ -44,7 +44,8 @@ class Daedal(Adaptive):
 
     def prepare(self, sampler: Any) -> None:
         super().prepare(sampler)
-        self.first_steps = 1 - (sampler.start_length - sampler.gen_length) // self.masks
+        start = sampler.start_length or sampler.gen_length
+        self.first_steps = 1 - (start - sampler.gen_length) // self.masks
 
     def started(self, step: Step) -> Tensor:
         """1 in rows whose length at the start is settled, (B,)."""
@@ -65,7 +66,7 @@ class Daedal(Adaptive):
         return (ranking.raw_BG.exp() * is_last_BG).sum(1) / self.checked
 
     def insertion(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Insertion:
-        length_B, confidence_B = step.free_BG.sum(1), self.end_confidence(ranking, step)
+        length_B, confidence_B = step.length_B, self.end_confidence(ranking, step)
         started_B, active_B = self.started(step), ranking.open_BG.any(1)
         before_B = active_B & (started_B == 0)
         short_B = before_B & (confidence_B < self.start_enough) & (length_B < step.free_BG.shape[1])
