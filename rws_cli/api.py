@@ -250,8 +250,12 @@ def _line_row(line: Line) -> dict[str, Any]:
 
 
 @_sentences()
-def generate(prompt: str, *overrides: str, parts: str | Path | Iterable[str | Path] = ()) -> Generated:
+def generate(
+    prompt: str, *overrides: str, canvas: str | None = None, parts: str | Path | Iterable[str | Path] = ()
+) -> Generated:
     """Decode one prompt, as `rws generate` does. Leaves no run folder.
+
+    canvas: the completion, of which only masks are decoded: "x =[MASK:2], so y" has two.
 
     Each call loads the model: for many prompts, put them into a file and run benchmark=instructions.
 
@@ -260,7 +264,7 @@ def generate(prompt: str, *overrides: str, parts: str | Path | Iterable[str | Pa
     from rws_cli.runs.generate import Generation, configured
 
     with _undisturbed(parts):
-        generated = Generation(configured(prompt, list(overrides)))()
+        generated = Generation(configured(prompt, list(overrides), canvas))()
         sample = generated["sample"]
         return Generated(sample["completion"], sample, _tokens([generated["trace"]]))
 

@@ -194,7 +194,9 @@ def most_steps(found: Decoding, rows: int = QUESTIONS) -> int:
     """The most steps of the whole loop; rows: questions side by side."""
     sampler = found.decoder.sampler
     blocks = max(sampler.blocks, *(len(prompt.block_ends or ()) for prompt in found.decoder.prompts))
-    steps = blocks * sampler.schedule.steps * (1 + sampler.remasking.rounds * sampler.remasking.window)
+    steps = sampler.schedule.first_steps + blocks * sampler.schedule.steps * (
+        1 + sampler.remasking.rounds * sampler.remasking.window
+    )
     return steps * sampler.search.sweeps * -(-len(found.questions) // rows)
 
 

@@ -48,18 +48,22 @@ Place = tuple[int, Commit] | None
 @dataclass(frozen=True)
 class Trajectory:
     """The steps of a decoding that changed something. positions: of the completion. length: tokens before the end.
-    finished: whether these are all steps."""
+    finished: whether these are all steps. fixed: the text of each token that stood on the canvas from the start, by position.
+    """
 
     id: str
     positions: int
     length: int
     steps: list[Step]
     finished: bool = True
+    fixed: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def states(self) -> list[list[Place]]:
-        """The content of each position after n steps, for every n from 0."""
-        places: list[Place] = [None] * self.positions
+        """The content of each position after n steps, for every n from 0. The step of a fixed token is −1."""
+        places: list[Place] = [
+            (-1, Commit(n, self.fixed[n], None)) if n in self.fixed else None for n in range(self.positions)
+        ]
         states = [places]
         for n, step in enumerate(self.steps):
             places = list(places)
@@ -111,8 +115,8 @@ def trajectory_of(row: dict[str, Any], sample: dict[str, Any], finished: bool = 
     for n, before in enumerate(again):
         if before is not None and (later := [step for step in steps if step.number >= before]):
             later[0].remasked.append(row["position"][n])
-    positions = len(sample["tokens"])
-    return Trajectory(row["id"], positions, sample.get("length", positions), steps, finished)
+    positions, fixed = len(sample["tokens"]), dict(sample.get("fixed", ()))
+    return Trajectory(row["id"], positions, sample.get("length", positions), steps, finished, fixed)
 
 
 @lru_cache(1 << 16)

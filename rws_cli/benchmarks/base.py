@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rws_cli.errors import RunError
+from rws_cli.models.canvas import Piece
 from rws_cli.models.chat import messages
 from rws_cli.part import Part, setting
 
@@ -33,6 +34,8 @@ class Example:
     place: the location of its row in the data set, for messages.
     choices: continuations of the prompt, of which the likeliest is chosen instead of decoding a completion; empty: decode.
     contexts: the prompt of each choice, if they differ; it takes the place of `prompt`.
+    canvas: the completion before decoding, in pieces: texts that stay as they are, and numbers of masks, which are decoded
+    (None: as many as the reference has tokens); empty if nothing but masks.
     """
 
     id: str
@@ -48,6 +51,7 @@ class Example:
     raw: bool = False
     length: int | None = None
     place: str = field(default="", compare=False)
+    canvas: tuple[Piece, ...] = ()
     choices: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
 
@@ -146,6 +150,10 @@ class Generated(Benchmark):
         """A prompt and its correct answer, determined by these random numbers alone."""
         raise NotImplementedError
 
+    def canvas(self, prompt: str) -> tuple[str, tuple[Piece, ...]]:
+        """The prompt as the model gets it, and what stands on the canvas (Example.canvas)."""
+        return prompt, ()
+
     def keywords(self, prompt: str) -> tuple[str, ...]:
         """Words that a good completion of a prompt contains."""
         return ()
@@ -162,9 +170,9 @@ class Generated(Benchmark):
         kind = type(self).__module__.rpartition(".")[2]
         prompt, answer = self.make(random.Random(f"{kind} {split} {self.seed} {index}"), split)
         before = f"{kind}-{split}-{self.seed}-{index - 1}" if index % self.turns else None
-        return Example(
-            f"{kind}-{split}-{self.seed}-{index}", prompt, answer, keywords=self.keywords(prompt), follows=before
-        )
+        keywords, (prompt, canvas) = self.keywords(prompt), self.canvas(prompt)
+        name = f"{kind}-{split}-{self.seed}-{index}"
+        return Example(name, prompt, answer, keywords=keywords, follows=before, canvas=canvas)
 
 
 _made: dict[tuple[str, Split], list[Example]] = {}

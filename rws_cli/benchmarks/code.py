@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from rws_cli.benchmarks import sandbox
+from rws_cli.benchmarks import fields, sandbox
 from rws_cli.benchmarks.base import Example, Grade, Row
 from rws_cli.benchmarks.data import DataBenchmark
 from rws_cli.errors import UsageError
@@ -65,6 +66,12 @@ class CodeBenchmark(DataBenchmark):
 
     def doubtful_references(self, examples: list[Example]) -> None:
         """None, because running all references would take too long."""
+
+
+def function_name(value: Any) -> str:
+    if not fields.text(value).isidentifier():
+        raise ValueError(f"is {value!r}, not a function's name")
+    return value
 
 
 def join(parts: Iterable[str]) -> str:

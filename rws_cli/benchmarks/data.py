@@ -8,6 +8,7 @@ from rws_cli.benchmarks import fields
 from rws_cli.benchmarks.base import Benchmark, Example, Row
 from rws_cli.benchmarks.rows import Placed, file_rows, hub_rows, local_file
 from rws_cli.errors import UsageError
+from rws_cli.models.canvas import Piece
 from rws_cli.part import setting
 
 REMOTE = "hf://"
@@ -33,7 +34,8 @@ class DataBenchmark(Benchmark):
     split: str = setting("the data set's split", "test")
     revision: str | None = setting("the data set's branch, tag or commit; null: the newest", None)
     path: str | None = setting(
-        "a local .jsonl, .json, .csv or .parquet file with the data set's fields, used instead of the Hub", None
+        "a local .jsonl, .json, .csv, .parquet or .jsonl.gz file with the data set's fields, used instead of the Hub",
+        None,
     )
     limit: int | None = setting("number of rows, from the first; null: all", None, min=1, asks=False)
     shots: int = setting("solved examples shown before each question", 0, min=0)
@@ -55,6 +57,10 @@ class DataBenchmark(Benchmark):
         """Words that a good completion contains."""
         return []
 
+    def canvas(self, row: Row) -> tuple[Piece, ...]:
+        """What stands on the canvas (Example.canvas)."""
+        return ()
+
     def later_turns(self, row: Row) -> list[str]:
         """The user's turns after the first."""
         return []
@@ -66,7 +72,8 @@ class DataBenchmark(Benchmark):
         for n, (place, row) in enumerate(rows[: self.limit]):
             row, prompt, reference = self._read(named, place, row)
             words = tuple(self.keywords(row))
-            made.append(Example(f"{self.name}-{n}", shots + prompt, reference, row, words, place=place))
+            canvas = self.canvas(row)
+            made.append(Example(f"{self.name}-{n}", shots + prompt, reference, row, words, place=place, canvas=canvas))
             for turn, prompt in enumerate(self.later_turns(row), start=2):
                 made.append(Example(f"{self.name}-{n}.{turn}", prompt, "", row, follows=made[-1].id, place=place))
         return made

@@ -1,17 +1,19 @@
 """Functions from docstrings (HumanEval, arXiv 2107.03374), graded by running their tests in a sandbox."""
 
-from typing import Any
-
 from rws_cli.benchmarks import fields
 from rws_cli.benchmarks.base import Row
-from rws_cli.benchmarks.code import CodeBenchmark, Names, blocks, clean, continued, extract, join, unfenced
+from rws_cli.benchmarks.code import (
+    CodeBenchmark,
+    Names,
+    blocks,
+    clean,
+    continued,
+    extract,
+    function_name,
+    join,
+    unfenced,
+)
 from rws_cli.part import part
-
-
-def function_name(value: Any) -> str:
-    if not fields.text(value).isidentifier():
-        raise ValueError(f"is {value!r}, not a function's name")
-    return value
 
 
 @part

@@ -3,6 +3,8 @@
 import hashlib
 
 from rws_cli.benchmarks.base import Benchmark, Example
+from rws_cli.errors import UsageError
+from rws_cli.models.canvas import read_canvas
 from rws_cli.part import part, setting
 
 
@@ -13,6 +15,14 @@ class Prompt(Benchmark):
     open_ended = True
 
     text: str = setting("the prompt", "???")
+    canvas: str | None = setting(
+        "the completion, of which only masks are decoded: [MASK:12] stands for twelve; null: nothing but masks", None
+    )
 
     def examples(self) -> list[Example]:
-        return [Example(f"prompt-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}", self.text, "")]
+        try:
+            canvas = () if self.canvas is None else read_canvas(self.canvas)
+        except ValueError as error:
+            raise UsageError(f"The canvas {error}.") from error
+        name = f"prompt-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        return [Example(name, self.text, "", canvas=canvas)]

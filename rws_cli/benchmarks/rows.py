@@ -4,8 +4,10 @@ Local files are read directly, without a cache. Each row comes with its place, f
 """
 
 import csv
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,8 @@ def file_rows(path: Path, named: str) -> Iterator[Placed]:
         raise UsageError(f"{named} cannot be read: {error}.") from error
     except OSError as error:
         raise UsageError(f"{named} cannot be read: {error.strerror or error}.") from error
+    except (EOFError, zlib.error) as error:
+        raise UsageError(f"{named} cannot be read: it is not a whole gzip file.") from error
 
 
 def hub_rows(source: dict[str, Any], named: str, advice: str = "") -> Iterator[Placed]:
@@ -66,7 +70,7 @@ def hub_rows(source: dict[str, Any], named: str, advice: str = "") -> Iterator[P
 
 def undecodable(path: Path) -> tuple[int, int]:
     """The line and column, from 1, of the first byte that is not UTF-8."""
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -80,9 +84,11 @@ def _place(row: int, line: int) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Placed]:
-    """Rows of JSON Lines, of a JSON list of objects, or of objects over several lines."""
+    """Rows of JSON Lines, of a JSON list of objects, or of objects over several lines; .gz: compressed."""
     row = 0
-    with path.open(encoding="utf-8-sig") as file:
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file
+    ):
         for number, line in enumerate(file, start=1):
             if row == 0 and (line.lstrip().startswith("[") or line.strip() == "{"):
                 yield from _json_document(line + file.read(), number)
@@ -181,4 +187,10 @@ def _parquet_rows(path: Path) -> Iterator[Placed]:
 
 
 Format = Callable[[Path], Iterator[Placed]]
-FORMATS: dict[str, Format] = {".jsonl": _json_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+FORMATS: dict[str, Format] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+    ".gz": _json_rows,
+}

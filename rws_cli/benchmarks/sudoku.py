@@ -11,7 +11,8 @@ its digits renamed in order of first appearance.
 import random
 
 from rws_cli.benchmarks.base import Example, Generated, Grade, Split, held_out
-from rws_cli.part import part
+from rws_cli.models.canvas import Piece
+from rws_cli.part import part, setting
 
 SIZE = 6
 CELLS = SIZE * SIZE
@@ -108,7 +109,7 @@ def _text(grid: list[int]) -> str:
     return "".join(str(digit.bit_length()) if digit else BLANK for digit in grid)
 
 
-def prompt(puzzle: str) -> str:
+def prompt_of(puzzle: str) -> str:
     return "sudoku " + " ".join(f"{name}={value}" for name, value in zip(NAMES, puzzle, strict=True))
 
 
@@ -116,9 +117,22 @@ def prompt(puzzle: str) -> str:
 class Sudoku(Generated):
     """Correct if every cell is; `partial` is the share of the 36 cells that are correct."""
 
+    clues: str = setting(
+        "where the clues are: in the prompt, or in their places in the completion (canvas)",
+        default="prompt",
+        choices=("prompt", "canvas"),
+    )
+
     def make(self, rng: random.Random, split: Split) -> tuple[str, str]:
         puzzle, solution = make_puzzle(rng, split)
-        return prompt(puzzle), solution
+        return prompt_of(puzzle), solution
+
+    def canvas(self, prompt: str) -> tuple[str, tuple[Piece, ...]]:
+        """With clues on the canvas, the prompt is that of an empty grid."""
+        if self.clues == "prompt":
+            return prompt, ()
+        cells = [cell.partition("=")[2] for cell in prompt.split()[1:]]
+        return prompt_of(BLANK * CELLS), tuple(1 if cell == BLANK else cell for cell in cells)
 
     def grade(self, example: Example, completion: str) -> Grade:
         grid = completion.strip()[:CELLS]

@@ -15,6 +15,10 @@ from rws_cli.cli.base import DECODE, Overrides, command, takes_parts
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")],
     overrides: Overrides = None,
+    canvas: Annotated[
+        str | None,
+        typer.Option(help="The completion, of which only masks are decoded; [MASK:12] stands for twelve of them."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the completion, its trace and the configuration as JSON.")
     ] = False,
@@ -22,13 +26,15 @@ def generate(
     """Decode one prompt: animated on a terminal, otherwise only the completion. Writes no run folder.
 
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
+
+    Infilling: rws generate "sam has 4 pens, buys 3 more. how many now?" --canvas "4 + 3 =[MASK:1]. ####[MASK:1]"
     """
     from rws_cli.files import warn
     from rws_cli.runs.generate import Generation, configured, decoded
 
     piped = prompt == "-"
     text = decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n") if piped else os.fsencode(prompt))
-    generation = Generation(configured(text.rstrip("\n") if piped else text, overrides or []))
+    generation = Generation(configured(text.rstrip("\n") if piped else text, overrides or [], canvas))
     for line in generation.prepared.warnings:
         warn(line)
     if as_json:

@@ -45,6 +45,12 @@ def default_block_length(gen_length: int, block_size: int | None) -> int:
     return block_size or gen_length
 
 
+def default_start_length(gen_length: int, most: int = 64) -> int:
+    """The length at which a completion that grows starts."""
+    return min(gen_length, most)
+
+
+OmegaConf.register_new_resolver("rws_start_length", default_start_length, replace=True)
 OmegaConf.register_new_resolver("rws_block", largest_block, replace=True)
 OmegaConf.register_new_resolver("rws_block_length", default_block_length, replace=True)
 

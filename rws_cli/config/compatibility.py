@@ -57,6 +57,8 @@ def _lengths(config: Config) -> Iterator[str]:
             f"sampler.block_length={s.block_length} does not divide sampler.gen_length={s.gen_length}: "
             f"choose from {', '.join(map(str, divisors))}."
         )
+    if s.start_length is not None:
+        yield from _start_length(config, s.start_length)
     counted = "steps" if s.steps is not None else "tokens_per_step" if s.tokens_per_step is not None else None
     if counted and not s.schedule.counted:
         yield (
@@ -69,6 +71,19 @@ def _lengths(config: Config) -> Iterator[str]:
         yield (
             f"sampler.tokens_per_step={s.tokens_per_step} is out of range: "
             f"it must be at most sampler.block_length={s.block_length}."
+        )
+
+
+def _start_length(config: Config, start: int) -> Iterator[str]:
+    if start > config.sampler.gen_length:
+        yield (
+            f"sampler.start_length={start} is out of range: it must be at most sampler.gen_length="
+            f"{config.sampler.gen_length}."
+        )
+    if config.model.topology.block_size is not None:
+        yield (
+            f"sampler.start_length={start} does not fit model.kind={config.model.kind}, which never sees the blocks that are "
+            "not decoded yet: set sampler.start_length=null and sampler.eos=stop_block."
         )
 
 

@@ -52,6 +52,12 @@ class Sampler:
         "leftmost",
         choices=("leftmost", "probability"),
     )
+    start_length: int | None = setting(
+        "length of the completion at the start; while it is full and has no end token, it grows by a block, up to gen_length; "
+        "null: gen_length from the start",
+        default=None,
+        min=1,
+    )  # older runs lack it
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -59,19 +59,28 @@ class Memory:
 Saved = dict[str, Tensor]
 """Saved row states: name of a tensor → its values."""
 
-PROMPT_FIELDS = (
-    "key_B", "tokens_BL", "attention_BL", "attention_block_BL", "free_BG", "block_BG", "blocks_B", "retained_B"
-)  # fmt: skip
+PROMPT_FIELDS = ("key_B", "tokens_BL", "block_BG", "retained_B")
 """Fields that stay when rows are copied."""
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """Tokens to put into completions: in each row count_B of them, (B,), before position_B; masks, or end tokens in the rows
+    in ends_B."""
+
+    position_B: Tensor
+    count_B: Tensor
+    ends_B: Tensor
 
 
 @dataclass
 class Batch:
     """The state of all rows.
 
-    tokens_BL: token ids, int64; masked positions hold mask_id. attention_BL: False on padding. start: the column at which
-    completions begin. key_B: keys of random numbers. free_BG: positions that decoding may write: not fixed, and within the
-    row's length. block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
+    tokens_BL: token ids, int64; masked positions hold mask_id, and what follows a completion holds end_id. attention_BL: False on padding. start: the column at which
+    completions begin. key_B: keys of random numbers. length_B: positions of the row's completion; what follows is padding.
+    free_BG: positions that decoding may write: not fixed, and within this length. has_fixed: whether any token is fixed.
+    block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
     block of each column in the model's attention (models/topology.py), −1 on padding before the prompt.
 
     Where a row is: block_B; round_B, how often remasking has reopened the block; index_B, the step within the round;
@@ -84,8 +93,10 @@ class Batch:
     attention_BL: Tensor
     start: int
     mask_id: int
+    end_id: int
     key_B: Tensor
     attention_block_BL: Tensor
+    length_B: Tensor
     free_BG: Tensor
     block_BG: Tensor
     blocks_B: Tensor
@@ -100,6 +111,7 @@ class Batch:
     memory: Memory
     topology: Topology = FULL
     widest: int = 0
+    has_fixed: bool = False
 
     @property
     def completion_BG(self) -> Tensor:
@@ -134,26 +146,39 @@ class Batch:
             ends = prompt.block_ends or self.topology.block_ends(len(prompt.ids), gen_length, block_length)
             block = [bisect_right(ends, n) for n in range(gen_length)]
             attention_block = self.topology.blocks(len(prompt.ids), end)
-            self.widest = max(self.widest, *(block[:end].count(n) for n in block[:end]))
+            self.widest = max(self.widest, *map(block.count, block))
+            self.has_fixed |= bool(prompt.fixed)
             table.append(
-                [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)] + [pad_id] * behind
+                [pad_id] * pad + prompt.ids + [prompt.fixed.get(n, self.mask_id) for n in range(end)]
+                + [self.end_id] * behind
                 + [0] * pad + [1] * (len(prompt.ids) + end) + [0] * behind
                 + [-1] * pad + attention_block + [AFTER] * behind
                 + [int(n < end and n not in prompt.fixed) for n in range(gen_length)]
-                + block + [prompt.key, max(block[:end]) + 1]
+                + block + [prompt.key, max(block[:end]) + 1, end]
             )  # fmt: skip
         length, device = self.tokens_BL.shape[1], self.tokens_BL.device
         row_R = torch.tensor([rows]).T.to(device)[:, 0]
-        sizes = [length, length, length, gen_length, gen_length, 1, 1]
-        tokens, attention, seen_from, free, block_RG, key, blocks = torch.tensor(table).to(device).split(sizes, 1)
+        sizes = [length, length, length, gen_length, gen_length, 3]
+        tokens, attention, seen_from, free, block_RG, scalars = torch.tensor(table).to(device).split(sizes, 1)
         self.tokens_BL[row_R], self.attention_BL[row_R], self.free_BG[row_R] = tokens, attention.bool(), free.bool()
         self.attention_block_BL[row_R] = seen_from
-        self.block_BG[row_R], self.key_B[row_R], self.blocks_B[row_R] = block_RG, key[:, 0], blocks[:, 0]
+        self.block_BG[row_R] = block_RG
+        self.key_B[row_R], self.blocks_B[row_R], self.length_B[row_R] = scalars.unbind(1)
         for value in (self.block_B, self.round_B, self.index_B, self.first_B, self.commit_p_BG):
             value[row_R] = 0
         self.inside_BG[row_R] = free.bool() & (block_RG == 0)
         self.started_B[row_R] = (self.masked_BG & self.inside_BG)[row_R].sum(-1)
         self.memory.forget(rows)
+
+    def ends(self) -> Tensor:
+        """The column after the last one that each row's next pass computes, (B,)."""
+        return self.start + self.length_B if self.topology.block_size is None else self.open_columns()[1]
+
+    def before_fixed(self) -> Tensor:
+        """Positions (B, G) before the row's last fixed token, which an end token would cut off."""
+        position_G = torch.arange(self.free_BG.shape[1], device=self.free_BG.device)
+        fixed_BG = ~self.free_BG & (position_G < self.length_B[:, None])
+        return fixed_BG.flip(1).cumsum(1).flip(1) > 0
 
     def open_columns(self) -> tuple[Tensor, Tensor]:
         """Of each row, the first column of the block of attention that is being decoded, and the column after the last one
@@ -210,6 +235,48 @@ class Batch:
         self.inside_BG = torch.where(rows_B[:, None], inside_BG & self.free_BG, self.inside_BG)
         self.started_B = torch.where(rows_B, (self.masked_BG & self.inside_BG).sum(-1), self.started_B)
 
+    def insert(self, new: Insertion) -> dict[str, Tensor | None]:
+        """Put tokens into completions, as far as there is room; the tokens behind them move to the right. Returns what traces
+        need. Only for models that attend to everything."""
+        gen_length = self.free_BG.shape[1]
+        position_G = torch.arange(gen_length, device=self.free_BG.device)
+        count_B = new.count_B.minimum(gen_length - self.length_B)
+        first_B1, count_B1 = new.position_B[:, None], count_B[:, None]
+        source_BG = (position_G - count_B1 * (position_G >= first_B1 + count_B1)).clamp(min=0)
+        is_new_BG = (position_G >= first_B1) & (position_G < first_B1 + count_B1)
+        token_B1 = torch.where(new.ends_B, self.end_id, self.mask_id)[:, None]
+        self.completion_BG.copy_(torch.where(is_new_BG, token_B1, self.completion_BG.gather(1, source_BG)))
+        self.free_BG = self.free_BG.gather(1, source_BG) | is_new_BG
+        self.commit_p_BG = self.commit_p_BG.gather(1, source_BG).masked_fill(is_new_BG, 0.0)
+        for name, value in self.memory.values.items():
+            if value.shape[1:2] == (gen_length,):
+                moved = value[torch.arange(len(value), device=value.device)[:, None], source_BG]
+                moved[is_new_BG] = self.memory.initial[name]
+                self.memory.values[name] = moved
+        self.length_B = self.length_B + count_B
+        exists_BG = position_G < self.length_B[:, None]
+        self.attention_BL[:, self.start :] = exists_BG
+        self.attention_block_BL[:, self.start :] = torch.where(exists_BG, 0, AFTER)
+        self.blocks_B = self.block_BG.masked_fill(~exists_BG, -1).amax(1) + 1
+        in_block_BG = (self.block_BG == self.block_B[:, None]) & self.free_BG
+        self.inside_BG = torch.where(count_B1 > 0, in_block_BG, self.inside_BG)
+        return {"inserted_at": new.position_B, "inserted": count_B}
+
+    def lengthen(self, ended_B: Tensor, next_B: Tensor, end_E: Tensor) -> Tensor:
+        """Add masks to the end of a block to completions that are full and have no end token; the next block of each row.
+
+        ended_B: rows whose block is done; next_B: their next block. A completion whose last token is fixed stays as it is.
+        """
+        gen_length, last_B = self.free_BG.shape[1], self.length_B - 1
+        position_G = torch.arange(gen_length, device=self.free_BG.device)
+        ends_BG = torch.isin(self.completion_BG, end_E) & (position_G < self.length_B[:, None])
+        is_open_B = self.free_BG.gather(1, last_B.clamp(min=0)[:, None])[:, 0] & ~ends_BG.any(1)
+        grows_B = ended_B & (next_B >= self.blocks_B) & is_open_B & (self.length_B < gen_length)
+        block_B = self.block_BG.gather(1, self.length_B.clamp(max=gen_length - 1)[:, None])[:, 0]
+        count_B = (self.block_BG <= block_B[:, None]).sum(1) - self.length_B
+        self.insert(Insertion(self.length_B, count_B * grows_B, torch.zeros_like(grows_B)))
+        return torch.where(grows_B, block_B, next_B)
+
     def copy_rows(self, ancestor_B: Tensor) -> None:
         """Give each row the state of its ancestor; keys and prompts stay."""
         tokens_BL = self.tokens_BL.clone()
@@ -247,8 +314,9 @@ def new_batch(
     pad_id: int,
     device: torch.device | str,
     topology: Topology = FULL,
+    end_id: int | None = None,
 ) -> Batch:
-    """A batch of unused rows: none of their positions is free, so nothing is decoded."""
+    """A batch of unused rows: none of their positions is free, so nothing is decoded. end_id: None: pad_id."""
     length = longest_prompt + gen_length
     zeros_B = torch.zeros(rows, dtype=torch.int64, device=device)
     nothing_BG = torch.zeros((rows, gen_length), dtype=torch.bool, device=device)
@@ -257,8 +325,10 @@ def new_batch(
         attention_BL=torch.zeros((rows, length), dtype=torch.bool, device=device),
         start=longest_prompt,
         mask_id=mask_id,
+        end_id=pad_id if end_id is None else end_id,
         key_B=zeros_B.clone(),
         attention_block_BL=torch.full((rows, length), -1, device=device),
+        length_B=zeros_B.clone(),
         free_BG=nothing_BG.clone(),
         block_BG=torch.zeros((rows, gen_length), dtype=torch.int64, device=device),
         blocks_B=zeros_B.clone(),
@@ -275,6 +345,13 @@ def new_batch(
     )
 
 
-def prompt_of(ids: list[int], seed: int, example: str, length: int | None = None) -> Prompt:
-    """The prompt of an example; its random numbers follow from the seed and the example's id."""
-    return Prompt(ids, row_key(seed, example), length)
+def prompt_of(
+    ids: list[int], seed: int, example: str, canvas: Sequence[int] = (), mask_id: int = -1, length: int | None = None
+) -> Prompt:
+    """The prompt of an example; its random numbers follow from the seed and the example's id.
+
+    canvas: the completion's tokens at the start, mask_id where one is to be decoded; empty: nothing but masks, `length` of
+    them.
+    """
+    fixed = {position: token for position, token in enumerate(canvas) if token != mask_id}
+    return Prompt(ids, row_key(seed, example), len(canvas) or length, fixed)

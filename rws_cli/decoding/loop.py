@@ -17,8 +17,17 @@ from rws_cli.decoding.batch import Prompt, new_batch
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
-from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
+from rws_cli.decoding.rank import PositionLogits, Ranker, greedy_tokens
+from rws_cli.decoding.record import (
+    LAST,
+    Cost,
+    RowTrace,
+    charge,
+    record_commits,
+    record_remasks,
+    shift_positions,
+    to_host,
+)
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -37,8 +46,8 @@ OnEnter = Callable[[dict[int, int]], None]
 
 @dataclass
 class Completion:
-    """A finished completion. number: of its prompt, not counting particles; tokens: (G,), or the prompt's length; cost: of
-    all its particles; scores: of each particle, empty without a search; particle: the chosen one."""
+    """A finished completion. number: of its prompt, not counting particles; tokens: of its own length; cost: of all its
+    particles; scores: of each particle, empty without a search; particle: the chosen one."""
 
     number: int
     tokens: list[int]
@@ -85,8 +94,8 @@ class Decoder:
         self.steps_per_round = sampler.schedule.steps
         device, self.pad_id = getattr(denoiser, "device", "cpu"), getattr(denoiser, "pad_id", 0)
         longest = max(len(prompt.ids) for prompt in prompts)
-        topology = getattr(denoiser, "topology", FULL)
-        self.batch = new_batch(count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device, topology)
+        shape = (count, longest, sampler.gen_length, denoiser.mask_id, self.pad_id, device)
+        self.batch = new_batch(*shape, getattr(denoiser, "topology", FULL), next(iter(denoiser.eos_ids), None))
         self.row_states = [RowState() for _ in range(count)]
         self.costs = [Cost() for _ in range(count)]
         self.traces = [RowTrace() for _ in range(count)]
@@ -95,7 +104,8 @@ class Decoder:
         """Prompt lengths of the rows, in tokens."""
         self.done = [True] * count
         self.completions: Any = None
-        """Completion tokens (B, G) after the last step, on the host."""
+        self.ends: Any = None
+        """Completion tokens (B, G) after the last step, and completion lengths (B,), on the host."""
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
@@ -118,8 +128,6 @@ class Decoder:
     @property
     def rows_in_use(self) -> list[int]:
         return [row for row, state in enumerate(self.row_states) if state.number >= 0]
-
-    # --- one step -------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -152,12 +160,13 @@ class Decoder:
                 if s.eos == "stop":
                     b.stop_after_end(self.end_E)
         if query.rows and scale_N is not None:  # the comparison at scale 1 is not counted as decoding time
-            record |= self.reversals(predicted, ranking, chosen_BG, step)
+            record |= self.rank.reversals(predicted, ranking, chosen_BG, step)
         record["after"] = b.mask(s.schedule.remask_after(chosen_BG, shadow_BG, step))
+        if query.rows and s.schedule.grows:
+            record |= b.insert(s.schedule.insertion(ranking, chosen_BG, step))
         record |= self.advance(step)
         if s.search.rolls_back:
             record |= self.roll_back()
-        record["done"] = ~b.live_B
         self.write_traces(record, query)
 
     def candidates(self, step: Step) -> Tensor:
@@ -177,17 +186,18 @@ class Decoder:
                 wanted_BG = self.cache.reach(wanted_BG, self.batch.inside_BG)
         ranked_BG = s.schedule.feature_positions(step, open_BG) & wanted_BG
         due_B = torch.zeros_like(active_B) if due_B is None else due_B & active_B
-        columns = (active_B, wanted_BG.sum(1), ranked_BG.sum(1), due_B, step.number_B)
+        columns = (active_B, wanted_BG.sum(1), ranked_BG.sum(1), due_B, step.number_B, self.batch.ends())
         table = torch.stack([column.long() for column in columns], 1).tolist()
         rows = [row for row, values in enumerate(table) if values[0]]
-        wanted, read, due, numbers = ([values[n] for values in table] for n in (1, 2, 3, 4))
-        return Query(rows, active_B, wanted_BG, ranked_BG, wanted, sum(read), any(due), numbers)
+        wanted, read, due, numbers, ends = ([values[n] for values in table] for n in range(1, 6))
+        return Query(rows, active_B, wanted_BG, ranked_BG, wanted, ends, sum(read), any(due), numbers)
 
     def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
-        row_N, position_N = positions(query.wanted_BG, sum(query.wanted))
-        return PositionLogits(
-            row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, self.batch.mask_id)
-        )
+        b, (row_N, position_N) = self.batch, positions(query.wanted_BG, sum(query.wanted))
+        if b.has_fixed:
+            bans_N1 = b.before_fixed()[row_N, position_N][:, None]
+            logits_NV[:, self.end_E] = logits_NV[:, self.end_E].masked_fill(bans_N1, -torch.inf)
+        return PositionLogits(row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, b.mask_id))
 
     def weigh(
         self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
@@ -204,7 +214,7 @@ class Decoder:
         step = step_of(self.batch, self.scorer)
         open_BG = self.candidates(step)
         query = self.query(step, open_BG, query.wanted_BG[ancestor_B])
-        logits_NV = predicted.logits_NV[torch.tensor(index).to(ancestor_B.device)]
+        logits_NV = predicted.logits_NV[torch.tensor(index, dtype=torch.int64).to(ancestor_B.device)]
         return step, open_BG, query, self.position_logits(query, logits_NV)
 
     def select_ranked(
@@ -232,19 +242,6 @@ class Decoder:
         near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
         return record | {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
 
-    def reversals(
-        self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
-    ) -> dict[str, Tensor | None]:
-        """Compare the step with one at scale 1, edits left out: pairs of open positions, reversals, changed selection."""
-        plain = self.rank(predicted, None, ranking.open_BG, step)
-        other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
-        scores = (ranked.score_BG.masked_fill(~step.masked_BG, -torch.inf) for ranked in (plain, ranking))
-        pairs_B, reversals_B = count_reversals(*scores)
-        changed_B = ((other_BG != chosen_BG) & step.masked_BG).any(-1)
-        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": changed_B}
-
-    # --- from block to block, and from prompt to prompt -----------------------------------------------------------
-
     def advance(self, step: Step) -> dict[str, Tensor | None]:
         """Move rows whose block is done: back into it where the remasking masked tokens, else to the next block."""
         b, s = self.batch, self.sampler
@@ -252,7 +249,8 @@ class Decoder:
         step = step_of(b, self.scorer)
         ended_B = s.schedule.ended(step) & b.live_B
         if s.search.waits:
-            ended_B = ended_B.view(-1, self.particles).all(-1).repeat_interleave(self.particles)
+            over_BP, live_BP = (x_B.view(-1, self.particles) for x_B in (ended_B | ~b.live_B, b.live_B))
+            ended_B = (over_BP.all(-1) & live_BP.any(-1)).repeat_interleave(self.particles)
         per_block = (1 + s.remasking.rounds) * self.steps_per_round
         record: dict[str, Tensor | None] = {}
         if s.remasking.rounds:
@@ -271,6 +269,8 @@ class Decoder:
         next_B = b.block_B + 1
         if s.eos == "stop_block":
             next_B = torch.where(b.stop_at_end(ended_B, self.end_E), b.blocks_B, next_B)
+        if s.start_length is not None:
+            next_B = b.lengthen(ended_B, next_B, self.end_E)
         number_B = (next_B * per_block).maximum(b.step_B)  # a block that is wider than others may take longer
         b.begin_block(ended_B, next_B, torch.zeros_like(next_B), number_B, b.block_BG == next_B[:, None])
         if self.cache:
@@ -307,9 +307,8 @@ class Decoder:
             completions.append([row, *(committed.get(n, self.batch.mask_id) for n in range(completion_BG.shape[1]))])
         table = torch.tensor(completions).to(completion_BG.device)
         row_R, completion_RG = table[:, 0], table[:, 1:]
-        completion_BG[row_R] = torch.where(
-            self.batch.free_BG[row_R], completion_RG, completion_BG[row_R]
-        )  # fixed tokens stay
+        is_free_RG = self.batch.free_BG[row_R]  # fixed tokens stay
+        completion_BG[row_R] = torch.where(is_free_RG, completion_RG, completion_BG[row_R])
 
     def enter(self) -> bool:
         """Put waiting prompts into unused rows; returns whether any row is in use."""
@@ -360,18 +359,17 @@ class Decoder:
                     again[row] = self.row_states[row].number
                     self.row_states[row] = RowState(again[row], state.sweep + 1, trace if row == first else None)
                 continue
-            tokens = list(map(int, self.completions[best][: self.prompts[state.number].length]))
+            tokens = list(map(int, self.completions[best][: int(self.ends[best])]))
             completions.append(Completion(state.number // k, tokens, trace, cost, few, best - first))
             self.row_states[first : first + k] = [RowState() for _ in range(k)]
         if again:
             self.start(again)
         return completions
 
-    # --- records --------------------------------------------------------------------------------------------------
-
     def write_traces(self, record: dict[str, Tensor | None], query: Query) -> None:
         """Copy the step's record to the host in one transfer and add it to the traces. Raises RunError for infinite logits."""
-        record["completions"] = self.batch.completion_BG
+        b = self.batch
+        record |= {"completions": b.completion_BG, "ends": b.length_B, "done": ~b.live_B}
         on_host = to_host(record)
         if not on_host.get("finite", True):
             raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
@@ -381,6 +379,7 @@ class Decoder:
             for row in query.rows:
                 if (retained := self.row_states[row].retained) is not None:
                     self.traces[row] = retained.until(query.numbers[row])
+        shift_positions(self.traces, on_host.get("inserted_at"), on_host.get("inserted"))
         record_remasks(self.traces, on_host.get("after"), [number + 1 for number in query.numbers])
         if "remasking" in on_host:
             record_remasks(self.traces, on_host["remasking"], on_host["remasking_step"].astype(int).tolist())
@@ -390,7 +389,7 @@ class Decoder:
             self.traces[row] = self.saved_traces[row].until(LAST)
         for row in np.flatnonzero(on_host.get("saved", [])).tolist():
             self.saved_traces[row] = self.traces[row].until(LAST)
-        self.done, self.completions = on_host["done"].astype(bool).tolist(), on_host["completions"]
+        self.done, self.completions, self.ends = (on_host[name] for name in ("done", "completions", "ends"))
         if query.rows:
             self.on_step(int(on_host["chosen"].sum()) if "chosen" in on_host else 0, self.traces)
 

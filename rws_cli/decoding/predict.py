@@ -17,7 +17,8 @@ class Query:
     """The logits that a step needs.
 
     rows: rows with open positions; active_B, the same as a mask. wanted_BG: positions whose logits are computed, all in
-    these rows; wanted, their number in each row of the batch. ranked_BG: those of them that the schedule ranks; read, their
+    these rows; wanted, their number in each row of the batch. ends: of each row the column after the last one that its pass
+    computes. ranked_BG: those of them that the schedule ranks; read, their
     number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row.
     """
 
@@ -26,6 +27,7 @@ class Query:
     wanted_BG: Tensor
     ranked_BG: Tensor
     wanted: list[int]
+    ends: list[int]
     read: int
     weighs: bool
     numbers: list[int]
@@ -59,17 +61,17 @@ class Predictor:
                     logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted)
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
-                    ends = self.ends(batch, index, len(some))
-                    columns = slice(left, max(ends))
+                    full, last = batch.topology.block_size is None, max(query.ends[row] for row in some)
+                    columns = slice(left, last if shadow_BG is None else None)
                     tokens_RL, seen_RL = batch.tokens_BL[index, columns], batch.attention_BL[index, columns]
                     wanted_RL = torch.zeros_like(batch.attention_BL[index, left:])
                     wanted_RL[:, batch.start - left :] = wanted_BG[index]
-                    tokens = [prompt_lengths[row] + end - batch.start for row, end in zip(some, ends, strict=True)]
+                    if full:  # else a column after the last one stands for the token that follows
+                        wanted_RL = wanted_RL[:, : tokens_RL.shape[1]]
+                    tokens = [prompt_lengths[row] + query.ends[row] - batch.start for row in some]
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
-                        blocks = {}
-                        if batch.topology.block_size is not None:
-                            blocks["block_BL"] = batch.attention_block_BL[index, columns]
+                        blocks = {} if full else {"block_BL": batch.attention_block_BL[index, columns]}
                         logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count, **blocks)
                     else:
                         inside_RG = batch.inside_BG[index]
@@ -82,12 +84,6 @@ class Predictor:
                 costs[row].mdm_passes += passes
                 costs[row].mdm_tokens += passes * count
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
-
-    def ends(self, batch: Batch, index: Any, count: int) -> list[int]:
-        """For each of `count` rows the column after the last one that its pass computes."""
-        if batch.topology.block_size is None:
-            return [batch.tokens_BL.shape[1]] * count
-        return batch.open_columns()[1][index].tolist()
 
     def logits(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor

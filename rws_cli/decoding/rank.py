@@ -152,6 +152,17 @@ class Ranker:
     def without_ends(self, z_nV: Tensor) -> Tensor:
         return z_nV.index_fill(1, self.end_E, -torch.inf)
 
+    def reversals(
+        self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step
+    ) -> dict[str, Tensor | None]:
+        """Compare the step with one at scale 1, edits left out: pairs of open positions, reversals, changed selection."""
+        plain = self(predicted, None, ranking.open_BG, step)
+        other_BG = self.sampler.schedule.choose(plain, step) & plain.ranked_BG & step.free_BG
+        scores = (ranked.score_BG.masked_fill(~step.masked_BG, -torch.inf) for ranked in (plain, ranking))
+        pairs_B, reversals_B = count_reversals(*scores)
+        changed_B = ((other_BG != chosen_BG) & step.masked_BG).any(-1)
+        return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": changed_B}
+
     def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
         """The chosen tokens (B, G) that rounding in the model's dtype could have decided otherwise: the token itself, where
         nothing is drawn, or the selection of its step, where scores come from logits."""

@@ -148,6 +148,13 @@ def record_remasks(traces: list[RowTrace], again_BG: Any, numbers: list[int]) ->
             traces[row].mask(int(position), numbers[row])
 
 
+def shift_positions(traces: list[RowTrace], inserted_at_B: Any, inserted_B: Any) -> None:
+    """Move the positions behind tokens that were put into completions: a trace has the positions of the final completion."""
+    for row in np.flatnonzero(() if inserted_B is None else inserted_B):
+        first, count, trace = int(inserted_at_B[row]), int(inserted_B[row]), traces[row]
+        trace.position = [position + count if position >= first else position for position in trace.position]
+
+
 @contextmanager
 def charge(costs: Sequence[Cost], rows: list[int], name: str) -> Iterator[None]:
     """Divide the seconds spent inside equally among these rows."""

@@ -19,9 +19,10 @@ class Step:
     index_B: the step's number within its block, from 0; number_B: within the whole decoding, also for random numbers.
     prompt_BP: prompt tokens, padded on the left; prompt_attention_BP: False on padding. tokens_BG: completions. Of the
     positions that are being decoded, masked_BG are masked and committed_BG hold committed tokens (not fixed ones);
-    all_masked_BG: masked positions of the whole completion; free_BG: positions that are not fixed. started_B: the number
+    all_masked_BG: masked positions of the whole completion; free_BG: positions that are not fixed. length_B: positions of the
+    row's completion. started_B: the number
     masked at index 0. block_B: the row's block; block_BG: the block of each position. commit_p_BG: each token's
-    probability when it was committed. key_B: keys of random numbers. memory: tensors that parts keep. live_B: rows that
+    probability when it was committed. end_id: the end token that fills completions. key_B: keys of random numbers. memory: tensors that parts keep. live_B: rows that
     are still decoding. retained_B: rows that repeat the completion of an earlier sweep. reward: a
     rewards.scorer.RowScorer, or None.
     """
@@ -35,6 +36,7 @@ class Step:
     committed_BG: Tensor
     all_masked_BG: Tensor
     free_BG: Tensor
+    length_B: Tensor
     started_B: Tensor
     block_B: Tensor
     block_BG: Tensor
@@ -43,6 +45,7 @@ class Step:
     live_B: Tensor
     retained_B: Tensor
     mask_id: int
+    end_id: int
     memory: Memory
     reward: Any = None
 
@@ -96,6 +99,7 @@ def step_of(batch: Batch, reward: Any = None) -> Step:
         committed_BG=~masked_BG & inside_BG & batch.free_BG,
         all_masked_BG=masked_BG,
         free_BG=batch.free_BG,
+        length_B=batch.length_B,
         started_B=batch.started_B,
         block_B=batch.block_B,
         block_BG=batch.block_BG,
@@ -104,6 +108,7 @@ def step_of(batch: Batch, reward: Any = None) -> Step:
         live_B=batch.live_B,
         retained_B=batch.retained_B,
         mask_id=batch.mask_id,
+        end_id=batch.end_id,
         memory=batch.memory,
         reward=reward,
     )

@@ -61,7 +61,8 @@ class R3(Remasking):
         for back in reversed(range(self.window)):
             reviewed_B = step.block_B - back
             here_BG = (step.block_BG == reviewed_B[:, None]) & step.free_BG
-            text_BG = step.tokens_BG.masked_fill(step.block_BG > reviewed_B[:, None], step.mask_id)
+            later_BG = (step.block_BG > reviewed_B[:, None]) & step.free_BG
+            text_BG = step.tokens_BG.masked_fill(later_BG, step.mask_id)
             progress_B = share(step.block_BG <= reviewed_B[:, None], step.free_BG)
             scores = step.score(text_BG, rows_B & (reviewed_B >= 0), progress_B, number_B)
             masked_share = torch.zeros(len(rows_B), dtype=torch.float64)

@@ -188,17 +188,19 @@ def draw_order(runs: list[ReportRun], example: str) -> Figure:
         for row, line in enumerate(lines):
             y = top - 0.28 - 0.26 * (row + 1)
             for x, width, text, step, share in line:
-                color = mixed(STEPS, share)
+                color = mixed(STEPS, share) if step >= 0 else (255, 255, 255)  # fixed tokens are white
                 face = "#{:02x}{:02x}{:02x}".format(*color)
                 panel.add_patch(Rectangle((x, y), width, 0.24, facecolor=face, edgecolor="white", linewidth=0.5))
                 panel.text(x + 0.04, y + 0.05, text, fontsize=7, color=ink(color), family="monospace")
-                panel.text(x + width - 0.02, y + 0.15, str(step), fontsize=4, color=ink(color), ha="right")
+                panel.text(
+                    x + width - 0.02, y + 0.15, str(step) if step >= 0 else "", fontsize=4, color=ink(color), ha="right"
+                )
         top -= height
     return figure
 
 
 def _lines(trajectory: Trajectory, wide: float) -> list[list[tuple[float, float, str, int, float]]]:
-    """The tokens of a trajectory in lines: left edge, width, text, step (from 0), and share of the steps."""
+    """The tokens of a trajectory in lines: left edge, width, text, step (from 0; −1: fixed), and share of the steps."""
     lines: list[list[tuple[float, float, str, int, float]]] = [[]]
     x, last = 0.05, max(1, len(trajectory.steps) - 1)
     for place in trajectory.states[-1]:

@@ -18,7 +18,7 @@ from rws_cli.analysis.compare import Line, alone, common
 from rws_cli.analysis.measures import GOD_IN_WORDS, MEASURES, measure
 from rws_cli.analysis.summary import total_cost
 from rws_cli.analysis.table import grid_of
-from rws_cli.analysis.trajectory import Trajectory
+from rws_cli.analysis.trajectory import Commit, Trajectory
 from rws_cli.config.identity import differing_keys, flat, identity
 from rws_cli.errors import RunError, display_path
 from rws_cli.files import user_path, write_whole
@@ -246,7 +246,7 @@ def trajectories_of(runs: list[ReportRun], examples: list[str]) -> dict[str, Any
 
 def pack_trajectory(trajectory: Trajectory, words: dict[str, int]) -> dict[str, Any]:
     """n: positions. Per step: k, tokens committed; r, reward, and x, scale, if any; m, positions masked before it.
-    Per token: p, position; t, text; c, confidence in thousandths."""
+    Per token: p, position; t, text; c, confidence in thousandths. f: position and text of each fixed token, if any."""
     commits = [commit for step in trajectory.steps for commit in step.committed]
     packed: dict[str, Any] = {
         "n": trajectory.positions,
@@ -260,6 +260,9 @@ def pack_trajectory(trajectory: Trajectory, words: dict[str, int]) -> dict[str, 
             packed[key] = [_rounded(value) for value in values]
     if any(step.remasked for step in trajectory.steps):
         packed["m"] = [step.remasked for step in trajectory.steps]
+    if trajectory.fixed:
+        texts = {n: trajectory.display(Commit(n, text, None)) for n, text in trajectory.fixed.items()}
+        packed["f"] = [[n, words.setdefault(text, len(words))] for n, text in texts.items()]
     return packed
 
 

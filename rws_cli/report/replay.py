@@ -124,19 +124,23 @@ def _prompt(prompt: str, lines: int = 4) -> Text:
 
 
 def tokens(trajectory: Trajectory, n: int, by_confidence: bool = False) -> Text:
-    """The completion after n steps; tokens are colored by step or by confidence, and new ones are underlined."""
+    """The completion after n steps; tokens are colored by step or by confidence, and new ones are underlined. Fixed ones
+    have no color."""
     text = Text()
     for place in trajectory.states[n]:
         if place is None:
             text.append(MASK, style="dim")
             continue
         step, commit = place
+        token = trajectory.display(commit).replace(BREAK, BREAK + "\n")
+        if step < 0:
+            text.append(token)
+            continue
         if by_confidence and commit.confidence is not None:
             color = mixed(CONFIDENCES, commit.confidence)
         else:
             color = mixed(STEPS, step / max(1, len(trajectory.steps) - 1))
         back = "#{:02x}{:02x}{:02x}".format(*color)
-        token = trajectory.display(commit).replace(BREAK, BREAK + "\n")
         text.append(token, style=Style(color=ink(color), bgcolor=back, underline=step == n - 1))
     return text
 

@@ -158,6 +158,8 @@ class Attempt:
                 prepared.model.encode(e.prompt, e.history, **e.context) if e.follows else prepared.prompts[e.id],
                 config.seed,
                 f"{e.id} particle {n}" if n else e.id,
+                prepared.canvases.get(e.id, [denoiser.mask_id] * (sampler.start_length or 0)),
+                denoiser.mask_id,
                 e.length if e.length and e.length < config.sampler.gen_length else None,
             )
             for e in examples
@@ -210,7 +212,10 @@ class Attempt:
             pieces = [self.components.piece(token) for token in trace.token]
             traces.append({"id": example.id, **asdict(trace), **recorded, "text": pieces})
             offset = self.offset(completion.number)
-            samples.append(_sample(self.config, self.components, example, completion, reward, offset))
+            sample = _sample(self.config, self.components, example, completion, reward, offset)
+            if fixed := self.decoder.prompts[completion.number * self.decoder.particles].fixed:
+                sample["fixed"] = [[position, self.components.piece(token)] for position, token in fixed.items()]
+            samples.append(sample)
         return Outcome(samples, traces)
 
     def offset(self, number: int) -> int:
@@ -281,7 +286,8 @@ def _sample(
 
     order: statistics without end tokens; order_with_eos: with them; both count a remasked position's last commit only, and
     leave edits out.
-    length: tokens before the end; particles: the scores of a search.
+    length: tokens before the end; particles: the scores of a search. `outcome` adds fixed: position and text of each token
+    that stood on the canvas.
     """
     response, trace = completion.tokens, completion.trace
     completion_text = components.denoiser.text(response)

@@ -110,6 +110,7 @@ Sample = _form(
     near_ties=NotRequired[Count],
     edited=NotRequired[Count],
     choices=NotRequired[list[Choice]],  # type: ignore[valid-type]
+    fixed=NotRequired[list[_list(Any, 2, 2)]],  # type: ignore[misc]  # position and text
     grades_before=NotRequired[list[Any]],
 )
 Metrics = _form(

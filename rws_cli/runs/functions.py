@@ -86,9 +86,10 @@ def _decode_group(
 ) -> dict[int, Completion]:
     """Decode prompts of equal length. Prompts and completions are keyed by number."""
     sampler, numbers = config.sampler, list(prompts)
+    start = [denoiser.mask_id] * (sampler.start_length or 0)
     particles, rows = sampler.search.particles, config.runtime.batch_size or MOST_ROWS
     prompt_rows = [
-        prompt_of(ids, config.seed, f"{number} particle {n}" if n else str(number))
+        prompt_of(ids, config.seed, f"{number} particle {n}" if n else str(number), start, denoiser.mask_id)
         for number, ids in prompts.items()
         for n in range(particles)
     ]

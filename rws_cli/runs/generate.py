@@ -8,6 +8,7 @@ from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
 from rws_cli.decoding.loop import OnStep
 from rws_cli.errors import RunError, UsageError
+from rws_cli.models.canvas import canvas_tokens, read_canvas
 from rws_cli.runs.batch_decoder import BatchDecoder, Outcome
 from rws_cli.runs.manifest import versions
 from rws_cli.runs.prepared import load, prepare, sources
@@ -26,12 +27,29 @@ def decoded(prompt: bytes) -> str:
             ) from error
 
 
-def configured(prompt: str, overrides: list[str]) -> Config:
-    """The configuration for a prompt. Raises UsageError, also if the overrides name a benchmark."""
-    if any(override.lstrip("+~").startswith("benchmark=") for override in overrides):
+ROUND = 8
+"""With a canvas, gen_length is the next multiple of this, so that it divides into blocks; a shorter canvas costs no more."""
+
+
+def configured(prompt: str, overrides: list[str], canvas: str | None = None) -> Config:
+    """The configuration for a prompt. With a canvas, gen_length follows from it unless the overrides set it.
+
+    Raises UsageError, also if the overrides name a benchmark.
+    """
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if "benchmark" in keys:
         raise UsageError("rws generate decodes a single prompt: leave out benchmark=…, or use rws run.")
-    config = compose("benchmark=prompt", "benchmark.text='-'", *overrides)
-    config.benchmark.text = prompt
+    base = ["benchmark=prompt", "benchmark.text='-'"]
+    if canvas is not None and "sampler.gen_length" not in keys:
+        of_model = [override for override, key in zip(overrides, keys, strict=True) if key.partition(".")[0] == "model"]
+        model = compose(*base, *of_model).model.prepare()
+        try:
+            length = len(canvas_tokens(read_canvas(canvas), "", model.tokenizer, model.mask_id))
+        except ValueError as error:
+            raise UsageError(f"The canvas {error}.") from error
+        base.append(f"benchmark.gen_length={-(-length // ROUND) * ROUND}")
+    config = compose(*base, *overrides)
+    config.benchmark.text, config.benchmark.canvas = prompt, canvas
     return config
 
 

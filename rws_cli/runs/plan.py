@@ -87,6 +87,8 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
                 tokens += block.end - min(begin, stored) + (count - 1) * (block.end - begin)
                 stored = block.begin
             blocks, steps = blocks + 1, steps + count
+        steps += schedule.first_steps
+        tokens += schedule.first_steps * (prompt + sampler.gen_length)
         if schedule.shadow:
             tokens += steps * sampler.block_length
         return Decoding(blocks, steps, tokens)

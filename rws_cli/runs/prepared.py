@@ -20,6 +20,7 @@ from rws_cli.likelihood.score import Pair
 from rws_cli.metrics.measure import load_metrics
 from rws_cli.models.adapter import adapter_fingerprint
 from rws_cli.models.base import Denoiser, PreparedModel
+from rws_cli.models.canvas import canvas_tokens
 from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
@@ -30,7 +31,8 @@ from rws_cli.runs.choices import encode_choices
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0.
+    """A run before weights are loaded. prompts, turn: example id → token ids of its prompt, and its turn, from 0. canvases:
+    example id → token ids of its canvas, with masks, for examples that have one.
 
     A later turn's prompt here lacks the completions of the turns before it. pairs: of examples with choices, each choice
     after its prompt; `prompts` then has the longest of them.
@@ -43,6 +45,7 @@ class PreparedRun:
     prompts: dict[str, list[int]]
     turn: dict[str, int]
     pairs: dict[str, list[Pair]] = field(default_factory=dict)
+    canvases: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -98,6 +101,7 @@ def prepare(config: Config) -> PreparedRun:
             prompts[example.id] = model.encode(example.prompt, before, **example.context)
         turns[example.id] = (*before, (example.prompt, ""))
         turn[example.id] = turn[example.follows] + 1 if example.follows else 0
+    canvases = {e.id: canvas_of(e, model, config.sampler) for e in examples if e.canvas}
     native = model.arguments.get("config")
     limit = getattr(native, "max_position_embeddings", None) or 0
     scored = max(pairs, key=lambda i: len(prompts[i]), default=None)
@@ -114,7 +118,27 @@ def prepare(config: Config) -> PreparedRun:
             f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
             f"{config.sampler.gen_length}{each_turn} that exceeds the model's context of {limit}."
         )
-    return PreparedRun(config, model, config.benchmark, examples, prompts, turn, pairs)
+    return PreparedRun(config, model, config.benchmark, examples, prompts, turn, pairs, canvases)
+
+
+def canvas_of(example: Example, model: PreparedModel, sampler: Sampler) -> list[int]:
+    """The token ids of an example's canvas. Raises UsageError if it is longer than gen_length or has no mask, or if the
+    schedule inserts tokens."""
+    gen_length, schedule = sampler.gen_length, sampler.schedule
+    if schedule.grows:
+        raise UsageError(
+            f"sampler.schedule.kind={schedule.kind} chooses the length of a completion, but example {example.id} has a canvas: "
+            "choose another schedule."
+        )
+    tokens = canvas_tokens(example.canvas, example.reference, model.tokenizer, model.mask_id)
+    if len(tokens) > gen_length:
+        raise UsageError(
+            f"The canvas of example {example.id} has {len(tokens)} tokens: set sampler.gen_length={len(tokens)} or more, "
+            f"not {gen_length}."
+        )
+    if model.mask_id not in tokens:
+        raise UsageError(f"The canvas of example {example.id} has no mask: there is nothing to decode.")
+    return tokens
 
 
 def check_loadable(config: Config) -> None:
@@ -184,6 +208,7 @@ def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str,
         [e.id, e.prompt, e.reference]
         + [[e.choices, e.contexts]] * bool(e.choices)
         + [[e.history, e.system, e.prefix]] * bool(not e.follows and (e.history or e.system or e.prefix))
+        + [e.canvas] * bool(e.canvas)
         for e in examples
     ]
     content = json.dumps(rows, ensure_ascii=False)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rws_cli.decoding.batch import Insertion
 from rws_cli.decoding.step import Ranking, Step
 from rws_cli.part import Part
 
@@ -35,20 +36,29 @@ class Schedule(Part):
     """The family of samplers in `rws pareto`; "": the one that follows from the other declarations."""
     edits: ClassVar[bool] = False
     """Whether it may replace committed tokens by others."""
+    grows: ClassVar[bool] = False
+    """Whether it puts masks into completions, by `insertion`."""
+    first_steps = 0
+    """The most steps before the first one that commits."""
     in_step: ClassVar[Any] = False
     """Whether all particles of a prompt commit the same number of tokens at each step."""
 
     def prepare(self, sampler: Any) -> None:
         """Read what it needs from the sampler's settings. Sets `steps`, the most steps of a block."""
         self.steps = sampler.steps_per_block
+        self.per_step = None if sampler.steps else sampler.tokens_per_step
 
     def remask_before(self, step: Step) -> Tensor | None:
         """Positions (B, G) to mask again before the step, or None."""
         return None
 
     def count(self, step: Step) -> Tensor:
-        """The number of tokens that each row commits, (B,)."""
-        return step.started_B // self.steps + (step.index_B < step.started_B % self.steps)
+        """The number of tokens that each row commits, (B,). With tokens_per_step, a block with fixed tokens takes fewer steps."""
+        steps_B: Tensor | int = self.steps
+        if self.per_step:
+            free_B = (step.masked_BG | step.committed_BG).sum(-1)
+            steps_B = (-(-free_B // self.per_step)).clamp(1, self.steps)
+        return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
 
     def candidates(self, step: Step) -> Tensor:
         """Positions (B, G) that the step may commit. A row without candidates makes no pass and costs nothing."""
@@ -68,6 +78,10 @@ class Schedule(Part):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         """Positions (B, G) to commit. It must not write memory: it is also called with the scores at scale 1."""
         return best(ranking.score_BG, self.count(step))
+
+    def insertion(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Insertion:
+        """What to put into completions after a step that committed chosen_BG; for schedules that grow. It may write memory."""
+        raise NotImplementedError
 
     def remask_after(self, chosen_BG: Tensor, shadow_BG: Tensor | None, step: Step) -> Tensor | None:
         """Positions (B, G) to mask again after the step, or None. shadow_BG: each committed token's probability as predicted

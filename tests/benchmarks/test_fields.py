@@ -25,6 +25,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "sudoku4": {"input": "0200\n4302\n3401\n0004", "output": "1243\n4312\n3421\n2134"},
     "keywords": {"words": ["dog", "park"]},
     "humaneval": {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    pass\n", "test": "def check(f): pass"},
+    "humaneval_infilling": {"prompt": "def f():\n", "suffix": "", "entry_point": "f", "canonical_solution": "    pass\n", "test": "def check(f): pass"},
     "mbpp": {"prompt": "q", "test": ["assert f()"], "code": "def f(): return 1"},
     "mt_bench": {"turns": ["first", "second"]},
     "instructions": {"instruction": "q"},
@@ -43,7 +44,7 @@ def load(folder: Path, name: str, rows: list[dict], **settings: Any) -> DataBenc
 
 
 def load_file(name: str, path: Path, **settings: Any) -> DataBenchmark:
-    allowed = {"allow_code_execution": True} if name in ("humaneval", "mbpp") else {}
+    allowed = {"allow_code_execution": True} if name in ("humaneval", "humaneval_infilling", "mbpp") else {}
     return replace(settings_of(name), path=str(path), **allowed, **settings)
 
 

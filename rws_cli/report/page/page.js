@@ -56,6 +56,7 @@
   class Trajectory {
     constructor(packed, words) {
       Object.assign(this, { positions: packed.n, rewards: packed.r, scales: packed.x, masked: packed.m });
+      this.fixed = (packed.f ?? []).map(([position, text]) => ({ position, text: words[text], sure: null, step: -1 }));
       let token = 0;
       this.steps = packed.k.map((count) => {
         const commits = [];
@@ -67,9 +68,10 @@
       });
     }
 
-    // For each position which step, counted from 0, put which token there; null while it is a mask.
+    // For each position which step, counted from 0, put which token there; null while it is a mask, step -1 if it was fixed.
     after(n) {
       const places = new Array(this.positions).fill(null);
+      for (const token of this.fixed) places[token.position] = token;
       for (let step = 0; step < Math.min(n, this.steps.length); step++) {
         for (const position of this.masked?.[step] ?? []) places[position] = null;
         for (const commit of this.steps[step]) places[commit.position] = { step, ...commit };
@@ -88,7 +90,7 @@
 
     // The same tokens, as many a step, each step the leftmost.
     leftToRight() {
-      const left = Object.assign(Object.create(Trajectory.prototype), { positions: this.positions });
+      const left = Object.assign(Object.create(Trajectory.prototype), { positions: this.positions, fixed: this.fixed });
       const commits = this.after(this.steps.length)
         .map((place, position) => ({ position, text: place.text, sure: place.sure }))
         .filter((commit) => commit.sure !== null);
@@ -318,11 +320,18 @@
         const last = Math.max(1, trajectory.steps.length - 1);
         trajectory.after(at).forEach((place, position) => {
           const span = spans[position];
-          span.className = place ? (place.step === at - 1 && at < trajectory.steps.length ? "new" : "") : "mask";
+          const isNew = place && place.step >= 0 && place.step === at - 1 && at < trajectory.steps.length;
+          span.className = isNew ? "new" : place ? "" : "mask";
           if (!place) {
             span.textContent = MASK;
             span.removeAttribute("style");
             span.title = `position ${position}`;
+            return;
+          }
+          if (place.step < 0) {
+            span.textContent = place.text.replaceAll("⏎", "⏎\n");
+            span.removeAttribute("style");
+            span.title = `position ${position}, fixed`;
             return;
           }
           const color = mixed(this.ramps[by], by === "confidence" ? place.sure ?? 1 : place.step / last);
