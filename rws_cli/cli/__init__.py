@@ -9,7 +9,7 @@ import typer
 from rws_cli import __version__
 from rws_cli.cli.base import app
 
-for name in ("run", "generate", "calibrate", "corpus", "show", "compare", "records", "listing", "doctor"):
+for name in ("run", "generate", "serve", "calibrate", "corpus", "show", "compare", "records", "listing", "doctor"):
     import_module(f"rws_cli.cli.{name}")  # in the order of the help
 
 

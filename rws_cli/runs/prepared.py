@@ -82,8 +82,7 @@ def prepare(config: Config) -> PreparedRun:
         prompts[example.id] = model.encode(example.prompt, before)
         turns[example.id] = (*before, (example.prompt, ""))
     turn = {i: len(before) - 1 for i, before in turns.items()}
-    native = model.arguments.get("config")
-    limit = getattr(native, "max_position_embeddings", None) or 0
+    limit = model.context
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
     if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
         each_turn = f" for each of {turn[longest] + 1} turns" if turn[longest] else ""
@@ -115,6 +114,16 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
         for classifier in checkpoints(settings, "reward").values():
             classifier.batch_size = 1
     reward = settings.loaded(prepared.benchmark, config.seed) if settings.scores else None
+    sampler, statistics = load_sampler(config, prepared, reward)
+    denoiser = config.model.load(prepared.model, ranks)
+    if config.runtime.compile:
+        denoiser = compiled(denoiser)
+    return Components(denoiser, reward, statistics, sampler)
+
+
+def load_sampler(config: Config, prepared: PreparedRun, reward: Reward | None) -> tuple[Sampler, Statistics | None]:
+    """A sampler with the files that its parts need loaded, and the reward's statistics. Raises UsageError if guidance needs
+    statistics and there are none."""
     statistics = reward.normalization if reward else None
     need_statistics = [(key, part) for key, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:
@@ -132,10 +141,7 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
     sampler.order, sampler.guidance = copy(sampler.order), copy(sampler.guidance)
     sampler.order.load(prepared)
     sampler.guidance.load(prepared, reward)
-    denoiser = config.model.load(prepared.model, ranks)
-    if config.runtime.compile:
-        denoiser = compiled(denoiser)
-    return Components(denoiser, reward, statistics, sampler)
+    return sampler, statistics
 
 
 def sources(config: Config, prepared: PreparedRun, components: Components) -> dict[str, Any]:
