@@ -26,7 +26,7 @@ class Example:
     keywords: words that a good completion contains.
     question: the id shared by examples that repeat one question; "" if it is not repeated.
     follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
-    history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
+    history: the turns before this one, (user's, assistant's): of the benchmark, or filled in once `follows` has a completion.
     place: the location of its row in the data set, for messages.
     """
 

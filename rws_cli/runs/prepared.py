@@ -76,12 +76,13 @@ def prepare(config: Config) -> PreparedRun:
     load_metrics(config.metric)
     examples = config.benchmark.repeated()
     prompts: dict[str, list[int]] = {}
+    turn: dict[str, int] = {}
     turns: dict[str, tuple[tuple[str, str], ...]] = {}
     for example in examples:
-        before = turns[example.follows] if example.follows else ()
+        before = turns[example.follows] if example.follows else example.history
         prompts[example.id] = model.encode(example.prompt, before)
         turns[example.id] = (*before, (example.prompt, ""))
-    turn = {i: len(before) - 1 for i, before in turns.items()}
+        turn[example.id] = turn[example.follows] + 1 if example.follows else 0
     limit = model.context
     longest = max(prompts, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length)
     if 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
@@ -163,6 +164,7 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
 
 def benchmark_source(benchmark: Benchmark, examples: list[Example]) -> dict[str, Any]:
     """What identifies the examples and their grader."""
-    content = json.dumps([[e.id, e.prompt, e.reference] for e in examples], ensure_ascii=False)
+    identified = [[e.id, e.prompt, e.reference, *([e.history] if e.history else [])] for e in examples]
+    content = json.dumps(identified, ensure_ascii=False)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"version": benchmark.version, "examples": len(examples), "sha256": digest}
