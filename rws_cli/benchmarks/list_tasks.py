@@ -1,6 +1,6 @@
 """Tasks about short lists and small grids: how a question is generated, and the rule that grades a completion.
 
-Generated rows have the fields of the published data (benchmarks/parallel_bench.py). Rules and quirks are those of the
+Generated rows have the fields of the published data. Rules and quirks are those of the
 published graders (arXiv 2510.04767): a list starts after the last "[", its items are separated by commas, and so on.
 """
 
@@ -204,7 +204,7 @@ def _lines(grid: str) -> str:
 
 
 def _line_tasks(lengths: tuple[int, ...]) -> dict[str, Task]:
-    at = "position {index}, counted from 0"
+    counted = "position {index}, counted from 0"
 
     def task(what: str, make: Callable[[Random, int], Row], right: Callable[[Any, Any], bool]) -> Task:
         return Task(f"{LINE}{what} {ONLY}", make, lengths, read_list, right, "list")
@@ -214,12 +214,12 @@ def _line_tasks(lengths: tuple[int, ...]) -> dict[str, Task]:
         "sort": task("Sort it by the whole names.", _ordered(sorted), _same),
         "reverse": task("Reverse it.", _ordered(lambda line: line[::-1]), _same),
         "shuffle": task("Put them into any other order.", _shuffle, _shuffled),
-        "insert_index": task('"{word}" joins at ' + f"{at}.", _changed("insert", True), _same),
+        "insert_index": task('"{word}" joins at ' + f"{counted}.", _changed("insert", True), _same),
         "insert_random": task('"{word}" joins at a place of your choice.', _changed("insert", False), _inserted),
-        "remove_index": task(f"The person at {at}, leaves.", _changed("remove", True), _same),
+        "remove_index": task(f"The person at {counted}, leaves.", _changed("remove", True), _same),
         "remove_random": task("One of them, whom you choose, leaves.", _changed("remove", False), _removed),
         "replace_index": task(
-            '"{word}" takes the place of the person at ' + f"{at}.", _changed("replace", True), _same
+            '"{word}" takes the place of the person at ' + f"{counted}.", _changed("replace", True), _same
         ),
         "replace_random": task(
             '"{word}" takes the place of someone whom you choose.', _changed("replace", False), _replaced

@@ -53,7 +53,7 @@ class ParallelBench(DataBenchmark):
         None,
     )
     template: str = setting(
-        f"the prompt; names in {{braces}} are those of a row's input; empty: that of {CONFIG} beside the data", ""
+        "the prompt; names in {braces} are those of a row's input; empty: that of task_config.yaml beside the data", ""
     )
     shots: int = setting("solved examples shown as earlier turns of the conversation", 1, min=0)
     limit: int | None = setting(
