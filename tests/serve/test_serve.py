@@ -340,16 +340,15 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted() -> None:
     command = [sys.executable, "-m", "rws_cli", "serve", "model=tiny", "sampler=threshold", "--port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("model tiny, sampler threshold: http://127.0.0.1:")
-        url = line.split()[4]
-        assert post(f"{url}/chat/completions", CHAT)[0] == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert process.stderr
-        assert process.stderr.read() == "rws: interrupted\n"
-    finally:
-        process.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("model tiny, sampler threshold: http://127.0.0.1:")
+            assert post(f"{line.split()[4]}/chat/completions", CHAT)[0] == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert process.stderr
+            assert process.stderr.read() == "rws: interrupted\n"
+        finally:
+            process.kill()
