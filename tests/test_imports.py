@@ -19,6 +19,7 @@ PACKAGE = Path(rws_cli.__file__).parent
 ORDER = [
     ("cli",),
     ("report",),
+    ("serve",),
     ("runs", "workers"),
     ("judges", "trackers"),
     ("benchmarks", "rewards", "metrics"),

@@ -27,7 +27,7 @@ class Example:
     keywords: words that a good completion contains.
     question: the id shared by examples that repeat one question; "" if it is not repeated.
     follows: the id of the example for the previous turn, whose completion this one sees; None for a first turn.
-    history: the turns before this one, (user's, assistant's); filled in once `follows` has a completion.
+    history: the turns before this one, (user's, assistant's): of the benchmark, or filled in once `follows` has a completion.
     system: the system message of the conversation; "" if there is none. prefix: the beginning of the assistant's turn, which
     the completion continues. raw: whether the model reads the prompt as it is, without a chat template.
     length: the most tokens of its completion, if fewer than sampler.gen_length.

@@ -9,7 +9,7 @@ import typer
 from rws_cli import __version__
 from rws_cli.cli.base import app
 
-COMMANDS = "run lm_eval generate likelihood calibrate corpus show compare records listing doctor"
+COMMANDS = "run lm_eval generate serve likelihood calibrate corpus show compare records listing doctor"
 """The modules of commands, in the order of the help."""
 for name in COMMANDS.split():
     import_module(f"rws_cli.cli.{name}")

@@ -61,6 +61,11 @@ class PreparedModel:
         """V, the number of tokens that the model has logits for."""
         return self.arguments["config"].get_text_config().vocab_size
 
+    @property
+    def context_length(self) -> int:
+        """The most tokens of prompt and completion; 0 if the model states no limit."""
+        return getattr(self.arguments.get("config"), "max_position_embeddings", None) or 0
+
     def encode(self, prompt: str, history: Iterable[tuple[str, str]] = (), **context: Any) -> list[int]:
         """Token ids of the conversation up to the place where the completion starts. context: as in `conversation`."""
         text, special = self.conversation(prompt, history, **context)

@@ -61,7 +61,7 @@ def pair_of(model: PreparedModel, item: Item) -> Pair:
         context, ids = model.encode_choice(item.prompt, item.text)
     if not ids:
         raise UsageError(f"{item.place} has no tokens.")
-    limit = getattr(model.arguments["config"].get_text_config(), "max_position_embeddings", None) or 0
+    limit = model.context_length
     if 0 < limit < len(context) + len(ids):
         raise UsageError(
             f"{item.place} has {len(context) + len(ids)} tokens with its prompt; that exceeds the model's context of {limit}."

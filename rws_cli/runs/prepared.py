@@ -102,8 +102,7 @@ def prepare(config: Config) -> PreparedRun:
         turns[example.id] = (*before, (example.prompt, ""))
         turn[example.id] = turn[example.follows] + 1 if example.follows else 0
     canvases = {e.id: canvas_of(e, model, config.sampler) for e in examples if e.canvas}
-    native = model.arguments.get("config")
-    limit = getattr(native, "max_position_embeddings", None) or 0
+    limit = model.context_length
     scored = max(pairs, key=lambda i: len(prompts[i]), default=None)
     if scored is not None and 0 < limit < len(prompts[scored]):
         raise UsageError(
@@ -162,6 +161,16 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
         for classifier in checkpoints(settings, "reward").values():
             classifier.batch_size = 1
     reward = settings.loaded(prepared.benchmark, config.seed) if settings.scores else None
+    sampler, statistics = load_sampler(config, prepared, reward)
+    denoiser = config.model.load(prepared.model, ranks)
+    if config.runtime.compile:
+        denoiser = compiled(denoiser)
+    return Components(denoiser, reward, statistics, sampler)
+
+
+def load_sampler(config: Config, prepared: PreparedRun, reward: Reward | None) -> tuple[Sampler, Statistics | None]:
+    """A sampler with the files that its parts need loaded, and the reward's statistics. Raises UsageError if guidance needs
+    statistics and there are none."""
     statistics = reward.normalization if reward else None
     need_statistics = [(key, part) for key, part in config.sampler.parts.items() if "statistics" in part.needs]
     if reward and statistics is None:
@@ -179,10 +188,7 @@ def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
     sampler.order, sampler.guidance = copy(sampler.order), copy(sampler.guidance)
     sampler.order.load(prepared)
     sampler.guidance.load(prepared, reward)
-    denoiser = config.model.load(prepared.model, ranks)
-    if config.runtime.compile:
-        denoiser = compiled(denoiser)
-    return Components(denoiser, reward, statistics, sampler)
+    return sampler, statistics
 
 
 def sources(config: Config, prepared: PreparedRun, components: Components) -> dict[str, Any]:
