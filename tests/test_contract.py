@@ -157,6 +157,7 @@ def decoding(
     rows: int | None = None,
     seed: int = 3,
     fixed: Any = None,
+    speculate: int = 1,
     **settings: Any,
 ) -> Decoding:
     """Some questions, decoded with a part that is the only one out of the ordinary; rows: questions side by side."""
@@ -173,7 +174,7 @@ def decoding(
     side_by_side = None if rows is None else rows * sampler.search.particles
     model = FakeDenoiser(seed=5)
     model.head *= 0.3  # so that it is unsure
-    decoder = Decoder(model, prompts, sampler, rows=side_by_side)
+    decoder = Decoder(model, prompts, sampler, rows=side_by_side, speculate=speculate)
     scorer = Tokens()
     decoder.scorer = Scored(scorer, Tokens.statistics, decoder.costs)
     chosen = list(questions)

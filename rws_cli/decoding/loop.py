@@ -19,6 +19,7 @@ from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
 from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
+from rws_cli.decoding.speculate import Speculator
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -62,7 +63,8 @@ class Decoder:
     """Decodes prompts in the rows of a batch.
 
     prompts: the particles of one prompt are adjacent. scorer: a rewards.scorer.RowScorer, where a part needs a reward.
-    rows: the rows of the batch; None: one for each prompt. most_rows: the rows of one forward pass; None: all.
+    rows: the rows of the batch; None: one for each prompt. most_rows: the rows of one forward pass; None: all. speculate:
+    canvases of a row in a pass (decoding/speculate.py).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Decoder:
         rows: int | None = None,
         most_rows: int | None = None,
         cache: Cache | None = None,
+        speculate: int = 1,
     ) -> None:
         self.denoiser, self.prompts, self.sampler, self.scorer = denoiser, prompts, sampler, scorer
         self.particles, self.cache = sampler.search.particles, cache
@@ -99,7 +102,9 @@ class Decoder:
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
-        self.predict = Predictor(denoiser, sampler, most_rows or count, cache)
+        predictor = Predictor(denoiser, sampler, most_rows or count, cache)
+        self.speculator = Speculator(self, predictor, speculate) if speculate > 1 else None
+        self.predict = self.speculator or predictor
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None
 
@@ -142,6 +147,8 @@ class Decoder:
             if query.rows:
                 guided = s.guidance.guide(predicted, step)
                 predicted, scale_N = self.select_ranked(predicted, guided, query)
+                if self.speculator:
+                    self.speculator.last = predicted, scale_N
                 ranking = self.rank(predicted, scale_N, open_BG, step)
                 s.schedule.update(ranking, step)
                 chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
@@ -335,6 +342,8 @@ class Decoder:
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
+        if self.speculator:
+            self.speculator.forget(list(rows))
         retained = [state.retained is not None for state in self.row_states]
         self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:

@@ -18,7 +18,8 @@ class Query:
 
     rows: rows with open positions; active_B, the same as a mask. wanted_BG: positions whose logits are computed, all in
     these rows; wanted, their number in each row of the batch. ranked_BG: those of them that the schedule ranks; read, their
-    number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row.
+    number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row. sources: where
+    rows are copies, the rows of the cache that they come from, and how many of them, the first ones, are no drafts.
     """
 
     rows: list[int]
@@ -29,6 +30,7 @@ class Query:
     read: int
     weighs: bool
     numbers: list[int]
+    sources: tuple[list[int], int] | None = None
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Predictor:
             with charge(costs, some, "mdm_seconds"):
                 if self.cache:
                     these_R, wanted = row_R[start : start + self.most_rows], [query.wanted[row] for row in some]
-                    logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted)
+                    logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted, query.sources)
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
                     ends = self.ends(batch, index, len(some))
@@ -80,6 +82,7 @@ class Predictor:
             chunks.append(logits_NV)
             for row, count in zip(some, tokens, strict=True):
                 costs[row].mdm_passes += passes
+                costs[row].mdm_rows += passes
                 costs[row].mdm_tokens += passes * count
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
 

@@ -22,10 +22,11 @@ class Cost:
     """The cost of one row.
 
     Tokens are those that go through a model, without padding; a gradient step counts three times. Seconds are the row's
-    share of its batch.
+    share of its batch. mdm_passes: passes one after the other; mdm_rows: canvases in them, several where steps are drafted.
     """
 
     mdm_passes: int = 0
+    mdm_rows: int = 0
     mdm_tokens: int = 0
     mdm_seconds: float = 0.0
     reward_calls: int = 0
@@ -36,6 +37,10 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def add(self, other: Cost) -> None:
+        """Add another cost in place."""
+        vars(self).update(vars(self + other))
 
 
 @dataclass
