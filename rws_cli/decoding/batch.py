@@ -6,6 +6,7 @@ Shapes: B rows; L columns of prompt and completion; G positions of the completio
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,11 +226,13 @@ class Batch:
         memory = Memory(self.memory.rows, self.memory.device)
         memory.values = {name: value.clone() for name, value in self.memory.values.items()}
         memory.initial = dict(self.memory.initial)
-        return replace(self, memory=memory, **{name: value.clone() for name, value in self._rows().items()})
+        rows: Any = {name: value.clone() for name, value in self._rows().items()}
+        return replace(self, memory=memory, **rows)
 
     def some_rows(self, row_R: Tensor) -> "Batch":
         """A copy of some rows. Memory is shared."""
-        return replace(self, **{name: value[row_R] for name, value in self._rows().items()})
+        rows: Any = {name: value[row_R] for name, value in self._rows().items()}
+        return replace(self, **rows)
 
     def save(self, rows_B: Tensor, saved: Saved | None = None) -> Saved:
         """A copy of the state of the rows in rows_B, for `restore`; for other rows the earlier copy stays."""
@@ -253,7 +256,8 @@ def _where_rows(rows_B: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def joined(batches: Sequence[Batch]) -> Batch:
     """The rows of several batches of the same shape. Memory is that of the first."""
     rows = [batch._rows() for batch in batches]
-    return replace(batches[0], **{name: torch.cat([each[name] for each in rows]) for name in rows[0]})
+    every: Any = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
+    return replace(batches[0], **every)
 
 
 def new_batch(

@@ -18,7 +18,7 @@ from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import PositionLogits, Ranker, count_reversals, greedy_tokens
-from rws_cli.decoding.record import LAST, Cost, RowTrace, charge, record_commits, record_remasks, to_host
+from rws_cli.decoding.record import LAST, Completion, Cost, RowTrace, charge, record_commits, record_remasks, to_host
 from rws_cli.decoding.speculate import Speculator
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
@@ -34,19 +34,6 @@ OnStep = Callable[[int, list[RowTrace]], None]
 
 OnEnter = Callable[[dict[int, int]], None]
 """Called when prompts enter the batch: row → number of the prompt."""
-
-
-@dataclass
-class Completion:
-    """A finished completion. number: of its prompt, not counting particles; tokens: (G,); cost: of all its
-    particles; scores: of each particle, empty without a search; particle: the chosen one."""
-
-    number: int
-    tokens: list[int]
-    trace: RowTrace
-    cost: Cost
-    scores: list[float]
-    particle: int = 0
 
 
 @dataclass
@@ -77,7 +64,7 @@ class Decoder:
         rows: int | None = None,
         most_rows: int | None = None,
         cache: Cache | None = None,
-        speculate: int = 1,
+        speculate: int | str = 0,
     ) -> None:
         self.denoiser, self.prompts, self.sampler, self.scorer = denoiser, prompts, sampler, scorer
         self.particles, self.cache = sampler.search.particles, cache
@@ -103,8 +90,7 @@ class Decoder:
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
         predictor = Predictor(denoiser, sampler, most_rows or count, cache)
-        self.speculator = Speculator(self, predictor, speculate) if speculate > 1 else None
-        self.predict = self.speculator or predictor
+        self.predict: Predictor | Speculator = Speculator(self, predictor, speculate) if speculate else predictor
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None
 
@@ -147,8 +133,7 @@ class Decoder:
             if query.rows:
                 guided = s.guidance.guide(predicted, step)
                 predicted, scale_N = self.select_ranked(predicted, guided, query)
-                if self.speculator:
-                    self.speculator.last = predicted, scale_N
+                self.predict.remember(predicted, scale_N)
                 ranking = self.rank(predicted, scale_N, open_BG, step)
                 s.schedule.update(ranking, step)
                 chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
@@ -342,8 +327,7 @@ class Decoder:
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
-        if self.speculator:
-            self.speculator.forget(list(rows))
+        self.predict.forget(list(rows))
         retained = [state.retained is not None for state in self.row_states]
         self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:

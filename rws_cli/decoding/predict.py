@@ -86,6 +86,12 @@ class Predictor:
                 costs[row].mdm_tokens += passes * count
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
 
+    def remember(self, guided: Any, scale_N: Tensor | None) -> None:
+        """Called with the guided logits and scales of each step."""
+
+    def forget(self, rows: list[int]) -> None:
+        """Called when rows begin another prompt."""
+
     def ends(self, batch: Batch, index: Any, count: int) -> list[int]:
         """For each of `count` rows the column after the last one that its pass computes."""
         if batch.topology.block_size is None:

@@ -116,6 +116,19 @@ class RowTrace:
         self.remasked_at[last] = step
 
 
+@dataclass
+class Completion:
+    """A finished completion. number: of its prompt, not counting particles; tokens: (G,); cost: of all its
+    particles; scores: of each particle, empty without a search; particle: the chosen one."""
+
+    number: int
+    tokens: list[int]
+    trace: RowTrace
+    cost: Cost
+    scores: list[float]
+    particle: int = 0
+
+
 def to_host(record: dict[str, Tensor | None]) -> dict[str, Any]:
     """The tensors of a record as float64 arrays, in one transfer; without those that are None."""
     values = {name: value for name, value in record.items() if value is not None}

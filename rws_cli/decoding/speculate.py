@@ -11,7 +11,8 @@ order, schedule, temperature, or guidance may be drafted, because all random num
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,51 @@ from rws_cli.models.base import positions
 
 if TYPE_CHECKING:
     from rws_cli.decoding.loop import Decoder
+
+
+DEPTHS = (1, 2, 4, 8)
+"""What runtime.speculate=auto tries, one after the other."""
+WARM_UP, TRIAL, MOST_LOST = 2, 12, 2.0
+"""Steps before the first trial, steps of a trial, and the plain steps whose time a trial may lose before it ends."""
+
+
+@dataclass
+class Depth:
+    """The depth that takes the fewest seconds per step: each of DEPTHS is tried for some steps, while it helps.
+
+    seconds: per step at each depth that was tried. depth: the present one, which stays when `left` is empty.
+    """
+
+    depth: int = DEPTHS[0]
+    left: list[int] = field(default_factory=lambda: list(DEPTHS[1:]))
+    seconds: dict[int, float] = field(default_factory=dict)
+    spent: list[float] = field(default_factory=list)
+    warm_up: int = WARM_UP
+    started: float | None = None
+
+    def step(self, now: float) -> int:
+        """Called as each step begins; returns the depth to use."""
+        if self.started is not None and (self.left or self.depth not in self.seconds):
+            self.observe(now - self.started)
+        self.started = now
+        return self.depth
+
+    def observe(self, seconds: float) -> None:
+        """The time of a step at the present depth."""
+        if self.warm_up:
+            self.warm_up -= 1
+            return
+        self.spent.append(seconds)
+        plain = self.seconds.get(DEPTHS[0], float("inf"))
+        lost = sum(self.spent) - plain * len(self.spent) > MOST_LOST * plain
+        if len(self.spent) < TRIAL and not lost:
+            return
+        self.seconds[self.depth], self.spent = sum(self.spent) / len(self.spent), []
+        best = min(self.seconds, key=self.seconds.__getitem__)
+        if best == self.depth and self.left:
+            self.depth = self.left.pop(0)
+        else:
+            self.depth, self.left = best, []
 
 
 @dataclass(frozen=True)
@@ -46,16 +92,22 @@ class Canvas:
 
 
 class Speculator:
-    """In place of a Predictor. depth: canvases of a row in a pass, its own and at most depth − 1 drafts.
+    """In place of a Predictor. depth: canvases of a row in a pass, its own and at most depth − 1 drafts; "auto": what is
+    fastest.
 
     drafts: of each row, the canvases of its last pass. last: the guided logits and scales of the last step.
     """
 
-    def __init__(self, decoder: Decoder, predictor: Predictor, depth: int) -> None:
-        self.decoder, self.depth = decoder, depth
-        self.predictor = replace(predictor, most_rows=predictor.most_rows * depth)
+    def __init__(self, decoder: Decoder, predictor: Predictor, depth: int | str) -> None:
+        self.decoder, self.chosen = decoder, Depth() if depth == "auto" else None
+        self.depth = DEPTHS[-1] if isinstance(depth, str) else depth
+        self.predictor = replace(predictor, most_rows=predictor.most_rows * self.depth)
         self.drafts: dict[int, list[Canvas]] = {}
         self.last: tuple[PositionLogits, Tensor | None] | None = None
+
+    def remember(self, guided: PositionLogits, scale_N: Tensor | None) -> None:
+        """Keep the guided logits and scales of a step to draft the next ones with."""
+        self.last = (guided, scale_N) if self.depth > 1 else None
 
     def forget(self, rows: list[int]) -> None:
         """Forget the canvases of rows that begin another prompt."""
@@ -67,6 +119,8 @@ class Speculator:
         self, batch: Batch, query: Query, prompt_lengths: list[int], costs: list[Cost]
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (N, V) at the wanted positions, as a Predictor gives them."""
+        if self.chosen:
+            self.depth = self.chosen.step(time.perf_counter())
         logits = self.drafted(batch, query)
         missing = [row for row in query.rows if row not in logits]
         if missing:
@@ -124,7 +178,7 @@ class Speculator:
 
     def draft(self, missing: list[int]) -> list[Drafted]:
         """The canvases that some rows would reach if logits stayed those of the last step."""
-        if self.last is None:
+        if self.last is None or self.depth == 1:
             return []
         decoder, levels = self.decoder, list[Drafted]()
         batch = decoder.batch
