@@ -74,6 +74,11 @@ class Depth:
             self.depth, self.left = best, []
 
 
+def canvases(depth: int | str) -> int:
+    """The most canvases of a row in one pass. depth: runtime.speculate."""
+    return DEPTHS[-1] if isinstance(depth, str) else max(1, depth)
+
+
 @dataclass(frozen=True)
 class Canvas:
     """A computed canvas: its completion_G, and the logits (N, V) at the positions wanted_G."""
@@ -100,7 +105,7 @@ class Speculator:
 
     def __init__(self, decoder: Decoder, predictor: Predictor, depth: int | str) -> None:
         self.decoder, self.chosen = decoder, Depth() if depth == "auto" else None
-        self.depth = DEPTHS[-1] if isinstance(depth, str) else depth
+        self.depth = canvases(depth)
         self.predictor = replace(predictor, most_rows=predictor.most_rows * self.depth)
         self.drafts: dict[int, list[Canvas]] = {}
         self.last: tuple[PositionLogits, Tensor | None] | None = None

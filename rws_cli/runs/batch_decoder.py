@@ -16,7 +16,7 @@ from rws_cli.decoding.loop import Decoder, OnStep
 from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.decoding.protocols import Cache
 from rws_cli.decoding.record import Completion
-from rws_cli.decoding.speculate import DEPTHS
+from rws_cli.decoding.speculate import canvases
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.models.base import Denoiser, PreparedModel
@@ -119,13 +119,7 @@ def logit_bytes(config: Config, model: PreparedModel) -> int:
     """Bytes of the logits of one row: of all positions that a pass can reach."""
     every = config.sampler.schedule.reads_from is not None
     positions = config.sampler.gen_length if every else model.topology.block_size or config.sampler.gen_length
-    return 4 * model.vocabulary * min(positions, config.sampler.gen_length) * canvases(config)
-
-
-def canvases(config: Config) -> int:
-    """The most canvases of a row in one pass."""
-    depth = config.runtime.speculate
-    return DEPTHS[-1] if depth == "auto" else max(1, int(depth))
+    return 4 * model.vocabulary * min(positions, config.sampler.gen_length) * canvases(config.runtime.speculate)
 
 
 def new_cache(denoiser: Denoiser, runtime: Runtime, rows: int) -> Cache:
