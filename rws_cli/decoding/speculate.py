@@ -164,16 +164,16 @@ class Speculator:
             counts += [drafted.wanted[row] for row in rows]
         sources = [row for rows, _, _ in parts for row in rows]
         several, wanted_SG = joined([part for _, part, _ in parts]), torch.cat([wanted for _, _, wanted in parts])
-        active_S, own = torch.ones(len(sources), dtype=torch.bool, device=index_R.device), len(missing)
+        active_S, real = torch.ones(len(sources), dtype=torch.bool, device=index_R.device), len(missing)
         everything = Query(
-            list(range(len(sources))), active_S, wanted_SG, wanted_SG, counts, 0, False, [], (sources, own)
+            list(range(len(sources))), active_S, wanted_SG, wanted_SG, counts, 0, False, [], (sources, real)
         )
         spent = [Cost() for _ in sources]
         logits_NV, _ = self.predictor(several, everything, [prompt_lengths[row] for row in sources], spent)
         results: dict[int, Tensor] = {}
         self.drafts |= {row: [] for row in missing}
         for n, (row, cost, logits_nV) in enumerate(zip(sources, spent, logits_NV.split(counts), strict=True)):
-            if n < own:
+            if n < real:
                 results[row] = logits_nV
             else:
                 cost.mdm_passes = 0  # of the same pass
