@@ -45,7 +45,8 @@ class Part:
 
     needs: some of "reward", "statistics" (of the reward), "gradients" (of a reward model), "weights" (its own) and
     "hidden_states". draws: whether it draws random numbers. remasks: whether it masks committed tokens again.
-    caches: the kinds of runtime.cache that it works with.
+    caches: the kinds of runtime.cache that it works with. not_drafted: why steps with it cannot be drafted
+    (runtime.speculate), "" if they can.
     """
 
     kind: str = ""
@@ -55,6 +56,7 @@ class Part:
     draws: ClassVar[Any] = False  # a property where it depends on settings
     remasks: ClassVar[bool] = False
     caches: ClassVar[tuple[str, ...]] = ("prefix", "dual")
+    not_drafted: ClassVar[str] = ""
     source: ClassVar[dict[str, Any]] = {}
     """Identifies the files that it read, for the manifest; set by loading."""
 

@@ -22,8 +22,9 @@ from speed_models import bandwidth, build_denoiser, seconds_of
 
 from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import Prompt
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.models.base import Denoiser
 
 BLOCKS = {"qwen3-0.6b": "qwen3-0.6b-blocks", "sdar-1.7b": "sdar-1.7b", "small": "small-blocks"}

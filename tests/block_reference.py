@@ -18,9 +18,10 @@ from support import save_sharded, word_tokenizer
 from torch import Tensor
 
 from rws_cli.decoding.batch import Prompt
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.noise import row_key
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.models.base import Denoiser
 
 # --- forward pass ---------------------------------------------------------------------------------------------------

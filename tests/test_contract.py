@@ -22,7 +22,8 @@ from rws_cli.config.catalog import CONF, choices, external_folders
 from rws_cli.config.composing import compose
 from rws_cli.config.schema import Runtime
 from rws_cli.decoding.batch import PROMPT_FIELDS, Prompt, prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.record import Completion
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Prediction, Step
 from rws_cli.errors import UsageError
@@ -157,6 +158,7 @@ def decoding(
     rows: int | None = None,
     seed: int = 3,
     fixed: Any = None,
+    speculate: int | str = 0,
     **settings: Any,
 ) -> Decoding:
     """Some questions, decoded with a part that is the only one out of the ordinary; rows: questions side by side."""
@@ -173,7 +175,7 @@ def decoding(
     side_by_side = None if rows is None else rows * sampler.search.particles
     model = FakeDenoiser(seed=5)
     model.head *= 0.3  # so that it is unsure
-    decoder = Decoder(model, prompts, sampler, rows=side_by_side)
+    decoder = Decoder(model, prompts, sampler, rows=side_by_side, speculate=speculate)
     scorer = Tokens()
     decoder.scorer = Scored(scorer, Tokens.statistics, decoder.costs)
     chosen = list(questions)
@@ -361,6 +363,27 @@ def test_state_is_saved_and_restored(role: str, name: str) -> None:
     assert [outcome(one)[:2] for one in found] == [outcome(one)[:2] for one in expected]
     more = [one.cost.mdm_passes - other.cost.mdm_passes for one, other in zip(found, expected, strict=True)]
     assert more[1] == 0 < more[0]
+
+
+def assert_lossless(plain: list[Completion], drafted: list[Completion]) -> None:
+    for one, other in zip(plain, drafted, strict=True):
+        assert one.tokens == other.tokens
+        assert [getattr(one.trace, name) for name in EXACT] == [getattr(other.trace, name) for name in EXACT]
+        assert one.trace.confidence == pytest.approx(other.trace.confidence, rel=1e-4)
+        assert one.cost.reward_calls == other.cost.reward_calls
+        assert other.cost.mdm_passes <= one.cost.mdm_passes == one.cost.mdm_rows
+        assert other.cost.mdm_passes <= other.cost.mdm_rows
+
+
+@pytest.mark.parametrize(("role", "name"), every(*DECODE))
+def test_drafts_change_nothing(role: str, name: str) -> None:
+    if made(role, name).not_drafted:
+        return
+    for depth, rows, seed in ((2, 1, 3), (4, None, 5), (8, 2, 7)):
+        plain = decoding(role, name, rows=rows, seed=seed)
+        drafted = decoding(role, name, rows=rows, seed=seed, speculate=depth)
+        most = most_steps(plain, rows or QUESTIONS)
+        assert_lossless(plain.completions(most), drafted.completions(most))
 
 
 # --- all parts ------------------------------------------------------------------------------------------------------

@@ -41,6 +41,27 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(rws, tmp_path: Pa
     assert ("reward" in described) == (cost["reward_calls"] > 0) or name == "constant_scale"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "wino"])
+def test_drafted_steps_change_no_token(rws, tmp_path: Path, name: str) -> None:
+    """On the bundled model in float32: three seeds, 2, 4, and 8 canvases in a pass, one prompt or five at a time."""
+    several = SPARE.get(name, [])
+    for seed, (depth, size) in enumerate(((2, 1), (4, 5), (8, 5))):
+        settings = [f"sampler={name}", "benchmark=arithmetic", "benchmark.limit=5", *several, f"seed={seed}"]
+        runs = []
+        for speculate in (0, depth):
+            output = f"o{seed}-{speculate}"
+            result = rws(
+                "run", *settings, f"runtime.batch_size={size}", f"runtime.speculate={speculate}", f"output={output}"
+            )
+            assert result.exit_code == 0, result.output
+            runs.append(next((tmp_path / output).glob("*/*/v001")))
+        plain, drafted = ({s["id"]: s for s in samples_of(run)} for run in runs)
+        for key in ("tokens", "order", "committed"):
+            assert {name: s[key] for name, s in plain.items()} == {name: s[key] for name, s in drafted.items()}
+        assert all(drafted[one]["cost"]["mdm_passes"] <= plain[one]["cost"]["mdm_passes"] for one in plain)
+
+
 def test_the_bound_of_wino_counts_shadows() -> None:
     settings = ["benchmark.limit=1", "sampler.gen_length=36", "sampler.block_length=36"]
     plain, shadowed = (plan(compose(*settings, *more)) for more in ([], ["sampler=wino", "reward=none"]))

@@ -185,6 +185,10 @@ COSTS = [
         paired=True,
     ),
     *_cost(
+        "mdm_rows", "canvases", "canvases in the passes through the model",
+        "canvases of the example in those passes: more than passes if runtime.speculate drafts some", label="model rows",
+    ),
+    *_cost(
         "mdm_tokens", "tokens", "tokens through the model",
         "tokens of prompt and completion in those passes, without padding", label="model tokens",
     ),

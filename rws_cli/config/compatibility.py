@@ -7,10 +7,14 @@ from rws_cli.config.schema import Config, Sampler
 from rws_cli.errors import UsageError
 from rws_cli.part import Part
 
+MOST_CANVASES = 64
+"""The largest runtime.speculate."""
+
 
 def check_compatibility(config: Config) -> None:
     """Raises UsageError for the first conflict."""
-    for sentences in (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _adapter, _completions, _draws):
+    several = (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _speculation, _adapter, _completions, _draws)
+    for sentences in several:
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
 
@@ -168,6 +172,24 @@ def _cache(config: Config) -> Iterator[str]:
         if kind not in part.caches:
             other = " or runtime.cache=prefix" if "prefix" in part.caches else ""
             yield f"runtime.cache={kind} does not work with {key}.kind={part.kind}: set runtime.cache=none{other}."
+
+
+def _speculation(config: Config) -> Iterator[str]:
+    """Conflicts of drafted steps."""
+    depth, runtime = config.runtime.speculate, config.runtime
+    if depth == 0:
+        return
+    named = f"runtime.speculate={depth}"
+    if depth != "auto" and (not isinstance(depth, int) or not 2 <= depth <= MOST_CANVASES):
+        yield f"{named} is not known: it must be 0, auto, or 2 to {MOST_CANVASES} canvases per pass."
+        return
+    if runtime.deterministic:
+        yield f"{named} does not work with runtime.deterministic=true, because rounding would depend on drafts: set one of them only."
+    if runtime.cache != "none" and config.model.topology.block_size is None:
+        yield f"{named} does not work with runtime.cache={runtime.cache}, which is not exact here: set runtime.cache=none."
+    for key, part in parts_of(config).items():
+        if part.not_drafted:
+            yield f"{named} does not work with {key}.kind={part.kind}: {part.not_drafted}."
 
 
 def _adapter(config: Config) -> Iterator[str]:

@@ -135,6 +135,10 @@ class Runtime:
     cache_refresh: int | None = setting(
         "passes of a row between two over its whole sequence; null: one whole pass per block", min=1
     )
+    speculate: int | str = setting(
+        "canvases of a row that are computed in one pass, its own and drafts of the next steps: the same tokens in fewer "
+        "passes, but more rows; 0: no drafts; auto: as many as save time here"
+    )
     backend: str = setting(
         "where decoding runs: this process, several on this machine, several that share one model, or a cluster",
         role="worker",

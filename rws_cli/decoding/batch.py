@@ -5,7 +5,8 @@ Shapes: B rows; L columns of prompt and completion; G positions of the completio
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -287,6 +288,19 @@ class Batch:
         self.tokens_BL = tokens_BL
         self.memory.values = {name: value[ancestor_B] for name, value in self.memory.values.items()}
 
+    def copy(self) -> "Batch":
+        """A copy that shares no memory."""
+        memory = Memory(self.memory.rows, self.memory.device)
+        memory.values = {name: value.clone() for name, value in self.memory.values.items()}
+        memory.initial = dict(self.memory.initial)
+        rows: Any = {name: value.clone() for name, value in self._rows().items()}
+        return replace(self, memory=memory, **rows)
+
+    def some_rows(self, row_R: Tensor) -> "Batch":
+        """A copy of some rows. Memory is shared."""
+        rows: Any = {name: value[row_R] for name, value in self._rows().items()}
+        return replace(self, **rows)
+
     def save(self, rows_B: Tensor, saved: Saved | None = None) -> Saved:
         """A copy of the state of the rows in rows_B, for `restore`; for other rows the earlier copy stays."""
         now = self._rows() | {f"memory.{name}": value for name, value in self.memory.values.items()}
@@ -304,6 +318,13 @@ class Batch:
 
 def _where_rows(rows_B: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(rows_B.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches of the same shape. Memory is that of the first."""
+    rows = [batch._rows() for batch in batches]
+    every: Any = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
+    return replace(batches[0], **every)
 
 
 def new_batch(

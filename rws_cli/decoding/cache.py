@@ -42,7 +42,14 @@ class BlockCache:
         for n, (keys, values) in enumerate(self.layers):  # one by one: no second copy of all
             self.layers[n] = (keys[ancestor_B], values[ancestor_B])
 
-    def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
+    def logits(
+        self,
+        batch: Batch,
+        row_R: Tensor,
+        wanted_RG: Tensor,
+        wanted: list[int],
+        sources: tuple[list[int], int] | None = None,
+    ) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, and for each row the tokens that the model computed. Rows with
         the same window share a forward pass. wanted: the number of wanted positions of each row."""
         tokens_RL, seen_RL = batch.tokens_BL[row_R], batch.attention_BL[row_R]

@@ -20,6 +20,7 @@ from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.rank import PositionLogits, Ranker, greedy_tokens
 from rws_cli.decoding.record import (
     LAST,
+    Completion,
     Cost,
     RowTrace,
     charge,
@@ -28,6 +29,7 @@ from rws_cli.decoding.record import (
     shift_positions,
     to_host,
 )
+from rws_cli.decoding.speculate import Speculator
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
@@ -45,19 +47,6 @@ OnEnter = Callable[[dict[int, int]], None]
 
 
 @dataclass
-class Completion:
-    """A finished completion. number: of its prompt, not counting particles; tokens: of its own length; cost: of all its
-    particles; scores: of each particle, empty without a search; particle: the chosen one."""
-
-    number: int
-    tokens: list[int]
-    trace: RowTrace
-    cost: Cost
-    scores: list[float]
-    particle: int = 0
-
-
-@dataclass
 class RowState:
     """What the host keeps for a row. number: of its prompt, −1 if unused; sweep: of a search that decodes a prompt
     several times; retained: in later sweeps, the trace of the last completion, which this row repeats."""
@@ -71,7 +60,8 @@ class Decoder:
     """Decodes prompts in the rows of a batch.
 
     prompts: the particles of one prompt are adjacent. scorer: a rewards.scorer.RowScorer, where a part needs a reward.
-    rows: the rows of the batch; None: one for each prompt. most_rows: the rows of one forward pass; None: all.
+    rows: the rows of the batch; None: one for each prompt. most_rows: the rows of one forward pass; None: all. speculate:
+    canvases of a row in a pass (decoding/speculate.py).
     """
 
     def __init__(
@@ -84,6 +74,7 @@ class Decoder:
         rows: int | None = None,
         most_rows: int | None = None,
         cache: Cache | None = None,
+        speculate: int | str = 0,
     ) -> None:
         self.denoiser, self.prompts, self.sampler, self.scorer = denoiser, prompts, sampler, scorer
         self.particles, self.cache = sampler.search.particles, cache
@@ -109,7 +100,8 @@ class Decoder:
         self.waiting = deque(range(groups))
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
-        self.predict = Predictor(denoiser, sampler, most_rows or count, cache)
+        predictor = Predictor(denoiser, sampler, most_rows or count, cache)
+        self.predict: Predictor | Speculator = Speculator(self, predictor, speculate) if speculate else predictor
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None
 
@@ -150,6 +142,7 @@ class Decoder:
             if query.rows:
                 guided = s.guidance.guide(predicted, step)
                 predicted, scale_N = self.select_ranked(predicted, guided, query)
+                self.predict.remember(predicted, scale_N)
                 ranking = self.rank(predicted, scale_N, open_BG, step)
                 s.schedule.update(ranking, step)
                 chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
@@ -334,6 +327,7 @@ class Decoder:
             prompts[row], self.lengths[row] = prompt, len(prompt.ids)
             self.traces[row], self.saved_traces[row], self.done[row] = RowTrace(), RowTrace(), False
         self.batch.enter(prompts, self.pad_id, self.sampler.block_length)
+        self.predict.forget(list(rows))
         retained = [state.retained is not None for state in self.row_states]
         self.batch.retained_B = torch.tensor(retained).to(self.end_E.device)
         if self.sampler.search.rolls_back:

@@ -18,8 +18,9 @@ class Query:
 
     rows: rows with open positions; active_B, the same as a mask. wanted_BG: positions whose logits are computed, all in
     these rows; wanted, their number in each row of the batch. ends: of each row the column after the last one that its pass
-    computes. ranked_BG: those of them that the schedule ranks; read, their
-    number in all rows. weighs: whether the search weighs particles. numbers: the step number of each row.
+    computes. ranked_BG: those of them that the schedule ranks; read, their number in all rows. weighs: whether the search
+    weighs particles. numbers: the step number of each row. sources: where rows are copies, the rows of the cache that they
+    come from, and how many of them, the first ones, are no drafts.
     """
 
     rows: list[int]
@@ -31,6 +32,7 @@ class Query:
     read: int
     weighs: bool
     numbers: list[int]
+    sources: tuple[list[int], int] | None = None
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Predictor:
             with charge(costs, some, "mdm_seconds"):
                 if self.cache:
                     these_R, wanted = row_R[start : start + self.most_rows], [query.wanted[row] for row in some]
-                    logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted)
+                    logits_NV, tokens = self.cache.logits(batch, these_R, wanted_BG[index], wanted, query.sources)
                 else:
                     left = batch.start - max(prompt_lengths[row] for row in some)  # columns that all of them pad
                     full, last = batch.topology.block_size is None, max(query.ends[row] for row in some)
@@ -82,8 +84,15 @@ class Predictor:
             chunks.append(logits_NV)
             for row, count in zip(some, tokens, strict=True):
                 costs[row].mdm_passes += passes
+                costs[row].mdm_rows += passes
                 costs[row].mdm_tokens += passes * count
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0], shadow_BG
+
+    def remember(self, guided: Any, scale_N: Tensor | None) -> None:
+        """Called with the guided logits and scales of each step."""
+
+    def forget(self, rows: list[int]) -> None:
+        """Called when rows begin another prompt."""
 
     def logits(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor

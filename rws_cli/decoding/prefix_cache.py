@@ -42,16 +42,25 @@ class PrefixCache:
             for n, (keys, values) in enumerate(self.layers):  # one by one: no second copy of all
                 self.layers[n] = (keys[ancestor_B], values[ancestor_B])
 
-    def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]:
+    def logits(
+        self,
+        batch: Batch,
+        row_R: Tensor,
+        wanted_RG: Tensor,
+        wanted: list[int],
+        sources: tuple[list[int], int] | None = None,
+    ) -> tuple[Tensor, list[int]]:
         """Logits (N, V) at the wanted positions of some rows, in row-major order, and for each row the number of tokens that
-        the model computed. wanted: the number of wanted positions of each row."""
+        the model computed. wanted: the number of wanted positions of each row. sources: the rows of the cache that those of
+        the batch read, if others, and how many of them, the first ones, are also stored."""
         tokens_BL = batch.tokens_BL.where(batch.attention_BL, NOTHING)
         length, device = tokens_BL.shape[1], tokens_BL.device
         if self.stored_BL is None:
-            self.stored_BL = torch.full_like(tokens_BL, NOTHING)
+            self.stored_BL = torch.full((self.rows, length), NOTHING, device=device)
+        source_R, real = (row_R, len(row_R)) if sources is None else (torch.tensor(sources[0]).to(device), sources[1])
         open_R, end_R = (column_B[row_R] for column_B in batch.open_columns())
         block_RL, seen_RL = batch.attention_block_BL[row_R], batch.attention_BL[row_R]
-        begin_R = self.first_missing(tokens_BL[row_R], self.stored_BL[row_R], block_RL).minimum(open_R)
+        begin_R = self.first_missing(tokens_BL[row_R], self.stored_BL[source_R], block_RL).minimum(open_R)
         wanted_RL = torch.zeros((len(row_R), length + 1), dtype=torch.bool, device=device)
         wanted_RL[:, batch.start : length] = wanted_RG
         begin_R = begin_R.minimum(wanted_RL.to(torch.int8).argmax(1) - self.denoiser.shift)
@@ -64,7 +73,7 @@ class PrefixCache:
         index_RW = column_RW.clamp(max=length - 1)[:, :-1]
         sees_RWK = visible_to(block_RL.gather(1, index_RW), block_RL[:, left:right], seen_RL[:, left:right])
         window = _Window(
-            self.layers, row_R, self.rows, index_RW.where(inside_RW, length), slice(left, right), length + 1
+            self.layers, source_R, real, self.rows, index_RW.where(inside_RW, length), slice(left, right), length + 1
         )
         logits_NV = self.denoiser.forward(
             batch.tokens_BL[row_R].gather(1, index_RW),
@@ -75,7 +84,7 @@ class PrefixCache:
             sum(wanted),
         ).float()
         kept_L = torch.arange(length, device=device)
-        self.stored_BL[row_R] = tokens_BL[row_R].where(kept_L < open_R[:, None], NOTHING)
+        self.stored_BL[source_R[:real]] = tokens_BL[row_R].where(kept_L < open_R[:, None], NOTHING)[:real]
         return logits_NV, widths
 
     @staticmethod
@@ -87,20 +96,23 @@ class PrefixCache:
 
 
 class _Window(DynamicCache):
-    """What one pass sees: it stores the keys and values of a window, and attends to the columns of `context`."""
+    """What one pass sees: it stores the keys and values of a window, and attends to the columns of `context`. The first
+    `real` rows are stored; drafts see the stored ones of their row, but for their own window."""
 
     def __init__(
         self,
         layers: list[tuple[Tensor, Tensor]],
         row_R: Tensor,
+        real: int,
         rows: int,
         index_RW: Tensor,
         context: slice,
         length: int,
     ) -> None:
         super().__init__()
-        self.stored_layers, self.row_R, self.rows = layers, row_R, rows
+        self.stored_layers, self.row_R, self.real, self.rows = layers, row_R, real, rows
         self.index_RW, self.context, self.length = index_RW, context, length
+        self.local_R = torch.arange(len(row_R), device=row_R.device)
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
         if layer_idx == len(self.stored_layers):
@@ -108,7 +120,10 @@ class _Window(DynamicCache):
             self.stored_layers.append((key_states.new_zeros(shape), value_states.new_zeros(shape)))
         seen = []
         for stored, new in zip(self.stored_layers[layer_idx], (key_states, value_states), strict=True):
-            stored[self.row_R[:, None], :, self.index_RW] = new.transpose(1, 2)
-            some = stored if len(self.row_R) == self.rows else stored[self.row_R]
+            new = new.transpose(1, 2)
+            stored[self.row_R[: self.real, None], :, self.index_RW[: self.real]] = new[: self.real]
+            some = stored if self.real == len(self.row_R) == self.rows else stored[self.row_R]
+            if self.real < len(self.row_R):
+                some[self.local_R[:, None], :, self.index_RW] = new
             seen.append(some[:, :, self.context])
         return tuple(seen)

@@ -49,4 +49,11 @@ class Cache(Protocol):
 
     def copy_rows(self, ancestor_B: Tensor) -> None: ...
 
-    def logits(self, batch: Batch, row_R: Tensor, wanted_RG: Tensor, wanted: list[int]) -> tuple[Tensor, list[int]]: ...
+    def logits(
+        self,
+        batch: Batch,
+        row_R: Tensor,
+        wanted_RG: Tensor,
+        wanted: list[int],
+        sources: tuple[list[int], int] | None = None,
+    ) -> tuple[Tensor, list[int]]: ...

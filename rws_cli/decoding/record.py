@@ -22,10 +22,11 @@ class Cost:
     """The cost of one row.
 
     Tokens are those that go through a model, without padding; a gradient step counts three times. Seconds are the row's
-    share of its batch.
+    share of its batch. mdm_passes: passes one after the other; mdm_rows: canvases in them, several where steps are drafted.
     """
 
     mdm_passes: int = 0
+    mdm_rows: int = 0
     mdm_tokens: int = 0
     mdm_seconds: float = 0.0
     reward_calls: int = 0
@@ -36,6 +37,10 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def add(self, other: Cost) -> None:
+        """Add another cost in place."""
+        vars(self).update(vars(self + other))
 
 
 @dataclass
@@ -109,6 +114,19 @@ class RowTrace:
         """Record that the token at a position was remasked before a step."""
         last = len(self.position) - 1 - self.position[::-1].index(position)
         self.remasked_at[last] = step
+
+
+@dataclass
+class Completion:
+    """A finished completion. number: of its prompt, not counting particles; tokens: of its own length; cost: of all its
+    particles; scores: of each particle, empty without a search; particle: the chosen one."""
+
+    number: int
+    tokens: list[int]
+    trace: RowTrace
+    cost: Cost
+    scores: list[float]
+    particle: int = 0
 
 
 def to_host(record: dict[str, Tensor | None]) -> dict[str, Any]:

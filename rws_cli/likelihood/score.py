@@ -231,7 +231,8 @@ def _pass(denoiser: Any, rows: list[_Row], cfg_scale: float) -> None:
         raise RunError("The model returned logits that are not finite: check the checkpoint and model.dtype.")
     seconds, n = (time.perf_counter() - started) / len(rows), 0
     for row in rows:
-        row.text.cost += Cost(passes, passes * len(row.tokens), seconds, seconds=seconds)
+        tokens = passes * len(row.tokens)
+        row.text.cost += Cost(passes, passes, tokens, mdm_seconds=seconds, seconds=seconds)
         some = slice(n, n := n + len(row.wanted))
         row.done(log_p[some], best_log_p[some], [value > 0 for value in is_best[some]])
 

@@ -13,11 +13,12 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config, Runtime
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.cache import BlockCache
-from rws_cli.decoding.loop import Completion, Decoder, OnStep
+from rws_cli.decoding.loop import Decoder, OnStep
 from rws_cli.decoding.prediction import LOGIT_BYTES, MOST_ROWS
 from rws_cli.decoding.prefix_cache import PrefixCache
 from rws_cli.decoding.protocols import Cache
-from rws_cli.decoding.record import RowTrace
+from rws_cli.decoding.record import Completion, RowTrace
+from rws_cli.decoding.speculate import canvases
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import RunError, out_of_memory
 from rws_cli.likelihood.memory import automatic_rows
@@ -129,7 +130,7 @@ def logit_bytes(config: Config, model: PreparedModel) -> int:
     """Bytes of the logits of one row: of all positions that a pass can reach."""
     every = config.sampler.schedule.reads_from is not None
     positions = config.sampler.gen_length if every else model.topology.block_size or config.sampler.gen_length
-    return 4 * model.vocabulary * min(positions, config.sampler.gen_length)
+    return 4 * model.vocabulary * min(positions, config.sampler.gen_length) * canvases(config.runtime.speculate)
 
 
 def new_cache(denoiser: Denoiser, runtime: Runtime, rows: int) -> Cache:
@@ -175,7 +176,10 @@ class Attempt:
         runtime, cache = config.runtime, None
         if runtime.cache != "none":
             cache = new_cache(denoiser, runtime, min(side_by_side, len(prompts)))
-        self.decoder = Decoder(denoiser, prompts, sampler, self.scorer, rows=side_by_side, most_rows=rows, cache=cache)
+        self.decoder = Decoder(
+            denoiser, prompts, sampler, self.scorer,
+            rows=side_by_side, most_rows=rows, cache=cache, speculate=runtime.speculate,
+        )  # fmt: skip
         self.decoder.on_step, self.decoder.on_enter = on_step, self.enter
         self.finishing: list[Example] = []
 

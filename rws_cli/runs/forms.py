@@ -85,7 +85,9 @@ GUIDANCE: dict[str, Any] = {
     "changed_selections": Share,
 }
 COST = {
-    **dict.fromkeys(("mdm_passes", "mdm_tokens", "reward_calls", "reward_cache_hits", "reward_tokens"), Count),
+    **dict.fromkeys(
+        ("mdm_passes", "mdm_rows", "mdm_tokens", "reward_calls", "reward_cache_hits", "reward_tokens"), Count
+    ),
     **dict.fromkeys(("mdm_seconds", "reward_seconds", "seconds"), Amount),
 }
 SPENT = {"setup_seconds": Amount, "run_seconds": Amount, "peak_memory_bytes": Count}
@@ -203,6 +205,9 @@ def reader(name: str, schema: int = SCHEMA) -> Callable[[bytes], Any]:
 
 
 def _with_new_names(name: str, value: Any, schema: int) -> Any:
+    cost = value.get("cost") if isinstance(value, dict) else None
+    if isinstance(cost, dict) and "mdm_passes" in cost:
+        cost.setdefault("mdm_rows", cost["mdm_passes"])  # before steps could be drafted
     if name == "manifest.json" and isinstance(value, dict) and isinstance(value.get("schema"), int):
         schema = value["schema"]
         if schema < SCHEMA:

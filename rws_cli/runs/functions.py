@@ -14,8 +14,9 @@ from rws_cli.benchmarks.base import Example
 from rws_cli.config.composing import compose_one
 from rws_cli.config.schema import Config
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prediction import MOST_ROWS
+from rws_cli.decoding.record import Completion
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.errors import UsageError
 from rws_cli.guidance.base import Guidance

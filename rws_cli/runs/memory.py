@@ -14,6 +14,7 @@ import torch
 from rws_cli.config.schema import Config, Sampler
 from rws_cli.decoding.prediction import CHUNK_BYTES
 from rws_cli.decoding.rank import greedy
+from rws_cli.decoding.speculate import canvases
 from rws_cli.guidance.base import Guidance
 from rws_cli.models.base import PreparedModel
 from rws_cli.models.checkpoint import stored_weights
@@ -54,7 +55,8 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
     longest = max(len(ids) + prepared.turn[name] * s.gen_length for name, ids in prepared.prompts.items())
     length, particles = longest + s.gen_length, s.search.particles
     side_by_side = particles * max(1, min(len(prepared.prompts), rows // particles))
-    passed = min(rows, side_by_side)
+    drafted = canvases(config.runtime.speculate)
+    passed = min(rows, side_by_side) * drafted
     dtype = pick_dtype(config.model.dtype, device)
     width = dtype.itemsize if isinstance(dtype, torch.dtype) else 2
     activations = passed * length * layer_bytes(config, model, device, width, length, ranks)
@@ -66,7 +68,7 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
         weights=model_bytes(config, model, device, ranks),
         cache=side_by_side * (length + 1) * cache_bytes(config, model, width) / ranks,
         activations=activations,
-        logits=logits_bytes(config, model, device, width, passed, side_by_side, length),
+        logits=logits_bytes(config, model, device, width, passed, side_by_side * drafted, length),
     )
 
 

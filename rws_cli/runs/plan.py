@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 from rws_cli.config.schema import Config
+from rws_cli.decoding.speculate import canvases
 from rws_cli.likelihood.score import bound
 from rws_cli.models.checkpoint import active_weights, stored_weights
 from rws_cli.models.topology import Topology
@@ -30,7 +31,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     passes = tokens = calls = most_steps = 0
     for one in decodings_of(config, prepared):
         passes += one.steps * passes_per_step * decodings
-        tokens += one.tokens * passes_per_step * decodings
+        tokens += one.tokens * passes_per_step * decodings * canvases(config.runtime.speculate)
         calls += one.blocks * sampler.remasking.rounds * sampler.remasking.window * decodings
         calls += (sampler.guidance.calls(one.steps) + search.calls(one.steps)) * decodings
         most_steps = max(most_steps, one.steps)

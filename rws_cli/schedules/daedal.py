@@ -30,6 +30,7 @@ class Daedal(Adaptive):
     checked: int = setting("end tokens that the end confidence reads, from the last", 32, min=1)
 
     grows = True
+    not_drafted = "it also inserts masks"
     caches = ()
 
     def conflicts(self, config: Any) -> Iterator[str]:

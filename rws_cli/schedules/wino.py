@@ -29,6 +29,7 @@ class Wino(Adaptive):
     least: int = setting("the fewest tokens that `share` allows", 5, min=1)
 
     shadow = True
+    not_drafted = "its passes also read a shadow of the block"
     remasks = True
     caches = ()
 

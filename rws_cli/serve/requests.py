@@ -97,7 +97,7 @@ def _conversation(turns: Any, model: PreparedModel) -> tuple[Example, list[int]]
     if len(texts) % 2 == 0:
         raise RequestError(400, "The last of the messages must be the user's.", "messages")
     history = tuple(zip(texts[:-1:2], texts[1::2], strict=True))
-    name = Prompt(text=texts[0], kind="prompt", name="prompt", gen_length=1).examples()[0].id
+    name = Prompt(text=texts[0], canvas=None, kind="prompt", name="prompt", gen_length=1).examples()[0].id
     if history:
         name = f"chat-{_digest(texts)}"
     return Example(name, texts[-1], "", history=history), model.encode(texts[-1], history)

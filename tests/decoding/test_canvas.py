@@ -11,8 +11,9 @@ from support import FakeDenoiser, Scored, make_sampler, part
 from torch import Tensor
 
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.decoding.statistics import Statistics
 
 PROMPTS = [[1, 2, 3], [4], [5, 6]]

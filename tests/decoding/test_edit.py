@@ -9,8 +9,9 @@ from block_models import EOS, MASK, block_denoiser, blocks_of, logits_of, propos
 from support import make_sampler, part
 
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18]]
 SIZE, LENGTH = 4, 12

@@ -10,7 +10,8 @@ from support import FakeDenoiser, Scored, make_sampler, part
 from torch import Tensor
 
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.record import Completion
 from rws_cli.decoding.statistics import Statistics
 
 END, BLANK = 10, 11

@@ -10,20 +10,23 @@ from block_models import MASK, block_denoiser, decode_slowly, surest, two_surest
 from support import Scored, make_sampler, part
 
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.models.topology import Topology
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18]]
 
 
-def completions(denoiser: Any, sampler: Any, rows: int, cached: bool, prompts: Any = PROMPTS) -> list[Completion]:
+def completions(
+    denoiser: Any, sampler: Any, rows: int, cached: bool, prompts: Any = PROMPTS, speculate: int = 0
+) -> list[Completion]:
     particles = sampler.search.particles
     rows_of = [prompt_of(ids, 0, f"{n} {k}") for n, ids in enumerate(prompts) for k in range(particles)]
     side_by_side = min(rows, len(prompts)) * particles
     cache = PrefixCache(denoiser, side_by_side) if cached else None
-    decoder = Decoder(denoiser, rows_of, sampler, rows=side_by_side, cache=cache)
+    decoder = Decoder(denoiser, rows_of, sampler, rows=side_by_side, cache=cache, speculate=speculate)
     statistics = Statistics(20.0, 4.0, 0.0, 40.0)
     decoder.scorer = Scored(lambda rows, tokens, *_: tokens.double().mean(1).tolist(), statistics, decoder.costs)
     return sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)

@@ -14,8 +14,8 @@ from torch import Tensor
 from rws_cli.benchmarks.arithmetic import Arithmetic
 from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import Prompt, prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
-from rws_cli.decoding.record import RowTrace
+from rws_cli.decoding.loop import Decoder
+from rws_cli.decoding.record import Completion, RowTrace
 from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Prediction, Ranking, Step
 from rws_cli.orders.base import Order

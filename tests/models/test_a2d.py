@@ -15,8 +15,9 @@ from support import make_sampler, make_settings, samples_of
 
 from rws_cli.config.composing import compose
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.errors import UsageError
 from rws_cli.models.base import Denoiser
 from rws_cli.models.topology import block_numbers

@@ -25,8 +25,9 @@ from transformers import (
 )
 
 from rws_cli.decoding.batch import prompt_of
-from rws_cli.decoding.loop import Completion, Decoder
+from rws_cli.decoding.loop import Decoder
 from rws_cli.decoding.prefix_cache import PrefixCache
+from rws_cli.decoding.record import Completion
 from rws_cli.errors import UsageError
 
 SIZES: dict[str, Any] = {
