@@ -135,10 +135,6 @@ class Runtime:
     cache_refresh: int | None = setting(
         "passes of a row between two over its whole sequence; null: one whole pass per block", min=1
     )
-    speculate: int | str = setting(
-        "canvases of a row that are computed in one pass, its own and drafts of the next steps: the same tokens in fewer "
-        "passes, but more rows; 0: no drafts; auto: as many as save time here"
-    )
     backend: str = setting(
         "where decoding runs: this process, several on this machine, several that share one model, or a cluster",
         role="worker",
@@ -151,6 +147,11 @@ class Runtime:
     tracker: str = setting(
         "a library that also logs the run, configured by its own environment variables", role="tracker"
     )
+    speculate: int | str = setting(
+        "canvases of a row that are computed in one pass, its own and drafts of the next steps: the same tokens in fewer "
+        "passes, but more rows; 0: no drafts; auto: as many as save time here",
+        default=0,
+    )  # older runs lack it
 
 
 @dataclass
