@@ -267,12 +267,12 @@ def test_memory_that_runs_out_halves_the_rows(monkeypatch: pytest.MonkeyPatch) -
 
 def test_undecided_questions() -> None:
     def choice(log_p: float, error: float, divisor: int = 1) -> dict[str, Any]:
-        return {"log_likelihood": log_p, "standard_error": error, "divisor": divisor}
+        return {"log_likelihood": log_p, "difference_error": error, "divisor": divisor}
 
-    assert undecided(choice(-5, 0.3), choice(-5.8, 0.4))  # 0.8 < 1.96 · 0.5
-    assert not undecided(choice(-5, 0.3), choice(-6, 0.4))
-    assert not undecided(choice(-5, 0.0), choice(-5, 0.0))  # exact
-    assert not undecided(choice(-10, 0.6, 2), choice(-12, 0.8, 2))
+    assert undecided([choice(-5, 0.0), choice(-9, 0.5), choice(-5.8, 0.5)])  # 0.8 < 1.96 · 0.5
+    assert not undecided([choice(-5, 0.0), choice(-6, 0.5)])
+    assert not undecided([choice(-5, 0.0), choice(-5, 0.0)])  # exact
+    assert undecided([choice(-10, 0.0, 2), choice(-11, 0.5, 2)])
 
 
 def test_model_perplexity_of_what_was_decoded(rws, small: list[str], llada_folder: Path, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_every_metric_measures_what_it_says(name: str, causal_folder: Path) -> N
         "keywords": [["a"], [], ["b", "x"]],
         "histories": [[], [], [("a", "b")]],
         "tokens": [[5, 6], [], [7]],
-        "choices": [[{"log_likelihood": -1.0, "standard_error": 0.0, "divisor": 1}], [], []],
+        "choices": [[{"log_likelihood": -1.0, "standard_error": 0.0, "divisor": 1, "difference_error": 0.0}], [], []],
     }
     assert set(metric.inputs) <= set(texts)
     for count in (3, 1):
