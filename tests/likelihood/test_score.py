@@ -100,7 +100,7 @@ def test_with_consistent_conditionals_the_bound_is_the_likelihood() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_standard_error_is_the_spread_over_seeds(estimator: str) -> None:
     denoiser, settings = FakeDenoiser(), Likelihood(draws=32, estimator=estimator)
-    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(150)]
+    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(120)]
     found = log_likelihoods(denoiser, pairs, settings, 1, 256)
     spread = torch.tensor([estimate.log_p for estimate in found], dtype=torch.float64).var()
     claimed = sum(estimate.standard_error**2 for estimate in found) / len(found)
