@@ -464,7 +464,13 @@ def test_a_metric_measures_what_it_says_of_each_answer(role: str, name: str) -> 
         "keywords": [["two"], [], ["b", "c"]],
         "histories": [[], [("p", "one")], []],
         "tokens": [[5, 6, 7], [0], [8]],
-        "choices": [[{"log_likelihood": -n - 1.0, "standard_error": 0.1, "divisor": 1} for n in range(3)]] * 3,
+        "choices": [
+            [
+                {"log_likelihood": -n - 1.0, "standard_error": 0.1, "divisor": 1, "difference_error": 0.1}
+                for n in range(3)
+            ]
+        ]
+        * 3,
     }
     metric = metric.load("metric.m")
     metric.use(compose("model=tiny"))

@@ -275,6 +275,6 @@ def new_batch(
     )
 
 
-def prompt_of(ids: list[int], seed: int, example: str, length: int | None = None) -> Prompt:
+def prompt_of(ids: list[int], seed: int, example: str) -> Prompt:
     """The prompt of an example; its random numbers follow from the seed and the example's id."""
-    return Prompt(ids, row_key(seed, example), length)
+    return Prompt(ids, row_key(seed, example))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ from rws_cli.decoding.predict import guided_logits
 from rws_cli.decoding.prediction import chunk_size, likeliest, log_p_of
 from rws_cli.decoding.record import Cost
 from rws_cli.errors import RunError
-from rws_cli.likelihood.masks import masks_of, most_masks
+from rws_cli.likelihood.masks import Masks, masks_of, most_masks
 from rws_cli.models.topology import FULL, Topology
 
 INTERVAL = 1.96
@@ -42,12 +42,23 @@ class Pair:
 @dataclass(frozen=True)
 class LogLikelihood:
     """log_p: of the continuation, in nats, or a lower bound of it. standard_error: of its estimate; 0 if it is exact.
-    is_greedy: whether greedy decoding, one token at a time by confidence, gives the continuation; None if not computed."""
+    is_greedy: whether greedy decoding, one token at a time by confidence, gives the continuation; None if not computed.
+    draws: where all tokens are masked together and masks were drawn, these and the sum of log p of each draw."""
 
     log_p: float
     standard_error: float
     is_greedy: bool | None
     cost: Cost
+    draws: tuple[Masks, Tensor] | None = field(default=None, compare=False, repr=False)
+
+
+def difference_error(a: LogLikelihood, b: LogLikelihood, over_a: float = 1.0, over_b: float = 1.0) -> float:
+    """The standard error of a / over_a − b / over_b, which is less than that of independent estimates where both come from
+    the same masks."""
+    if a.draws and b.draws and torch.equal(a.draws[0].masked_DW, b.draws[0].masked_DW):
+        masks, log_p_D = a.draws
+        return math.sqrt(masks.estimate(log_p_D / over_a - b.draws[1] / over_b)[1])
+    return math.hypot(a.standard_error / over_a, b.standard_error / over_b)
 
 
 def perplexity(log_p: float, tokens: int) -> float:
@@ -129,13 +140,14 @@ class _Text:
         self.firsts, self.spans = spans(self.topology, len(context), len(pair.continuation))
         self.key, self.settings = row_key(seed, f"{pair.name} likelihood"), settings
         self.log_p, self.variance, self.cost, self.is_greedy = 0.0, 0.0, Cost(), True
+        self.draws: tuple[Masks, Tensor] | None = None
         self.greedy = pair.greedy
         self.unmatched = [list(range(*span)) for span in self.spans if pair.greedy]
         """Positions of each span that greedy decoding has not reached yet."""
 
     def result(self) -> LogLikelihood:
         is_greedy = self.is_greedy if self.greedy else None
-        return LogLikelihood(self.log_p, math.sqrt(self.variance), is_greedy, self.cost)
+        return LogLikelihood(self.log_p, math.sqrt(self.variance), is_greedy, self.cost, self.draws)
 
     def row(self, end: int, masked: Sequence[int], wanted: Sequence[int], done: Any, best: bool = False) -> _Row:
         """A row that ends before position `end` of the continuation."""
@@ -169,7 +181,10 @@ class _Text:
                 nonlocal waiting
                 sums[number], waiting = math.fsum(log_p), waiting - 1
                 if not waiting:
-                    mean, variance = masks.estimate(torch.tensor(sums, dtype=torch.float64)[number_D])
+                    log_p_D = torch.tensor(sums, dtype=torch.float64)[number_D]
+                    mean, variance = masks.estimate(log_p_D)
+                    if len(self.spans) == 1 and not self.firsts and not masks.exact:
+                        self.draws = masks, log_p_D
                     self.log_p, self.variance = self.log_p + mean, self.variance + variance
 
             return done

@@ -1,6 +1,5 @@
 """How sure the likeliest choice is: its log likelihood, and whether more draws could change which one it is."""
 
-import math
 from typing import Any
 
 from rws_cli.likelihood.score import INTERVAL
@@ -24,9 +23,9 @@ class Choices(Metric):
             "better": "down",
         },
         "undecided": {
-            "description": "questions whose two likeliest choices differ by less than the error of the draws",
+            "description": "questions in which a rival is no less likely, given the error of the draws",
             "unit": "share",
-            "formula": "difference < 1.96 standard errors of the difference, taken as independent",
+            "formula": "difference < 1.96 standard errors of the difference; choices of one length share their masks",
             "better": "down",
         },
     }
@@ -36,13 +35,17 @@ class Choices(Metric):
         return {
             "log_likelihood": [each[0]["log_likelihood"] if each else None for each in ranked],
             "standard_error": [each[0]["standard_error"] if each else None for each in ranked],
-            "undecided": [undecided(*each[:2]) if len(each) > 1 else None for each in ranked],
+            "undecided": [undecided(each) if len(each) > 1 else None for each in ranked],
         }
 
 
-def undecided(first: dict[str, Any], second: dict[str, Any]) -> float:
-    """1 if the difference of two choices is within its 95 % interval of 0, else 0. Rivals that share their masks differ by
-    less than independent ones, so that this counts too many rather than too few."""
-    difference = first["log_likelihood"] / first["divisor"] - second["log_likelihood"] / second["divisor"]
-    error = math.hypot(*(choice["standard_error"] / choice["divisor"] for choice in (first, second)))
-    return float(error > 0 and difference < INTERVAL * error)
+def undecided(ranked: list[dict[str, Any]]) -> float:
+    """1 if a choice differs from the likeliest one, the first, by less than the 95 % interval of the difference, else 0."""
+    best, *rivals = ranked
+    return float(
+        any(
+            best["log_likelihood"] / best["divisor"] - rival["log_likelihood"] / rival["divisor"]
+            < INTERVAL * rival["difference_error"]
+            for rival in rivals
+        )
+    )

@@ -29,8 +29,8 @@ def measure(
         "predictions": [sample["completion"] for sample in samples],
         **{f"{key}s": [sample[key] for sample in samples] for key in ("reference", "prompt", "question")},
         "keywords": [list(example.keywords) for example in examples],
-        "histories": [sample["history"] for sample in samples],
-        "tokens": [sample["tokens"] for sample in samples],
+        "histories": [sample.get("history", []) for sample in samples],
+        "tokens": [sample.get("tokens", []) for sample in samples],
         "choices": [sample.get("choices", []) for sample in samples],
     }
     absent = {key for key in ("references", "keywords", "choices") if not any(inputs[key])}

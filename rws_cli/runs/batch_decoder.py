@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -153,15 +153,20 @@ class Attempt:
     ) -> None:
         self.config, self.components, self.examples, self.rows = config, components, examples, rows
         sampler, denoiser, particles = components.sampler, components.denoiser, config.sampler.search.particles
+        gen_length = config.sampler.gen_length
         prompts = [
             prompt_of(
                 prepared.model.encode(e.prompt, e.history, **e.context) if e.follows else prepared.prompts[e.id],
                 config.seed,
                 f"{e.id} particle {n}" if n else e.id,
-                e.length if e.length and e.length < config.sampler.gen_length else None,
             )
             for e in examples
             for n in range(particles)
+        ]
+        lengths = [min(e.length or gen_length, gen_length) for e in examples for _ in range(particles)]
+        prompts = [
+            replace(prompt, length=length) if length < gen_length else prompt
+            for prompt, length in zip(prompts, lengths, strict=True)
         ]
         self.scorer = None
         if components.reward:

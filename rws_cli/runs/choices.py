@@ -7,7 +7,7 @@ from rws_cli.analysis.order import order_statistics
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Config
 from rws_cli.decoding.record import Cost
-from rws_cli.likelihood.score import LogLikelihood, Pair
+from rws_cli.likelihood.score import LogLikelihood, Pair, difference_error
 from rws_cli.models.base import PreparedModel
 
 
@@ -58,6 +58,7 @@ def choice_sample(config: Config, example: Example, pairs: list[Pair], scores: l
                 "standard_error": score.standard_error,
                 "tokens": len(pair.continuation),
                 "divisor": divisor,
+                "difference_error": difference_error(score, scores[chosen], divisor, divisors[chosen]),
                 "is_greedy": score.is_greedy,
             }
             for choice, score, pair, divisor in zip(example.choices, scores, pairs, divisors, strict=True)

@@ -76,7 +76,13 @@ Order = Annotated[dict[str, Number | None], _requires(DEFAULT_GOD, "kendall_tau"
 
 Grade = _form(correct=bool, partial=Share, extracted=str, extractor=str)
 Choice = _form(
-    text=str, log_likelihood=Number, standard_error=Amount, tokens=Count, divisor=Count, is_greedy=bool | None
+    text=str,
+    log_likelihood=Number,
+    standard_error=Amount,
+    tokens=Count,
+    divisor=Count,
+    difference_error=Amount,
+    is_greedy=bool | None,
 )
 GUIDANCE: dict[str, Any] = {
     "scale": Number,

@@ -120,6 +120,7 @@ def test_neither_batches_nor_memory_nor_an_interruption_change_a_score(
     assert samples_of(folders[0]) == alone
 
 
+@pytest.mark.slow
 def test_an_example_that_fails_leaves_the_others(
     rws, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_the_plan_bounds_the_passes(rws, asked: list[str], tmp_path: Path) -> No
     assert most == (1 + 3 + 7) + (3 + 3) + (1 + 16) + (7 + 1)
 
 
+@pytest.mark.slow
 def test_a_long_choice_is_divided_by_its_length(rws, asked: list[str], tmp_path: Path) -> None:
     assert rws("run", *asked, "likelihood.normalize=bytes", "likelihood.draws=4").exit_code == 0
     for sample in samples_of(tmp_path / "outputs/choices/small-confidence/v001"):
@@ -267,14 +269,15 @@ def test_memory_that_runs_out_halves_the_rows(monkeypatch: pytest.MonkeyPatch) -
 
 def test_undecided_questions() -> None:
     def choice(log_p: float, error: float, divisor: int = 1) -> dict[str, Any]:
-        return {"log_likelihood": log_p, "standard_error": error, "divisor": divisor}
+        return {"log_likelihood": log_p, "difference_error": error, "divisor": divisor}
 
-    assert undecided(choice(-5, 0.3), choice(-5.8, 0.4))  # 0.8 < 1.96 · 0.5
-    assert not undecided(choice(-5, 0.3), choice(-6, 0.4))
-    assert not undecided(choice(-5, 0.0), choice(-5, 0.0))  # exact
-    assert not undecided(choice(-10, 0.6, 2), choice(-12, 0.8, 2))
+    assert undecided([choice(-5, 0.0), choice(-9, 0.5), choice(-5.8, 0.5)])  # 0.8 < 1.96 · 0.5
+    assert not undecided([choice(-5, 0.0), choice(-6, 0.5)])
+    assert not undecided([choice(-5, 0.0), choice(-5, 0.0)])  # exact
+    assert undecided([choice(-10, 0.0, 2), choice(-11, 0.5, 2)])
 
 
+@pytest.mark.slow
 def test_model_perplexity_of_what_was_decoded(rws, small: list[str], llada_folder: Path, tmp_path: Path) -> None:
     options = ["metric=[model_perplexity]", "likelihood.draws=4", "sampler.gen_length=12", "sampler.block_length=12"]
     assert rws("run", *small, *options, "sampler=confidence", "benchmark.limit=2").exit_code == 0
@@ -310,6 +313,7 @@ def test_choices_after_solved_questions(tmp_path: Path) -> None:
     assert second.reference == " w4 w4"
 
 
+@pytest.mark.slow
 def test_a_reward_that_nothing_reads_is_mentioned(rws, asked: list[str], tmp_path: Path) -> None:
     result = rws("run", *asked, "reward=verifier", "benchmark.limit=1")
     assert result.exit_code == 0

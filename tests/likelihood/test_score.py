@@ -16,7 +16,7 @@ from rws_cli.config.schema import Likelihood
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.loop import Decoder
 from rws_cli.errors import RunError
-from rws_cli.likelihood.score import LogLikelihood, Pair, log_likelihoods
+from rws_cli.likelihood.score import LogLikelihood, Pair, difference_error, log_likelihoods
 
 ESTIMATORS = ("stratified", "antithetic", "coupled")
 PROMPT, EIGHT = [1, 2, 3], [4, 0, 7, 7, 2, 9, 5, 1]
@@ -100,7 +100,7 @@ def test_with_consistent_conditionals_the_bound_is_the_likelihood() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_standard_error_is_the_spread_over_seeds(estimator: str) -> None:
     denoiser, settings = FakeDenoiser(), Likelihood(draws=32, estimator=estimator)
-    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(150)]
+    pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(120)]
     found = log_likelihoods(denoiser, pairs, settings, 1, 256)
     spread = torch.tensor([estimate.log_p for estimate in found], dtype=torch.float64).var()
     claimed = sum(estimate.standard_error**2 for estimate in found) / len(found)
@@ -109,15 +109,20 @@ def test_the_standard_error_is_the_spread_over_seeds(estimator: str) -> None:
     assert inside > 0.88 * len(found)
 
 
-def test_even_counts_of_masked_tokens_halve_the_variance() -> None:
-    """Against independent draws of the same estimator: mask count uniform, then a mask of that size."""
-    spread = {}
-    for name, draws in (("independent", 4), ("stratified", 32)):
-        pairs = [Pair(PROMPT, EIGHT, f"q-{n}", False) for n in range(400 if draws == 4 else 50)]
-        found = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=draws), 2, 256)
-        values = torch.tensor([estimate.log_p for estimate in found], dtype=torch.float64)
-        spread[name] = float(values.view(-1, 8 if draws == 4 else 1).mean(1).var())
-    assert spread["stratified"] < spread["independent"]
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_error_of_a_difference_counts_shared_masks(estimator: str) -> None:
+    """Its spread over seeds is less than that of independent estimates, for texts that differ in one token."""
+    other = [*EIGHT[:-1], 3]
+    pairs = [Pair(PROMPT, ids, f"q-{n}", False) for n in range(120) for ids in (EIGHT, other)]
+    found = log_likelihoods(FakeDenoiser(), pairs, Likelihood(draws=32, estimator=estimator), 1, 256)
+    both = list(zip(found[::2], found[1::2], strict=True))
+    spread = torch.tensor([a.log_p - b.log_p for a, b in both], dtype=torch.float64).var()
+    assert 0.7 < sum(difference_error(a, b) ** 2 for a, b in both) / len(both) / spread < 1.7
+    assert spread < 0.8 * sum(a.standard_error**2 + b.standard_error**2 for a, b in both) / len(both)
+    shorter = one(FakeDenoiser(), PROMPT, EIGHT[:2])
+    a = found[0]
+    assert difference_error(a, shorter, 4.0) == a.standard_error / 4
+    assert difference_error(a, a) == 0
 
 
 def test_neither_batches_nor_other_pairs_change_an_estimate() -> None:

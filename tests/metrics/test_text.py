@@ -120,7 +120,8 @@ def test_a_real_causal_model_prefers_real_sentences() -> None:
 
 def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"metric\.rouge\.module=rouge is neither a metric of rws \(diversity.*trust_remote_code=true"
+        UsageError,
+        match=r"metric\.rouge\.module=rouge is neither a metric of rws \(choices, diversity.*trust_remote_code=true",
     ):
         compose("+metric.rouge.module=rouge")
     trusted = compose("+metric.rouge.module=rouge", f"+metric.rouge.revision={'0' * 40}", "trust_remote_code=true")
@@ -207,7 +208,8 @@ def test_references_that_are_empty_are_there_where_answers_are_marked() -> None:
     sample = {"completion": "", "reference": "", "prompt": "p", "question": "q", "grade": {"correct": True}}
     assert measure({"same": Same()}, [Example("q", "p", "")], [sample])[1] == {"same.same": 1.0}
     with pytest.raises(
-        UsageError, match=r"same needs references, .*lack \(they have predictions, prompts, questions\)"
+        UsageError,
+        match=r"same needs references, .*lack \(they have predictions, prompts, questions, histories, tokens\)",
     ):
         measure({"same": Same()}, [Example("q", "p", "")], [sample | {"grade": None}])
 
@@ -236,8 +238,14 @@ def test_every_metric_measures_what_it_says(name: str, causal_folder: Path) -> N
     if "module" in source.settings:
         pytest.skip("what a module of evaluate measures is its own")
     metric = registry.load("metric", name, "metric")(**settings).load("metric.mine")
-    assert set(metric.inputs) <= {"predictions", "references", "prompts", "questions", "keywords"}
-    texts = {key: ["a b", "", "c d a b"] for key in metric.inputs} | {"keywords": [["a"], [], ["b", "x"]]}
+    metric.use(compose("model=tiny"))
+    texts = {key: ["a b", "", "c d a b"] for key in ("predictions", "references", "prompts", "questions")} | {
+        "keywords": [["a"], [], ["b", "x"]],
+        "histories": [[], [], [("a", "b")]],
+        "tokens": [[5, 6], [], [7]],
+        "choices": [[{"log_likelihood": -1.0, "standard_error": 0.0, "divisor": 1, "difference_error": 0.0}], [], []],
+    }
+    assert set(metric.inputs) <= set(texts)
     for count in (3, 1):
         found = metric.compute(**{key: texts[key][:count] for key in metric.inputs})
         assert found.keys() == source.facts["measures"].keys()

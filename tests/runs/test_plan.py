@@ -28,7 +28,7 @@ def planned(
     config: Any = SimpleNamespace(
         sampler=sampler, runtime=SimpleNamespace(cache=cache), model=SimpleNamespace(shift=shift)
     )
-    prepared: Any = SimpleNamespace(model=denoiser, prompts=prompts, turn=dict.fromkeys(prompts, turn))
+    prepared: Any = SimpleNamespace(model=denoiser, prompts=prompts, turn=dict.fromkeys(prompts, turn), pairs={})
     return list(decodings_of(config, prepared))
 
 
