@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -322,7 +323,38 @@ def lm_evals_samples(folder: Path, task: str) -> list[dict[str, float]]:
     return grades_by_lm_eval({"samples": {task: [json.loads(line) for line in file.read_text().splitlines()]}}, task)
 
 
-@pytest.mark.parametrize("chat", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_the_lines_of_the_readme_run(rws, local: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its task needs no download; and a problem gets the same sample either way."""
+    root = Path(__file__).parents[1]
+    lines = [
+        line.partition("  #")[0]
+        for line in (root / "README.md").read_text().splitlines()
+        if re.match("rws .*scripts/tasks", line)
+    ]
+    ways = lines or [
+        "rws run benchmark=lm_eval benchmark.task=sums benchmark.include_path=scripts/tasks benchmark.apply_chat_template=true",
+        "rws lm-eval --model_args sampler=rws,model=tiny --tasks sums --include_path scripts/tasks --apply_chat_template",
+    ]
+    monkeypatch.chdir(root)
+    found = []
+    for line in ways:
+        words = shlex.split(line)[1:]
+        quick = [f"output={tmp_path}", "sampler.tokens_per_step=10"]
+        few = ["benchmark.limit=1", *quick] if words[0] == "run" else ["--limit", "1"]
+        words = [
+            ",".join([word, *quick]) if word.startswith("sampler=") and words[0] == "lm-eval" else word
+            for word in words
+        ]
+        result = rws(*words, *few)
+        assert result.exit_code == 0, result.output
+        (folder,) = {*tmp_path.glob("lm_eval.sums/*/v*")} - {*found}
+        found.append(folder)
+    assert len(found) > 1
+    assert all(samples_of(folder) == samples_of(found[0]) for folder in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chat", [False, True])
 def test_lm_evals_command_and_a_run_agree(rws, local: None, tasks: Path, chat: bool, tmp_path: Path) -> None:
     """The same tokens and log likelihoods, the same grades as lm-eval's, and metrics as lm-eval aggregates them."""
     options = ["--apply_chat_template"] * chat + [

@@ -1,6 +1,7 @@
 """The model `rws` of lm-evaluation-harness: it answers lm-eval's requests by a run of benchmark=lm_eval."""
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -37,8 +38,12 @@ OPTIONS = {
     "device": "model.device",
 }
 """lm-eval's options that change what rws does → its settings."""
-UNSUPPORTED = {"samples": "--limit", "cache_requests": "--use_cache"}
-"""lm-eval's options that rws does not support → what to use instead."""
+UNSUPPORTED = {
+    "samples": "use --limit",
+    "cache_requests": "leave it out",
+    "use_cache": "finish a stopped run with rws run --resume RUN",
+}
+"""lm-eval's options that rws does not support → what to do instead."""
 
 
 class RwsModel(LM):
@@ -93,10 +98,11 @@ class RwsModel(LM):
     def _answer(self, requests: list[Any]) -> list[Any]:
         """The responses to requests of one kind, by one run. Raises UsageError if its prompts would not be lm-eval's."""
         names = "+".join(dict.fromkeys(request.task_name for request in requests))
-        several = [override("benchmark.name", f"lm_eval.{len(requests)}")] if len(names) > 100 else []
-        config, overrides = compose_one(
-            "benchmark=lm_eval", override("benchmark.task", names), *several, *self.overrides, typed=self.overrides
-        )
+        task = f"benchmark.task={_written(names, quoted=True)}"
+        first, _, others = names.partition("+")
+        short = f"{first}+{others.count('+') + 1}" if len(names) > 100 else names
+        name = "benchmark.name=lm_eval." + re.sub(r"[^\w.+-]", "_", short, flags=re.ASCII)
+        config, overrides = compose_one("benchmark=lm_eval", task, name, *self.overrides, typed=self.overrides)
         ids = _ids(requests, config.benchmark.completions)
         self._check_same(config, dict(zip(ids, requests, strict=True)))
         self.folders.append(run(config, Request(overrides, self.command)))
@@ -186,7 +192,7 @@ def _translate(parsed: argparse.Namespace) -> None:
         return
     for name, other in UNSUPPORTED.items():
         if options.get(name):
-            raise UsageError(f"--{name} does not work with --model rws: use {other}.")
+            raise UsageError(f"--{name} does not work with --model rws: {other}.")
     settings = {setting: options[name] for name, setting in OPTIONS.items() if options.get(name) not in (None, {})}
     if settings.get("runtime.batch_size") == "auto":
         del settings["runtime.batch_size"]

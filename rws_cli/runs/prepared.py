@@ -109,13 +109,18 @@ def prepare(config: Config) -> PreparedRun:
             f"Example {scored} has {len(prompts[scored])} tokens with its longest choice; that exceeds the model's context of "
             f"{limit}."
         )
-    decoded = [i for i in prompts if i not in pairs]
-    longest = max(decoded, key=lambda i: len(prompts[i]) + turn[i] * config.sampler.gen_length, default=None)
-    if longest is not None and 0 < limit < len(prompts[longest]) + (turn[longest] + 1) * config.sampler.gen_length:
+    length = config.sampler.gen_length
+    columns = {
+        e.id: len(prompts[e.id]) + turn[e.id] * length + min(e.length or length, length)
+        for e in examples
+        if e.id not in pairs
+    }
+    longest = max(columns, key=columns.__getitem__, default=None)
+    if longest is not None and 0 < limit < columns[longest]:
         each_turn = f" for each of {turn[longest] + 1} turns" if turn[longest] else ""
         raise UsageError(
-            f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length="
-            f"{config.sampler.gen_length}{each_turn} that exceeds the model's context of {limit}."
+            f"Example {longest} has {len(prompts[longest])} prompt tokens; with sampler.gen_length={length}{each_turn} that "
+            f"exceeds the model's context of {limit}."
         )
     return PreparedRun(config, model, config.benchmark, examples, prompts, turn, pairs, canvases)
 
