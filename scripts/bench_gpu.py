@@ -4,8 +4,9 @@
     python scripts/bench_gpu.py --small --device cpu --dtype float32    # the same steps at a toy size
 
 For each case the tables of bench_speed.py. Besides: the share of the rate of a large product that the passes reach, how
-often a step waits for the GPU, and the time that all of GSM8K would take with completions of 256 tokens, one token per
-step. Writes JSON after each case. It has only been tried at the toy size, on a CPU.
+often a step waits for the GPU, the peak memory beside weights and its plan (rws doctor), and the time that all of GSM8K
+would take with completions of 256 tokens, one token per step. Writes JSON after each case. It has only been tried at the
+toy size, on a CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 import torch
 from speed import Bench, Case, Timing, all_logits, published, result, table
 from speed_models import build_denoiser, build_reward
+
+from rws_cli.runs.memory import memory_plan
 
 GSM8K, COMPLETION = 1319, 256
 """Problems of the test set, and tokens of a completion."""
@@ -51,6 +54,21 @@ def waits(bench: Bench, name: str) -> float:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in caught) / bench.case.steps
+
+
+def memory(bench: Bench, name: str) -> dict[str, float]:
+    """The bytes beside weights that decoding takes: planned, and on a GPU also measured."""
+    config = bench.config(name)
+    plan = memory_plan(config, bench.prepared(config, bench.denoiser), bench.denoiser.device, bench.case.batch)
+    figures = {"planned": plan.peak - plan.weights}
+    if bench.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with tempfile.TemporaryDirectory() as folder:
+            bench.decode(config, bench.denoiser.forward, Path(folder), Timing())
+        figures["measured"] = float(torch.cuda.max_memory_allocated() - before)
+    return figures
 
 
 def gsm8k_minutes(case: Case, seconds: float) -> float:
@@ -99,6 +117,8 @@ def measure(case: Case, denoiser: Any, device: str, dtype: str) -> dict[str, Any
         if name == "published":
             continue
         entry["gsm8k_minutes"] = gsm8k_minutes(case, statistics.median(entry["seconds"]))
+        if name != "rws":  # passes of reward models are not planned
+            entry["memory"] = memory(bench, name)
         if device == "cuda":
             entry["waits_per_step"] = waits(bench, name)
     return figures
@@ -113,6 +133,9 @@ def notes(figures: dict[str, Any]) -> str:
         line += f"GSM8K in {entry['gsm8k_minutes']:,.1f} minutes"
         if "waits_per_step" in entry:
             line += f"; {entry['waits_per_step']:.1f} waits per step"
+        if "memory" in entry:
+            sizes = (f"{size / 1e6:,.0f} MB {what}" for what, size in entry["memory"].items())
+            line += f"; beside weights {', '.join(sizes)}"
         lines.append(line)
     return "\n".join(lines)
 

@@ -147,11 +147,8 @@ class Bench:
         timing.calls = [size_of(arguments, named) for arguments, named in passes.calls]
 
     def decode(self, config: Config, forward: Any, folder: Path, timing: Timing) -> None:
-        ids = [example.id for example in self.examples]
         denoiser = replace(self.denoiser, forward=forward)
-        benchmark: Any = SimpleNamespace(grade=lambda example, answer: None)
-        prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
-        prepared = PreparedRun(config, denoiser, benchmark, self.examples, prompts, turns)
+        prepared = self.prepared(config, denoiser)
         reward = self.reward if config.sampler.guidance.kind == "rws" else None
         components = Components(denoiser, reward, Statistics(0.0, 1.0, -1.0, 1.0), config.sampler)
         samples: list[dict[str, Any]] = []
@@ -160,11 +157,18 @@ class Bench:
         run.decode_examples(config, prepared, here, folder, samples, Quiet(), Stop())  # type: ignore[arg-type]
         timing.tokens = [sample["tokens"] for sample in sorted(samples, key=lambda sample: int(sample["id"]))]
 
+    def prepared(self, config: Config, denoiser: Denoiser) -> PreparedRun:
+        ids = [example.id for example in self.examples]
+        benchmark: Any = SimpleNamespace(grade=lambda example, answer: None)
+        prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
+        return PreparedRun(config, denoiser, benchmark, self.examples, prompts, turns)
+
     def config(self, name: str) -> Config:
         c = self.case
         return compose(
             *VARIANTS[name], f"sampler.gen_length={c.gen}", f"sampler.block_length={c.block}",
             f"sampler.tokens_per_step={c.per_step}", f"runtime.batch_size={c.batch}",
+            f"model.dtype={self.dtype}",
         )  # fmt: skip
 
     def roofline(self, timing: Timing) -> dict[str, float]:

@@ -59,7 +59,8 @@ class BlockCache:
             these_S = is_in_R.to(torch.int8).argsort(descending=True, stable=True)[: len(these)]
             seen, wanted_SQ = seen_RL[these_S], wanted_RL[these_S, begin:end]
             counts = [wanted[number] for number in these]
-            window = WindowCache(self.layers, row_R[these_S], self.rows, slice(begin, end), tokens_RL.shape[1])
+            rows_S = slice(None) if len(these) == self.rows else row_R[these_S]  # a slice takes no copy
+            window = WindowCache(self.layers, rows_S, self.rows, slice(begin, end), tokens_RL.shape[1])
             logits_NV = self.denoiser.forward(
                 tokens_RL[these_S, begin:end],
                 seen[:, None, :].expand(-1, end - begin, -1),
@@ -70,7 +71,8 @@ class BlockCache:
             ).float()
             logits |= dict(zip(these, logits_NV.split(counts), strict=True))
         self.age_B = self.age_B.index_add(0, row_R, torch.ones_like(row_R))
-        return torch.cat([logits[row] for row in range(len(table))]), [count for _, _, count in table]
+        logits_NV = torch.cat([logits[row] for row in range(len(table))]) if len(shared) > 1 else logits_NV
+        return logits_NV, [count for _, _, count in table]
 
     def windows(self, batch: Batch, row_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first column of each row's window, the one after its last, and its tokens without padding; (R,) each."""
@@ -87,24 +89,20 @@ class BlockCache:
 
 
 class WindowCache(DynamicCache):
-    """The cache that one forward pass sees: keys and values of the window among the stored ones. A pass over the whole
-    sequence stores what it computes."""
+    """The cache that one forward pass sees. What the pass computes for its window is stored; nothing reads it later,
+    because every pass of the block computes the window again, but so nothing has to be copied."""
 
     def __init__(
-        self, layers: list[tuple[Tensor, Tensor]], rows_S: Tensor, rows: int, window: slice, length: int
+        self, layers: list[tuple[Tensor, Tensor]], rows_S: Tensor | slice, rows: int, window: slice, length: int
     ) -> None:
         super().__init__()
         self.stored_layers, self.rows_S, self.rows, self.window = layers, rows_S, rows, window
         self.whole = window == slice(0, length)
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        if not self.whole:
-            keys, values = (stored[self.rows_S] for stored in self.stored_layers[layer_idx])
-            keys[:, :, self.window], values[:, :, self.window] = key_states, value_states
-            return keys, values
         if layer_idx == len(self.stored_layers):
             shape = (self.rows, *key_states.shape[1:])
             self.stored_layers.append((key_states.new_zeros(shape), value_states.new_zeros(shape)))
         keys, values = self.stored_layers[layer_idx]
-        keys[self.rows_S], values[self.rows_S] = key_states, value_states
-        return key_states, value_states
+        keys[self.rows_S, :, self.window], values[self.rows_S, :, self.window] = key_states, value_states
+        return (key_states, value_states) if self.whole else (keys[self.rows_S], values[self.rows_S])

@@ -6,6 +6,8 @@ compares those of the model's dtype since. A float64 probability is exactly 1 wh
 logits, a bfloat16 one where it leads by 6. Such positions tie, and ties, which go to the left, would decide the order.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,9 @@ PURPOSES = 3
 RANDOM, PLACE, REMASK = 0, 1, 2
 """Counters of the random numbers for ORDER: a random order or choice of positions, noise on scores, remasking."""
 
-BLOCK = 512
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
-"""Bytes of float64 probabilities that are computed at a time."""
+BLOCK, SMALLEST_BLOCK = 512, 32
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
+"""Bytes of float64 probabilities that are computed at a time; on a CPU so few that its caches hold them."""
 
 
 def chunk_size(logits_NV: Tensor) -> int:
@@ -46,30 +48,32 @@ def likeliest(logits_NV: Tensor, forbidden: int) -> Tensor:
 
 
 def _argmax(x_NV: Tensor) -> Tensor:
-    """The first of the largest. Blockwise: for a large vocabulary on a CPU six times as fast as torch's argmax."""
-    if x_NV.shape[1] % BLOCK:
+    """The first of the largest. By blocks: for a large vocabulary on a CPU four times as fast as torch's argmax."""
+    size = math.gcd(x_NV.shape[1], BLOCK)
+    if size < SMALLEST_BLOCK:
         return x_NV.argmax(-1)
-    x_NPB = x_NV.view(len(x_NV), -1, BLOCK)
+    x_NPB = x_NV.view(len(x_NV), -1, size)
     block_N = x_NPB.amax(-1).argmax(-1)
     place_N = x_NPB[torch.arange(len(x_NV), device=x_NV.device), block_N].argmax(-1)
-    return block_N * BLOCK + place_N
+    return block_N * size + place_N
 
 
 def log_p_of(logits_NV: Tensor, token_N: Tensor, scale_N: Tensor | None = None) -> Tensor:
     """log p (N,), float64, of one token per position under softmax(scale · z): −log(1 + exp(logsumexp(others) − z_token)).
 
-    It needs no float64 copy of the logits. With the largest logit subtracted, the log of the sum is at most log V, so
+    It needs one copy of the logits. With the largest of the others subtracted, the log of the sum is at most log V, so
     float32 gives it to 1e−6.
     """
-    others_NV = logits_NV.scatter(-1, token_N[:, None], -torch.inf)
-    top_N = others_NV.amax(-1)
-    own_N = logits_NV.gather(-1, token_N[:, None])[:, 0]
-    lead_N = top_N.double() - own_N.double()
-    others_NV -= top_N[:, None]
+    own_N1 = logits_NV.gather(-1, token_N[:, None])
+    logits_NV.scatter_(-1, token_N[:, None], -torch.inf)  # restored below, in place of another copy
+    top_N = logits_NV.amax(-1)
+    others_NV = logits_NV - top_N[:, None]
+    logits_NV.scatter_(-1, token_N[:, None], own_N1)
+    lead_N = top_N.double() - own_N1[:, 0].double()
     if scale_N is not None:
         others_NV *= scale_N.to(others_NV.dtype)[:, None]
         lead_N = lead_N * scale_N
-    return -torch.nn.functional.softplus(lead_N + others_NV.logsumexp(-1).double())
+    return -torch.nn.functional.softplus(lead_N + others_NV.exp_().sum(-1).log().double())
 
 
 def rounded_log_p(logits_NV: Tensor, dtype: torch.dtype) -> Tensor:
