@@ -132,6 +132,7 @@ def test_fifty_requests_share_batches(
     assert len({answer.choices[0].message.content for answer in answers}) > 10
 
 
+@pytest.mark.slow
 def test_equal_requests_are_decoded_once(client: Any, endpoint: tuple[str, Queue]) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda n: ask(client, "1 2 3", temperature=1), range(4)))
@@ -202,30 +203,36 @@ BAD: list[tuple[Any, int, str]] = [
     ({**CHAT, "messages": [{"role": "system", "content": "x"}]}, 400, "messages[0].role=system is not supported"),
     ({**CHAT, "messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content must be text."),
     ({**CHAT, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "The body is not JSON"),
-    ({**CHAT, "max_tokens": 0}, 400, "sampler.gen_length=0 is out of range: it must be at least 1."),
-    ({**CHAT, "max_tokens": "many"}, 400, "sampler.gen_length=many has the wrong type: a whole number is expected."),
     ({**CHAT, "max_tokens": 10**400}, 400, "is out of range: numbers in requests are at most 65536."),
     ({**CHAT, "max_tokens": "9999999999"}, 400, "is out of range: numbers in requests are at most 65536."),
-    ({**CHAT, "max_tokens": 4096}, 400, "that exceeds the context of 256."),
     ({**CHAT, "seed": 1e400}, 400, "The body is not JSON"),
     ({**CHAT, "seed": "x y"}, 400, "seed=x y is neither a number nor a name"),
-    ({**CHAT, "n": 2}, 400, "benchmark.completions=2 would all be the same"),
-    ({**CHAT, "n": 100_000, "temperature": 1}, 400, "out of range"),
-    ({**CHAT, "temperature": -1}, 400, "sampler.temperature=-1.0 is out of range: it must be at least 0.0."),
-    ({**CHAT, "sampler.temprature": 1}, 400, "sampler.temprature is not a setting here; did you mean sampler.temperature?"),
     ({**CHAT, "sampler": "../../etc/passwd"}, 400, "sampler=../../etc/passwd is not a name."),
-    ({**CHAT, "sampler": "rsw"}, 400, "sampler=rsw is not known"),
     ({**CHAT, "sampler": {"a b": 1}}, 400, "sampler.a b is not a setting."),
     ({**CHAT, "sampler": {"order": ["pc"]}}, 400, "sampler.order is a list"),
     ({**CHAT, "sampler": "pc", "sampler.pc.frequencies": "/etc/passwd"}, 400, "neither a number nor a name"),
-    ({**CHAT, "sampler": "pc", "sampler.pc.frequencies": "passwd"}, 400, "sampler.pc.frequencies=passwd can be set only by the command line"),
-    ({**CHAT, "sampler": "recorded_scale", "sampler.guidance.run": "v001"}, 400, "sampler.guidance.run=v001 can be set only by"),
     ({**CHAT, "sampler.order": "${model.path}"}, 400, "neither a number nor a name"),
-    ({**CHAT, "sampler._target_": "os.system"}, 400, "would create Python objects"),
+    ({**CHAT, "max_tokens": 4096}, 400, "that exceeds the context of 256."),
+    ({**CHAT, "temperature": -1}, 400, "sampler.temperature=-1.0 is out of range: it must be at least 0.0."),
+    ({**CHAT, "sampler": "pc", "sampler.pc.frequencies": "passwd"}, 400, "sampler.pc.frequencies=passwd can be set only by the command line"),
 ]  # fmt: skip
 
+COMPOSED: list[tuple[Any, int, str]] = [
+    ({**CHAT, "max_tokens": 0}, 400, "sampler.gen_length=0 is out of range: it must be at least 1."),
+    ({**CHAT, "max_tokens": "many"}, 400, "sampler.gen_length=many has the wrong type: a whole number is expected."),
+    ({**CHAT, "n": 2}, 400, "benchmark.completions=2 would all be the same"),
+    ({**CHAT, "n": 100_000, "temperature": 1}, 400, "out of range"),
+    ({**CHAT, "sampler.temprature": 1}, 400, "sampler.temprature is not a setting here; did you mean sampler.temperature?"),
+    ({**CHAT, "sampler": "rsw"}, 400, "sampler=rsw is not known"),
+    ({**CHAT, "sampler": "recorded_scale", "sampler.guidance.run": "v001"}, 400, "sampler.guidance.run=v001 can be set only by"),
+    ({**CHAT, "sampler._target_": "os.system"}, 400, "would create Python objects"),
+]  # fmt: skip
+"""Bodies whose settings are composed and checked, which takes a while."""
 
-@pytest.mark.parametrize(("body", "status", "sentence"), BAD, ids=[f"{str(body)[:60]}" for body, _, _ in BAD])
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"), [*BAD, *(pytest.param(*case, marks=pytest.mark.slow) for case in COMPOSED)]
+)
 def test_a_bad_body_gets_one_sentence(endpoint: tuple[str, Queue], body: Any, status: int, sentence: str) -> None:
     answer = post(f"{endpoint[0]}/chat/completions", body)
     assert (answer[0], sentence in answer[1]["error"]["message"]) == (status, True), answer
@@ -281,6 +288,7 @@ def test_a_full_queue_and_a_failure(client: Any, endpoint: tuple[str, Queue], mo
     assert ask(client).choices
 
 
+@pytest.mark.slow
 def test_waiting_requests_are_refused_when_it_stops() -> None:
     with served(*QUICK) as (url, waiting):
         answers: list[Any] = []
@@ -315,6 +323,7 @@ def test_what_cannot_be_served(override: str, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_reward_that_draws_by_the_seed() -> None:
     waiting = Queue(["model=tiny", "sampler=rws", "reward=shuffled", "seed=4"])
     waiting.stop()
