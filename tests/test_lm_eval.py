@@ -725,7 +725,6 @@ def test_the_quick_index_is_that_of_lm_eval() -> None:
     """Of tasks, groups and tags, from their folders alone where that is enough."""
     whole = TaskManager()
     assert len(harness._files().keys() - {*whole.all_tasks}) < 5  # of files that lm-eval cannot read
-    assert len({*whole.all_tasks} - harness._files().keys()) < 5
     for names in (
         ("gsm8k",),
         ("gsm8k_cot", "hellaswag"),

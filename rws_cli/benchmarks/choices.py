@@ -20,10 +20,14 @@ class Choices(DataBenchmark):
     """Rows have a question, choices, and the number of the correct one from 0, or its text."""
 
     chooses = True
-    between = ""  # a reference begins with `before`
+    between = ""  # a reference begins with its space
     needed = {"question|prompt": fields.text, "choices": some_choices, "answer|label": fields.answer}
 
-    before: str = setting("text between the prompt and each choice", " ")
+    space: bool = setting("put a space between the prompt and each choice", True)
+
+    @property
+    def before(self) -> str:
+        return " " if self.space else ""
 
     def reference(self, row: Row) -> str:
         choices, answer = row["choices"], row["answer"]

@@ -18,7 +18,7 @@ from rws_cli.benchmarks.rows import file_rows, local_file
 from rws_cli.errors import UsageError, nearest
 from rws_cli.files import user_path
 
-NAMES = re.compile(r"^(?:task|group|tag):[ \t]*['\"]?([^\s'\"\[]+)", re.MULTILINE)
+NAMES = re.compile(r"^['\"]?(?:task|group|tag)['\"]?:[ \t]*['\"]?([^\s'\"\[]+)", re.MULTILINE)
 TAGS = re.compile(r"^tag:[ \t]*\n((?:[ \t]*-.*\n)+)", re.MULTILINE)
 
 
@@ -134,8 +134,6 @@ def _manager(names: tuple[str, ...], include_path: str | None) -> Any:
         few = TaskManager(include_path=list(dict.fromkeys(folders)), include_defaults=False)
         if all(_complete(few.task_index, name) for name in names):
             return few
-    if not include_path and (unknown := next((name for name in names if name not in _files()), None)):
-        raise UsageError(f"lm-eval has no task {unknown}{nearest(unknown, list(_files())) or '.'}")
     return _whole_index(include_path)
 
 
@@ -148,7 +146,7 @@ def _whole_index(include_path: str | None) -> Any:
 
 @lru_cache
 def _files() -> dict[str, Path]:
-    """The names of lm-eval's tasks, groups and tags, each with the first file that has it."""
+    """Most names of lm-eval's tasks, groups and tags, each with the first file that has it; others need the whole index."""
     import lm_eval.tasks
 
     files: dict[str, Path] = {}

@@ -77,7 +77,7 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
         blocks = steps = tokens = stored = 0
         for block in tables:
             several = schedule.remasks or schedule.edits  # a step for a position may not be all
-            count = schedule.steps if several else min(schedule.steps, block.width)
+            count = schedule.steps if several else min(schedule.steps, schedule.steps_for(block.width))
             count *= 1 + sampler.remasking.rounds
             if topology.block_size is None or config.runtime.cache == "none":
                 tokens += count * block.end

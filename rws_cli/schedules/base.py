@@ -38,6 +38,8 @@ class Schedule(Part):
     """Whether it may replace committed tokens by others."""
     grows: ClassVar[bool] = False
     """Whether it puts masks into completions, by `insertion`."""
+    per_step = None  # type: int | None
+    """Tokens per step that the sampler sets, None if it sets steps or neither."""
     first_steps = 0
     """The most steps before the first one that commits."""
     in_step: ClassVar[Any] = False
@@ -59,6 +61,11 @@ class Schedule(Part):
             free_B = (step.masked_BG | step.committed_BG).sum(-1)
             steps_B = (-(-free_B // self.per_step)).clamp(1, self.steps)
         return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
+
+    def steps_for(self, masks: int) -> int:
+        """The most steps for a block with this many masks, if none is masked again."""
+        per_step = self.per_step if type(self).count is Schedule.count else None
+        return -(-masks // (per_step or 1))
 
     def candidates(self, step: Step) -> Tensor:
         """Positions (B, G) that the step may commit. A row without candidates makes no pass and costs nothing."""

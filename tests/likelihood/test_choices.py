@@ -305,7 +305,7 @@ def test_choices_after_solved_questions(tmp_path: Path) -> None:
     (tmp_path / "q.json").write_text(json.dumps(QUESTIONS))
     benchmark = Choices(
         name="c", kind="choices", gen_length=1, path=str(tmp_path / "q.json"), template="Q: {question}\nA:", shots=1,
-        shots_path=str(tmp_path / "q.json"), before=" ",
+        shots_path=str(tmp_path / "q.json"),
     )  # fmt: skip
     second = benchmark.examples()[1]
     assert second.prompt == "Q: w1 w2 w3\nA: w5 w6\n\nQ: w9 w8\nA:"
