@@ -92,6 +92,13 @@ def test_commands_in_the_readme_can_be_run(rws, line: str, tmp_path: Path) -> No
         assert jobs(words[1:], tmp_path)
 
 
+@pytest.mark.parametrize("line", [c for c in COMMANDS if re.match(r"rws (likelihood|generate)\b", c)])
+def test_quick_commands_in_the_readme_run(rws, line: str) -> None:
+    result = rws(*shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+    assert "-0.866" in result.output if "likelihood" in line else "so 21 - 2 = 19 + 10 #### 29" in result.output
+
+
 def test_the_readmes_reward_model_can_be_chosen(rws, tmp_path: Path) -> None:
     """With a checkpoint that exists, and without the steps that need calibrated statistics."""
     (file,) = re.findall(r"`(\S+/mine\.yaml)`", README)
