@@ -390,7 +390,7 @@ def sample_of(name: str, partial: float, **fields: Any) -> dict[str, Any]:
     """A line of samples.jsonl about an answer of which a share is right; fields override."""
     order = {"god_tokens": 10 * partial, "kendall_tau": 1 - partial}
     cost = {"mdm_passes": 4, "mdm_tokens": 40, "mdm_seconds": 0.4, "reward_calls": 0, "reward_cache_hits": 0,
-            "reward_tokens": 2, "reward_seconds": 0.0, "seconds": 0.5}  # fmt: skip
+            "reward_tokens": 2, "reward_seconds": 0.0, "seconds": 0.5, "mdm_rows": 4}  # fmt: skip
     return {
         "id": name, "question": name, "history": [], "prompt": "p", "completion": "a", "reference": "r",
         "grade": {"correct": partial > 0.5, "partial": partial, "extracted": "a", "extractor": "x"}, "reward": None,

@@ -26,7 +26,6 @@ class Cost:
     """
 
     mdm_passes: int = 0
-    mdm_rows: int = 0
     mdm_tokens: int = 0
     mdm_seconds: float = 0.0
     reward_calls: int = 0
@@ -34,6 +33,7 @@ class Cost:
     reward_tokens: int = 0
     reward_seconds: float = 0.0
     seconds: float = 0.0
+    mdm_rows: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))

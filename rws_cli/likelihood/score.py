@@ -247,7 +247,7 @@ def _pass(denoiser: Any, rows: list[_Row], cfg_scale: float) -> None:
     seconds, n = (time.perf_counter() - started) / len(rows), 0
     for row in rows:
         tokens = passes * len(row.tokens)
-        row.text.cost += Cost(passes, passes, tokens, mdm_seconds=seconds, seconds=seconds)
+        row.text.cost += Cost(passes, tokens, seconds, seconds=seconds, mdm_rows=passes)
         some = slice(n, n := n + len(row.wanted))
         row.done(log_p[some], best_log_p[some], [value > 0 for value in is_best[some]])
 

@@ -52,7 +52,8 @@ CHANGED = {0: True, 1: False, 2: True, 3: False}
 GRADES = {"a": (True, 1.0), "a 1": (False, 0.25), "b": (False, 0.5)}
 REWARDS = {"a": 2.0, "a 1": -1.0, "b": 0.5}
 COSTS = {
-    "a": Cost(4, 40, 0.5, 3, 1, 30, 0.25, 1.0), "a 1": Cost(4, 44, 0.25, 2, 2, 24, 0.5, 2.0), "b": Cost(2, 20, 0.5, 1, 0, 8, 0.0, 1.5),
+    "a": Cost(4, 40, 0.5, 3, 1, 30, 0.25, 1.0, 6), "a 1": Cost(4, 44, 0.25, 2, 2, 24, 0.5, 2.0, 4),
+    "b": Cost(2, 20, 0.5, 1, 0, 8, 0.0, 1.5, 7),
 }  # fmt: skip
 TIES = {"a": 1, "a 1": 0, "b": 2}
 TEXTS = {"a": "one two One two", "a 1": "three", "b": "two two two"}
@@ -152,7 +153,7 @@ def slow_sample(name: str) -> dict[str, float]:
         "reversals": sum(PAIRS[s][1] for s in scales) / sum(PAIRS[s][0] for s in scales),
         "changed_selections": sum(CHANGED[s] for s in scales) / len(scales),
         "near_ties": TIES[name] / 4, "length": 3, "committed": 4, "remasked": 1,
-        "mdm_passes": cost.mdm_passes, "mdm_tokens": cost.mdm_tokens, "mdm_seconds": cost.mdm_seconds,
+        "mdm_passes": cost.mdm_passes, "mdm_rows": cost.mdm_rows, "mdm_tokens": cost.mdm_tokens, "mdm_seconds": cost.mdm_seconds,
         "reward_calls": cost.reward_calls, "reward_cache_hits": cost.reward_cache_hits,
         "reward_tokens": cost.reward_tokens, "reward_seconds": cost.reward_seconds, "seconds": cost.seconds,
         "tokens": cost.mdm_tokens + cost.reward_tokens,
