@@ -159,7 +159,7 @@ class Bench:
 
     def prepared(self, config: Config, denoiser: Denoiser) -> PreparedRun:
         ids = [example.id for example in self.examples]
-        benchmark: Any = SimpleNamespace(grade=lambda example, answer: None)
+        benchmark: Any = SimpleNamespace(grade_sample=lambda example, sample: None)
         prompts, turns = dict(zip(ids, self.prompts, strict=True)), dict.fromkeys(ids, 0)
         return PreparedRun(config, denoiser, benchmark, self.examples, prompts, turns)
 
@@ -214,6 +214,9 @@ class Quiet:
     def finished(self, samples: list[dict[str, Any]]) -> None: ...
 
     def notify(self, line: str) -> None: ...
+
+    def failed(self, failures: dict[str, str]) -> None:
+        raise SystemExit(next(iter(failures.values())))
 
 
 def size_of(arguments: list[Any], named: dict[str, Any]) -> tuple[int, int, int, int]:

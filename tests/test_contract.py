@@ -285,7 +285,7 @@ GIVEN = [
 @pytest.mark.parametrize(("role", "name"), every(*DECODE))
 def test_given_and_closed_positions_are_never_chosen(role: str, name: str) -> None:
     """Neither by the loop, which holds them, nor by the part, which is watched."""
-    if getattr(part(role, name), "grows", False):
+    if getattr(made(role, name), "grows", False):
         pytest.skip("a schedule that inserts tokens moves those behind them; prepared runs refuse it a canvas")
     found = decoding(role, name, fixed=GIVEN)
     sampler, batch = found.decoder.sampler, found.decoder.batch

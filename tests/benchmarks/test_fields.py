@@ -29,6 +29,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "mbpp": {"prompt": "q", "test": ["assert f()"], "code": "def f(): return 1"},
     "mt_bench": {"turns": ["first", "second"]},
     "instructions": {"instruction": "q"},
+    "choices": {"question": "q", "choices": ["a", "b"], "answer": 1},
 }  # fmt: skip
 
 
