@@ -377,15 +377,18 @@ def assert_lossless(plain: list[Completion], drafted: list[Completion]) -> None:
         assert other.cost.mdm_passes <= other.cost.mdm_rows
 
 
+@pytest.mark.parametrize(
+    ("depth", "rows", "seed"),
+    [(4, None, 5), *(pytest.param(*several, marks=pytest.mark.slow) for several in ((2, 1, 3), (8, 2, 7)))],
+)
 @pytest.mark.parametrize(("role", "name"), every(*DECODE))
-def test_drafts_change_nothing(role: str, name: str) -> None:
+def test_drafts_change_nothing(role: str, name: str, depth: int, rows: int | None, seed: int) -> None:
     if made(role, name).not_drafted:
         return
-    for depth, rows, seed in ((2, 1, 3), (4, None, 5), (8, 2, 7)):
-        plain = decoding(role, name, rows=rows, seed=seed)
-        drafted = decoding(role, name, rows=rows, seed=seed, speculate=depth)
-        most = most_steps(plain, rows or QUESTIONS)
-        assert_lossless(plain.completions(most), drafted.completions(most))
+    plain = decoding(role, name, rows=rows, seed=seed)
+    drafted = decoding(role, name, rows=rows, seed=seed, speculate=depth)
+    most = most_steps(plain, rows or QUESTIONS)
+    assert_lossless(plain.completions(most), drafted.completions(most))
 
 
 # --- all parts ------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_the_published_quintiles_are_those_of_the_paper() -> None:
     assert sorted(published) == sorted(SIX)
 
 
-FAST = ("small/code", "small/multi_turn", "small/overhead", "small/standard")
+FAST = ("small/multi_turn", "small/standard")
 RUNS = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 
 

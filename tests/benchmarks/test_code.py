@@ -33,7 +33,7 @@ def load(name: str, path: Path):
 @pytest.mark.parametrize(
     ("name", "file", "rows", "known"),
     [
-        ("humaneval", "humaneval.jsonl", 164, []),
+        pytest.param("humaneval", "humaneval.jsonl", 164, [], marks=pytest.mark.slow),
         # Row 356 tests names that only the data set's test_setup_code defines, a field which this copy left out.
         pytest.param("mbpp", "mbpp_test.jsonl", 500, ["mbpp-356"], marks=pytest.mark.slow),
     ],

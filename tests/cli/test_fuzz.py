@@ -57,14 +57,14 @@ def answered(arguments: list[str]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
 @given(ANY_COMMAND, st.lists(FLAGS, max_size=2), OVERRIDES)
 @example("show", [], ["~nobody"])
 def test_command_lines(command: str, flags: list[str], overrides: list[str]) -> None:
     answered([command, *(["--dry-run"] if command == "run" else []), *flags, *overrides])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(OVERRIDES)
 @example(["sampler.steps=1e400"])
 @example(["benchmark.limit=99999999999999999999999"])

@@ -59,7 +59,10 @@ def completions(denoiser: Any, rows: int, cached: bool, **schedule: Any) -> list
     return sorted((one for some in decoder.run() for one in some), key=lambda one: one.number)
 
 
-@pytest.mark.parametrize(("rows", "cached"), [(1, False), (1, True), (3, True)])
+@pytest.mark.parametrize(
+    ("rows", "cached"),
+    [pytest.param(1, False, marks=pytest.mark.slow), pytest.param(1, True, marks=pytest.mark.slow), (3, True)],
+)
 @pytest.mark.parametrize(
     ("threshold", "edit_threshold", "most"), [(0.5, 0.0, 16), (0.3, 0.2, 16), (0.3, 0.0, 2), (0.9, 1.0, 16)]
 )

@@ -17,7 +17,10 @@ from rws_cli.decoding.speculate import DEPTHS, TRIAL, WARM_UP, Depth
 
 @pytest.mark.parametrize(
     ("name", "anchor", "first_token", "shift"),
-    [(name, "sequence", False, 0) for name in SAMPLERS]
+    [
+        pytest.param(name, "sequence", False, 0, marks=[] if name in ("rws", "fk", "threshold") else pytest.mark.slow)
+        for name in SAMPLERS
+    ]
     + [(name, *rest) for name in ("confidence", "rws") for rest in (("completion", False, 0), ("sequence", True, 1))],
 )
 def test_drafts_share_the_exact_cache_of_block_models(name: str, anchor: str, first_token: bool, shift: int) -> None:

@@ -122,6 +122,7 @@ def test_a_sweep_draws_itself_and_can_be_drawn_again(rws, tmp_path: Path, small:
     assert "none of the samplers here" in wrong.output
 
 
+@pytest.mark.slow
 def test_every_line_of_the_pareto_experiment_checks() -> None:
     """Each job of each line is a configuration that would run."""
     OmegaConf.register_new_resolver("rws_sweep", lambda output: output, replace=True)
