@@ -44,7 +44,7 @@ def test_every_experiment_of_the_paper_has_one_in_small() -> None:
     assert len(PAPER) == 8
 
 
-@pytest.mark.parametrize("experiment", [*PAPER, *SMALL])
+@pytest.mark.parametrize("experiment", [*(pytest.param(name, marks=pytest.mark.slow) for name in PAPER), *SMALL])
 def test_all_jobs_of_an_experiment_compose(experiment: str) -> None:
     configs = jobs(experiment)
     first, *others = configs.values()
@@ -60,7 +60,16 @@ def test_all_jobs_of_an_experiment_compose(experiment: str) -> None:
         assert all(config.model.name == "tiny" for config in configs.values())
 
 
-@pytest.mark.parametrize("experiment", ["standard", "multi_turn", "code", "quintiles", "diversity", "overhead"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "standard",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("multi_turn", "code", "quintiles", "diversity", "overhead")
+        ),
+    ],
+)
 def test_the_six_reward_models_stand_against_default(experiment: str) -> None:
     configs = jobs(f"paper/{experiment}")
     assert sorted(configs) == sorted(["default", *SIX])

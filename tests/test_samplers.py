@@ -22,12 +22,13 @@ def outcome(run: Path) -> dict[str, tuple]:
 
 
 QUICK = ("confidence", "rws", "threshold", "smc", "r3")
-"""Samplers that the test suite decodes at two batch sizes; the slow tests do so for all."""
+LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs")
+"""Samplers that the test suite decodes at two batch sizes, and at none; the slow tests decode all at two."""
 
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [(name, (6, 1) if name in QUICK else (6,)) for name in SAMPLERS]
+    [(name, (6, 1) if name in QUICK else (6,)) for name in SAMPLERS if name not in LONG]
     + [pytest.param(name, (6, 1), marks=pytest.mark.slow) for name in SAMPLERS if name not in QUICK],
 )
 def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(
@@ -79,7 +80,7 @@ def test_the_bound_of_wino_counts_shadows() -> None:
     assert shadowed[name] == plain[name] + 36 * 36
 
 
-@pytest.mark.parametrize("kind", ["prefix", "dual"])
+@pytest.mark.parametrize("kind", ["prefix", pytest.param("dual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "settings",
     [["sampler=rws", "sampler.guidance.reward_every=2"], ["sampler=threshold", "guidance=rws"], ["sampler=smc"]],

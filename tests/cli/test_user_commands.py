@@ -74,7 +74,7 @@ def test_what_make_types_are_command_lines(tmp_path: Path, target: str) -> None:
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
-    re.sub(r"\s+#.*", "", line)
+    re.sub(r"\s+# .*", "", line)
     for language, block in BLOCKS
     for line in block.splitlines()
     if not language and line.startswith("rws ")

@@ -82,7 +82,11 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(
-    ("anchor", "first_token", "shift"), [("sequence", False, 0), ("completion", False, 0), ("sequence", True, 1)]
+    ("anchor", "first_token", "shift"),
+    [
+        ("sequence", False, 0),
+        *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("completion", False, 0), ("sequence", True, 1))),
+    ],
 )
 def test_the_cache_changes_no_token(name: str, anchor: str, first_token: bool, shift: int) -> None:
     denoiser = block_denoiser(4, anchor, first_token, shift)

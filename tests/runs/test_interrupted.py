@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_samples(rws, slow: list[str], tmp_path
     assert len(manifest["resumed"]) == 1
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_records_its_batch_and_says_how_to_go_on(
     rws, slow: list[str], tmp_path: Path, stop: signal.Signals
 ) -> None:
