@@ -27,7 +27,7 @@ def generate(
 
     Example: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" sampler=rws
 
-    Infilling: rws generate "sam has 4 pens, buys 3 more. how many now?" --canvas "4 + 3 =[MASK:1]. ####[MASK:1]"
+    Infilling: rws generate "ben has 21 apples, gives 2 away, wins 10. how many now?" --canvas "so 21 -[MASK:5] ####[MASK]"
     """
     from rws_cli.files import warn
     from rws_cli.runs.generate import Generation, configured, decoded

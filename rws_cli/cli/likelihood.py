@@ -36,8 +36,9 @@ def likelihood(
     Example: rws likelihood "so 21 - 2 = 19 + 10 #### 29" --prompt "ben has 21 apples, gives 2 away, wins 10. how many now?"
     """
     from rws_cli.files import warn
+    from rws_cli.likelihood.score import together
     from rws_cli.runs.generate import decoded
-    from rws_cli.runs.likelihood import Item, configured, is_file, read_items, score_items, summed
+    from rws_cli.runs.likelihood import Item, configured, is_file, read_items, score_items
 
     config = configured(overrides or [])
     if is_file(text):
@@ -48,14 +49,12 @@ def likelihood(
         items = [Item(decoded(sys.stdin.buffer.read().replace(b"\r\n", b"\n")).rstrip("\n"), prompt)]
     else:
         items = [Item(decoded(os.fsencode(text)), prompt)]
-    scored = []
-    for item, result in score_items(config, items, warn):
-        scored.append(result)
-        if as_json:
-            typer.echo(
-                json.dumps({"text": item.text, "prompt": item.prompt} | result, ensure_ascii=False, allow_nan=False)
-            )
-    if not as_json:
+    scores, lengths = score_items(config, items, warn)
+    if as_json:
+        for item, each, length in zip(items, scores, lengths, strict=True):
+            result = {"text": item.text, "prompt": item.prompt} | together([each], [length])
+            typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    else:
         from rws_cli.report.terminal import print_likelihood
 
-        print_likelihood(config, len(scored), summed(scored))
+        print_likelihood(config, len(scores), together(scores, lengths))

@@ -78,11 +78,12 @@ class Insertion:
 class Batch:
     """The state of all rows.
 
-    tokens_BL: token ids, int64; masked positions hold mask_id, and what follows a completion holds end_id. attention_BL: False on padding. start: the column at which
-    completions begin. key_B: keys of random numbers. length_B: positions of the row's completion; what follows is padding.
-    free_BG: positions that decoding may write: not fixed, and within this length. has_fixed: whether any token is fixed.
-    block_BG: the block of each position, from 0; blocks_B: the number of blocks. attention_block_BL: the
-    block of each column in the model's attention (models/topology.py), −1 on padding before the prompt.
+    tokens_BL: token ids, int64; masked positions hold mask_id, and what follows a completion holds end_id. attention_BL:
+    False on padding. start: the column at which completions begin. key_B: keys of random numbers. length_B: positions of the
+    row's completion; what follows is padding. free_BG: positions that decoding may write: not fixed, and within this length.
+    has_fixed: whether any token is fixed. block_BG: the block of each position, from 0; blocks_B: the number of blocks.
+    attention_block_BL: the block of each column in the model's attention (models/topology.py), −1 on padding before the
+    prompt.
 
     Where a row is: block_B; round_B, how often remasking has reopened the block; index_B, the step within the round;
     first_B, the step number at index 0; inside_BG, the positions being decoded; started_B, how many of these were masked

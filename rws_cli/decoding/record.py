@@ -38,10 +38,6 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
-    def add(self, other: Cost) -> None:
-        """Add another cost in place."""
-        vars(self).update(vars(self + other))
-
 
 @dataclass
 class RowTrace:

@@ -179,7 +179,7 @@ class Speculator:
             else:
                 cost.mdm_passes = 0  # of the same pass
                 self.drafts[row].append(Canvas(several.completion_BG[n], wanted_SG[n], logits_nV))
-            costs[row].add(cost)
+            costs[row] += cost
         return results
 
     def draft(self, missing: list[int]) -> list[Drafted]:

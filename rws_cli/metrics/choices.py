@@ -23,7 +23,7 @@ class Choices(Metric):
             "better": "down",
         },
         "undecided": {
-            "description": "questions in which a rival is no less likely, given the error of the draws",
+            "description": "questions whose likeliest choice is uncertain, given the error of the draws",
             "unit": "share",
             "formula": "difference < 1.96 standard errors of the difference; choices of one length share their masks",
             "better": "down",

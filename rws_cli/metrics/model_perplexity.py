@@ -4,12 +4,11 @@ For a masked diffusion model it is an upper bound: exp of the mean negative boun
 model's weights are loaded once more for it.
 """
 
-import math
 from copy import copy
 from typing import Any
 
 from rws_cli.likelihood.memory import automatic_rows, score
-from rws_cli.likelihood.score import INTERVAL, Pair, perplexity
+from rws_cli.likelihood.score import Pair, perplexity, together
 from rws_cli.metrics.base import Metric
 from rws_cli.part import part
 
@@ -69,11 +68,11 @@ class ModelPerplexity(Metric):
         rows = config.runtime.batch_size or automatic_rows(denoiser.vocabulary, pairs)
         scores = score(denoiser, pairs, config.likelihood, config.seed, rows)
         lengths = [len(pair.continuation) for pair in pairs]
-        total, count = sum(each.log_p for each in scores), sum(lengths)
-        half = INTERVAL * math.hypot(*(each.standard_error for each in scores))
         each = [perplexity(s.log_p, n) if n else None for s, n in zip(scores, lengths, strict=True)]
-        ends = {"corpus": total, "corpus_low": total + half, "corpus_high": total - half}
+        corpus: list[float | None] = [None, None, None]
+        if any(lengths):
+            whole = together(scores, lengths)
+            corpus = [whole["perplexity"], *whole["perplexity_interval"]]
         passes = [score.cost.mdm_passes for score in scores]
-        return {"completion": each, "passes": passes} | {
-            key: perplexity(value, count) if count else None for key, value in ends.items()
-        }
+        names = ("corpus", "corpus_low", "corpus_high")
+        return {"completion": each, "passes": passes, **dict(zip(names, corpus, strict=True))}

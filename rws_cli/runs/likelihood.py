@@ -1,10 +1,8 @@
 """The log likelihood of texts, without a run folder."""
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rws_cli.benchmarks import fields
 from rws_cli.benchmarks.rows import FORMATS, file_rows, local_file
@@ -12,7 +10,7 @@ from rws_cli.config.composing import compose
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.likelihood.memory import automatic_rows, score
-from rws_cli.likelihood.score import INTERVAL, LogLikelihood, Pair, perplexity
+from rws_cli.likelihood.score import LogLikelihood, Pair
 from rws_cli.models.base import PreparedModel
 from rws_cli.runs.prepared import load, prepare
 
@@ -72,42 +70,13 @@ def pair_of(model: PreparedModel, item: Item) -> Pair:
 
 def score_items(
     config: Config, items: Sequence[Item], notify: Callable[[str], None]
-) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Each text with its results. Raises UsageError as a run would, and RunError if scoring fails."""
+) -> tuple[list[LogLikelihood], list[int]]:
+    """The log likelihood of each text, and its length in tokens. Raises UsageError as a run would, and RunError if scoring
+    fails."""
     prepared = prepare(config)
     pairs = [pair_of(prepared.model, item) for item in items]
     denoiser = load(config, prepared).denoiser
     rows = 1 if config.runtime.deterministic else config.runtime.batch_size
     rows = rows or automatic_rows(denoiser.vocabulary, pairs)
     scores = score(denoiser, pairs, config.likelihood, config.seed, rows, notify)
-    for item, pair, result in zip(items, pairs, scores, strict=True):
-        yield item, results([result], [len(pair.continuation)])
-
-
-def results(scores: Sequence[LogLikelihood], lengths: Sequence[int]) -> dict[str, Any]:
-    """The results of texts taken together: their log likelihoods add up. interval: 95 %, from the draws of masks alone."""
-    return summed(
-        [
-            {
-                "tokens": length,
-                "log_likelihood": each.log_p,
-                "standard_error": each.standard_error,
-                "mdm_passes": each.cost.mdm_passes,
-                "mdm_tokens": each.cost.mdm_tokens,
-                "seconds": each.cost.seconds,
-            }
-            for each, length in zip(scores, lengths, strict=True)
-        ]
-    )
-
-
-def summed(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The results of several texts as those of one."""
-    total = {key: sum(part[key] for part in parts) for key in ("tokens", "log_likelihood")}
-    total["standard_error"] = math.hypot(*(part["standard_error"] for part in parts))
-    half = INTERVAL * total["standard_error"]
-    low, high = total["log_likelihood"] - half, total["log_likelihood"] + half
-    total["interval"] = [low, high]
-    total["perplexity"] = perplexity(total["log_likelihood"], total["tokens"])
-    total["perplexity_interval"] = [perplexity(end, total["tokens"]) for end in (high, low)]
-    return total | {key: sum(part[key] for part in parts) for key in ("mdm_passes", "mdm_tokens", "seconds")}
+    return scores, [len(pair.continuation) for pair in pairs]
