@@ -57,6 +57,9 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
     side_by_side = particles * max(1, min(len(prepared.prompts), rows // particles))
     drafted = canvases(config.runtime.speculate)
     passed = min(rows, side_by_side) * drafted
+    # Rows that enter later, or commit other numbers of tokens, are in other blocks, whose windows are passed apart.
+    in_step = s.schedule.counted and particles * len(prepared.prompts) <= side_by_side
+    apart = config.runtime.cache != "none" and model.topology.block_size is None and not in_step
     dtype = pick_dtype(config.model.dtype, device)
     width = dtype.itemsize if isinstance(dtype, torch.dtype) else 2
     activations = passed * length * layer_bytes(config, model, device, width, length, ranks)
@@ -68,7 +71,7 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
         weights=model_bytes(config, model, device, ranks),
         cache=side_by_side * (length + 1) * cache_bytes(config, model, width) / ranks,
         activations=activations,
-        logits=logits_bytes(config, model, device, width, passed, side_by_side * drafted, length),
+        logits=logits_bytes(config, model, device, width, passed, side_by_side * drafted, length, apart),
     )
 
 
@@ -145,9 +148,17 @@ def positions_read(sampler: Sampler, model: PreparedModel) -> int:
 
 
 def logits_bytes(
-    config: Config, model: PreparedModel, device: torch.device, width: int, passed: int, rows: int, length: int
+    config: Config,
+    model: PreparedModel,
+    device: torch.device,
+    width: int,
+    passed: int,
+    rows: int,
+    length: int,
+    apart: bool,
 ) -> float:
-    """The most bytes of logits and what is computed from them. passed: the rows of one pass, of all `rows`."""
+    """The most bytes of logits and what is computed from them. passed: the rows of one pass, of all `rows`; apart: whether
+    rows of a step may need passes of their own."""
     s, vocabulary = config.sampler, model.vocabulary
     positions = positions_read(s, model)
     one_pass, logits = passed * positions * vocabulary, 4.0 * rows * positions * vocabulary
@@ -159,7 +170,7 @@ def logits_bytes(
     if s.schedule.shadow:  # logits of the block's shadows, and three float64 copies
         shadows = passed * s.block_length * vocabulary
         moments += [8.0 * (one_pass + shadows), 4.0 * one_pass + 28.0 * shadows]
-    if rows > passed or (config.runtime.cache != "none" and model.topology.block_size is None):
+    if rows > passed or apart:
         moments.append(2 * logits)  # of several passes, joined
     ranked = logits
     if positions > s.block_length:  # those of the block apart
