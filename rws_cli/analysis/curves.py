@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
 VALUES = ("accuracy", "reward")
 """Measures of cost, and the measures that are plotted against cost."""
-FAMILIES = ("orders", "as many as are sure", "masking again", "search")
+FAMILIES = ("orders", "as many as are sure", "masking again", "lookahead", "search")
 """Families of samplers; a schedule can declare another one as its `family`."""
 
 
@@ -97,11 +97,13 @@ def family(sampler: dict[str, Any]) -> str:
         return "search"
     schedule = registry.available("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
     declared = schedule.facts if schedule else {}
+    if declared.get("family"):
+        return declared["family"]
     if declared.get("remasks") or sampler["remasking"]["kind"] != "none":
         return "masking again"
     if declared.get("adaptive"):
         return "as many as are sure"
-    return declared.get("family") or "orders"
+    return "orders"
 
 
 def families(curves: list[Curve]) -> list[str]:
