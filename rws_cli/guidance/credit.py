@@ -45,7 +45,8 @@ class Credit(Guidance):
         slot_N = torch.where(same_NK.any(1), first(same_NK), first(token_NK < 0))[:, None]
         grown_N1 = credit_NK.gather(1, slot_N) + (self.power * log_p_of(logits_NV, top_N)).exp()[:, None]
         token_NK, credit_NK = token_NK.scatter(1, slot_N, top_N[:, None]), credit_NK.scatter(1, slot_N, grown_N1)
-        is_mask_N1 = step.masked_BG[place][:, None]  # guidance may also see logits of other blocks and of committed tokens
+        # There may also be logits of other blocks and of committed tokens.
+        is_mask_N1 = step.masked_BG[place][:, None]
         token_BGK[place] = torch.where(is_mask_N1, token_NK, token_BGK[place])
         credit_BGK[place] = torch.where(is_mask_N1, credit_NK, credit_BGK[place])
         is_empty_NK = token_NK < 0  # an empty slot stands for the likeliest token, too

@@ -1,7 +1,5 @@
 """Every token above the mean probability of commits so far; those whose confidence fell most are masked again (Saber, 2510.18165)"""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -35,7 +33,8 @@ class Saber(Adaptive):
 
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         was_committed_BG = step.commit_p_BG > 0
-        mean_B = (step.commit_p_BG * was_committed_BG).sum(-1) / was_committed_BG.sum(-1)  # NaN at first: nothing is above
+        # At first, the mean is 0 / 0, and no probability is above NaN.
+        mean_B = (step.commit_p_BG * was_committed_BG).sum(-1) / was_committed_BG.sum(-1)
         sure_BG = ranking.open_BG & (ranking.log_p_BG.exp() > mean_B[:, None])
         least_B = torch.full_like(step.index_B, self.least)
         return torch.where(sure_BG.sum(-1, keepdim=True) >= self.least, sure_BG, best(ranking.score_BG, least_B))
