@@ -48,7 +48,7 @@ def decode_slowly(slow: Slow, block: int, weight: float, decay: float, power: fl
     return changed
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("weight", "decay", "power"), [(0.7, 0.8, 0.2), (3.0, 1.0, 1.0), (1.5, 0.0, 0.0)])
 def test_credits_are_those_of_the_published_rule(weight: float, decay: float, power: float, temperature: float) -> None:
     passes = plain = changed = 0

@@ -29,7 +29,7 @@ def test_rounds_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("base", "skip"), [(2, 1), (2, 2), (3, 1), (5, 3)])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_a_block_is_decoded_in_these_rounds(base: int, skip: int, temperature: float) -> None:
     for gen, block in ((8, 8), (12, 4), (9, 3), (36, 36), (7, 7), (10, 5), (2, 1)):
         model = FakeDenoiser(seed=block)

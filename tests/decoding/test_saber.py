@@ -8,9 +8,6 @@ import pytest
 from decoding.test_methods import PROMPT, Slow, fast, surest
 from support import FakeDenoiser, part
 
-from rws_cli.config.composing import compose
-from rws_cli.errors import UsageError
-
 
 def decode_slowly(slow: Slow, block: int, least: int, ratio: int) -> tuple[list[tuple[int, int]], int]:
     """Fills slow.x; returns the steps and positions of all commits, and how many tokens were masked again."""
@@ -41,7 +38,7 @@ def decode_slowly(slow: Slow, block: int, least: int, ratio: int) -> tuple[list[
 
 
 @pytest.mark.parametrize(("least", "ratio"), [(2, 8), (1, 8), (3, 2), (5, 8), (1, 1)])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_the_rule_is_that_of_a_slow_reference(least: int, ratio: int, temperature: float) -> None:
     total = 0
     for seed in range(2):
@@ -66,8 +63,3 @@ def test_a_token_can_be_masked_again_at_the_step_that_committed_it() -> None:
         less, more = sorted((0, 1), key=lambda n: trace.confidence[n])
         assert trace.remasked_at[less] == 1
         assert trace.remasked_at[more] != 1
-
-
-def test_end_tokens_may_be_masked_again_so_none_ends_a_completion_early() -> None:
-    with pytest.raises(UsageError, match=r"sampler\.eos=stop does not work with a schedule"):
-        compose("sampler=saber", "sampler.eos=stop")

@@ -51,7 +51,7 @@ def decode_slowly(slow: Slow, block: int, s: Any) -> dict[str, int]:
      {"explore": 2, "deviation": 3.0}],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_the_rule_is_that_of_a_slow_reference(settings: dict[str, Any], temperature: float) -> None:
     total, blocks = dict.fromkeys(CASES, 0), 0
     for seed in range(2):
