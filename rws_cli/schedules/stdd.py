@@ -19,7 +19,7 @@ from rws_cli.schedules.base import Adaptive, one
 @part
 class Stdd(Adaptive):
     """Commits every token whose probability c is at least its threshold, and the best one. The variance is that of a mask's
-    last `window` values of c in this block, undefined if there is one; the difference is c minus the mean c of the block's
+    last `window` values of c in this block, undefined for one value; the difference is c minus the mean c of the block's
     positions at most `neighbors` away, where a committed token has the c that it was committed at. The threshold is `low` if
     the variance is among the ⌈quantile·n⌉ lowest of the n that are defined, ties included, and the difference is not
     negative; else `high`. With smooth, it is high − (high − low)·exp(−variance / variance_scale)·σ(difference /
