@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rws_cli.config.composing import compose
 from rws_cli.decoding.rank import PositionLogits
+from rws_cli.decoding.statistics import Statistics
 from rws_cli.decoding.step import Step, step_of
 from rws_cli.errors import UsageError
 from rws_cli.guidance.base import Guidance, Guided, scaled
@@ -169,6 +170,25 @@ def test_a_scale_that_changes_is_no_variance() -> None:
     assert traces[0].step == traces[1].step
     assert traces[0].step.count(1) > 1
     assert set(traces[1].scale) == {1.0, 1 + 2**-10}
+
+
+class Low:
+    """A reward that never is enough."""
+
+    statistics = Statistics(mean=0.0, std=1.0, min=-9.0, max=9.0)
+
+    def __call__(self, rows: list[int], tokens_BG: Tensor, filled: list[float], step: int) -> list[float]:
+        return [-9.0] * len(rows)
+
+
+def test_variances_begin_again_with_each_block_also_when_it_is_decoded_again() -> None:
+    """R3 masks all tokens of each block again. No confidence ever changes, so a history would count at once."""
+    schedule, again = part("schedule", "stdd", low=0.01), part("remasking", "r3", threshold=1.0)
+    settings = {"block_length": 6, "schedule": schedule, "remasking": again}
+    trace = fast(Constant(seed=1), PROMPT, 12, Low(), **settings)[1]
+    begins = [0, 6, 12, 18]
+    assert [trace.step.count(step) for step in begins] == [1] * 4
+    assert any(trace.step.count(step + 1) > 1 for step in begins)
 
 
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
