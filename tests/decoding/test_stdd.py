@@ -183,10 +183,10 @@ class Low:
 
 def test_variances_begin_again_with_each_block_also_when_it_is_decoded_again() -> None:
     """R3 masks all tokens of each block again. No confidence ever changes, so a history would count at once."""
-    schedule, again = part("schedule", "stdd", low=0.01), part("remasking", "r3", threshold=1.0)
-    settings = {"block_length": 6, "schedule": schedule, "remasking": again}
-    trace = fast(Constant(seed=1), PROMPT, 12, Low(), **settings)[1]
-    begins = [0, 6, 12, 18]
+    schedule, again = part("schedule", "stdd", low=0.01, neighbors=1), part("remasking", "r3", threshold=1.0)
+    settings = {"block_length": 12, "schedule": schedule, "remasking": again}
+    trace = fast(Constant(seed=1), PROMPT, 24, Low(), **settings)[1]
+    begins = [0, 12, 24, 36]
     assert [trace.step.count(step) for step in begins] == [1] * 4
     assert any(trace.step.count(step + 1) > 1 for step in begins)
 
