@@ -9,7 +9,7 @@ import pytest
 from rws_cli import registry
 
 ORDINARY = """
-    arithmetic auto causal choices classifier code composite confidence constant devices diversity dynamic endpoint entropy evaluate
+    arithmetic auto causal choices classifier code composite confidence constant credit devices diversity dynamic endpoint entropy evaluate
     factor fixed instructions keyword_coverage keywords left_to_right length local margin math none perplexity process processes
     prompt random refine repetition reward shuffled sudoku tensor_parallel text threshold verifier
 """

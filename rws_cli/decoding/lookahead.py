@@ -60,7 +60,7 @@ class Lookahead(CanvasPredictor):
             ends = [query.ends[row] for row in rows]
             logits_NV = self.run(several, wanted_QG[index_S], rows, counts, ends, 0, d.lengths, d.costs)
             predicted = d.rank.position_logits(several, wanted_QG[index_S], logits_NV)
-            token_N, log_p_N, _, _, features_N = d.rank.predict_all(predicted, None, step_of(several))
+            token_N, log_p_N, _, _, _, features_N = d.rank.predict_all(predicted, None, step_of(several))
             place_N = index_S[predicted.row_N], predicted.position_N
             token_QG, log_p_QG, features_QGF = (
                 spread(value_N, *place_N, none_QG, 0) for value_N in (token_N, log_p_N, features_N)

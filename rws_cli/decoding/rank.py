@@ -81,7 +81,7 @@ class Ranker:
 
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
         s, row_N, position_N = self.sampler, predicted.row_N, predicted.position_N
-        token_N, raw_N, log_p_N, order_features_N, features_N = self.predict_all(predicted, scale_N, step)
+        token_N, raw_N, unscaled_N, log_p_N, order_features_N, features_N = self.predict_all(predicted, scale_N, step)
         log_p_N = log_p_N.clamp(min=LOWEST)  # −inf means that a position is not open
         key_N, number_N = step.key_B[row_N], step.number_B[row_N]
         first_B = (step.masked_BG | step.committed_BG).to(torch.int8).argmax(-1)
@@ -112,6 +112,7 @@ class Ranker:
             raw_BG=spread(raw_N, row_N, position_N, open_BG, 0.0),
             score_BG=break_ties(tied_BG, opened(raw_N)) if s.ties == "probability" else tied_BG,
             tied_BG=tied_BG,
+            unscaled_BG=spread(unscaled_N, row_N, position_N, open_BG, 0.0) if s.schedule.reads_unscaled else None,
         )
 
     def predict_all(self, predicted: PositionLogits, scale_N: Tensor | None, step: Step) -> Iterator[Tensor]:
@@ -123,8 +124,9 @@ class Ranker:
         return (torch.cat(values) for values in zip(*chunks, strict=True))
 
     def predict(self, predicted: PositionLogits, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
-        """For n positions: the proposed tokens, their untempered log-probabilities, the log-probabilities that orders read,
-        and the features that order and schedule compute from the probabilities of all tokens."""
+        """For n positions: the proposed tokens, their untempered log-probabilities, the same without scales if the schedule reads
+        those, the log-probabilities that orders read, and the features that order and schedule compute from the probabilities
+        of all tokens."""
         s, logits_nV, top_n = self.sampler, predicted.logits_NV, predicted.top_N
         if scale_n is not None and s.guidance.target != "all":
             top_n = None  # scaling one logit can change the argmax
@@ -136,7 +138,7 @@ class Ranker:
             if s.eos == "confidence_eos_eot_inf":
                 log_p_n = log_p_of(self.without_ends(logits_nV), top_n, scale_n)
             nothing_n0 = raw_n[:, None][:, :0]
-            return top_n, raw_n, log_p_n, nothing_n0, nothing_n0
+            return top_n, raw_n, self.unscaled(raw_n, logits_nV, top_n, scale_n), log_p_n, nothing_n0, nothing_n0
         z_nV = logits_nV.double()
         if scale_n is not None:
             z_nV = s.guidance.apply(z_nV, scale_n)
@@ -148,7 +150,14 @@ class Ranker:
             top_n = propose(tempered_nV, s.temperature, step.mask_id, key_n, number_n, predicted.position_N, GUMBEL)
         log_p_nV = self.read_by_orders(predicted, z_nV, raw_nV, tempered_nV)
         raw_n, log_p_n = (values.gather(-1, top_n[:, None])[:, 0] for values in (raw_nV, log_p_nV))
-        return top_n, raw_n, log_p_n, s.order.features(log_p_nV), s.schedule.features(raw_nV)
+        unscaled_n = self.unscaled(raw_n, logits_nV, top_n, scale_n)
+        return top_n, raw_n, unscaled_n, log_p_n, s.order.features(log_p_nV), s.schedule.features(raw_nV)
+
+    def unscaled(self, raw_n: Tensor, logits_nV: Tensor, top_n: Tensor, scale_n: Tensor | None) -> Tensor:
+        """The log-probabilities of proposed tokens before logits are scaled, if the schedule reads them."""
+        if scale_n is None or not self.sampler.schedule.reads_unscaled:
+            return raw_n
+        return log_p_of(logits_nV, top_n)
 
     def read_by_orders(self, predicted: PositionLogits, z_nV: Tensor, raw_nV: Tensor, tempered_nV: Tensor) -> Tensor:
         """The log-probabilities (n, V) that orders read."""

@@ -138,7 +138,8 @@ class Ranking:
 
     row_N, position_N: the N ranked positions; ranked_BG, the same as a mask. features_N: the result of Schedule.features.
     token_BG: proposed tokens. log_p_BG: their log-probabilities, at the lowest value where an end token is suppressed;
-    raw_BG: without suppression. score_BG: the order's scores; tied_BG: before ties were broken.
+    raw_BG: without suppression; unscaled_BG: also without guidance's scale, for schedules that read it. score_BG: the order's
+    scores; tied_BG: before ties were broken.
     """
 
     open_BG: Tensor
@@ -151,6 +152,7 @@ class Ranking:
     raw_BG: Tensor
     score_BG: Tensor
     tied_BG: Tensor
+    unscaled_BG: Tensor | None = None
 
     def spread(self, value_N: Tensor, elsewhere: float) -> Tensor:
         """Values (N, …) of the ranked positions as (B, G, …)."""

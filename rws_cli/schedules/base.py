@@ -31,6 +31,8 @@ class Schedule(Part):
     """The first position that every step reads, committed or not; None: a step reads open positions alone."""
     needs_all_log_probs: ClassVar[bool] = False
     """Whether `features` needs the log-probabilities of all tokens."""
+    reads_unscaled: ClassVar[bool] = False
+    """Whether it reads Ranking.unscaled_BG."""
     refills: ClassVar[bool] = False
     """Whether it can decode positions that a remasking method masked in a finished block."""
     edits: ClassVar[bool] = False

@@ -87,7 +87,7 @@ MISTAKES = [
     (["sampler.steps=10", "sampler.block_length=9"], "not a multiple of the 4 blocks"),
     (["sampler.tokens_per_step=10", "sampler.block_length=9"], "at most sampler.block_length=9"),
     (["sampler.order=confidense"], "did you mean confidence"),
-    (["sampler.guidance.kind=rwz"], "sampler.guidance.kind=rwz is not known: choose from constant_scale, entrgi, none, recorded_scale, rws"),
+    (["sampler.guidance.kind=rwz"], "sampler.guidance.kind=rwz is not known: choose from constant_scale, credit, entrgi, none, recorded_scale, rws"),
     (["sampler.guidance.strength=-2"], "sampler.guidance.strength=-2.0 is out of range"),
     (["+sampler.guidance.strenght=2"], "sampler.guidance.strenght is not a setting here; did you mean sampler.guidance.strength"),
     (["+sampler.tempature=1"], "did you mean sampler.temperature"),
