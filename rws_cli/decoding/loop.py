@@ -135,6 +135,7 @@ class Decoder:
                 logits_NV, shadow_BG = self.predict(b, query, self.lengths, self.costs)
                 if s.eos == "logits_eos_inf":
                     logits_NV[:, self.end_E[:1]] = -torch.inf
+                logits_NV = s.schedule.adjust(logits_NV, query.wanted_BG, step)
                 record["finite"] = logits_NV.amax(-1).isfinite().all()
                 predicted = self.position_logits(query, logits_NV)
                 if query.weighs:

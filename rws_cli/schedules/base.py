@@ -75,6 +75,10 @@ class Schedule(Part):
         """Positions (B, G) whose predictions the schedule needs: at least the candidates; none in rows without candidates."""
         return open_BG
 
+    def adjust(self, logits_NV: Tensor, wanted_BG: Tensor, step: Step) -> Tensor:
+        """The logits (N, V) of the wanted positions, as the schedule changes them before guidance. It must not write to them."""
+        return logits_NV
+
     def features(self, log_p_nV: Tensor) -> Tensor:
         """Features (n, …) of n positions, each from its own untempered log-probabilities alone."""
         return log_p_nV.new_empty((len(log_p_nV), 0))  # a view would keep them all in memory
