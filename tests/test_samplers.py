@@ -13,7 +13,12 @@ from rws_cli.config.composing import compose
 from rws_cli.runs.plan import plan
 
 SAMPLERS = [name for name in choices("sampler") if name != "recorded_scale"]
-SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}
+SPARE = {
+    "entrgi": ["sampler.search.particles=2"],
+    "particle_gibbs": ["sampler.search.particles=2"],
+    "e_smc": ["sampler.search.particles=2"],
+    "hex": ["sampler.search.particles=4"],  # as many as a completion of 20 tokens allows
+}
 
 
 def outcome(run: Path) -> dict[str, tuple]:
@@ -22,7 +27,7 @@ def outcome(run: Path) -> dict[str, tuple]:
 
 
 QUICK = ("confidence", "rws", "threshold", "smc", "r3")
-LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs")
+LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs", "hex", "tolerator")
 """Samplers that the test suite decodes at two batch sizes, and at none; the slow tests decode all at two."""
 
 

@@ -49,6 +49,8 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             raise UsageError(
                 f"{named} needs files or weights of a checkpoint, which rws.decode does not have: use rws.run."
             )
+        if "answers" in part.needs:
+            raise UsageError(f"{named} needs a benchmark that extracts answers: use rws.run.")
         if "reward" in part.needs and reward is None:
             raise UsageError(f"{named} needs a reward: give reward=rws.RewardFunction(…).")
         if "statistics" in part.needs and reward and reward.statistics is None:
