@@ -123,7 +123,7 @@ class Predictor:
         rows, width = every_RL[:, start:].shape
         first_NV = self.denoiser.logits(tokens_RL, seen_RL, every_RL, rows * width)
         committed_RC = free_RG[:, :width] & (tokens_RL[:, start:] != mask_id)
-        again_RC = guidance.masked_again(first_NV, committed_RC)
+        again_RC = guidance.hides(first_NV, committed_RC)
         without_RL = tokens_RL.clone()
         without_RL[:, start:].masked_fill_(again_RC, mask_id)
         row_N, position_N = positions(wanted_RL[:, start:], count)

@@ -33,7 +33,7 @@ class ACfg(Guidance):
         if config.model.topology.block_size is not None:
             yield f"{named} needs a model whose tokens attend to all others, not model.kind={config.model.kind}."
 
-    def masked_again(self, logits_NV: Tensor, committed_RC: Tensor) -> Tensor:
+    def hides(self, logits_NV: Tensor, committed_RC: Tensor) -> Tensor:
         """The tokens (R, C) that the second pass masks. logits_NV: of all R·C positions, in row-major order."""
         log_p_RC = log_p_of(logits_NV, logits_NV.argmax(-1)).view(committed_RC.shape)
         count_R = (self.share * committed_RC.sum(-1).double()).ceil().long()

@@ -33,7 +33,7 @@ class Guidance(Part):
     shows_masks: ClassVar[Any] = "drop"
     """Whether remaining masks appear in the text that a reward reads: "keep" or "drop"."""
     passes: ClassVar[int] = 1
-    """Forward passes of each step. Where there are two, `masked_again` chooses what the second one does not see, and the
+    """Forward passes of each step. Where there are two, `hides` chooses what the second one does not see, and the
     setting `scale` is w of z_u + (w + 1)(z_c − z_u)."""
 
     def load(self, prepared: Any, reward: Any) -> None:
@@ -46,7 +46,7 @@ class Guidance(Part):
         """Rows (B,) whose next step needs the logits of all masked positions; None for no row."""
         return None
 
-    def masked_again(self, logits_NV: Tensor, committed_RC: Tensor) -> Tensor:
+    def hides(self, logits_NV: Tensor, committed_RC: Tensor) -> Tensor:
         """The committed tokens (R, C) that the second pass of a step masks. logits_NV: those of the first pass at all R·C
         positions of the completions, in row-major order."""
         raise NotImplementedError
