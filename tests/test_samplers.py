@@ -17,6 +17,7 @@ SPARE = {
     "entrgi": ["sampler.search.particles=2"],
     "particle_gibbs": ["sampler.search.particles=2"],
     "e_smc": ["sampler.search.particles=2"],
+    "dawn": ["model.attention=eager"],
     "hex": ["sampler.search.particles=4"],  # as many as a completion of 20 tokens allows
 }
 

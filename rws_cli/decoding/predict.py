@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rws_cli.decoding.batch import Batch
-from rws_cli.decoding.prediction import log_softmax
+from rws_cli.decoding.prediction import log_p_of, log_softmax
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.record import Cost, charge
 from rws_cli.models.base import positions
@@ -76,7 +77,9 @@ class Predictor:
                         count = sum(query.wanted[row] for row in some)
                         blocks = {} if full else {"block_BL": batch.attention_block_BL[index, columns]}
                         start = batch.start - left
-                        if self.sampler.guidance.passes > 1:
+                        if self.sampler.schedule.attention_layers:
+                            logits_NV = self.attended(batch, index, tokens_RL, seen_RL, wanted_RL, start, count)
+                        elif self.sampler.guidance.passes > 1:
                             free_RG = batch.free_BG[index]
                             logits_NV = self.contrasted(tokens_RL, seen_RL, wanted_RL, start, count, free_RG)
                         else:
@@ -131,6 +134,22 @@ class Predictor:
         del first_NV
         without_NV = self.denoiser.logits(without_RL, seen_RL, wanted_RL, count)
         return extrapolated(with_NV, without_NV, guidance.scale, self.difference_dtype)
+
+    def attended(
+        self, batch: Batch, index: Any, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int
+    ) -> Tensor:
+        """Logits (N, V), and into the batch's memory what the schedule reads of the attention weights. index: the rows."""
+        schedule, (_, length) = self.sampler.schedule, batch.free_BG.shape
+        logits_NV, weights_RLL = self.denoiser.attended(tokens_RL, seen_RL, schedule.attention_layers)
+        log_p_RL = log_p_of(logits_NV, logits_NV.argmax(-1)).view(tokens_RL.shape)
+        decoded_RL = seen_RL & (tokens_RL != self.denoiser.mask_id)
+        depends_RCC, is_anchored_RC = schedule.attend(weights_RLL, log_p_RL, decoded_RL, seen_RL, start)
+        more = (0, length - is_anchored_RC.shape[1])
+        depends_BGG = batch.memory.get("attention.depends", False, length, length, dtype=torch.bool)
+        is_anchored_BG = batch.memory.get("attention.anchored", False, length, dtype=torch.bool)
+        depends_BGG[index], is_anchored_BG[index] = pad(depends_RCC, more * 2), pad(is_anchored_RC, more)
+        row_N, column_N = positions(wanted_RL, count)
+        return logits_NV[row_N * tokens_RL.shape[1] + column_N]
 
     def shadowed(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int

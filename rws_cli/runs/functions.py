@@ -38,6 +38,11 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             raise UsageError(f"{override} does not apply to rws.decode: give sampler.…, guidance=… or search=….")
     config = deepcopy(_composed(tuple(overrides), tuple(registry.folders())))
     s = config.sampler
+    if s.schedule.attention_layers:
+        raise UsageError(
+            f"sampler.schedule.kind={s.schedule.kind} reads attention weights, which a function of token ids does not have: "
+            "use rws.run."
+        )
     if s.schedule.shadow:
         raise UsageError(
             f"sampler.schedule.kind={s.schedule.kind} hides each token from itself, which a function of token ids cannot do: "

@@ -171,6 +171,8 @@ def logits_bytes(
     if s.schedule.shadow:  # logits of the block's shadows, and three float64 copies
         shadows = passed * s.block_length * vocabulary
         moments += [8.0 * (one_pass + shadows), 4.0 * one_pass + 28.0 * shadows]
+    if s.schedule.attention_layers:  # logits of all positions, prompt included, twice while the likeliest are found
+        moments.append((8.0 + width) * passed * length * vocabulary)
     if type(s.schedule).adjust is not Schedule.adjust:  # before and after the schedule changed them
         moments.append(2 * logits)
     if rows > passed or apart:
