@@ -43,8 +43,8 @@ def part(cls: Class) -> Class:
 class Part:
     """The base class of all parts. kind: the name of the part's file.
 
-    needs: some of "reward", "statistics" (of the reward), "gradients" (of a reward model), "weights" (its own) and
-    "hidden_states". draws: whether it draws random numbers. remasks: whether it masks committed tokens again.
+    needs: some of "reward", "statistics" (of the reward), "gradients" (of a reward model), "weights" (its own),
+    "hidden_states" and "answers" (that a benchmark extracts). draws: whether it draws random numbers. remasks: whether it masks committed tokens again.
     caches: the kinds of runtime.cache that it works with. not_drafted: why steps with it cannot be drafted
     (runtime.speculate), "" if they can. family: the family of samplers with it, "" if it follows from the rest
     (config/families.py).

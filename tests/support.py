@@ -191,6 +191,15 @@ class FakeDenoiser:
         self.calls.append(tokens_BL.clone())
         return self.full_logits(tokens_BL, attention_BL)[wanted_BL]
 
+    def attended(self, tokens_BL: Tensor, attention_BL: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """Attention by likeness of tokens, and by distance."""
+        position = (attention_BL.cumsum(-1) - 1).clamp(min=0)
+        states = self.embedding[tokens_BL] + self.place[position]
+        scores = states @ states.transpose(1, 2) / (8 * layers)
+        scores -= 0.1 * (position[:, :, None] - position[:, None, :]).abs()
+        weights = scores.masked_fill(~attention_BL[:, None, :], -torch.inf).softmax(-1).nan_to_num(0.0)
+        return self.logits(tokens_BL, attention_BL, torch.ones_like(attention_BL)), weights
+
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:

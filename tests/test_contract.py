@@ -41,7 +41,7 @@ DECODE = {
     "search": "search",
 }
 """Roles of parts that decode → where a sampler has them."""
-NEEDS = {"reward", "statistics", "gradients", "weights", "hidden_states"}
+NEEDS = {"reward", "statistics", "gradients", "weights", "hidden_states", "answers"}
 INPUTS = {"predictions", "references", "prompts", "questions", "keywords", "histories", "tokens", "choices"}
 GEN, BLOCK, QUESTIONS = 8, 4, 3
 TEMPERATURE = 0.9
@@ -91,8 +91,13 @@ FAKES: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Any], None]]] = {
     ("guidance", "entrgi"): ({"steps": 1}, gradients),  # takes gradients of a reward model
 }
 """Parts that `load` reads files or a model for → settings, and what stands in for `load`."""
-QUICK = {("schedule", "refine"): {"rounds": 3}}
-"""Settings of parts that take many steps."""
+QUICK = {
+    ("schedule", "refine"): {"rounds": 3},
+    ("schedule", "tolerator"): {"rounds": 3, "settled": 2, "temperature": None},
+    ("search", "e_smc"): {"particles": 3, "every": 2},
+    ("search", "hex"): {"particles": 3},
+}
+"""Settings of parts that take many steps or particles."""
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "remdm"): {"block_length": GEN, "steps": 12},  # without steps to spare it masks almost nothing again
 }
@@ -170,7 +175,7 @@ def decoding(
         for particle in range(sampler.search.particles):
             ids = [1 + (question + n) % 9 for n in range(question + 1)]
             row = prompt_of(ids, seed, f"row-{question} {particle}")
-            more = fixed[question] if fixed else {}
+            more = fixed[question] if fixed else {"block_ends": sampler.search.block_ends(particle, GEN)}
             prompts.append(Prompt(ids, row.key, **more))
     side_by_side = None if rows is None else rows * sampler.search.particles
     model = FakeDenoiser(seed=5)
@@ -187,6 +192,7 @@ def decoding(
         for row, question in asked.items():
             scorer.examples[row] = Example(f"row-{question}", f"w{question}", "")
         sampler.guidance.begin({row: f"row-{question}" for row, question in asked.items()})
+        sampler.search.begin({row: lambda tokens: str(tokens[0] % 3) for row in asked})
 
     decoder.on_enter = enter
     return Decoding(decoder, one, scorer, chosen)

@@ -10,7 +10,7 @@ from rws_cli import registry
 
 ORDINARY = """
     arithmetic auto causal choices classifier code composite confidence constant credit devices diversity dynamic endpoint entropy evaluate
-    factor fixed instructions keyword_coverage keywords left_to_right length local margin math none perplexity process processes
+    factor fixed hex instructions keyword_coverage keywords left_to_right length local margin math none perplexity process processes
     prompt random refine repetition reward shuffled sudoku tensor_parallel text threshold verifier
 """
 """Words that mean other things too. All other names of parts are held to."""

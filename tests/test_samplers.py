@@ -17,7 +17,13 @@ from rws_cli.runs.plan import plan
 from rws_cli.runs.prepared import load, prepare
 
 SAMPLERS = [name for name in choices("sampler") if name != "recorded_scale"]
-SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}
+SPARE = {
+    "entrgi": ["sampler.search.particles=2"],
+    "particle_gibbs": ["sampler.search.particles=2"],
+    "e_smc": ["sampler.search.particles=2"],
+    "dawn": ["model.attention=eager"],
+    "hex": ["sampler.search.particles=4"],  # as many as a completion of 20 tokens allows
+}
 
 
 def outcome(run: Path) -> dict[str, tuple]:
@@ -25,7 +31,7 @@ def outcome(run: Path) -> dict[str, tuple]:
     return {s["id"]: tuple(s[key] for key in ("tokens", "order", "cost", "committed")) for s in samples_of(run)}
 
 
-LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs")
+LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs", "hex", "tolerator")
 """Samplers that only the slow tests decode. `test_contract.py` has all parts, and `test_tokens.py` most samplers, in
 several batches."""
 

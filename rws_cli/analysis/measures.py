@@ -181,7 +181,7 @@ def _cost(name: str, unit: str, description: str, formula: str, **more: Any) -> 
 COSTS = [
     *_cost(
         "mdm_passes", "passes", "passes through the model",
-        "forward passes in which the example took part; two per step with sampler.cfg_scale", label="model passes",
+        "forward passes in which the example took part; two per step with classifier-free guidance", label="model passes",
         paired=True,
     ),
     *_cost(

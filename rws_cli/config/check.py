@@ -120,7 +120,7 @@ def _with_family(composed: DictConfig) -> DictConfig:
 
 def automatic_cache(config: Config) -> str:
     """prefix where it is exact and works, else none."""
-    works = not config.sampler.cfg_scale and config.model.attention != "flash_attention_2"
+    works = config.sampler.passes_per_step == 1 and config.model.attention != "flash_attention_2"
     return "prefix" if config.model.topology.block_size and works else "none"
 
 

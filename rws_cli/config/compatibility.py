@@ -53,6 +53,8 @@ def _needs(config: Config) -> Iterator[str]:
         named = f"{key}.kind={part.kind}"
         if "reward" in part.needs and not config.reward.scores:
             yield f"{named} needs a reward: choose reward=tiny or another, not reward=none."
+        if "answers" in part.needs and (config.benchmark.open_ended or config.benchmark.runs_programs):
+            yield f"{named} needs answers that can be compared, and benchmark={config.benchmark.name} extracts none: choose another."
         if "gradients" in part.needs and not config.reward.gradients:
             yield (
                 f"{named} needs the reward's gradient, and reward={config.reward.name} has none: choose reward=tiny, "

@@ -70,6 +70,11 @@ class Sampler:
         return self.temperature > 0 or self.order_temperature > 0 or self.order.draws or self.schedule.draws
 
     @property
+    def passes_per_step(self) -> int:
+        """Forward passes of a row in one step."""
+        return 2 if self.cfg_scale > 0 else int(self.guidance.passes)
+
+    @property
     def blocks(self) -> int:
         """The number of blocks; the last one may be shorter where the model attends by blocks."""
         return -(-self.gen_length // self.block_length)

@@ -368,12 +368,18 @@ def new_batch(
 
 
 def prompt_of(
-    ids: list[int], seed: int, example: str, canvas: Sequence[int] = (), mask_id: int = -1, length: int | None = None
+    ids: list[int],
+    seed: int,
+    example: str,
+    canvas: Sequence[int] = (),
+    mask_id: int = -1,
+    length: int | None = None,
+    block_ends: Sequence[int] | None = None,
 ) -> Prompt:
     """The prompt of an example; its random numbers follow from the seed and the example's id.
 
     canvas: the completion's tokens at the start, mask_id where one is to be decoded; empty: nothing but masks, `length` of
-    them.
+    them. block_ends: as in Prompt.
     """
     fixed = {position: token for position, token in enumerate(canvas) if token != mask_id}
-    return Prompt(ids, row_key(seed, example), len(canvas) or length, fixed)
+    return Prompt(ids, row_key(seed, example), len(canvas) or length, fixed, block_ends)

@@ -136,6 +136,7 @@ class Decoder:
         with charge(self.costs, query.rows, "seconds"):
             if query.rows:
                 logits_NV, shadow_BG = self.predict(b, query, self.lengths, self.costs)
+                logits_NV = s.schedule.adjust(logits_NV, query.wanted_BG, step)
                 record["finite"] = logits_NV.amax(-1).isfinite().all()
                 predicted = self.rank.position_logits(b, query.wanted_BG, logits_NV)
                 if query.weighs:

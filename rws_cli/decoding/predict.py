@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rws_cli.decoding.batch import Batch
-from rws_cli.decoding.prediction import log_softmax
+from rws_cli.decoding.prediction import log_p_of, log_softmax
 from rws_cli.decoding.protocols import Cache, Denoiser
 from rws_cli.decoding.record import Cost, charge
+from rws_cli.models.base import positions
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Predictor:
         as predicted without seeing the token itself, (B, G), 1 elsewhere. prompt_lengths: of all rows, in tokens."""
         rows, wanted_BG = query.rows, query.wanted_BG
         row_R = query.active_B.to(torch.int8).argsort(descending=True, stable=True)[: len(rows)]
-        passes = 2 if self.sampler.cfg_scale > 0 else 1
+        passes = self.sampler.passes_per_step
         shadow_BG = torch.ones_like(batch.commit_p_BG) if self.sampler.schedule.shadow else None
         chunks = []
         for start in range(0, len(rows), self.most_rows):
@@ -74,7 +76,14 @@ class Predictor:
                     if shadow_BG is None:
                         count = sum(query.wanted[row] for row in some)
                         blocks = {} if full else {"block_BL": batch.attention_block_BL[index, columns]}
-                        logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, batch.start - left, count, **blocks)
+                        start = batch.start - left
+                        if self.sampler.schedule.attention_layers:
+                            logits_NV = self.attended(batch, index, tokens_RL, seen_RL, wanted_RL, start, count)
+                        elif self.sampler.guidance.passes > 1:
+                            free_RG = batch.free_BG[index]
+                            logits_NV = self.contrasted(tokens_RL, seen_RL, wanted_RL, start, count, free_RG)
+                        else:
+                            logits_NV = self.logits(tokens_RL, seen_RL, wanted_RL, start, count, **blocks)
                     else:
                         inside_RG = batch.inside_BG[index]
                         logits_NV, shadow_BG[index] = self.shadowed(
@@ -101,9 +110,49 @@ class Predictor:
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor
     ) -> Tensor:
         """As guided_logits, in the model's dtype where confidences are."""
-        dtype = self.denoiser.dtype if self.sampler.confidence == "model_dtype" else None
-        scale = self.sampler.cfg_scale
+        scale, dtype = self.sampler.cfg_scale, self.difference_dtype
         return guided_logits(self.denoiser, scale, tokens_RL, seen_RL, wanted_RL, start, count, dtype, **blocks)
+
+    @property
+    def difference_dtype(self) -> torch.dtype | None:
+        """The dtype in which the logits of two passes are combined; None: theirs."""
+        return self.denoiser.dtype if self.sampler.confidence == "model_dtype" else None
+
+    def contrasted(
+        self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, free_RG: Tensor
+    ) -> Tensor:
+        """Logits (N, V) guided by a second pass, in which some committed tokens are masked. start: the column at which
+        completions begin. The first pass computes logits at every position of the completions."""
+        guidance, mask_id = self.sampler.guidance, self.denoiser.mask_id
+        every_RL = torch.zeros_like(wanted_RL)
+        every_RL[:, start:] = True
+        rows, width = every_RL[:, start:].shape
+        first_NV = self.denoiser.logits(tokens_RL, seen_RL, every_RL, rows * width)
+        committed_RC = free_RG[:, :width] & (tokens_RL[:, start:] != mask_id)
+        again_RC = guidance.hides(first_NV, committed_RC)
+        without_RL = tokens_RL.clone()
+        without_RL[:, start:].masked_fill_(again_RC, mask_id)
+        row_N, position_N = positions(wanted_RL[:, start:], count)
+        with_NV = first_NV[row_N * width + position_N]
+        del first_NV
+        without_NV = self.denoiser.logits(without_RL, seen_RL, wanted_RL, count)
+        return extrapolated(with_NV, without_NV, guidance.scale, self.difference_dtype)
+
+    def attended(
+        self, batch: Batch, index: Any, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int
+    ) -> Tensor:
+        """Logits (N, V), and into the batch's memory what the schedule reads of the attention weights. index: the rows."""
+        schedule, (_, length) = self.sampler.schedule, batch.free_BG.shape
+        logits_NV, weights_RLL = self.denoiser.attended(tokens_RL, seen_RL, schedule.attention_layers)
+        log_p_RL = log_p_of(logits_NV, logits_NV.argmax(-1)).view(tokens_RL.shape)
+        decoded_RL = seen_RL & (tokens_RL != self.denoiser.mask_id)
+        depends_RCC, is_anchored_RC = schedule.attend(weights_RLL, log_p_RL, decoded_RL, seen_RL, start)
+        more = (0, length - is_anchored_RC.shape[1])
+        depends_BGG = batch.memory.get("attention.depends", False, length, length, dtype=torch.bool)
+        is_anchored_BG = batch.memory.get("attention.anchored", False, length, dtype=torch.bool)
+        depends_BGG[index], is_anchored_BG[index] = pad(depends_RCC, more * 2), pad(is_anchored_RC, more)
+        row_N, column_N = positions(wanted_RL, count)
+        return logits_NV[row_N * tokens_RL.shape[1] + column_N]
 
     def shadowed(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, inside_RG: Tensor, count: int
@@ -143,5 +192,10 @@ def guided_logits(
     unconditional_RL = tokens_RL.clone()
     unconditional_RL[:, :start].masked_fill_(seen_RL[:, :start], denoiser.mask_id)
     without_NV = denoiser.logits(unconditional_RL, seen_RL, wanted_RL, count, **blocks)
-    without_NV, with_NV = (values.to(dtype or logits_NV.dtype) for values in (without_NV, logits_NV))
-    return (without_NV + (cfg_scale + 1) * (with_NV - without_NV)).to(logits_NV.dtype)
+    return extrapolated(logits_NV, without_NV, cfg_scale, dtype)
+
+
+def extrapolated(with_NV: Tensor, without_NV: Tensor, scale: float, dtype: torch.dtype | None) -> Tensor:
+    """z_u + (w + 1)(z_c − z_u), for z_c with and z_u without what guides; computed in `dtype`, None: theirs."""
+    u_NV, c_NV = (values.to(dtype or with_NV.dtype) for values in (without_NV, with_NV))
+    return (u_NV + (scale + 1) * (c_NV - u_NV)).to(with_NV.dtype)

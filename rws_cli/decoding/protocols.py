@@ -14,7 +14,8 @@ class Denoiser(Protocol):
     `logits` returns float32 logits (N, V) at the wanted positions, in row-major order; count: N, if it is known; block_BL, the
     block of each column, is given to models whose `topology` has blocks. `dtype` is that of the weights, read only for
     confidence=model_dtype. `shadowed` also returns logits (B, K, V) at the positions place_BK of a block, predicted without
-    seeing the tokens there; only WINO calls it.
+    seeing the tokens there; only WINO calls it. `attended` returns logits (B·L, V) at all positions, and the attention weights
+    (B, query, key) of its last layers; only DAWN calls it.
     """
 
     @property
@@ -38,6 +39,8 @@ class Denoiser(Protocol):
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]: ...
+
+    def attended(self, tokens_BL: Tensor, attention_BL: Tensor, layers: int) -> tuple[Tensor, Tensor]: ...
 
 
 class Cache(Protocol):

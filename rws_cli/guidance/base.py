@@ -32,6 +32,9 @@ class Guidance(Part):
     """Which logits of a position are scaled: all, or only the highest ("proposed")."""
     shows_masks: ClassVar[Any] = "drop"
     """Whether remaining masks appear in the text that a reward reads: "keep" or "drop"."""
+    passes: ClassVar[int] = 1
+    """Forward passes of each step. Where there are two, `hides` chooses what the second one does not see, and the
+    setting `scale` is w of z_u + (w + 1)(z_c − z_u)."""
 
     def load(self, prepared: Any, reward: Any) -> None:
         """Prepare before decoding, from files and the loaded reward. Raises UsageError."""
@@ -42,6 +45,11 @@ class Guidance(Part):
     def reads_masked(self, step: Step) -> Tensor | None:
         """Rows (B,) whose next step needs the logits of all masked positions; None for no row."""
         return None
+
+    def hides(self, logits_NV: Tensor, committed_RC: Tensor) -> Tensor:
+        """The committed tokens (R, C) that the second pass of a step masks. logits_NV: those of the first pass at all R·C
+        positions of the completions, in row-major order."""
+        raise NotImplementedError
 
     def guide(self, predicted: PositionLogits, step: Step) -> Guided:
         """Guide one step. Rows without open positions are not among predicted.row_N."""

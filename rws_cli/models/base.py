@@ -147,6 +147,23 @@ class Denoiser(PreparedModel):
         sees_BLL = visible(block_BL, attention_BL)
         return self.forward(tokens_BL, sees_BLL, wanted_BL, position_ids(attention_BL), count=count).float()
 
+    def attended(self, tokens_BL: Tensor, attention_BL: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """Logits (B·L, V), float32, at all positions, and attention weights (B, query, key), float32: the mean over the heads of
+        the last `layers` layers. Only with model.attention=eager, which returns weights (DAWN, arXiv 2602.06953)."""
+        weights: list[Tensor] = []
+        modules = [layer.self_attn for layer in self.model.model.layers[-layers:]]
+        hooks = [
+            m.register_forward_hook(lambda module, inputs, outputs: weights.append(outputs[1].float().mean(1)))
+            for m in modules
+        ]
+        try:
+            wanted_BL = torch.ones_like(attention_BL)
+            logits_NV = self.logits(tokens_BL, attention_BL, wanted_BL, attention_BL.numel())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits_NV, torch.stack(weights).mean(0)
+
     def shadowed(
         self, tokens_BL: Tensor, attention_BL: Tensor, wanted_BL: Tensor, place_BK: Tensor, exists_BK: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from rws_cli.analysis.guidance import guidance_statistics
 from rws_cli.analysis.order import order_statistics
-from rws_cli.benchmarks.base import Example
+from rws_cli.benchmarks.base import Example, grade_completion
 from rws_cli.config.schema import Config, Runtime
 from rws_cli.decoding.batch import prompt_of
 from rws_cli.decoding.cache import BlockCache
@@ -163,6 +164,7 @@ class Attempt:
                 prepared.canvases.get(e.id, [denoiser.mask_id] * (sampler.start_length or 0)),
                 denoiser.mask_id,
                 e.length if e.length and e.length < config.sampler.gen_length else None,
+                sampler.search.block_ends(n, sampler.gen_length),
             )
             for e in examples
             for n in range(particles)
@@ -193,10 +195,18 @@ class Attempt:
         """Assign new examples to rows of the batch. rows: row → number of the prompt."""
         particles = self.config.sampler.search.particles
         examples = {row: self.examples[number // particles] for row, number in rows.items()}
-        self.components.sampler.guidance.begin({row: example.id for row, example in examples.items()})
+        sampler = self.components.sampler
+        sampler.guidance.begin({row: example.id for row, example in examples.items()})
+        sampler.search.begin({row: partial(self.answer, example) for row, example in examples.items()})
         if self.scorer:
             self.scorer.enter(examples)
             self.scorer.costs = self.decoder.costs
+
+    def answer(self, example: Example, tokens: list[int]) -> str:
+        """The answer that the benchmark extracts from a completion, "" for none. Raises RunError if its grader fails."""
+        sample = {"completion": self.components.denoiser.text(tokens)}
+        grade = grade_completion(self.config.benchmark, example, sample)
+        return grade["extracted"] if grade else ""
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the examples that finish at the same step. Raises RunError if an example in progress fails."""

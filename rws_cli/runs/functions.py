@@ -38,6 +38,11 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             raise UsageError(f"{override} does not apply to rws.decode: give sampler.…, guidance=… or search=….")
     config = deepcopy(_composed(tuple(overrides), tuple(registry.folders())))
     s = config.sampler
+    if s.schedule.attention_layers:
+        raise UsageError(
+            f"sampler.schedule.kind={s.schedule.kind} reads attention weights, which a function of token ids does not have: "
+            "use rws.run."
+        )
     if s.schedule.shadow:
         raise UsageError(
             f"sampler.schedule.kind={s.schedule.kind} hides each token from itself, which a function of token ids cannot do: "
@@ -49,6 +54,8 @@ def decoding_config(overrides: Sequence[str], eos_ids: Sequence[int], reward: Re
             raise UsageError(
                 f"{named} needs files or weights of a checkpoint, which rws.decode does not have: use rws.run."
             )
+        if "answers" in part.needs:
+            raise UsageError(f"{named} needs a benchmark that extracts answers: use rws.run.")
         if "reward" in part.needs and reward is None:
             raise UsageError(f"{named} needs a reward: give reward=rws.RewardFunction(…).")
         if "statistics" in part.needs and reward and reward.statistics is None:

@@ -63,7 +63,7 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
     dtype = pick_dtype(config.model.dtype, device)
     width = dtype.itemsize if isinstance(dtype, torch.dtype) else 2
     activations = passed * length * layer_bytes(config, model, device, width, length, ranks)
-    if s.cfg_scale > 0:  # the second pass runs beside the logits of the first
+    if s.passes_per_step > 1:  # the second pass runs beside the logits of the first
         activations += 4.0 * passed * positions_read(s, model) * model.vocabulary
     return MemoryPlan(
         rows=side_by_side,
@@ -140,6 +140,7 @@ def positions_read(sampler: Sampler, model: PreparedModel) -> int:
         type(sampler.guidance).reads_masked is not Guidance.reads_masked
         or type(sampler.search).due is not Search.due
         or type(schedule).feature_positions is not Schedule.feature_positions
+        or sampler.guidance.passes > 1
     ):
         reached = sampler.gen_length if size is None or schedule.reads_from is not None else size
     else:
@@ -165,11 +166,15 @@ def logits_bytes(
     moments = [one_pass * (4.0 if width == 4 else width + 4.0)]  # the model's logits, and their float32 copy
     if not config.model.native:  # the head computes all positions
         moments.append(width * (passed * length * vocabulary + one_pass))
-    if s.cfg_scale > 0:  # with and without the prompt, their difference and its product
+    if s.passes_per_step > 1:  # with and without the prompt, their difference and its product
         moments.append(16.0 * one_pass)
     if s.schedule.shadow:  # logits of the block's shadows, and three float64 copies
         shadows = passed * s.block_length * vocabulary
         moments += [8.0 * (one_pass + shadows), 4.0 * one_pass + 28.0 * shadows]
+    if s.schedule.attention_layers:  # logits of all positions, prompt included, twice while the likeliest are found
+        moments.append((8.0 + width) * passed * length * vocabulary)
+    if type(s.schedule).adjust is not Schedule.adjust:  # before and after the schedule changed them
+        moments.append(2 * logits)
     if rows > passed or apart:
         moments.append(2 * logits)  # of several passes, joined
     ranked = logits

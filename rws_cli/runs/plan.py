@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -27,7 +27,7 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     check_loadable(config)
     sampler, search = config.sampler, config.sampler.search
     decodings = search.particles * search.sweeps
-    passes_per_step = 2 if sampler.cfg_scale > 0 else 1
+    passes_per_step = sampler.passes_per_step
     several = max(canvases(config.runtime.speculate), sampler.schedule.lookahead)  # canvases of a row in a pass
     passes = tokens = calls = most_steps = 0
     for one in decodings_of(config, prepared):
@@ -76,7 +76,8 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
 
     @cache
     def decoding(prompt: int) -> Decoding:
-        tables = passes(topology, prompt, sampler.gen_length, sampler.block_length)
+        ends = sampler.search.block_ends(0, sampler.gen_length)  # of the particle with the most blocks
+        tables = passes(topology, prompt, sampler.gen_length, sampler.block_length, ends)
         blocks = steps = extra = tokens = stored = 0
         for block in tables:
             several = schedule.remasks or schedule.edits  # a step for a position may not be all
@@ -123,11 +124,13 @@ class Passes:
     end: int
 
 
-def passes(topology: Topology, prompt: int, gen_length: int, block_length: int) -> list[Passes]:
-    """The passes of each block of the sampler, for a prompt of so many tokens."""
+def passes(
+    topology: Topology, prompt: int, gen_length: int, block_length: int, ends: Sequence[int] | None = None
+) -> list[Passes]:
+    """The passes of each block of the sampler, for a prompt of so many tokens. ends: of blocks, if not the sampler's."""
     number = topology.blocks(prompt, gen_length)
     table = []
-    for start, end in pairwise([0, *topology.block_ends(prompt, gen_length, block_length)]):
+    for start, end in pairwise([0, *(ends or topology.block_ends(prompt, gen_length, block_length))]):
         reads = prompt + start
         begin, last = bisect_left(number, number[reads]), bisect_right(number, number[reads])
         alone = topology.first_token and reads == begin > 0

@@ -190,7 +190,7 @@ def load_sampler(config: Config, prepared: PreparedRun, reward: Reward | None) -
             "benchmark, or set reward.statistics=<a JSON file with mean, std, min, max>."
         )
     sampler = copy(config.sampler)
-    sampler.order, sampler.guidance = copy(sampler.order), copy(sampler.guidance)
+    sampler.order, sampler.guidance, sampler.search = map(copy, (sampler.order, sampler.guidance, sampler.search))
     sampler.order.load(prepared)
     sampler.guidance.load(prepared, reward)
     return sampler, statistics

@@ -27,6 +27,8 @@ class Schedule(Part):
     """Whether it takes fewer steps where the model is confident."""
     shadow: ClassVar[bool] = False
     """Whether each step also predicts committed tokens without seeing them (a shadow of the block)."""
+    attention_layers: ClassVar[Any] = 0
+    """The layers, from the last, whose attention weights each step reads, by `attend`."""
     reads_from: ClassVar[Any] = None
     """The first position that every step reads, committed or not; None: a step reads open positions alone."""
     needs_all_log_probs: ClassVar[bool] = False
@@ -84,6 +86,19 @@ class Schedule(Part):
     def feature_positions(self, step: Step, open_BG: Tensor) -> Tensor:
         """Positions (B, G) whose predictions the schedule needs: at least the candidates; none in rows without candidates."""
         return open_BG
+
+    def attend(
+        self, weights_RLL: Tensor, log_p_RL: Tensor, decoded_RL: Tensor, seen_RL: Tensor, start: int
+    ) -> tuple[Tensor, Tensor]:
+        """What a step needs of the attention weights (R, query, key) of a pass: which positions depend on which others,
+        (R, C, C), and which depend on tokens that stand for sure, (R, C); C columns from `start` on. They are put into
+        step.memory as "attention.depends" and "attention.anchored". log_p_RL: of the likeliest token at each column;
+        decoded_RL: columns that are no masks; seen_RL: False on padding."""
+        raise NotImplementedError
+
+    def adjust(self, logits_NV: Tensor, wanted_BG: Tensor, step: Step) -> Tensor:
+        """The logits (N, V) of the wanted positions, as the schedule changes them before guidance. It must not write to them."""
+        return logits_NV
 
     def features(self, log_p_nV: Tensor) -> Tensor:
         """Features (n, …) of n positions, each from its own untempered log-probabilities alone."""

@@ -1,6 +1,6 @@
 """The base class of searches, and how particles are resampled."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -30,9 +30,12 @@ class Search(Part):
     weighs_text: ClassVar[bool] = False
     """Whether it weighs committed tokens, which must then not be masked again or replaced."""
 
+    differs: ClassVar[bool] = False
+    """Whether its particles differ even where nothing is drawn."""
+
     def conflicts(self, config: Any) -> Iterator[str]:
         s = config.sampler
-        if self.particles > 1 and not s.draws:
+        if self.particles > 1 and not (s.draws or self.differs):
             yield (
                 f"sampler.search.kind={self.kind} would decode {self.particles} equal particles: with "
                 "sampler.temperature=0 nothing is drawn at random. Set sampler.temperature=1."
@@ -44,6 +47,13 @@ class Search(Part):
                 f"sampler.search.kind={self.kind} weighs committed tokens, and this sampler revises them: use "
                 f"{' or '.join(able)}."
             )
+
+    def begin(self, rows: dict[int, Callable[[list[int]], str]]) -> None:
+        """Called when examples enter the batch: row → what extracts the answer from its completion's tokens, "" for none."""
+
+    def block_ends(self, particle: int, gen_length: int) -> Sequence[int] | None:
+        """Where the blocks of a particle end, if not where the sampler puts them; those of particle 0 are the shortest."""
+        return None
 
     def due(self, step: Step) -> Tensor | None:
         """Rows (B,) that the step weighs, for which it needs the logits of all masked positions; None for no row."""
@@ -108,3 +118,14 @@ class Search(Part):
             drawn = self.draw(1, step, LAST)[:, 0].tolist()
             return [first + drawn[first // k] for first in firsts], grouped
         return [first + max(range(k), key=few.__getitem__) for first, few in zip(firsts, grouped, strict=True)], grouped
+
+
+def commit_alike(kind: str, config: Any) -> Iterator[str]:
+    """A message if the particles of a prompt may commit different numbers of tokens, for searches that compare unfinished ones."""
+    if not config.sampler.schedule.in_step:
+        # Schedules whose settings decide are listed too.
+        able = [name for name, source in registry.available("schedule").items() if source.facts.get("in_step", True)]
+        yield (
+            f"sampler.search.kind={kind} needs particles that commit alike: sampler.schedule.kind={' or '.join(able)}, "
+            f"not {config.sampler.schedule.kind}."
+        )

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rws_cli import registry
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.prediction import complete
 from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.step import Step
 from rws_cli.part import part, setting
-from rws_cli.search.base import Search
+from rws_cli.search.base import Search, commit_alike
 
 COMPLETION = 1 << 42
 """Added to random-number keys for each further completion."""
@@ -51,15 +50,7 @@ class Fk(Search):
 
     def conflicts(self, config: Any) -> Iterator[str]:
         yield from super().conflicts(config)
-        if not config.sampler.schedule.in_step:
-            # Schedules whose settings decide are listed too.
-            able = [
-                name for name, source in registry.available("schedule").items() if source.facts.get("in_step", True)
-            ]
-            yield (
-                f"sampler.search.kind={self.kind} needs particles that commit alike: sampler.schedule.kind="
-                f"{' or '.join(able)}, not {config.sampler.schedule.kind}."
-            )
+        yield from commit_alike(self.kind, config)
         if self.fill == "argmax" and self.completions > 1:
             yield (
                 f"sampler.search.completions={self.completions} would all be the same: set sampler.search.fill=sample."
