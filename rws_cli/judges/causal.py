@@ -31,7 +31,8 @@ class CausalJudge(Weights, Judge):
 
         self.causal = load_causal(self.key, self.path, self.file, self.revision, self.dtype, self.device)
         folder = folder_of(self.key, self.path, self.file)
-        self.source = {self.key: fingerprint(folder, self.revision)} if Path(folder).is_dir() or not self.file else {}
+        weighed = Path(folder).is_dir() or not self.file
+        self.source = {self.key: fingerprint(folder, self.revision)} if weighed else {}  # type: ignore[misc]
 
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
         tokenizer = self.causal.tokenizer

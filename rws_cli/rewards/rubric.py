@@ -98,7 +98,8 @@ class Rubric(Reward):
     def load(self, benchmark: Any, seed: int, key: str) -> None:
         self.parents, digest = read_tree(self.tree, f"{key}.tree")
         self.model_judge = self.judge.loaded(benchmark, f"{key}.judge")
-        self.source = {f"{key}.tree": {"sha256": digest, "criteria": len(flat(self.parents))}} | self.model_judge.source
+        read = {f"{key}.tree": {"sha256": digest, "criteria": len(flat(self.parents))}}
+        self.source = read | self.model_judge.source  # type: ignore[misc]
         self.normalization = statistics_at(self.statistics, f"{key}.statistics") or UNIFORM
         self.replies: dict[bytes, Any] = {}
         """Replies by hash of the prompt."""

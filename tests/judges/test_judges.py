@@ -258,6 +258,28 @@ def test_a_local_judge_compares_letters(tmp_path: Path) -> None:
         assert float(verdict.reply.split("= ")[1]) == pytest.approx(a - b, abs=1e-3)
 
 
+def test_a_local_judge_answers_in_words(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    words = ["<unk>", "<s>", "good", "bad", "what?", "one", "two"]
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(words), max_position_embeddings=12, initializer_range=0.5, eos_token_id=1, **sizes
+    )
+    LlamaForCausalLM(config).eval().save_pretrained(tmp_path)
+    word_tokenizer(words, bos_token="<s>", eos_token="<s>").save_pretrained(tmp_path)
+    settings = [f"judge.path={tmp_path}", "judge.max_tokens=5", "judge.batch_size=2"]
+    judge = compose("judge=local", *settings).judge.loaded(None, "reward.judge")
+    prompts = ["what? one two", "one", "two two one what? what? what?"]
+    together = judge.reply(prompts)
+    assert [judge.reply([prompt])[0] for prompt in prompts] == together
+    for prompt, reply in zip(prompts, together, strict=True):
+        assert reply.text.split() == [word for word in reply.text.split() if word in words]
+        assert reply.tokens == len(prompt.split()) + len(reply.text.split())
+    assert list(judge.source) == ["reward.judge"]
+    with pytest.raises(RunError, match="A prompt has 8 tokens and its reply up to 5 more, .* context of 12"):
+        judge.reply(["one " * 8])
+
+
 def test_a_conversation_is_shown_with_its_own_turns() -> None:
     c = Pair(Example("e", "and now?", ""), ("x", "y"), ((("hi", "first"),), (("hi", "second"),)))
     text = render("{question}|{answer_a}|{answer_b}", c).split("|")
