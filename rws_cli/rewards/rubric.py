@@ -203,12 +203,12 @@ class Rubric(Reward):
     ) -> Task:
         """The request about the step after those that are judged."""
         text, example = texts[len(judged)], candidate.example
-        shown = [f"{step.text}\n{worded(step.scores)}" for step in judged[max(len(judged) - self.window, 0) :]]
+        scored = [f"{step.text}\n{worded(step.scores)}" for step in judged[max(len(judged) - self.window, 0) :]]
         turns = [f"({turn['role']}) {turn['content']}" for turn in example.messages()]
         names = {
             "question": "\n".join(turns) if len(turns) > 1 else example.prompt,
             "answer": "\n".join(texts[: len(judged)]) or "(nothing)",
-            "before": "\n".join(shown) or "(none)",
+            "before": "\n".join(scored) or "(none)",
             "step": text or "(nothing)",
         }
         return Task(number, example.id, names, shuffled(criteria, text))
