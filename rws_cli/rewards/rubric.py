@@ -270,6 +270,4 @@ def worded(scores: dict[str, int]) -> str:
 
 
 def unreadable(task: Task, reply: str, what: str) -> RunError:
-    return RunError(
-        f"The judge's reply about example {task.example} does not {what}: {shorten(reply, 200) or 'empty'}."
-    )
+    return RunError(f'The judge\'s reply about example {task.example} does not {what}: "{shorten(reply, 200)}".')

@@ -465,7 +465,7 @@ def test_a_reply_that_cannot_be_read_fails_its_example_alone(
     run = tmp_path / "outputs/sudoku/small-best_of_n/v001"
     assert len(samples_of(run)) == 1
     (failure,) = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
-    assert "does not select 1 to 4 of the criteria: no idea" in failure["error"]
+    assert 'does not select 1 to 4 of the criteria: "no idea".' in failure["error"]
 
 
 @pytest.mark.slow
