@@ -124,6 +124,9 @@ class Scored:
     def copy_rows(self, ancestors: list[int]) -> None:
         self.last = {row: self.last[a] for row, a in enumerate(ancestors) if a in self.last}
 
+    def compared(self, answers: dict[int, list[int]], together: int) -> None:
+        """By their scores."""
+
     def final(self, answers: dict[int, list[int]]) -> list[float]:
         return list(self({row: (ids, 1.0, -1) for row, ids in answers.items()}).values())
 

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from scripted_judge import CRITERIA, Scripted
 from support import REWARD_WORDS, FakeDenoiser, Scored, load_classifier, make_sampler, part, save_reward
 from torch import Tensor
 
@@ -106,6 +107,8 @@ APART = {
     ("guidance", "recorded_scale"): "follows one example's decoding and refuses a search, which alone copies rows",
 }
 """Parts whose rows are never copied."""
+JUDGED = {"rubric": [f"reward.tree={CRITERIA}"]}
+"""Kinds of rewards that ask a judge, which a scripted one stands in for → what else they need."""
 CHOICES = {"classifier": "tiny"}
 """Kinds of rewards that need a checkpoint → the choice that has a bundled one."""
 
@@ -455,11 +458,12 @@ def choice_of(kind: str) -> Any:
     first = CHOICES.get(kind, kind)
     for choice in sorted(choices("reward"), key=lambda name: name != first):
         try:
-            reward = compose(f"reward={choice}", "sampler=confidence", "benchmark=arithmetic").reward
+            more = JUDGED.get(choice, [])
+            reward = compose(f"reward={choice}", *more, "sampler=confidence", "benchmark=arithmetic").reward
         except UsageError:
             continue  # nothing is set to load, or nobody agreed to run its code
         if reward.kind == kind:
-            return reward
+            return replace(reward, judge=Scripted(name="scripted")) if kind in JUDGED else reward
     raise AssertionError(f"no choice of conf/reward of kind {kind} can be loaded")
 
 

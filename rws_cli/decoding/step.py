@@ -77,8 +77,16 @@ class Step:
 
     def final_scores(self, rows: list[int]) -> list[float]:
         """Reward of the finished completions of some rows."""
-        completions = self.tokens_BG[torch.tensor(rows).to(self.tokens_BG.device)].tolist()
-        return self.reward.final(dict(zip(rows, completions, strict=True)))
+        return self.reward.final(self.completions(rows))
+
+    def compared(self, rows: list[int], together: int) -> list[float] | None:
+        """Values by which the reward orders the finished completions of each `together` adjacent rows; None: by their scores."""
+        return self.reward.compared(self.completions(rows), together)
+
+    def completions(self, rows: list[int]) -> dict[int, list[int]]:
+        """The tokens of some rows' completions."""
+        tokens = self.tokens_BG[torch.tensor(rows).to(self.tokens_BG.device)].tolist()
+        return dict(zip(rows, tokens, strict=True))
 
 
 def share(some_BG: Tensor, free_BG: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""The base class of judges, which decide which of two completions of a prompt is better."""
+"""The base class of judges, which decide which of two completions of a prompt is better. Some also answer prompts in words."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -36,19 +37,36 @@ class Verdict:
     reply: str
 
 
+@dataclass(frozen=True)
+class Reply:
+    """A reply in words. tokens: those that the judge read and wrote, also where the reply was cached."""
+
+    text: str
+    tokens: int
+
+
 @settings
 class Judge(Part):
-    """A judge. It holds settings only; `loaded` returns a copy that can judge."""
+    """A judge. It holds settings only; `loaded` returns a copy that can judge. key: the key of its settings."""
 
     name: str = setting("the name in tables and run folders")
 
     role = "judge"
     judges: ClassVar[bool] = True
     """Whether it judges at all."""
+    answers: ClassVar[bool] = False
+    """Whether it answers prompts in words (`reply`)."""
+    key = "judge"
 
-    def loaded(self, benchmark: Any) -> Self:
+    def loaded(self, benchmark: Any, key: str = "judge") -> Self:
         """A copy that can judge. Raises UsageError if something that it needs is missing."""
-        return loaded(self, "judge", benchmark)
+        return loaded(self.keyed(key), key, benchmark)
+
+    def keyed(self, key: str) -> Self:
+        """A copy whose settings are at a key."""
+        judge = copy.copy(self)
+        judge.key = key
+        return judge
 
     def load(self, benchmark: Any) -> None:
         """Load what judging needs into attributes of this copy. benchmark: the one that the completions belong to."""
@@ -56,6 +74,16 @@ class Judge(Part):
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
         """Yield verdicts in the order of the pairs, as they are ready. Raises RunError if the judge fails."""
         raise NotImplementedError
+
+    def reply(self, prompts: list[str]) -> list[Reply]:
+        """The replies to distinct prompts, if the judge `answers`. Raises UsageError if they may cost too much, and RunError if
+        the judge fails."""
+        raise NotImplementedError
+
+    def price(self, requests: int, characters: int) -> str:
+        """What replies cost at most, in words; "" if nothing. characters: of all prompts together. Raises UsageError if that is
+        more than the user allows. Needs no `load`."""
+        return ""
 
     def spent(self) -> dict[str, Any]:
         """The cost of judging since the judge was loaded, for judge.json; empty if there is none."""

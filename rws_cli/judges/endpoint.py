@@ -16,7 +16,7 @@ from rich.console import Console
 
 from rws_cli.errors import RunError, UsageError
 from rws_cli.files import file_lock, user_path, write_json
-from rws_cli.judges.base import Judge, Pair, Verdict, render
+from rws_cli.judges.base import Judge, Pair, Reply, Verdict, render
 from rws_cli.part import part, setting
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
@@ -26,7 +26,7 @@ CHARACTERS_PER_TOKEN = 4
 
 @part
 class EndpointJudge(Judge):
-    """Asks for a verdict in double brackets, [[A]], [[B]] or [[C]] for a tie, and reads the last one.
+    """Asks for a verdict in double brackets, [[A]], [[B]] or [[C]] for a tie, and reads the last one; or for any answer.
 
     Replies are cached on disk by request, so that no request is paid for twice: neither within one call, where two equal
     completions make a pair and its swap the same request, nor by two processes at the same time. If the cost may exceed
@@ -48,36 +48,51 @@ class EndpointJudge(Judge):
     max_dollars: float = setting("refuse to judge if it may cost more", 10.0, min=0.0)
     template: str = setting("the judge's prompt, with {question}, {answer_a} and {answer_b}")
 
+    answers = True
+
     def load(self, benchmark: Any) -> None:
         """Raises UsageError if the package openai is missing, or the key for OpenAI's own endpoint."""
         try:
             import openai
         except ImportError as error:
-            raise UsageError("judge=openai needs the package openai: pip install 'rws[openai]'.") from error
+            raise UsageError(f"{self.key}={self.name} needs the package openai: pip install 'rws[openai]'.") from error
         key = os.environ.get(self.key_env)
         if not key and not self.base_url:
-            raise UsageError(f"judge={self.name} needs a key: set the environment variable {self.key_env}.")
+            raise UsageError(f"{self.key}={self.name} needs a key: set the environment variable {self.key_env}.")
         self.openai = openai
         self.client = openai.OpenAI(
             api_key=key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout_seconds
         )
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.replies = user_path(self.cache) if self.cache else home / "rws" / "judge"
+        self.folder = user_path(self.cache) if self.cache else home / "rws" / "judge"
         self.lock, self.next_start = threading.Lock(), 0.0
         self.tokens = {"in": 0, "out": 0}
 
     def ask(self, pairs: list[Pair]) -> Iterator[Verdict]:
-        requests = [self._request(pair) for pair in pairs]
+        for reply in self._replies([render(self.template, pair) for pair in pairs], shows_cost=True):
+            yield Verdict(read_verdict(reply.text), reply.text)
+
+    def reply(self, prompts: list[str]) -> list[Reply]:
+        return list(self._replies(prompts, shows_cost=False))
+
+    def price(self, requests: int, characters: int) -> str:
+        tokens_in, tokens_out = characters // CHARACTERS_PER_TOKEN, requests * self.max_tokens
+        dollars = self.dollars(tokens_in, tokens_out)
+        self._check_price(dollars)
+        return f"{self.model}: {self._priced(tokens_in, tokens_out, dollars)}"
+
+    def _replies(self, prompts: list[str], shows_cost: bool) -> Iterator[Reply]:
+        """Replies in the order of the prompts, as they are ready. shows_cost: print an estimate first."""
+        requests = [self._request(prompt) for prompt in prompts]
         files = [self._file(request) for request in requests]
         distinct = dict(zip(files, requests, strict=True))
         self._open_cache()
-        self._show_cost(distinct)
+        self._check_cost(distinct, shows_cost)
         with ThreadPoolExecutor(self.parallel) as pool:
             try:
                 replies = {file: pool.submit(self._reply, file, request) for file, request in distinct.items()}
                 for file in files:
-                    reply = replies[file].result()
-                    yield Verdict(read_verdict(reply), reply)
+                    yield replies[file].result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -89,45 +104,53 @@ class EndpointJudge(Judge):
         price_in, price_out = self.dollars_per_million_in, self.dollars_per_million_out
         return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
-    def _request(self, pair: Pair) -> dict[str, Any]:
-        message = {"role": "user", "content": render(self.template, pair)}
+    def _request(self, prompt: str) -> dict[str, Any]:
+        message = {"role": "user", "content": prompt}
         settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {"model": self.model, "messages": [message], **settings}
 
     def _open_cache(self) -> None:
         """Create the cache. Raises UsageError if it cannot be written, before a reply is paid for and lost."""
         try:
-            self.replies.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.replies):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
             raise UsageError(
-                f"{self.replies} cannot be written: {error.strerror}; set judge.cache=<a folder>."
+                f"{self.folder} cannot be written: {error.strerror}; set {self.key}.cache=<a folder>."
             ) from error
 
-    def _show_cost(self, distinct: dict[Path, dict[str, Any]]) -> None:
-        """Print an estimate of the cost. Raises UsageError if it exceeds judge.max_dollars."""
+    def _check_cost(self, distinct: dict[Path, dict[str, Any]], shows_cost: bool) -> None:
+        """Estimate the cost of requests. Raises UsageError if it exceeds max_dollars together with what is spent already."""
         new = [request for file, request in distinct.items() if cached_reply(file) is None]
         tokens_in = sum(len(request["messages"][0]["content"]) for request in new) // CHARACTERS_PER_TOKEN
         tokens_out = len(new) * self.max_tokens
-        dollars = self.dollars(tokens_in, tokens_out)
-        price = "price not set (judge.dollars_per_million_in, …_out)" if dollars is None else f"at most ${dollars:,.2f}"
-        Console(stderr=True, highlight=False).print(
-            f"{self.model}: {len(new)} requests, {len(distinct) - len(new)} in the cache; about {tokens_in:,} tokens "
-            f"in, at most {tokens_out:,} out; {price}",
-            soft_wrap=True,
-        )
+        if shows_cost:
+            Console(stderr=True, highlight=False).print(
+                f"{self.model}: {len(new)} requests, {len(distinct) - len(new)} in the cache; "
+                f"{self._priced(tokens_in, tokens_out, self.dollars(tokens_in, tokens_out))}",
+                soft_wrap=True,
+            )
+        with self.lock:
+            self._check_price(self.dollars(tokens_in + self.tokens["in"], tokens_out + self.tokens["out"]))
+
+    def _priced(self, tokens_in: int, tokens_out: int, dollars: float | None) -> str:
+        price = f"price not set ({self.key}.dollars_per_million_in, …_out)"
+        price = price if dollars is None else f"at most ${dollars:,.2f}"
+        return f"about {tokens_in:,} tokens in, at most {tokens_out:,} out; {price}"
+
+    def _check_price(self, dollars: float | None) -> None:
         if dollars is not None and dollars > self.max_dollars:
             raise UsageError(
-                f"Judging may cost ${dollars:,.2f}, more than judge.max_dollars={self.max_dollars:g}: raise it, or "
+                f"Judging may cost ${dollars:,.2f}, more than {self.key}.max_dollars={self.max_dollars:g}: raise it, or "
                 "judge fewer examples."
             )
 
     def _file(self, request: dict[str, Any]) -> Path:
         identity = json.dumps([self.base_url, request], sort_keys=True)
-        return self.replies / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+        return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
 
-    def _reply(self, file: Path, request: dict[str, Any]) -> str:
+    def _reply(self, file: Path, request: dict[str, Any]) -> Reply:
         """The reply to a request, from the cache if possible. Raises UsageError or RunError if the endpoint fails."""
         if (reply := cached_reply(file)) is not None:
             return reply
@@ -135,13 +158,13 @@ class EndpointJudge(Judge):
             if (reply := cached_reply(file)) is not None:
                 return reply
             self._wait_for_turn()
-            reply, usage = self._send(request)
-            write_json(file, {"request": request, "reply": reply})
+            text, usage = self._send(request)
+            write_json(file, {"request": request, "reply": text, "tokens": sum(usage)})
             file.with_suffix(".lock").unlink(missing_ok=True)
         with self.lock:
             self.tokens["in"] += usage[0]
             self.tokens["out"] += usage[1]
-        return reply
+        return Reply(text, sum(usage))
 
     def _send(self, request: dict[str, Any]) -> tuple[str, tuple[int, int]]:
         """The endpoint's reply, and the number of prompt and reply tokens."""
@@ -152,12 +175,12 @@ class EndpointJudge(Judge):
             return reply.encode(errors="replace").decode(), (int(usage[0]), int(usage[1]))
         except (self.openai.AuthenticationError, self.openai.PermissionDeniedError) as error:
             raise UsageError(
-                f"judge={self.name} was refused by the endpoint: check the key in {self.key_env}."
+                f"{self.key}={self.name} was refused by the endpoint: check the key in {self.key_env}."
             ) from error
         except (self.openai.OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise RunError(
-                f"judge={self.name} gave up after {self.retries} retries: "
-                f"{' '.join(str(error).split())[:200] or type(error).__name__}. Verdicts so far are kept; run the command "
+                f"{self.key}={self.name} gave up after {self.retries} retries: "
+                f"{' '.join(str(error).split())[:200] or type(error).__name__}. Replies so far are kept; run the command "
                 "again to continue."
             ) from error
 
@@ -176,10 +199,11 @@ def read_verdict(reply: str) -> float | None:
     return VERDICTS[letters[-1]] if letters else None
 
 
-def cached_reply(file: Path) -> str | None:
+def cached_reply(file: Path) -> Reply | None:
     """The reply in a file of the cache; None if the file does not exist or cannot be read, so the request is sent again."""
     try:
-        reply = json.loads(file.read_text(encoding="utf-8"))["reply"]
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        text, tokens = stored["reply"], stored.get("tokens", 0)  # older files lack it
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return reply if isinstance(reply, str) else None
+    return Reply(text, tokens) if isinstance(text, str) and isinstance(tokens, int) else None

@@ -19,6 +19,8 @@ class RewardJudge(Judge):
     def mistakes(self, key: str) -> Iterator[str]:
         if not self.reward.scores:
             yield f"{key}.reward={self.reward.name} has no scores: choose a reward with reward@{key}.reward=…."
+        if self.reward.judged:
+            yield f"{key}.reward={self.reward.name} asks a judge itself: choose another with reward@{key}.reward=…."
 
     def load(self, benchmark: Any) -> None:
         self.scorer: Reward = self.reward.loaded(benchmark, 0, "judge.reward")

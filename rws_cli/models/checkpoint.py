@@ -199,8 +199,8 @@ def reason(error: BaseException) -> str:
 
 
 def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
-    """What identifies a checkpoint in the manifest: the size of each safetensors file and the SHA-256 of its first MiB (the
-    header with all shapes, and some weights), and the hub commit if there is one."""
+    """What identifies a checkpoint in the manifest: the size of each safetensors or GGUF file and the SHA-256 of its first MiB
+    (the header with all shapes, and some weights), and the hub commit if there is one."""
     from transformers.utils import cached_file
 
     if os.path.isdir(path):
@@ -209,7 +209,7 @@ def fingerprint(path: str, revision: str | None) -> dict[str, Any]:
         found = Path(str(cached_file(path, CONFIG, revision=revision)))
         folder, commit = found.parent, found.parent.name
     files = {}
-    for file in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".gguf") and f.is_file()):
         with file.open("rb") as stream:
             head = hashlib.sha256(stream.read(1 << 20)).hexdigest()
         files[file.name] = {"bytes": file.stat().st_size, "sha256_first_mib": head}

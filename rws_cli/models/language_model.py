@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ class Causal:
         logits = self.model(tokens.to(self.device), attention_mask=attention.to(self.device)).logits
         for n, ids in enumerate(rows):
             yield logits[n, : len(ids)].float().log_softmax(-1)
+
+    @torch.inference_mode()
+    def continuations(self, rows: Sequence[list[int]], most: int) -> list[list[int]]:
+        """What the model writes after each row of token ids, up to `most` tokens: the likeliest one each time, up to its end
+        token, which is left out."""
+        from transformers import GenerationConfig
+
+        stated = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        ends = [token for token in (stated if isinstance(stated, list) else [stated]) if token is not None]
+        width, pad = max(map(len, rows)), ends[0] if ends else 0
+        tokens = torch.full((len(rows), width), pad)
+        attention = torch.zeros_like(tokens)
+        for n, ids in enumerate(rows):  # padded on the left: what is written follows the last column
+            tokens[n, width - len(ids) :], attention[n, width - len(ids) :] = torch.tensor(ids), 1
+        settings = GenerationConfig(  # what is not set here follows the checkpoint's own configuration
+            max_new_tokens=most, do_sample=False, num_beams=1, repetition_penalty=1.0, eos_token_id=ends or None,
+            pad_token_id=pad,
+        )  # fmt: skip
+        out = self.model.generate(
+            tokens.to(self.device), attention_mask=attention.to(self.device), generation_config=settings
+        )
+        return [list(takewhile(lambda token: token not in ends, row)) for row in out[:, width:].tolist()]
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,8 @@ from rws_cli.errors import RunError, UsageError, out_of_memory
 from rws_cli.part import Part, loaded, setting, settings
 
 STATISTICS = ("mean", "std", "min", "max")
+UNIFORM = Statistics(mean=0.5, std=12**-0.5, min=0.0, max=1.0)
+"""Of a uniform distribution on [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Reward(Part):
     gradients: ClassVar[Any] = False
     """Whether it has a transformers `model` and `tokenizer` that accept embeddings, for gradients of the score."""
 
+    judged: ClassVar[bool] = False
+    """Whether a judge's replies make the scores, so that `plan` says what they take."""
+    compares: ClassVar[bool] = False
+    """Whether completions of one prompt are compared by `compare`, not by their scores."""
+
     normalization = None  # type: Statistics | None
 
     def loaded(self, benchmark: Any, seed: int, key: str = "reward") -> Self:
@@ -78,6 +85,19 @@ class Reward(Part):
     def score(self, candidates: list[Candidate]) -> Scores:
         raise NotImplementedError
 
+    def compare(self, candidates: list[Candidate]) -> Scores:
+        """Values that order finished completions of one prompt, if the reward `compares`. tokens: read beyond those of `score`."""
+        raise NotImplementedError
+
+    def records(self, candidates: list[Candidate]) -> list[dict[str, Any]]:
+        """Fields for the samples of finished completions, besides their scores."""
+        return [{} for _ in candidates]
+
+    def plan(self, key: str, texts: int, compared: int, characters: int) -> dict[str, int | str]:
+        """What asking a judge takes at most, by name; empty if it asks none. key: of its settings; texts: scored; compared:
+        those that are compared, too; characters: of a prompt and its completion. Raises UsageError if that may cost too much."""
+        return {}
+
     def forget(self, slots: Sequence[int] | None = None) -> None:
         """Drop cached state of these slots, or of all, because other completions take them."""
 
@@ -86,11 +106,11 @@ class Reward(Part):
         return []
 
 
-def ask(reward: Reward, candidates: list[Candidate]) -> Scores:
-    """A reward's scores, checked. Raises RunError if it fails for any other reason than lack of memory, or does not return a
+def ask(reward: Reward, candidates: list[Candidate], compare: bool = False) -> Scores:
+    """A reward's scores, or what it compares by, checked. Raises RunError if it fails for any other reason than lack of memory, or does not return a
     finite number and a count of tokens for each candidate."""
     try:
-        returned = reward.score(candidates)
+        returned = reward.compare(candidates) if compare else reward.score(candidates)
     except (UsageError, RunError):
         raise
     except Exception as error:

@@ -30,6 +30,7 @@ class RewardFunction:
     tokenizer: Any = None
 
     stateless: ClassVar[bool] = True
+    compares: ClassVar[bool] = False
 
     def score(self, candidates: list[Candidate]) -> Scores:
         """Raises RunError if there is not one score per candidate."""

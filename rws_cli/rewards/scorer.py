@@ -1,6 +1,7 @@
 """Between the loop and a reward: renders tokens as text and counts the cost."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rws_cli.benchmarks.base import Example
 from rws_cli.config.schema import Sampler
@@ -84,6 +85,24 @@ class RowScorer:
         """Scores of finished completions."""
         scores = self({row: (ids, 1.0, -1) for row, ids in completions.items()})
         return [scores[row] for row in completions]
+
+    def compared(self, completions: dict[int, list[int]], together: int) -> list[float] | None:
+        """Values that order finished completions among each `together` adjacent ones; None if their scores do."""
+        if not self.reward.compares:
+            return None
+        rows, values = list(completions), list[float]()
+        candidates = [self.render(self.examples[row], ids, 1.0, -1) for row, ids in completions.items()]
+        with charge(self.costs, rows, "reward_seconds"):
+            for first in range(0, len(rows), together):
+                scores = ask(self.reward, candidates[first : first + together], compare=True)
+                values += scores.values
+                for row, tokens in zip(rows[first : first + together], scores.tokens, strict=True):
+                    self.costs[row].reward_tokens += tokens
+        return values
+
+    def records(self, completions: list[tuple[Example, list[int]]]) -> list[dict[str, Any]]:
+        """What the reward records of finished completions, besides their scores."""
+        return self.reward.records([self.render(example, ids, 1.0, -1) for example, ids in completions])
 
     def measured(self, completions: list[tuple[Example, list[int]]]) -> list[float]:
         """Scores of finished completions for the record; not counted as cost of decoding."""

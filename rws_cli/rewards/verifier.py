@@ -4,7 +4,7 @@ from typing import Any
 
 from rws_cli.errors import UsageError
 from rws_cli.part import part
-from rws_cli.rewards.base import Candidate, Reward, Scores, Statistics
+from rws_cli.rewards.base import UNIFORM, Candidate, Reward, Scores
 
 
 @part
@@ -12,7 +12,7 @@ class Verifier(Reward):
     """Scores in [0, 1]; its statistics are those of a uniform distribution."""
 
     stateless = True
-    normalization = Statistics(mean=0.5, std=12**-0.5, min=0.0, max=1.0)
+    normalization = UNIFORM
 
     def load(self, benchmark: Any, seed: int, key: str) -> None:
         self.benchmark = benchmark

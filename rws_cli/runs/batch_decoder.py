@@ -218,16 +218,18 @@ class Attempt:
     def outcome(self, completions: list[Completion]) -> Outcome:
         """Samples and traces of completions, with their final rewards."""
         rewards: list[float | None] = [None] * len(completions)
+        records: list[dict[str, Any]] = [{} for _ in completions]
         if self.scorer:
-            rewards = list(self.scorer.measured([(self.examples[c.number], c.tokens) for c in completions]))
+            finished = [(self.examples[c.number], c.tokens) for c in completions]
+            rewards, records = list(self.scorer.measured(finished)), self.scorer.records(finished)
         traces, samples = [], []
-        for completion, reward in zip(completions, rewards, strict=True):
+        for completion, reward, record in zip(completions, rewards, records, strict=True):
             example, trace = self.examples[completion.number], completion.trace
             recorded = {f"{RECORDED}{name}": values for name, values in trace.recorded.items()}
             pieces = [self.components.piece(token) for token in trace.token]
             traces.append({"id": example.id, **asdict(trace), **recorded, "text": pieces})
             offset = self.offset(completion.number)
-            sample = _sample(self.config, self.components, example, completion, reward, offset)
+            sample = _sample(self.config, self.components, example, completion, reward, offset) | record
             if fixed := self.decoder.prompts[completion.number * self.decoder.particles].fixed:
                 sample["fixed"] = [[position, self.components.piece(token)] for position, token in fixed.items()]
             samples.append(sample)

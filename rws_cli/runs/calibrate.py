@@ -35,10 +35,13 @@ from rws_cli.runs.batch_decoder import new_cache, rows_at_once
 from rws_cli.runs.calibrations import facts_of, folder_of
 from rws_cli.runs.folder import claim_version, point_latest
 from rws_cli.runs.manifest import now
+from rws_cli.runs.plan import judging_cost
 from rws_cli.runs.prepared import load, prepare, sources
 from rws_cli.search.none import NoSearch
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+TENTHS = 10
+"""The levels of progress at which completions are masked again."""
 MOST_SCORES = 200
 """Scores stored per tenth of progress, for reward=shuffled to draw from."""
 
@@ -94,7 +97,7 @@ def remask_and_complete(
     orders = [random.Random(f"masked {seed} {e.id}").sample(range(length), length) for e in examples]
     rank_BG = torch.tensor(orders, device=whole_BG.device).argsort(-1)
     seen = []
-    for tenth in range(10):
+    for tenth in range(TENTHS):
         batch.completion_BG.copy_(whole_BG.masked_fill(rank_BG >= tenth * length // 10, denoiser.mask_id))
         masked_BG = batch.masked_BG
         wanted_BL = torch.zeros_like(batch.attention_BL)
@@ -162,6 +165,8 @@ def calibrate(config: Config, overrides: list[str]) -> Path:
     masked_progress: list[float] = []
     size = rows_at_once(config, prepared)
     console = Console(stderr=True)
+    for line in judging_cost(config, prepared, more=TENTHS):
+        console.print(line, highlight=False, soft_wrap=True)
     examples = [example for example in prepared.examples if not example.follows]
     starts = range(0, len(examples), size)
     for start in track(starts, "calibrating", console=console, transient=True, disable=not console.is_terminal):

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rws_cli import registry
+from rws_cli.analysis.verdicts import deciding
 from rws_cli.config.identity import differing_keys
 from rws_cli.config.schema import Config
 from rws_cli.errors import UsageError
 from rws_cli.files import versions
+from rws_cli.judges.base import Judge
 from rws_cli.models.adapter import adapter_folder
 from rws_cli.models.base import Model
 from rws_cli.models.checkpoint import Checkpoint, content, locate
@@ -33,7 +35,7 @@ OPERATIONAL = (
     "max_length",
 )
 """Settings of a checkpoint that do not change scores, except for rounding."""
-PLACES = ("path", "revision", "shots_path")
+PLACES = ("path", "revision", "shots_path", "tree")
 """Locations of content; only the content itself counts."""
 FIRST = 1000
 """The number of examples whose hashes are recorded."""
@@ -47,6 +49,8 @@ def folder_of(config: Config) -> Path:
 def facts_of(config: Config, benchmark: Any, examples: list[Any], reward: Reward) -> dict[str, Any]:
     """The facts that this reward's statistics depend on."""
     reward_facts = _facts(config.reward, "reward")
+    if reward.source:
+        reward_facts["content"] = _hash(reward.source)
     if used := reward.depends_on():
         reward_facts["statistics"] = [asdict(statistics) for statistics in used]
     texts = {e.question or e.id: [e.prompt, e.reference] for e in examples if not e.follows}
@@ -111,6 +115,8 @@ def _facts(node: Any, key: str) -> Any:
     """The settings of a reward or model that determine its scores, with a hash of its checkpoint or source file."""
     if isinstance(node, dict):
         return {name: _facts(value, f"{key}.{name}") for name, value in node.items()}
+    if isinstance(node, Judge):
+        return deciding(asdict(node))
     if not isinstance(node, Model | Reward):
         return node
     left_out = {"name", "statistics", *(OPERATIONAL if isinstance(node, Checkpoint) else ())}

@@ -21,7 +21,7 @@ from rws_cli.models.loading import pick_device
 from rws_cli.runs.batch_decoder import rows_at_once
 from rws_cli.runs.manifest import versions
 from rws_cli.runs.memory import MemoryPlan, memory_plan, weight_bytes
-from rws_cli.runs.prepared import PreparedRun, prepare
+from rws_cli.runs.prepared import PreparedRun, prepare, reward_models
 
 GIB = 1 << 30
 HUB_SECONDS = 3.0
@@ -125,7 +125,7 @@ def offline() -> Iterator[None]:
 
 
 def all_checkpoints(config: Config) -> dict[str, Any]:
-    return checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
+    return checkpoints(config.model, "model") | reward_models(config)
 
 
 @contextmanager

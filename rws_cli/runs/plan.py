@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from rws_cli.config.schema import Config
 from rws_cli.decoding.speculate import canvases
+from rws_cli.judges.endpoint import CHARACTERS_PER_TOKEN
 from rws_cli.likelihood.score import bound
 from rws_cli.models.checkpoint import active_weights, stored_weights
 from rws_cli.models.topology import Topology
@@ -29,12 +30,10 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     decodings = search.particles * search.sweeps
     passes_per_step = sampler.passes_per_step
     several = max(canvases(config.runtime.speculate), sampler.schedule.lookahead)  # canvases of a row in a pass
-    passes = tokens = calls = most_steps = 0
+    passes = tokens = most_steps = 0
     for one in decodings_of(config, prepared):
         passes += one.passes * passes_per_step * decodings
         tokens += one.tokens * passes_per_step * decodings * several
-        calls += one.blocks * sampler.remasking.rounds * sampler.remasking.window * decodings
-        calls += (sampler.guidance.calls(one.steps) + search.calls(one.steps)) * decodings
         most_steps = max(most_steps, one.steps)
     for pairs in prepared.pairs.values():
         for pair in pairs:
@@ -50,11 +49,48 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
         "steps per example": most_steps,
         "MDM passes, at most": passes,
         "tokens through the MDM, at most": tokens,
-        "reward calls, at most": calls,
+        "reward calls, at most": reward_calls(config, prepared),
+        **judging(config, prepared),
         "MDM weights": weights,
         **({} if active == weights else {"of these active for a token": active}),
         "MDM FLOPs, about": None if active is None else 2.0 * active * tokens,
     } | ({"warning": "\n".join(prepared.warnings)} if prepared.warnings else {})
+
+
+def reward_calls(config: Config, prepared: PreparedRun) -> int:
+    """The most texts that decoding scores."""
+    sampler, search, calls = config.sampler, config.sampler.search, 0
+    for one in decodings_of(config, prepared):
+        of_decoding = one.blocks * sampler.remasking.rounds * sampler.remasking.window
+        of_decoding += sampler.guidance.calls(one.steps) + search.calls(one.steps)
+        calls += of_decoding * search.particles * search.sweeps
+    return calls
+
+
+def judging(config: Config, prepared: PreparedRun, more: int = 1) -> dict[str, int | str]:
+    """What a reward that asks a judge takes at most; empty if it asks none. more: texts of each example that are scored besides
+    those of decoding. Raises UsageError if it may cost more than the user allows."""
+    search, decoded = config.sampler.search, [e for e in prepared.examples if e.id not in prepared.pairs]
+    if not config.reward.judged or not decoded:
+        return {}
+    turns = {e.id: prepared.turn[e.id] + 1 for e in decoded}
+    characters = max(
+        sum(len(message["content"]) for message in e.messages())
+        + turns[e.id] * config.sampler.gen_length * CHARACTERS_PER_TOKEN
+        for e in decoded
+    )
+    texts = reward_calls(config, prepared) + more * len(decoded)
+    compared = len(decoded) * search.particles * search.sweeps if search.particles > 1 else 0
+    return config.reward.plan("reward", texts, compared, characters)
+
+
+def judging_cost(config: Config, prepared: PreparedRun, more: int = 1) -> list[str]:
+    """The result of `judging` as a line, if it is not empty."""
+    lines = [
+        f"{name}: {value:,}" if isinstance(value, int) else value
+        for name, value in judging(config, prepared, more).items()
+    ]
+    return ["; ".join(lines)] if lines else []
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from rws_cli.metrics.measure import load_metrics
 from rws_cli.models.adapter import adapter_fingerprint
 from rws_cli.models.base import Denoiser, PreparedModel
 from rws_cli.models.canvas import canvas_tokens
-from rws_cli.models.checkpoint import checkpoints, fingerprint, locate, read_config
+from rws_cli.models.checkpoint import Checkpoint, checkpoints, fingerprint, locate, read_config
 from rws_cli.models.compiled import compiled
 from rws_cli.models.loading import pick_device
 from rws_cli.rewards.base import Reward
@@ -83,7 +83,7 @@ def prepare(config: Config) -> PreparedRun:
     registry.make("tracker", config.runtime.tracker, "runtime.tracker").check()
     model = config.model.prepare()
     registry.make("worker", config.runtime.backend, "runtime.backend").check(config, model)
-    for key, node in checkpoints(config.reward, "reward").items():
+    for key, node in reward_models(config).items():
         pick_device(node.device, f"{key}.device")
         read_config(locate(node.path, f"{key}.path"), node.revision, f"{key}.path")
     load_metrics(config.metric)
@@ -149,8 +149,13 @@ def check_loadable(config: Config) -> None:
     """Check what `prepare` leaves to `load`, without reading weights: that the weights of model and rewards fit their
     classes, and that rewards have a tokenizer and a chat template. Raises UsageError if not."""
     config.model.check()
-    for key, node in checkpoints(config.reward, "reward").items():
+    for key, node in reward_models(config).items():
         node.check(key)
+
+
+def reward_models(config: Config) -> dict[str, Checkpoint]:
+    """The checkpoints of rewards, by key; not those of judges."""
+    return {key: node for key, node in checkpoints(config.reward, "reward").items() if isinstance(node, Checkpoint)}
 
 
 def load(config: Config, prepared: PreparedRun, ranks: int = 1) -> Components:
@@ -197,8 +202,9 @@ def load_sampler(config: Config, prepared: PreparedRun, reward: Reward | None) -
 
 
 def sources(config: Config, prepared: PreparedRun, components: Components) -> dict[str, Any]:
-    """What identifies the weights of model and reward, the reward's statistics and the examples, for the manifest."""
-    nodes = checkpoints(config.model, "model") | checkpoints(config.reward, "reward")
+    """What identifies the weights of model and reward, the files that parts read, the reward's statistics and the examples, for
+    the manifest."""
+    nodes = checkpoints(config.model, "model") | reward_models(config)
     weights = {key: fingerprint(locate(node.path, f"{key}.path"), node.revision) for key, node in nodes.items()}
     if (adapter := config.model.adapter) is not None:
         weights["model.adapter"] = adapter_fingerprint(adapter)
@@ -206,6 +212,7 @@ def sources(config: Config, prepared: PreparedRun, components: Components) -> di
         weights
         | components.sampler.order.source
         | components.sampler.guidance.source
+        | (components.reward.source if components.reward else {})
         | {
             "statistics": asdict(components.statistics) if components.statistics else None,
             "benchmark": benchmark_source(prepared.benchmark, prepared.examples),

@@ -16,6 +16,7 @@ from rws_cli.metrics.measure import measure
 from rws_cli.runs.batch_decoder import Outcome, rows_at_once
 from rws_cli.runs.folder import run_lock
 from rws_cli.runs.manifest import Request, open_run, record_status, resumable
+from rws_cli.runs.plan import judging_cost
 from rws_cli.runs.prepared import PreparedRun, prepare
 from rws_cli.runs.progress import Progress
 from rws_cli.runs.records import (
@@ -43,7 +44,7 @@ def run(config: Config, request: Request) -> Path:
     started = time.perf_counter()
     stopped = resumable(request.resume, config) if request.resume else None
     prepared = prepare(config)
-    warnings = prepared.warnings
+    notices = [*prepared.warnings, *judging_cost(config, prepared)]
     with run_lock(request.resume), open_workers(config, prepared) as workers:
         folder, manifest = open_run(config, request, stopped, workers.sources)
         record_cost = cost_recorder(folder, manifest, started)
@@ -61,8 +62,8 @@ def run(config: Config, request: Request) -> Path:
                 )
             with Progress(len(prepared.examples), samples, folder / "run.log", request.quiet) as progress:
                 tracking.follow(samples, progress)
-                for warning in warnings:
-                    progress.notify(warning)
+                for notice in notices:
+                    progress.notify(notice)
                 failures = decode_examples(config, prepared, workers, folder, samples, progress, stop, record_cost)
             if not samples:
                 raise RunError(f"All examples failed, the first because: {next(iter(failures.values()))}")

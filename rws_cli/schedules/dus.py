@@ -21,6 +21,7 @@ class Dus(Schedule):
 
     counted = False
     refills = True
+    family = "orders"
     in_step = True
 
     def prepare(self, sampler: Any) -> None:

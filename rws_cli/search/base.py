@@ -109,15 +109,21 @@ class Search(Part):
         return torch.searchsorted(cumulative, u).clamp(max=self.particles - 1)
 
     def chosen(
-        self, scores: list[float], step: Step, rows: list[int], ending: str = "best"
+        self,
+        scores: list[float],
+        step: Step,
+        rows: list[int],
+        ending: str = "best",
+        compared: list[float] | None = None,
     ) -> tuple[list[int], list[list[float]]]:
-        """For each prompt the row of the highest score, or one drawn by weight; and the scores by prompt."""
+        """For each prompt the row of the highest score, or one drawn by weight; and the scores by prompt. compared: values whose
+        highest is chosen in place of the highest score."""
         k, firsts = self.particles, rows[:: self.particles]
-        grouped = [scores[n : n + k] for n in range(0, len(rows), k)]
+        grouped, ordered = ([x[n : n + k] for n in range(0, len(rows), k)] for x in (scores, compared or scores))
         if ending == "draw":
             drawn = self.draw(1, step, LAST)[:, 0].tolist()
             return [first + drawn[first // k] for first in firsts], grouped
-        return [first + max(range(k), key=few.__getitem__) for first, few in zip(firsts, grouped, strict=True)], grouped
+        return [first + max(range(k), key=few.__getitem__) for first, few in zip(firsts, ordered, strict=True)], grouped
 
 
 def commit_alike(kind: str, config: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ class BestOfN(Search):
     needs = ("reward",)
 
     def finish(self, step: Step, rows: list[int]) -> tuple[list[int], list[list[float]]]:
-        return self.chosen(step.final_scores(rows), step, rows)
+        return self.chosen(step.final_scores(rows), step, rows, compared=step.compared(rows, self.particles))
 
     def calls(self, steps: int) -> int:
         return 1

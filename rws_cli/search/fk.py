@@ -98,4 +98,5 @@ class Fk(Search):
         log_w_B = self.log_w(step)
         final = torch.tensor(scores, dtype=torch.float64).to(log_w_B.device)
         log_w_B[rows] += final / self.beta - step.memory.get("search.spent", 0.0)[rows]
-        return self.chosen(scores, step, rows, self.ending)
+        compared = step.compared(rows, self.particles) if self.ending == "best" else None
+        return self.chosen(scores, step, rows, self.ending, compared)

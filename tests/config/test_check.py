@@ -30,6 +30,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
         needs = {
             "reward=none": ["sampler=confidence"],
             "reward=classifier": ["reward.path=owner/model"],
+            "reward=rubric": ["reward.tree=criteria.yaml"],
             **{
                 f"reward={name}": ["trust_remote_code=true", f"pins.{name}={'0' * 40}"]
                 for name in ("intern", "eurus", "qrm")

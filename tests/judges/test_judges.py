@@ -8,12 +8,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scripted_endpoint import Endpoint, said
 from support import save_reward, small_run, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
@@ -36,49 +36,6 @@ def pair(a: str, b: str, name: str = "e", **example: Any) -> Pair:
 
 
 # --- an endpoint on this machine ------------------------------------------------------------------------------------
-
-
-class Endpoint:
-    """An OpenAI-compatible server; `reply` makes (status, body) of the request's text and how often it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.times: list[float] = []
-        self.keys: set[str | None] = set()
-        self.reply: Callable[[str, int], tuple[int, Any]] = lambda text, n: said("[[A]]")
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                text = request["messages"][0]["content"]
-                outer.asked.append(text)
-                outer.times.append(time.monotonic())
-                outer.keys.add(self.headers.get("Authorization"))
-                status, body = outer.reply(text, outer.asked.count(text))
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that leaves prints nothing
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-
-def said(text: str, usage: bool = True) -> tuple[int, dict[str, Any]]:
-    body: dict[str, Any] = {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-    }  # fmt: skip
-    return 200, body | ({"usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}} if usage else {})
 
 
 @pytest.fixture
@@ -299,6 +256,28 @@ def test_a_local_judge_compares_letters(tmp_path: Path) -> None:
             a, b = model(ids).logits[0, -1, 2:4].tolist()
         assert verdict.first == float(a > b)
         assert float(verdict.reply.split("= ")[1]) == pytest.approx(a - b, abs=1e-3)
+
+
+def test_a_local_judge_answers_in_words(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    words = ["<unk>", "<s>", "good", "bad", "what?", "one", "two"]
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(words), max_position_embeddings=12, initializer_range=0.5, eos_token_id=1, **sizes
+    )
+    LlamaForCausalLM(config).eval().save_pretrained(tmp_path)
+    word_tokenizer(words, bos_token="<s>", eos_token="<s>").save_pretrained(tmp_path)
+    settings = [f"judge.path={tmp_path}", "judge.max_tokens=5", "judge.batch_size=2"]
+    judge = compose("judge=local", *settings).judge.loaded(None, "reward.judge")
+    prompts = ["what? one two", "one", "two two one what? what? what?"]
+    together = judge.reply(prompts)
+    assert [judge.reply([prompt])[0] for prompt in prompts] == together
+    for prompt, reply in zip(prompts, together, strict=True):
+        assert reply.text.split() == [word for word in reply.text.split() if word in words]
+        assert reply.tokens == len(prompt.split()) + len(reply.text.split())
+    assert list(judge.source) == ["reward.judge"]
+    with pytest.raises(RunError, match="A prompt has 8 tokens and its reply up to 5 more, .* context of 12"):
+        judge.reply(["one " * 8])
 
 
 def test_a_conversation_is_shown_with_its_own_turns() -> None:
