@@ -1,6 +1,7 @@
 """The state before a step, as parts see it, and the predictions and rankings that they read."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ class Ranking:
 
     row_N, position_N: the N ranked positions; ranked_BG, the same as a mask. features_N: the result of Schedule.features.
     token_BG: proposed tokens. log_p_BG: their log-probabilities, at the lowest value where an end token is suppressed;
-    raw_BG: without suppression. score_BG: the order's scores; tied_BG: before ties were broken.
+    raw_BG: without suppression. score_BG: the order's scores; tied_BG: before ties were broken. redraw: Ranker.redraw.
     """
 
     open_BG: Tensor
@@ -151,6 +152,7 @@ class Ranking:
     raw_BG: Tensor
     score_BG: Tensor
     tied_BG: Tensor
+    redraw: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def spread(self, value_N: Tensor, elsewhere: float) -> Tensor:
         """Values (N, …) of the ranked positions as (B, G, …)."""
