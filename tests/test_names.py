@@ -17,9 +17,8 @@ ORDINARY = """
 EXCEPTIONS = {
     ("rws", ""): "the program is called so",
     ("fk", "search/particle_gibbs.py"): "that search is FK steering in sweeps, and derives from it",
-    ("best_of_n", "cli/compare.py"): "curves are compared with it if nothing else is named; a sampler's name",
-    ("best_of_n", "report/pareto.py"): "the same",
-    ("best_of_n", "analysis/curves.py"): "the same",
+    ("dus", "analysis/curves.py"): "curves are compared with it, confidence, and left_to_right; a sampler's name",
+    ("dus", "cli/compare.py"): "the same",
     ("recorded_scale", "config/renamed.py"): "the table of old names says what is called so now",
     ("constant_scale", "config/renamed.py"): "the same",
     ("lm_eval", "benchmarks/harness.py"): "the library is called so, and its tasks are loaded here",

@@ -17,8 +17,11 @@ GUMBEL, FILL = 0, 1
 """Purposes of random numbers at one (row, step): proposing a token, completing a mask for the reward."""
 ORDER = 2
 PURPOSES = 3
-RANDOM, PLACE, REMASK = 0, 1, 2
-"""Counters of the random numbers for ORDER: a random order or choice of positions, noise on scores, remasking."""
+RANDOM, PLACE, REMASK, ACTION = 0, 1, 2, 3
+"""Counters of the random numbers for ORDER: a random order or choice of positions, noise on scores, remasking, and, from the
+last one on, the sets of positions that lookahead compares."""
+REDRAW = 1 << 44
+"""Added to random-number keys for each further draw of tokens at one step."""
 
 BLOCK, SMALLEST_BLOCK = 512, 32
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rws_cli.decoding.batch import Batch
-from rws_cli.decoding.noise import uniform
+from rws_cli.decoding.noise import mix, uniform
 from rws_cli.decoding.prediction import (
     GUMBEL,
     ORDER,
     PLACE,
     PURPOSES,
+    REDRAW,
     chunk_size,
     lead,
     likeliest,
@@ -113,7 +114,18 @@ class Ranker:
             score_BG=break_ties(tied_BG, opened(raw_N)) if s.ties == "probability" else tied_BG,
             tied_BG=tied_BG,
             unscaled_BG=spread(unscaled_N, row_N, position_N, open_BG, 0.0) if s.schedule.reads_unscaled else None,
+            redraw=lambda number: self.redraw(predicted, scale_N, open_BG, step, number),
         )
+
+    def redraw(
+        self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """The `number`-th further draw, from 1, of a token for each ranked position, and its untempered log-probability;
+        (B, G) each."""
+        other = replace(step, key_B=mix(step.key_B + number * REDRAW))
+        token_N, raw_N, *_ = self.predict_all(predicted, scale_N, other)
+        at_N = predicted.row_N, predicted.position_N
+        return spread(token_N, *at_N, open_BG, 0), spread(raw_N, *at_N, open_BG, 0.0)
 
     def predict_all(self, predicted: PositionLogits, scale_N: Tensor | None, step: Step) -> Iterator[Tensor]:
         """What `predict` gives, for all positions: by chunks of them."""

@@ -1,6 +1,7 @@
 """The state before a step, as parts see it, and the predictions and rankings that they read."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +148,7 @@ class Ranking:
     row_N, position_N: the N ranked positions; ranked_BG, the same as a mask. features_N: the result of Schedule.features.
     token_BG: proposed tokens. log_p_BG: their log-probabilities, at the lowest value where an end token is suppressed;
     raw_BG: without suppression; unscaled_BG: also without guidance's scale, for schedules that read it. score_BG: the order's
-    scores; tied_BG: before ties were broken.
+    scores; tied_BG: before ties were broken. redraw: Ranker.redraw.
     """
 
     open_BG: Tensor
@@ -161,6 +162,7 @@ class Ranking:
     score_BG: Tensor
     tied_BG: Tensor
     unscaled_BG: Tensor | None = None
+    redraw: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def spread(self, value_N: Tensor, elsewhere: float) -> Tensor:
         """Values (N, …) of the ranked positions as (B, G, …)."""

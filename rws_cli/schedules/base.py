@@ -63,10 +63,14 @@ class Schedule(Part):
 
     def count(self, step: Step) -> Tensor:
         """The number of tokens that each row commits, (B,). With tokens_per_step, a block with fixed tokens takes fewer steps."""
-        steps_B: Tensor | int = self.steps
+        return self.quota(step, self.steps)
+
+    def quota(self, step: Step, steps: int) -> Tensor:
+        """An equal share of each row's block for each of so many steps, (B,)."""
+        steps_B: Tensor | int = steps
         if self.per_step:
             free_B = (step.masked_BG | step.committed_BG).sum(-1)
-            steps_B = (-(-free_B // self.per_step)).clamp(1, self.steps)
+            steps_B = (-(-free_B // self.per_step)).clamp(1, steps)
         return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
 
     def steps_for(self, masks: int) -> int:

@@ -89,12 +89,14 @@ def test_predictions_are_those_of_the_canvases(temperature: float) -> None:
     assert proposed > 10
 
 
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.5])
 @pytest.mark.parametrize(("length", "block", "every"), [(8, 4, 1), (8, 4, 2), (8, 8, 3)])
 def test_a_step_makes_no_pass_for_a_canvas_that_it_has_and_none_without_positions(
-    length: int, block: int, every: int
+    length: int, block: int, every: int, cfg_scale: float
 ) -> None:
-    """By hand: a step passes its own canvas, unless the step before looked at it, and then what it looks at."""
-    for row, done in enumerate(completions(decoder_of(2, length, every, block_length=block))):
+    """By hand: a step passes its own canvas, unless the step before looked at it, and then what it looks at. With guidance by
+    a second pass, all twice."""
+    for row, done in enumerate(completions(decoder_of(2, length, every, block_length=block, cfg_scale=cfg_scale))):
         passes = canvases = 0
         has = False
         for n in range(block):
@@ -102,7 +104,7 @@ def test_a_step_makes_no_pass_for_a_canvas_that_it_has_and_none_without_position
             has = n % every == 0 and n < block - 1  # the canvas after a block's last step has no masks
             ahead = has + (row == 0 and n % every == 0 and n > 0)  # the first row also masks its surest token again
             passes, canvases = passes + (ahead > 0), canvases + ahead
-        blocks = length // block
+        blocks = (2 if cfg_scale else 1) * length // block
         assert done.cost.mdm_passes == blocks * passes
         assert done.cost.mdm_rows == blocks * canvases
         assert done.cost.mdm_tokens == blocks * canvases * (row + 1 + length)
