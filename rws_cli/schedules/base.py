@@ -54,12 +54,16 @@ class Schedule(Part):
         """Positions (B, G) to mask again before the step, or None."""
         return None
 
+    def steps_of(self, step: Step) -> Tensor:
+        """The steps of each row's block, (B,). With tokens_per_step, a block with fixed tokens takes fewer."""
+        if not self.per_step:
+            return torch.full_like(step.index_B, self.steps)
+        free_B = (step.masked_BG | step.committed_BG).sum(-1)
+        return (-(-free_B // self.per_step)).clamp(1, self.steps)
+
     def count(self, step: Step) -> Tensor:
-        """The number of tokens that each row commits, (B,). With tokens_per_step, a block with fixed tokens takes fewer steps."""
-        steps_B: Tensor | int = self.steps
-        if self.per_step:
-            free_B = (step.masked_BG | step.committed_BG).sum(-1)
-            steps_B = (-(-free_B // self.per_step)).clamp(1, self.steps)
+        """The number of tokens that each row commits, (B,)."""
+        steps_B = self.steps_of(step)
         return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
 
     def steps_for(self, masks: int) -> int:
@@ -85,6 +89,10 @@ class Schedule(Part):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         """Positions (B, G) to commit. It must not write memory: it is also called with the scores at scale 1."""
         return best(ranking.score_BG, self.count(step))
+
+    def selected(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Tensor:
+        """The open positions (B, G) that were selected because of their scores, after `choose`; for near ties."""
+        return chosen_BG & ranking.open_BG
 
     def insertion(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Insertion:
         """What to put into completions after a step that committed chosen_BG; for schedules that grow. It may write memory."""
