@@ -46,7 +46,8 @@ class Part:
     needs: some of "reward", "statistics" (of the reward), "gradients" (of a reward model), "weights" (its own) and
     "hidden_states". draws: whether it draws random numbers. remasks: whether it masks committed tokens again.
     caches: the kinds of runtime.cache that it works with. not_drafted: why steps with it cannot be drafted
-    (runtime.speculate), "" if they can.
+    (runtime.speculate), "" if they can. family: the family of samplers with it, "" if it follows from the rest
+    (config/families.py).
     """
 
     kind: str = ""
@@ -57,6 +58,7 @@ class Part:
     remasks: ClassVar[bool] = False
     caches: ClassVar[tuple[str, ...]] = ("prefix", "dual")
     not_drafted: ClassVar[str] = ""
+    family: ClassVar[str] = ""
     source: ClassVar[dict[str, Any]] = {}
     """Identifies the files that it read, for the manifest; set by loading."""
 

@@ -1,49 +1,66 @@
 """Accuracy and reward against cost: a sweep as curves, one per sampler and task, with one point per setting.
 
-Cost is the number of tokens that go through model and reward, per example. A pass through either counts alike, and
-longer text costs more. Seconds depend on the machine, and passes leave out the reward.
+Cost is one of COSTS, per example; at first the number of tokens that go through model and reward: a pass through either
+counts alike, and longer text costs more. Passes and canvases leave out the reward, and seconds depend on the machine.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from rws_cli import registry
 from rws_cli.analysis.compare import by_settings, column, differing_settings, paired
 from rws_cli.analysis.measures import MEASURES
 from rws_cli.analysis.run import Run
 from rws_cli.analysis.statistics import Interval, bootstrap_interval, grouped, mean_interval
 from rws_cli.config.catalog import choices
-from rws_cli.errors import UsageError, choose_from
+from rws_cli.config.families import FAMILIES, family
+from rws_cli.errors import UsageError, choose_from, display_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
-COST = ("tokens", "mdm_passes", "reward_calls", "seconds")
+COSTS = ("tokens", "mdm_passes", "mdm_rows", "seconds")
+"""What can be the axis of cost."""
+RECORDED = (*COSTS, "reward_calls")
 VALUES = ("accuracy", "reward")
-"""Measures of cost, and the measures that are plotted against cost."""
-FAMILIES = ("orders", "as many as are sure", "masking again", "search")
-"""Families of samplers; a schedule can declare another one as its `family`."""
+"""The measures that are plotted against cost."""
+REFERENCES = ("confidence", "dus", "left_to_right")
+"""Samplers that all others are compared with at equal cost, where they are among them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In accuracy, as a share, with its 95 % interval."""
+
+    mean: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
 class Point:
     """A setting of a sampler.
 
-    by_question: each question's value, by measure. difference: in accuracy to the best that the reference reaches for
-    at most this cost, with its 95 % interval; None if the reference has no setting that cheap.
+    cost: the mean of each of RECORDED. axis: the one of COSTS that is compared. by_question: each question's value, by
+    measure. differences: to the best that each reference reaches for at most this cost; without those that have no
+    setting that cheap.
     """
 
     settings: str
     cost: dict[str, float]
+    axis: str
     by_question: dict[str, np.ndarray]
-    difference: float | None = None
-    difference_interval: Interval | None = None
+    differences: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        return self.cost[self.axis]
 
     @cached_property
     def value(self) -> dict[str, float]:
@@ -65,50 +82,39 @@ class Curve:
     points: list[Point]
 
 
-def curves_of(runs: list[Run], against: str) -> list[Curve]:
-    """The curves of some runs, by task, each compared with the curve labeled `against`, which must exist unless it
-    is the default."""
+def curves_of(runs: list[Run], against: Sequence[str] = (), axis: str = "tokens") -> list[Curve]:
+    """The curves of some runs, by task, each compared with those labeled `against`; none: those of REFERENCES that exist.
+
+    axis: one of COSTS. Raises UsageError if a label does not exist, or runs have not recorded this cost.
+    """
+    if axis not in COSTS:
+        raise UsageError(f"--cost {axis} is not known: {choose_from(axis, COSTS)}")
     curves: list[Curve] = []
     for task, members in grouped([run.task for run in runs], runs).items():
-        of_task = _curves_of(task, members)
-        labels = [curve.label for curve in of_task]
-        if against not in labels and against != "best_of_n":
-            raise UsageError(f"--against {against} is none of the samplers here: {choose_from(against, labels)}")
-        reference = next((curve for curve in of_task if curve.label == against), None)
-        curves += [_against(curve, reference) for curve in of_task] if reference else of_task
+        by_label = {curve.label: curve for curve in _curves_of(task, members, axis)}
+        for label in against:
+            if label not in by_label:
+                raise UsageError(f"--against {label} is none of the samplers here: {choose_from(label, by_label)}")
+        references = {label: by_label[label] for label in against or REFERENCES if label in by_label}
+        curves += [_against(curve, references) for curve in by_label.values()]
     return curves
 
 
-def _curves_of(task: str, runs: list[Run]) -> list[Curve]:
+def _curves_of(task: str, runs: list[Run], axis: str) -> list[Curve]:
     ids = paired(runs)
     settings, curves = by_settings(runs), []
     for label, groups in grouped([members[0].name for members in settings], settings).items():
         firsts = [members[0] for members in groups]
-        points = [_point(members, ids, differing_settings(members[0], firsts)) for members in groups]
-        points.sort(key=lambda point: point.cost["tokens"])
+        points = [_point(members, ids, differing_settings(members[0], firsts), axis) for members in groups]
+        points.sort(key=lambda point: point.spent)
         sampler = firsts[0].config["sampler"]
         curves.append(Curve(task, label, family(sampler), _paper(sampler["name"]), points))
     return curves
 
 
-def family(sampler: dict[str, Any]) -> str:
-    """The family of a sampler, from its settings."""
-    if sampler["search"]["kind"] != "none":
-        return "search"
-    schedule = registry.available("schedule").get(sampler["schedule"]["kind"])  # a part of before may be gone
-    declared = schedule.facts if schedule else {}
-    if declared.get("remasks") or sampler["remasking"]["kind"] != "none":
-        return "masking again"
-    if declared.get("adaptive"):
-        return "as many as are sure"
-    return declared.get("family") or "orders"
-
-
 def families(curves: list[Curve]) -> list[str]:
     """The families of some curves, in plotting order."""
-    found = {curve.family for curve in curves}
-    first, *others = FAMILIES
-    return [name for name in (first, *sorted(found - {*FAMILIES}), *others) if name in found]
+    return [name for name in FAMILIES if any(curve.family == name for curve in curves)]
 
 
 def _paper(sampler: str) -> str:
@@ -116,25 +122,31 @@ def _paper(sampler: str) -> str:
     return found.group(1) if found else ""
 
 
-def _point(members: list[Run], ids: list[str], settings: dict[str, Any]) -> Point:
-    columns = {name: column(members, ids, MEASURES[name]) for name in (*VALUES, *COST)}
+def _point(members: list[Run], ids: list[str], settings: dict[str, Any], axis: str) -> Point:
+    columns = {name: column(members, ids, MEASURES[name]) for name in (*VALUES, *RECORDED)}
     defined = {name: values for name, values in columns.items() if values is not None}
+    if axis not in defined:
+        raise UsageError(
+            f"{display_path(members[0].folder)} has not recorded {axis} of every example: choose another --cost."
+        )
     return Point(
         ", ".join(f"{key.removeprefix('sampler.')}={value}" for key, value in settings.items()),
-        {name: float(defined[name].mean()) for name in COST if name in defined},
+        {name: float(defined[name].mean()) for name in RECORDED if name in defined},
+        axis,
         {name: defined[name] for name in VALUES if name in defined},
     )
 
 
-def _against(curve: Curve, reference: Curve) -> Curve:
+def _against(curve: Curve, references: dict[str, Curve]) -> Curve:
     points = []
     for point in curve.points:
-        theirs = None if curve is reference else at_cost(reference, point.cost["tokens"], "accuracy")
-        if theirs is None or "accuracy" not in point.by_question:
-            points.append(point)
-            continue
-        gained = point.by_question["accuracy"] - theirs
-        points.append(replace(point, difference=float(gained.mean()), difference_interval=bootstrap_interval(gained)))
+        differences = {}
+        for label, reference in references.items():
+            theirs = None if curve is reference else at_cost(reference, point.spent, "accuracy")
+            if theirs is not None and "accuracy" in point.by_question:
+                gained = point.by_question["accuracy"] - theirs
+                differences[label] = Difference(float(gained.mean()), bootstrap_interval(gained))
+        points.append(replace(point, differences=differences))
     return replace(curve, points=points)
 
 
@@ -147,15 +159,14 @@ def frontier(points: list[Point], measure: str) -> list[Point]:
     return best
 
 
-def at_cost(curve: Curve, tokens: float, measure: str) -> np.ndarray | None:
+def at_cost(curve: Curve, cost: float, measure: str) -> np.ndarray | None:
     """Each question's value for at most this cost, interpolated between two points of the frontier on a logarithmic
     scale of cost; None below the cheapest point."""
     best = frontier(curve.points, measure)
-    if not best or tokens < best[0].cost["tokens"]:
+    if not best or cost < best[0].spent:
         return None
     for a, b in pairwise(best):
-        low, high = a.cost["tokens"], b.cost["tokens"]
-        if tokens < high:
-            share = math.log(tokens / low) / math.log(high / low)
+        if cost < b.spent:
+            share = math.log(cost / a.spent) / math.log(b.spent / a.spent)
             return (1 - share) * a.by_question[measure] + share * b.by_question[measure]
     return best[-1].by_question[measure]

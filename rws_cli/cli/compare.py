@@ -38,12 +38,22 @@ def table(
 @command(COMPARE)
 def pareto(
     folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="A sweep's folder, or several run folders.")],
-    against: Annotated[str, typer.Option(help="The baseline sampler, compared at equal cost.")] = "best_of_n",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Samplers that all are compared with at equal cost, with commas between them. Default: confidence, dus and "
+            "left_to_right, as far as they are there.",
+            show_default=False,
+        ),
+    ] = "",
+    cost: Annotated[
+        str, typer.Option(help="The axis of cost: tokens, mdm_passes, mdm_rows (passes × canvases) or seconds.")
+    ] = "tokens",
 ) -> None:
     """Plot a sweep's accuracy and reward against cost: writes pareto.svg, .md and .csv to the first folder."""
     from rws_cli.report.pareto import write_pareto
 
-    typer.echo(write_pareto(folders, against))
+    typer.echo(write_pareto(folders, [label for label in against.split(",") if label], cost))
 
 
 @command(COMPARE)

@@ -63,10 +63,19 @@ def list_(
 
             print_measures(indent)
             continue
-        descriptions = choices(each)
-        width = max(map(len, descriptions), default=0)
-        for choice, description in descriptions.items():
-            typer.echo(f"{indent}{choice:<{width}}  {description}")
+        _print_choices(choices(each), each, indent)
+
+
+def _print_choices(descriptions: dict[str, str], group: str, indent: str) -> None:
+    """Print one line per choice; samplers by family."""
+    from rws_cli.config.families import FAMILIES, by_family
+
+    width = max(map(len, descriptions), default=0)
+    for family, names in (by_family(list(descriptions)) if group == "sampler" else {"": list(descriptions)}).items():
+        if family and names:
+            typer.secho(f"{indent}{family}: {FAMILIES[family]}", dim=True)
+        for name in names:
+            typer.echo(f"{indent}{'  ' if family else ''}{name:<{width}}  {descriptions[name]}")
 
 
 def _print_one(group: str, name: str) -> None:

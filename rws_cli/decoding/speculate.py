@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 DEPTHS = (1, 2, 4, 8)
 """What runtime.speculate=auto tries, one after the other."""
 WARM_UP, TRIAL, MOST_LOST = 2, 12, 2.0
-"""Steps before the first trial, steps of a trial, and the plain steps whose time a trial may lose before it ends."""
+"""Steps of a trial that are not measured, because passes of new shapes begin slowly; steps that are; and the plain steps
+whose time a trial may lose before it ends."""
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Depth:
         self.seconds[self.depth], self.spent = sum(self.spent) / len(self.spent), []
         best = min(self.seconds, key=self.seconds.__getitem__)
         if best == self.depth and self.left:
-            self.depth = self.left.pop(0)
+            self.depth, self.warm_up = self.left.pop(0), WARM_UP
         else:
             self.depth, self.left = best, []
 

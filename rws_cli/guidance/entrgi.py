@@ -46,6 +46,7 @@ class Entrgi(Guidance):
 
     needs = ("reward", "gradients")
     draws = True
+    family = "guidance"
     caches = ("prefix",)
 
     def conflicts(self, config: Any) -> Iterator[str]:

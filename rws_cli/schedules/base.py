@@ -32,8 +32,6 @@ class Schedule(Part):
     """Whether `features` needs the log-probabilities of all tokens."""
     refills: ClassVar[bool] = False
     """Whether it can decode positions that a remasking method masked in a finished block."""
-    family: ClassVar[str] = ""
-    """The family of samplers in `rws pareto`; "": the one that follows from the other declarations."""
     edits: ClassVar[bool] = False
     """Whether it may replace committed tokens by others."""
     grows: ClassVar[bool] = False

@@ -20,7 +20,7 @@ class Dream(Schedule):
     eps: float = setting("ε, the time at which decoding ends; it starts at 1", 0.001, above=0.0, max=0.5)
     origin: bool = setting("commit each position with this probability, in place of the highest scores", False)
 
-    family = "Dream's"
+    family = "orders"
 
     @property
     def draws(self) -> bool:

@@ -12,18 +12,19 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import manifest_of, sample_of
 
-from rws_cli.analysis.curves import FAMILIES, Curve, Point, at_cost, curves_of, families, family, frontier
+from rws_cli.analysis.curves import Curve, Point, at_cost, curves_of, families, frontier
 from rws_cli.cli.launching import sweeps
 from rws_cli.config.catalog import CONF, choices
 from rws_cli.config.check import check
 from rws_cli.config.composing import unchecked
+from rws_cli.config.families import FAMILIES, by_family, family
 from rws_cli.errors import UsageError
 from rws_cli.runs.reading import read_run
 
 
 def point(tokens: float, *right: float) -> Point:
     values = np.array(right)
-    return Point("", {"tokens": tokens}, {"accuracy": values})
+    return Point("", {"tokens": tokens}, "tokens", {"accuracy": values})
 
 
 CURVE = Curve("t", "s", "orders", "", [point(1, 0, 0), point(2, 1, 0), point(3, 0, 0), point(8, 1, 1), point(9, 1, 0)])
@@ -71,32 +72,66 @@ def test_curves_join_a_samplers_settings_and_count_both_models_tokens(tmp_path: 
         save(tmp_path / "001-0", "best_of_n", dict.fromkeys("abcd", False), 50),
         save(tmp_path / "001-10", "best_of_n", yes | {"b": False, "c": False}, 200, n=2),
     ]
-    rws, reference = curves_of(list(map(read_run, runs)), "best_of_n")
+    rws, reference = curves_of(list(map(read_run, runs)), ["best_of_n"])
     assert [p.cost["tokens"] for p in rws.points] == [60, 140]
     assert [p.settings for p in rws.points] == ["tokens_per_step=2", "tokens_per_step=1"]
     assert rws.paper == "RWS, 2509.00707"
     assert [p.value for p in rws.points] == [{"accuracy": 0.75, "reward": 1.5}, {"accuracy": 1.0, "reward": 2.0}]
     share = np.log(140 / 50) / np.log(200 / 50)
-    assert rws.points[1].difference == pytest.approx(1 - 0.5 * share)
-    assert all(p.difference is None for p in reference.points)
+    assert rws.points[1].differences["best_of_n"].mean == pytest.approx(1 - 0.5 * share)
+    assert all(p.differences == {} for p in reference.points)
     with pytest.raises(UsageError, match="--against fk is none of the samplers here: choose from rws, best_of_n"):
-        curves_of(list(map(read_run, runs)), "fk")
+        curves_of(list(map(read_run, runs)), ["best_of_n", "fk"])
+
+
+def test_each_sampler_is_compared_with_three_at_any_cost(tmp_path: Path) -> None:
+    """Two settings each of confidence (right: 0, then all), dus (1 of 4), left_to_right (all), and rws (half)."""
+    yes = dict.fromkeys("abcd", True)
+    no, half = dict.fromkeys("abcd", False), {"a": True, "b": True, "c": False, "d": False}
+    right = {"confidence": (no, yes), "left_to_right": (yes, yes), "dus": (no | {"a": True},) * 2, "rws": (half, half)}
+    runs = [
+        save(tmp_path / f"{name}-{n}", name, few, 100 * (n + 1), n=n)
+        for name, both in right.items()
+        for n, few in enumerate(both)
+    ]
+    for axis, costs in (("tokens", [100, 200]), ("mdm_passes", [4, 4])):
+        curves = {curve.label: curve for curve in curves_of(list(map(read_run, runs)), axis=axis)}
+        assert [p.spent for p in curves["rws"].points] == costs
+        means = [{name: d.mean for name, d in p.differences.items()} for p in curves["rws"].points]
+        if axis == "tokens":
+            assert means == [
+                {"confidence": 0.5, "dus": 0.25, "left_to_right": -0.5},
+                {"confidence": -0.5, "dus": 0.25, "left_to_right": -0.5},
+            ]
+            assert curves["rws"].points[0].differences["left_to_right"].interval == pytest.approx((-1.0, 0.0))
+            assert "left_to_right" not in curves["left_to_right"].points[0].differences
+    with pytest.raises(
+        UsageError, match="--cost token is not known: choose from tokens, mdm_passes, mdm_rows, seconds"
+    ):
+        curves_of(list(map(read_run, runs)), axis="token")
 
 
 def test_every_sampler_has_a_family() -> None:
+    """The one of its whole configuration, which files alone also show."""
+    names = list(choices("sampler"))
+    listed = {name: each for each, some in by_family(names).items() for name in some}
+    assert set(listed) == set(names)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in choices("sampler"):
-            more = ["sampler.guidance.run=x"] if name == "replay" else []
-            sampler = OmegaConf.to_container(compose("config", [f"sampler={name}", *more]).sampler, resolve=True)
+        for name in names:
+            sampler = OmegaConf.to_container(compose("config", [f"sampler={name}"]).sampler)
             assert isinstance(sampler, dict)
-            assert family({str(key): value for key, value in sampler.items()}) in (*FAMILIES, "Dream's")
+            assert family({str(key): value for key, value in sampler.items()}) == listed[name]
+    assert {listed[name] for name in ("confidence", "dream_entropy", "left_to_right")} == {"orders"}
+    assert {listed[name] for name in ("rws", "constant_scale", "entrgi")} == {"guidance"}
+    assert {listed[name] for name in ("threshold", "klass", "daedal")} == {"schedules"}
+    assert {listed[name] for name in ("r3", "wino", "remdm_cap", "llada2_1")} == {"remasking"}
+    assert {listed[name] for name in ("fk", "best_of_n")} == {"search"}
 
 
-def test_a_family_that_a_schedule_declares_is_drawn_behind_the_orders() -> None:
-    curves = [Curve("t", name, name, "", []) for name in ("search", "Dream's", "orders")]
-    assert families(curves) == ["orders", "Dream's", "search"]
-    schedule = {"schedule": {"kind": "dream"}, "search": {"kind": "none"}, "remasking": {"kind": "none"}}
-    assert family(schedule) == "Dream's"
+def test_families_are_in_one_order() -> None:
+    curves = [Curve("t", name, name, "", []) for name in ("search", "schedules", "orders")]
+    assert families(curves) == ["orders", "schedules", "search"]
+    assert [name for name in FAMILIES if name in ("orders", "schedules", "search")] == families(curves)
 
 
 def test_a_sweep_draws_itself_and_can_be_drawn_again(rws, tmp_path: Path, small: list[str]) -> None:
@@ -116,7 +151,10 @@ def test_a_sweep_draws_itself_and_can_be_drawn_again(rws, tmp_path: Path, small:
     again = rws("pareto", str(folder))
     assert again.output.strip() == markdown.strip()
     assert (folder / "pareto.svg").read_bytes() == picture
-    assert rws("pareto", str(folder), "--against", "confidence").exit_code == 0
+    assert "− confidence" in markdown
+    passes = rws("pareto", str(folder), "--against", "confidence,best_of_n", "--cost", "mdm_passes")
+    assert "passes through the model" in passes.output
+    assert "| search | best_of_n | 0 [0, 0] (12), 0 [0, 0] (24) |" in passes.output
     wrong = rws("pareto", str(folder), "--against", "fk")
     assert wrong.exit_code == 2
     assert "none of the samplers here" in wrong.output
