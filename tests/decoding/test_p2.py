@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from remasking_reference import MASK, decoded, likeliest, probabilities, toy
-from support import FakeDenoiser, make_sampler, part
+from support import FakeDenoiser
 
 
 def slowly(model: FakeDenoiser, length: int, block: int, steps: int) -> tuple[list[int], int, int, int]:
