@@ -364,7 +364,8 @@ def test_state_is_saved_and_restored(role: str, name: str) -> None:
     expected, found = plain.completions(most_steps(plain)), back.completions(2 * most_steps(back))
     assert [outcome(one)[:2] for one in found] == [outcome(one)[:2] for one in expected]
     more = [one.cost.mdm_passes - other.cost.mdm_passes for one, other in zip(found, expected, strict=True)]
-    assert more[1] == 0 < more[0]
+    assert more[1] == 0
+    assert more[0] > 0 or getattr(back.part, "lookahead", 0)  # the canvas may still be there
 
 
 def assert_lossless(plain: list[Completion], drafted: list[Completion]) -> None:

@@ -186,7 +186,7 @@ COSTS = [
     ),
     *_cost(
         "mdm_rows", "canvases", "canvases in the passes through the model",
-        "canvases of the example in those passes: more than passes if runtime.speculate drafts some", label="model rows",
+        "canvases of the example in those passes: more than passes if steps are drafted or look ahead", label="model rows",
     ),
     *_cost(
         "mdm_tokens", "tokens", "tokens through the model",

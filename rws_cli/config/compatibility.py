@@ -13,7 +13,19 @@ MOST_CANVASES = 64
 
 def check_compatibility(config: Config) -> None:
     """Raises UsageError for the first conflict."""
-    several = (_lengths, _conflicts, _needs, _remasking, _blocks, _cache, _speculation, _adapter, _completions, _draws)
+    several = (
+        _lengths,
+        _conflicts,
+        _needs,
+        _remasking,
+        _blocks,
+        _cache,
+        _speculation,
+        _lookahead,
+        _adapter,
+        _completions,
+        _draws,
+    )
     for sentences in several:
         if sentence := next(sentences(config), None):
             raise UsageError(sentence)
@@ -190,6 +202,16 @@ def _speculation(config: Config) -> Iterator[str]:
     for key, part in parts_of(config).items():
         if part.not_drafted:
             yield f"{named} does not work with {key}.kind={part.kind}: {part.not_drafted}."
+
+
+def _lookahead(config: Config) -> Iterator[str]:
+    """Conflicts of schedules that compare canvases computed ahead."""
+    s = config.sampler
+    if s.schedule.lookahead and s.guidance.kind != "none":
+        yield (
+            f"sampler.schedule.kind={s.schedule.kind} compares canvases that no guidance has changed, so it does not work with "
+            f"sampler.guidance.kind={s.guidance.kind}: choose another sampler, or leave guidance out."
+        )
 
 
 def _adapter(config: Config) -> Iterator[str]:

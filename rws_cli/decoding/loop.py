@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rws_cli.decoding.batch import Prompt, new_batch
+from rws_cli.decoding.canvases import CanvasPredictor
+from rws_cli.decoding.lookahead import Lookahead
 from rws_cli.decoding.noise import mix
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.protocols import Cache, Denoiser
@@ -33,7 +35,6 @@ from rws_cli.decoding.speculate import Speculator
 from rws_cli.decoding.step import Ranking, Step, step_of
 from rws_cli.errors import RunError
 from rws_cli.guidance.base import Guided
-from rws_cli.models.base import positions
 from rws_cli.models.topology import FULL
 
 SWEEP = 1 << 40
@@ -101,7 +102,9 @@ class Decoder:
         self.end_E = torch.tensor(denoiser.eos_ids).to(device)
         self.rank = Ranker(sampler, denoiser, self.end_E)
         predictor = Predictor(denoiser, sampler, most_rows or count, cache)
-        self.predict: Predictor | Speculator = Speculator(self, predictor, speculate) if speculate else predictor
+        self.lookahead = Lookahead(self, predictor, sampler.schedule.lookahead) if sampler.schedule.lookahead else None
+        drafts = Speculator(self, predictor, speculate) if speculate else None
+        self.predict: Predictor | CanvasPredictor = drafts or self.lookahead or predictor
         self.on_step: OnStep = lambda committed, traces: None
         self.on_enter: OnEnter = lambda rows: None
 
@@ -133,10 +136,8 @@ class Decoder:
         with charge(self.costs, query.rows, "seconds"):
             if query.rows:
                 logits_NV, shadow_BG = self.predict(b, query, self.lengths, self.costs)
-                if s.eos == "logits_eos_inf":
-                    logits_NV[:, self.end_E[:1]] = -torch.inf
                 record["finite"] = logits_NV.amax(-1).isfinite().all()
-                predicted = self.position_logits(query, logits_NV)
+                predicted = self.rank.position_logits(b, query.wanted_BG, logits_NV)
                 if query.weighs:
                     step, open_BG, query, predicted = self.weigh(step, open_BG, query, predicted)
             if query.rows:
@@ -145,7 +146,11 @@ class Decoder:
                 self.predict.remember(predicted, scale_N)
                 ranking = self.rank(predicted, scale_N, open_BG, step)
                 s.schedule.update(ranking, step)
-                chosen_BG = s.schedule.choose(ranking, step) & ranking.ranked_BG & step.free_BG
+                if self.lookahead:
+                    ranking, chosen_BG = self.lookahead.decide(ranking, query, step)
+                else:
+                    chosen_BG = s.schedule.choose(ranking, step)
+                chosen_BG = chosen_BG & ranking.ranked_BG & step.free_BG
                 record |= {f"guidance.{name}": value for name, value in guided.record.items()}
                 record |= self.commit(ranking, chosen_BG, predicted, step)
                 s.search.committed(step, ranking.raw_BG.where(chosen_BG, 0.0).sum(-1))
@@ -185,13 +190,6 @@ class Decoder:
         wanted, read, due, numbers, ends = ([values[n] for values in table] for n in range(1, 6))
         return Query(rows, active_B, wanted_BG, ranked_BG, wanted, ends, sum(read), any(due), numbers)
 
-    def position_logits(self, query: Query, logits_NV: Tensor) -> PositionLogits:
-        b, (row_N, position_N) = self.batch, positions(query.wanted_BG, sum(query.wanted))
-        if b.has_fixed:
-            bans_N1 = b.before_fixed()[row_N, position_N][:, None]
-            logits_NV[:, self.end_E] = logits_NV[:, self.end_E].masked_fill(bans_N1, -torch.inf)
-        return PositionLogits(row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, b.mask_id))
-
     def weigh(
         self, step: Step, open_BG: Tensor, query: Query, predicted: PositionLogits
     ) -> tuple[Step, Tensor, Query, PositionLogits]:
@@ -208,7 +206,7 @@ class Decoder:
         open_BG = self.candidates(step)
         query = self.query(step, open_BG, query.wanted_BG[ancestor_B])
         logits_NV = predicted.logits_NV[torch.tensor(index, dtype=torch.int64).to(ancestor_B.device)]
-        return step, open_BG, query, self.position_logits(query, logits_NV)
+        return step, open_BG, query, self.rank.position_logits(self.batch, query.wanted_BG, logits_NV)
 
     def select_ranked(
         self, predicted: PositionLogits, guided: Guided, query: Query
@@ -287,6 +285,7 @@ class Decoder:
     def copy_rows(self, ancestor_B: Tensor) -> None:
         """Give each row the state of its ancestor."""
         self.batch.copy_rows(ancestor_B)
+        self.predict.copy_rows(ancestor_B)
         if self.cache:
             self.cache.copy_rows(ancestor_B)
 

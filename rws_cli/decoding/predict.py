@@ -94,6 +94,9 @@ class Predictor:
     def forget(self, rows: list[int]) -> None:
         """Called when rows begin another prompt."""
 
+    def copy_rows(self, ancestor_B: Tensor) -> None:
+        """Called when each row takes the state of its ancestor."""
+
     def logits(
         self, tokens_RL: Tensor, seen_RL: Tensor, wanted_RL: Tensor, start: int, count: int, **blocks: Tensor
     ) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rws_cli.decoding.batch import Batch
 from rws_cli.decoding.noise import uniform
 from rws_cli.decoding.prediction import (
     GUMBEL,
@@ -26,6 +28,7 @@ from rws_cli.decoding.prediction import (
 )
 from rws_cli.decoding.protocols import Denoiser
 from rws_cli.decoding.step import Prediction, Ranking, Step, spread
+from rws_cli.models.base import positions
 
 LOWEST = torch.finfo(torch.float64).min
 """The log-probability of positions that are put last."""
@@ -66,15 +69,19 @@ class Ranker:
     denoiser: Denoiser
     end_E: Tensor
 
+    def position_logits(self, batch: Batch, wanted_BG: Tensor, logits_NV: Tensor) -> PositionLogits:
+        """The logits at the wanted positions, without the end tokens that may not stand there."""
+        row_N, position_N = positions(wanted_BG, len(logits_NV))
+        if self.sampler.eos == "logits_eos_inf":
+            logits_NV[:, self.end_E[:1]] = -torch.inf
+        if batch.has_fixed:
+            bans_N1 = batch.before_fixed()[row_N, position_N][:, None]
+            logits_NV[:, self.end_E] = logits_NV[:, self.end_E].masked_fill(bans_N1, -torch.inf)
+        return PositionLogits(row_N, position_N, logits_NV, None, greedy_tokens(logits_NV, self.sampler, batch.mask_id))
+
     def __call__(self, predicted: PositionLogits, scale_N: Tensor | None, open_BG: Tensor, step: Step) -> Ranking:
         s, row_N, position_N = self.sampler, predicted.row_N, predicted.position_N
-        size, chunks = chunk_size(predicted.logits_NV), []
-        for start in range(0, len(predicted.logits_NV), size):
-            n = slice(start, start + size)
-            chunks.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
-        token_N, raw_N, log_p_N, order_features_N, features_N = (
-            torch.cat(values) for values in zip(*chunks, strict=True)
-        )
+        token_N, raw_N, log_p_N, order_features_N, features_N = self.predict_all(predicted, scale_N, step)
         log_p_N = log_p_N.clamp(min=LOWEST)  # −inf means that a position is not open
         key_N, number_N = step.key_B[row_N], step.number_B[row_N]
         first_B = (step.masked_BG | step.committed_BG).to(torch.int8).argmax(-1)
@@ -106,6 +113,14 @@ class Ranker:
             score_BG=break_ties(tied_BG, opened(raw_N)) if s.ties == "probability" else tied_BG,
             tied_BG=tied_BG,
         )
+
+    def predict_all(self, predicted: PositionLogits, scale_N: Tensor | None, step: Step) -> Iterator[Tensor]:
+        """What `predict` gives, for all positions: by chunks of them."""
+        size, chunks = chunk_size(predicted.logits_NV), []
+        for start in range(0, len(predicted.logits_NV), size):
+            n = slice(start, start + size)
+            chunks.append(self.predict(predicted.some(n), None if scale_N is None else scale_N[n], step))
+        return (torch.cat(values) for values in zip(*chunks, strict=True))
 
     def predict(self, predicted: PositionLogits, scale_n: Tensor | None, step: Step) -> tuple[Tensor, ...]:
         """For n positions: the proposed tokens, their untempered log-probabilities, the log-probabilities that orders read,

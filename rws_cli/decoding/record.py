@@ -22,7 +22,8 @@ class Cost:
     """The cost of one row.
 
     Tokens are those that go through a model, without padding; a gradient step counts three times. Seconds are the row's
-    share of its batch. mdm_passes: passes one after the other; mdm_rows: canvases in them, several where steps are drafted.
+    share of its batch. mdm_passes: passes one after the other; mdm_rows: canvases in them, several where steps are drafted or
+    look ahead.
     """
 
     mdm_passes: int = 0

@@ -12,13 +12,14 @@ order, schedule, temperature, or guidance may be drafted, because all random num
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rws_cli.decoding.batch import Batch, joined
+from rws_cli.decoding.canvases import CanvasPredictor
 from rws_cli.decoding.predict import Predictor, Query
 from rws_cli.decoding.rank import PositionLogits
 from rws_cli.decoding.record import Cost
@@ -80,35 +81,15 @@ def canvases(depth: int | str) -> int:
     return DEPTHS[-1] if isinstance(depth, str) else max(1, depth)
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """A computed canvas: its completion_G, and the logits (N, V) at the positions wanted_G."""
+class Speculator(CanvasPredictor):
+    """depth: canvases of a row in a pass, its own and at most depth − 1 drafts; "auto": what is fastest.
 
-    completion_G: Tensor
-    wanted_G: Tensor
-    logits_NV: Tensor
-
-    def some(self, wanted_G: Tensor, count: int) -> Tensor:
-        """The logits at `count` of its positions."""
-        if count == len(self.logits_NV):
-            return self.logits_NV
-        _, position_N = positions(self.wanted_G[None], len(self.logits_NV))
-        index_n = wanted_G[position_N].to(torch.int8).argsort(descending=True, stable=True)[:count]
-        return self.logits_NV[index_n]
-
-
-class Speculator:
-    """In place of a Predictor. depth: canvases of a row in a pass, its own and at most depth − 1 drafts; "auto": what is
-    fastest.
-
-    drafts: of each row, the canvases of its last pass. last: the guided logits and scales of the last step.
+    last: the guided logits and scales of the last step.
     """
 
     def __init__(self, decoder: Decoder, predictor: Predictor, depth: int | str) -> None:
-        self.decoder, self.chosen = decoder, Depth() if depth == "auto" else None
-        self.depth = canvases(depth)
-        self.predictor = replace(predictor, most_rows=predictor.most_rows * self.depth)
-        self.drafts: dict[int, list[Canvas]] = {}
+        self.chosen, self.depth = Depth() if depth == "auto" else None, canvases(depth)
+        super().__init__(decoder, predictor, self.depth)
         self.last: tuple[PositionLogits, Tensor | None] | None = None
 
     def remember(self, guided: PositionLogits, scale_N: Tensor | None) -> None:
@@ -116,40 +97,15 @@ class Speculator:
         self.last = (guided, scale_N) if self.depth > 1 else None
 
     def forget(self, rows: list[int]) -> None:
-        """Forget the canvases of rows that begin another prompt."""
         self.last = None
-        for row in rows:
-            self.drafts.pop(row, None)
+        super().forget(rows)
 
     def __call__(
         self, batch: Batch, query: Query, prompt_lengths: list[int], costs: list[Cost]
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, V) at the wanted positions, as a Predictor gives them."""
         if self.chosen:
             self.depth = self.chosen.step(time.perf_counter())
-        logits = self.drafted(batch, query)
-        missing = [row for row in query.rows if row not in logits]
-        if missing:
-            logits |= self.compute(missing, query, prompt_lengths, costs)
-        every = [logits[row] for row in query.rows]
-        return torch.cat(every) if len(every) > 1 else every[0], None
-
-    def drafted(self, batch: Batch, query: Query) -> dict[int, Tensor]:
-        """The logits of the rows whose canvas was drafted and has logits at all wanted positions."""
-        pairs = [(row, canvas) for row in query.rows for canvas in self.drafts.get(row, [])]
-        if not pairs:
-            return {}
-        row_S = torch.tensor([row for row, _ in pairs]).to(batch.key_B.device)
-        completion_SG, wanted_SG = (
-            torch.stack(tensors) for tensors in zip(*((c.completion_G, c.wanted_G) for _, c in pairs), strict=True)
-        )
-        same_S = (completion_SG == batch.completion_BG[row_S]).all(1)
-        same_S &= ~(query.wanted_BG[row_S] & ~wanted_SG).any(1)
-        return {
-            row: canvas.some(query.wanted_BG[row], query.wanted[row])
-            for (row, canvas), same in zip(pairs, same_S.tolist(), strict=True)
-            if same
-        }
+        return super().__call__(batch, query, prompt_lengths, costs)
 
     def compute(
         self, missing: list[int], query: Query, prompt_lengths: list[int], costs: list[Cost]
@@ -166,22 +122,8 @@ class Speculator:
             ends += [drafted.ends[row] for row in rows]
         sources = [row for rows, _, _ in parts for row in rows]
         several, wanted_SG = joined([part for _, part, _ in parts]), torch.cat([wanted for _, _, wanted in parts])
-        active_S, real = torch.ones(len(sources), dtype=torch.bool, device=index_R.device), len(missing)
-        everything = Query(
-            list(range(len(sources))), active_S, wanted_SG, wanted_SG, counts, ends, 0, False, [], (sources, real)
-        )
-        spent = [Cost() for _ in sources]
-        logits_NV, _ = self.predictor(several, everything, [prompt_lengths[row] for row in sources], spent)
-        results: dict[int, Tensor] = {}
-        self.drafts |= {row: [] for row in missing}
-        for n, (row, cost, logits_nV) in enumerate(zip(sources, spent, logits_NV.split(counts), strict=True)):
-            if n < real:
-                results[row] = logits_nV
-            else:
-                cost.mdm_passes = 0  # of the same pass
-                self.drafts[row].append(Canvas(several.completion_BG[n], wanted_SG[n], logits_nV))
-            costs[row] += cost
-        return results
+        logits_NV = self.run(several, wanted_SG, sources, counts, ends, len(missing), prompt_lengths, costs)
+        return dict(zip(missing, logits_NV.split(counts)[: len(missing)], strict=True))
 
     def draft(self, missing: list[int]) -> list[Drafted]:
         """The canvases that some rows would reach if logits stayed those of the last step."""

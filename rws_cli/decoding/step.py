@@ -157,6 +157,33 @@ class Ranking:
         return spread(value_N, self.row_N, self.position_N, self.open_BG, elsewhere)
 
 
+@dataclass(frozen=True)
+class Branches:
+    """Further canvases of the rows, K for each, to be computed before the step commits tokens.
+
+    completion_BKG: their completions. wanted_BKG: positions whose predictions are needed; a canvas without any is not
+    computed.
+    """
+
+    completion_BKG: Tensor
+    wanted_BKG: Tensor
+
+
+@dataclass(frozen=True)
+class Ahead(Branches):
+    """Further canvases and the predictions at their wanted positions; 0 elsewhere. wanted_BKG: those that were computed.
+
+    token_BKG: the tokens that the next step would propose there; log_p_BKG: their log-probabilities, untempered.
+    features_BKGF: the results of Schedule.features. current_log_p_BKG: the log-probabilities, untempered, of the tokens that
+    the rows have there now; None if the schedule does not read them.
+    """
+
+    token_BKG: Tensor
+    log_p_BKG: Tensor
+    features_BKGF: Tensor
+    current_log_p_BKG: Tensor | None
+
+
 def spread(value_N: Tensor, row_N: Tensor, position_N: Tensor, like_BG: Tensor, elsewhere: float) -> Tensor:
     """Values (N, …) at N positions as (B, G, …)."""
     shape = (*like_BG.shape, *value_N.shape[1:])

@@ -130,7 +130,8 @@ def logit_bytes(config: Config, model: PreparedModel) -> int:
     """Bytes of the logits of one row: of all positions that a pass can reach."""
     every = config.sampler.schedule.reads_from is not None
     positions = config.sampler.gen_length if every else model.topology.block_size or config.sampler.gen_length
-    return 4 * model.vocabulary * min(positions, config.sampler.gen_length) * canvases(config.runtime.speculate)
+    several = canvases(config.runtime.speculate) + config.sampler.schedule.lookahead
+    return 4 * model.vocabulary * min(positions, config.sampler.gen_length) * several
 
 
 def new_cache(denoiser: Denoiser, runtime: Runtime, rows: int) -> Cache:

@@ -55,8 +55,8 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
     longest = max(len(ids) + prepared.turn[name] * s.gen_length for name, ids in prepared.prompts.items())
     length, particles = longest + s.gen_length, s.search.particles
     side_by_side = particles * max(1, min(len(prepared.prompts), rows // particles))
-    drafted = canvases(config.runtime.speculate)
-    passed = min(rows, side_by_side) * drafted
+    several = canvases(config.runtime.speculate) + s.schedule.lookahead
+    passed = min(rows, side_by_side) * several
     # Rows that enter later, or commit other numbers of tokens, are in other blocks, whose windows are passed apart.
     in_step = s.schedule.counted and particles * len(prepared.prompts) <= side_by_side
     apart = config.runtime.cache != "none" and model.topology.block_size is None and not in_step
@@ -71,7 +71,7 @@ def memory_plan(config: Config, prepared: PreparedRun, device: torch.device, row
         weights=model_bytes(config, model, device, ranks),
         cache=side_by_side * (length + 1) * cache_bytes(config, model, width) / ranks,
         activations=activations,
-        logits=logits_bytes(config, model, device, width, passed, side_by_side * drafted, length, apart),
+        logits=logits_bytes(config, model, device, width, passed, side_by_side * several, length, apart),
     )
 
 

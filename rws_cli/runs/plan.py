@@ -28,10 +28,11 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
     sampler, search = config.sampler, config.sampler.search
     decodings = search.particles * search.sweeps
     passes_per_step = 2 if sampler.cfg_scale > 0 else 1
+    several = max(canvases(config.runtime.speculate), sampler.schedule.lookahead)  # canvases of a row in a pass
     passes = tokens = calls = most_steps = 0
     for one in decodings_of(config, prepared):
-        passes += one.steps * passes_per_step * decodings
-        tokens += one.tokens * passes_per_step * decodings * canvases(config.runtime.speculate)
+        passes += one.passes * passes_per_step * decodings
+        tokens += one.tokens * passes_per_step * decodings * several
         calls += one.blocks * sampler.remasking.rounds * sampler.remasking.window * decodings
         calls += (sampler.guidance.calls(one.steps) + search.calls(one.steps)) * decodings
         most_steps = max(most_steps, one.steps)
@@ -58,10 +59,12 @@ def plan(config: Config) -> dict[str, int | float | str | None]:
 
 @dataclass(frozen=True)
 class Decoding:
-    """The most that one decoding of a prompt takes. blocks: of the sampler; tokens: computed by the model in all steps."""
+    """The most that one decoding of a prompt takes. blocks: of the sampler; passes: one after the other; tokens: computed by
+    the model, if a pass computes one canvas."""
 
     blocks: int
     steps: int
+    passes: int
     tokens: int
 
 
@@ -74,11 +77,14 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
     @cache
     def decoding(prompt: int) -> Decoding:
         tables = passes(topology, prompt, sampler.gen_length, sampler.block_length)
-        blocks = steps = tokens = stored = 0
+        blocks = steps = extra = tokens = stored = 0
         for block in tables:
             several = schedule.remasks or schedule.edits  # a step for a position may not be all
             count = schedule.steps if several else min(schedule.steps, schedule.steps_for(block.width))
+            more = schedule.extra_passes(count) * (1 + sampler.remasking.rounds)
             count *= 1 + sampler.remasking.rounds
+            blocks, steps, extra = blocks + 1, steps + count, extra + more
+            count += more
             if topology.block_size is None or config.runtime.cache == "none":
                 tokens += count * block.end
             else:
@@ -87,12 +93,11 @@ def decodings_of(config: Config, prepared: PreparedRun) -> Iterator[Decoding]:
                     begin = min(begin, prompt + schedule.reads_from - config.model.shift)
                 tokens += block.end - min(begin, stored) + (count - 1) * (block.end - begin)
                 stored = block.begin
-            blocks, steps = blocks + 1, steps + count
         steps += schedule.first_steps
         tokens += schedule.first_steps * (prompt + sampler.gen_length)
         if schedule.shadow:
             tokens += steps * sampler.block_length
-        return Decoding(blocks, steps, tokens)
+        return Decoding(blocks, steps, steps + extra, tokens)
 
     for name, prompt in prepared.prompts.items():
         if name in prepared.pairs:

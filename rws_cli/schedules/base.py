@@ -2,7 +2,8 @@
 
 At every step the loop calls, in this order: `remask_before` (positions to mask before the forward pass), `candidates`
 (positions that may be committed), `choose` (those that are), `remask_after` (positions to mask after the step), `ended`
-(whether the block is done). Tensors (B, G) cover all rows of the batch.
+(whether the block is done). A schedule that looks ahead has `branch` (further canvases of each row) and, once these are
+computed, `decide` in place of `choose`. Tensors (B, G) cover all rows of the batch.
 """
 
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rws_cli.decoding.batch import Insertion
-from rws_cli.decoding.step import Ranking, Step
+from rws_cli.decoding.step import Ahead, Branches, Ranking, Step
 from rws_cli.part import Part
 
 
@@ -36,6 +37,10 @@ class Schedule(Part):
     """Whether it may replace committed tokens by others."""
     grows: ClassVar[bool] = False
     """Whether it puts masks into completions, by `insertion`."""
+    lookahead: ClassVar[Any] = 0
+    """The most further canvases of a row that a step computes, by `branch`."""
+    reads_current: ClassVar[bool] = False
+    """Whether it reads how probable a row's own tokens are on further canvases."""
     per_step = None  # type: int | None
     """Tokens per step that the sampler sets, None if it sets steps or neither."""
     first_steps = 0
@@ -69,6 +74,11 @@ class Schedule(Part):
         per_step = self.per_step if type(self).count is Schedule.count else None
         return -(-masks // (per_step or 1))
 
+    def extra_passes(self, steps: int) -> int:
+        """The most passes of a block with so many steps beyond one per step. The logits of a further canvas that becomes the
+        row's own are not computed again."""
+        return steps if self.lookahead else 0
+
     def candidates(self, step: Step) -> Tensor:
         """Positions (B, G) that the step may commit. A row without candidates makes no pass and costs nothing."""
         return step.masked_BG & (self.count(step) > 0)[:, None]
@@ -91,6 +101,15 @@ class Schedule(Part):
     def selected(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Tensor:
         """The open positions (B, G) that were selected because of their scores, after `choose`; for near ties."""
         return chosen_BG & ranking.open_BG
+
+    def branch(self, ranking: Ranking, step: Step) -> Branches:
+        """The further canvases that `decide` compares; for schedules with lookahead. It may write memory."""
+        raise NotImplementedError
+
+    def decide(self, ranking: Ranking, ahead: Ahead, step: Step) -> tuple[Ranking, Tensor]:
+        """In place of `choose`, after the canvases of `branch` were computed: the ranking with the tokens to commit, and the
+        positions (B, G) to commit. It must not write memory."""
+        raise NotImplementedError
 
     def insertion(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Insertion:
         """What to put into completions after a step that committed chosen_BG; for schedules that grow. It may write memory."""
@@ -128,11 +147,14 @@ def best(score_BG: Tensor, count_B: Tensor) -> Tensor:
 
     Ties go to the leftmost position, so that the choice does not depend on the kernel.
     """
+    return (ranks(score_BG) < count_B[:, None]) & (score_BG > -torch.inf)
+
+
+def ranks(score_BG: Tensor) -> Tensor:
+    """The place of each position among the scores of its row, from 0 for the highest; equal ones from the left."""
     order_BG = score_BG.argsort(dim=-1, descending=True, stable=True)
-    rank_BG = torch.empty_like(order_BG).scatter_(
-        -1, order_BG, torch.arange(score_BG.shape[-1], device=score_BG.device).expand_as(order_BG)
-    )
-    return (rank_BG < count_B[:, None]) & (score_BG > -torch.inf)
+    place_G = torch.arange(score_BG.shape[-1], device=score_BG.device)
+    return torch.empty_like(order_BG).scatter_(-1, order_BG, place_G.expand_as(order_BG))
 
 
 def one(score_BG: Tensor) -> Tensor:
