@@ -91,8 +91,8 @@ FAKES: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Any], None]]] = {
     ("guidance", "entrgi"): ({"steps": 1}, gradients),  # takes gradients of a reward model
 }
 """Parts that `load` reads files or a model for → settings, and what stands in for `load`."""
-QUICK = {("schedule", "refine"): {"rounds": 3}}
-"""Settings of parts that take many steps."""
+QUICK = {("schedule", "refine"): {"rounds": 3}, ("schedule", "core"): {"every": 1, "protected": 1, "least": 0.0}}
+"""Settings of parts that take many steps, or would do nothing in small blocks."""
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "remdm"): {"block_length": GEN, "steps": 12},  # without steps to spare it masks almost nothing again
 }
