@@ -43,6 +43,8 @@ class Core(Schedule):
     not_drafted = "some of its steps also check committed tokens"
 
     def conflicts(self, config: Any) -> Iterator[str]:
+        if self.start >= self.stop:
+            yield f"sampler.schedule.start={self.start} must be less than sampler.schedule.stop={self.stop}: else no step checks."
         if config.sampler.eos == "stop":
             yield (
                 f"sampler.schedule.kind={self.kind} may replace an end token until its block is done: set "
@@ -51,7 +53,7 @@ class Core(Schedule):
 
     def is_due(self, index: Any, steps: Any) -> Any:
         """Whether a step of a block checks tokens; for numbers and tensors."""
-        first, last = (torch.as_tensor(steps * share).long() for share in (self.start, self.stop))
+        first, last = ((torch.as_tensor(steps).double() * share).long() for share in (self.start, self.stop))
         return (index % self.every == 0) & (index >= first) & (index < last)
 
     def extra_passes(self, steps: int) -> int:

@@ -33,11 +33,11 @@ def slowly(model: FakeDenoiser, length: int, block: int, steps: int) -> tuple[li
 
 
 @pytest.mark.parametrize(
-    ("length", "block", "steps"), [(12, 12, 12), (12, 12, 5), (12, 4, 4), (12, 6, 4), (9, 9, 20), (9, 3, 1)]
+    ("length", "block", "steps"), [(9, 9, 9), (12, 12, 5), (12, 4, 4), (12, 6, 4), (6, 6, 14), (9, 3, 1)]
 )
 def test_p2_decodes_as_published(length: int, block: int, steps: int) -> None:
     again = stayed = 0
-    for seed in range(4):
+    for seed in range(3):
         model = toy(seed)
         expected, passes, *counts = slowly(model, length, block, steps)
         found = decoded(model, length, "p2", {}, block_length=block, steps=steps * (length // block))
