@@ -96,7 +96,7 @@ def test_the_published_quintiles_are_those_of_the_paper() -> None:
     assert sorted(published) == sorted(SIX)
 
 
-FAST = ("small/multi_turn", "small/standard")
+FAST = ("small/standard",)
 RUNS = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 
 

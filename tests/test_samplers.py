@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from support import samples_of
 
 from rws_cli.config.catalog import choices
 from rws_cli.config.composing import compose
+from rws_cli.errors import UsageError
+from rws_cli.runs.batch_decoder import BatchDecoder
 from rws_cli.runs.plan import plan
+from rws_cli.runs.prepared import load, prepare
 
 SAMPLERS = [name for name in choices("sampler") if name != "recorded_scale"]
 SPARE = {"entrgi": ["sampler.search.particles=2"], "particle_gibbs": ["sampler.search.particles=2"]}
@@ -21,15 +25,19 @@ def outcome(run: Path) -> dict[str, tuple]:
     return {s["id"]: tuple(s[key] for key in ("tokens", "order", "cost", "committed")) for s in samples_of(run)}
 
 
-QUICK = ("confidence", "rws", "threshold", "smc", "r3")
 LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs")
-"""Samplers that the test suite decodes at two batch sizes, and at none; the slow tests decode all at two."""
+"""Samplers that only the slow tests decode. `test_contract.py` has all parts, and `test_tokens.py` most samplers, in
+several batches."""
 
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [(name, (6, 1) if name in QUICK else (6,)) for name in SAMPLERS if name not in LONG]
-    + [pytest.param(name, (6, 1), marks=pytest.mark.slow) for name in SAMPLERS if name not in QUICK],
+    [
+        pytest.param(name, (6, 1), marks=pytest.mark.slow)
+        if name in LONG
+        else (name, (6, 1) if name in ("confidence", "rws", "threshold", "smc", "r3") else (6,))
+        for name in SAMPLERS
+    ],
 )
 def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(
     rws, tmp_path: Path, name: str, sizes: tuple[int, ...]
@@ -54,28 +62,32 @@ def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_drafted_steps_change_no_token(rws, tmp_path: Path, name: str) -> None:
+def test_drafted_steps_change_no_token(name: str) -> None:
     """On the bundled model in float32: three seeds, 2, 4, and 8 canvases in a pass, one prompt or five at a time."""
-    several = SPARE.get(name, [])
-    if reason := compose(f"sampler={name}").sampler.schedule.not_drafted:
-        result = rws("run", f"sampler={name}", *several, "runtime.speculate=2")
-        assert result.exit_code == 2
-        assert reason in result.output
+    settings = [f"sampler={name}", "benchmark=arithmetic", "benchmark.limit=5", *SPARE.get(name, [])]
+    config = compose(*settings)
+    if reason := config.sampler.schedule.not_drafted:
+        with pytest.raises(UsageError, match=reason):
+            compose(*settings, "runtime.speculate=2")
         return
+    compose(*settings, "runtime.speculate=2")
+    prepared = prepare(config)
+    components = load(config, prepared)
+    saved = 0
     for seed, (depth, size) in enumerate(((2, 1), (4, 5), (8, 5))):
-        settings = [f"sampler={name}", "benchmark=arithmetic", "benchmark.limit=5", *several, f"seed={seed}"]
         runs = []
         for speculate in (0, depth):
-            output = f"o{seed}-{speculate}"
-            result = rws(
-                "run", *settings, f"runtime.batch_size={size}", f"runtime.speculate={speculate}", f"output={output}"
-            )
-            assert result.exit_code == 0, result.output
-            runs.append(next((tmp_path / output).glob("*/*/v001")))
-        plain, drafted = ({s["id"]: s for s in samples_of(run)} for run in runs)
+            runtime = replace(config.runtime, batch_size=size, speculate=speculate)
+            decoder = BatchDecoder(replace(config, seed=seed, runtime=runtime), prepared, components)
+            runs.append({s["id"]: s for outcome in decoder(prepared.examples) for s in outcome.samples})
+        plain, drafted = runs
+        assert len(plain) == 5
         for key in ("tokens", "order", "committed"):
             assert {name: s[key] for name, s in plain.items()} == {name: s[key] for name, s in drafted.items()}
-        assert all(drafted[one]["cost"]["mdm_passes"] <= plain[one]["cost"]["mdm_passes"] for one in plain)
+        passes = [(s["cost"]["mdm_passes"], drafted[name]["cost"]["mdm_passes"]) for name, s in plain.items()]
+        assert all(few <= many for many, few in passes)
+        saved += sum(many - few for many, few in passes)
+    assert saved or config.sampler.schedule.remasks
 
 
 def test_the_bound_of_wino_counts_shadows() -> None:

@@ -40,6 +40,7 @@ def test_training_from_nothing_to_a_calibrated_reward(tmp_path: Path) -> None:
     assert len(classifier.score([Candidate(example, example.reference, 1.0, -1)]).values) == 1
 
 
+@pytest.mark.slow
 def test_the_bench_compares_within_rounds_and_has_the_published_tokens(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     script("bench_speed.py", "--cases", "small", "--rounds", "2", "--output", out)

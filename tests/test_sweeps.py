@@ -76,7 +76,8 @@ def test_sweep_csv_has_a_column_for_each_swept_key(rws, small: list[str], tmp_pa
         assert "sampler.guidance.strength=" in row["overrides"]
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("slurm_local", marks=pytest.mark.slow), "parallel"])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm_local", "parallel"])
 def test_launchers_come_to_the_same(rws, small: list[str], tmp_path: Path, launcher: str) -> None:
     """Slurm's launcher on this machine, and joblib's: jobs in other processes, in one folder."""
     command = ["run", "-m", *small, "sampler=confidence,random"]

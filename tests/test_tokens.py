@@ -65,14 +65,11 @@ def different(cell: dict[str, Any], found: list[list[str]]) -> list[int]:
     return [n for n, (old, new) in enumerate(both) if old not in [*new, "-"]]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["confidence", "rws", "klass", "remdm_conf", "smc"])
 def test_tokens_are_those_of_before(rws, sampler: str) -> None:
     """Three examples of one of its cells, in a batch of two and one of one."""
     cells = cells_of(sampler)
-    if sampler == "recorded_scale":
-        cells = [cell for cell in cells if OWN in cell["settings"]]
-    cell = cells[SAMPLERS.index(sampler) % len(cells)]
-    assert not different(cell, decode(rws, cell, 3, 2))
+    assert not different(cells[0], decode(rws, cells[0], 3, 2))
 
 
 @pytest.mark.slow

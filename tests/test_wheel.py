@@ -68,6 +68,7 @@ def python(installed: Path, tmp_path: Path) -> Callable[..., str]:
     return python_
 
 
+@pytest.mark.slow
 def test_rws_run_from_an_empty_folder(python: Callable[..., str], installed: Path, tmp_path: Path) -> None:
     assert str(installed) in python("-c", "import rws_cli; print(rws_cli.__file__)")
     output = python("-c", IMPORTED, "run", "benchmark.limit=2", "sampler.tokens_per_step=6")
@@ -83,6 +84,7 @@ def test_rws_run_from_an_empty_folder(python: Callable[..., str], installed: Pat
     assert (installed / "rws_cli" / "py.typed").exists()  # so that types of rws_cli are seen by who imports it
 
 
+@pytest.mark.slow
 def test_parts_of_an_installed_package(python: Callable[..., str], installed: Path, tmp_path: Path) -> None:
     """Their entry point is enough: nothing is typed. They are listed by the package's name and imported where chosen."""
     files = sorted((installed / "someones/parts").glob("*/*.py"))

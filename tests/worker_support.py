@@ -48,7 +48,8 @@ def kill_a_worker(named: str) -> Callable[[], None]:
         children = psutil.Process().children(recursive=True)
         workers = [child for child in children if named in command_line(child)]
         assert workers
-        workers[0].send_signal(signal.SIGKILL)
+        busiest = max(workers, key=lambda worker: sum(worker.cpu_times()[:2]))  # another one may still be loading
+        busiest.send_signal(signal.SIGKILL)
 
     return kill
 

@@ -10,7 +10,7 @@ from rws_cli.config.catalog import CONF, files
 
 FAMILIES = {
     "orders": "which tokens come first, so many per step",
-    "schedules": "how many tokens a step commits, and which",
+    "schedules": "how many tokens are committed per step, and which",
     "remasking": "committed tokens are masked again or replaced",
     "lookahead": "canvases of several choices are compared in one pass",
     "speculation": "canvases of later steps are computed in advance",
@@ -48,11 +48,11 @@ def by_family(names: list[str]) -> dict[str, list[str]]:
 
 def _written(file: Path) -> dict[str, Any]:
     """The settings that a file of conf/ and its defaults write, without Hydra, which takes a second."""
-    own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    written = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     settings: dict[str, Any] = {}
-    for default in own.pop("defaults", ["_self_"]):
+    for default in written.pop("defaults", ["_self_"]):
         if default == "_self_":
-            new = own
+            new = written
         elif isinstance(default, str):
             beside = file.with_name(f"{default}.yaml")
             new = _written(beside if beside.exists() else CONF / "sampler" / beside.name)

@@ -20,7 +20,7 @@ class Freedave(Adaptive):
     it, as long as there is one. Without a threshold, tokens are those of one token per step."""
 
     threshold: float | None = setting(
-        "lowest probability at which a plain step commits a token; null: it commits the best one",
+        "lowest probability of the tokens that a plain step commits; null: it commits the best one",
         None,
         above=0.0,
         max=1.0,

@@ -17,7 +17,7 @@ class Lopa(Adaptive):
     scores the mean probability of the tokens proposed at the masks of the block, 1 if none is left. The step commits the
     canvas with the highest score, the last of equal ones."""
 
-    threshold: float = setting("lowest probability at which the anchor commits a token", 0.9, above=0.0, max=1.0)
+    threshold: float = setting("lowest probability of the tokens that the anchor commits", 0.9, above=0.0, max=1.0)
     branches: int = setting("canvases that are compared with the anchor", 5, min=1)
 
     family = "lookahead"

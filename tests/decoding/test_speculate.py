@@ -18,10 +18,10 @@ from rws_cli.decoding.speculate import DEPTHS, TRIAL, WARM_UP, Depth
 @pytest.mark.parametrize(
     ("name", "anchor", "first_token", "shift"),
     [
-        pytest.param(name, "sequence", False, 0, marks=[] if name in ("rws", "fk", "threshold") else pytest.mark.slow)
+        pytest.param(name, "sequence", False, 0, marks=[] if name == "threshold" else pytest.mark.slow)
         for name in SAMPLERS
     ]
-    + [(name, *rest) for name in ("confidence", "rws") for rest in (("completion", False, 0), ("sequence", True, 1))],
+    + [(name, *rest) for name, *rest in (("confidence", "completion", False, 0), ("rws", "sequence", True, 1))],
 )
 def test_drafts_share_the_exact_cache_of_block_models(name: str, anchor: str, first_token: bool, shift: int) -> None:
     denoiser = block_denoiser(4, anchor, first_token, shift)

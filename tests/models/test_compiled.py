@@ -25,7 +25,13 @@ def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
 THRESHOLD, WINO = Threshold(kind="threshold", threshold=0.6), Wino(kind="wino", threshold=0.5, verify=0.4, most=None)
 
 
-@pytest.mark.parametrize(("family", "schedule"), [("llada", THRESHOLD), ("llada", WINO), ("dream", THRESHOLD)])
+@pytest.mark.parametrize(
+    ("family", "schedule"),
+    [
+        ("llada", THRESHOLD),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (("llada", WINO), ("dream", THRESHOLD))),
+    ],
+)
 def test_same_tokens_from_few_shapes(llada_folder: Path, tmp_path: Path, family: str, schedule: object) -> None:
     torch._dynamo.reset()
     SHAPES.clear()

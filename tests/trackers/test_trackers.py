@@ -100,6 +100,7 @@ def test_tensorboard(rws, small: list[str], tmp_path: Path) -> None:
     assert samples_of(run) == samples_of(tmp_path / "plain/sudoku/small-rws/v001")
 
 
+@pytest.mark.slow
 def test_mlflow_and_a_resumed_run(rws, small: list[str], tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -59,7 +59,8 @@ def test_a_run_with_workers_is_interrupted_and_goes_on_without(rws, slow: list[s
     assert same(run, tmp_path / "here" / RUN)
 
 
-@pytest.mark.parametrize("backend", ["devices", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["devices", "ray"])
 def test_what_a_worker_cannot_load_is_one_sentence(
     rws, small: list[str], llada_folder: Path, tmp_path: Path, backend: str
 ) -> None:

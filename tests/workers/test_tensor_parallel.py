@@ -52,6 +52,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert ours["reward"] == pytest.approx(theirs["reward"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_split_models_have_the_logits_of_whole_ones(tmp_path: Path) -> None:
     (tmp_path / "dream").mkdir()
     settings = llada_variants(tmp_path) | {"dream": make_settings("dream", save_dream(tmp_path / "dream"))}
