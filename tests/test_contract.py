@@ -96,9 +96,10 @@ QUICK = {
     ("schedule", "refine"): {"rounds": 3},
     ("schedule", "tolerator"): {"rounds": 3, "settled": 2, "temperature": None},
     ("search", "e_smc"): {"particles": 3, "every": 2},
+    ("schedule", "core"): {"every": 1, "protected": 1, "least": 0.0},
     ("search", "hex"): {"particles": 3},
 }
-"""Settings of parts that take many steps or particles."""
+"""Settings of parts that take many steps or particles, or would do nothing in small blocks."""
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "remdm"): {"block_length": GEN, "steps": 12},  # without steps to spare it masks almost nothing again
 }

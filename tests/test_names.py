@@ -9,7 +9,7 @@ import pytest
 from rws_cli import registry
 
 ORDINARY = """
-    arithmetic auto causal choices classifier code composite confidence constant credit devices diversity dynamic endpoint entropy evaluate
+    arithmetic auto causal choices classifier code composite confidence constant core credit devices diversity dynamic endpoint entropy evaluate
     factor fixed hex instructions keyword_coverage keywords left_to_right length local margin math none perplexity process processes
     prompt random refine repetition reward shuffled sudoku tensor_parallel text threshold verifier
 """
@@ -25,6 +25,7 @@ EXCEPTIONS = {
     ("lm_eval", "runs/lm_eval.py"): "the model for that library",
     ("lm_eval", "cli/lm_eval.py"): "the command of that library",
     ("lm_eval", "cli/__init__.py"): "the same",
+    ("p2", "orders/margin.py"): "the second probability",
     ("pc", "runs/records.py"): "pyarrow.compute is commonly called so",
     ("pc", "analysis/frames.py"): "the same",
 }

@@ -153,7 +153,7 @@ class Decoder:
                     chosen_BG = s.schedule.choose(ranking, step)
                 chosen_BG = chosen_BG & ranking.ranked_BG & step.free_BG
                 record |= {f"guidance.{name}": value for name, value in guided.record.items()}
-                record |= self.commit(ranking, chosen_BG, predicted)
+                record |= self.commit(ranking, chosen_BG, predicted, step)
                 s.search.committed(step, ranking.raw_BG.where(chosen_BG, 0.0).sum(-1))
                 self.set_retained(query)
                 if s.eos == "stop":
@@ -223,7 +223,9 @@ class Decoder:
         index_R = is_read_N.to(torch.int8).argsort(descending=True, stable=True)[: query.read]
         return predicted.some(index_R), None if guided.scale_N is None else guided.scale_N[index_R]
 
-    def commit(self, ranking: Ranking, chosen_BG: Tensor, predicted: PositionLogits) -> dict[str, Tensor | None]:
+    def commit(
+        self, ranking: Ranking, chosen_BG: Tensor, predicted: PositionLogits, step: Step
+    ) -> dict[str, Tensor | None]:
         """Write the chosen tokens into the batch; returns what the trace records about them."""
         b, p_BG = self.batch, ranking.raw_BG.exp()
         record: dict[str, Tensor | None] = {}
@@ -231,7 +233,7 @@ class Decoder:
             record["edited_from"] = b.completion_BG.where(chosen_BG & ~b.masked_BG, -1)
         b.completion_BG.copy_(torch.where(chosen_BG, ranking.token_BG, b.completion_BG))
         b.commit_p_BG = torch.where(chosen_BG, p_BG, b.commit_p_BG)
-        near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, b.mask_id)
+        near_BG = self.rank.near_ties(predicted, ranking, chosen_BG, step)
         return record | {"chosen": chosen_BG, "token": ranking.token_BG, "confidence": p_BG, "near_tie": near_BG}
 
     def advance(self, step: Step) -> dict[str, Tensor | None]:

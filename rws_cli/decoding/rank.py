@@ -199,22 +199,22 @@ class Ranker:
         changed_B = ((other_BG != chosen_BG) & step.masked_BG).any(-1)
         return {"pairs": pairs_B, "reversals": reversals_B, "changed_selection": changed_B}
 
-    def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, mask_id: int) -> Tensor:
+    def near_ties(self, predicted: PositionLogits, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Tensor:
         """The chosen tokens (B, G) that rounding in the model's dtype could have decided otherwise: the token itself, where
         nothing is drawn, or the selection of its step, where scores come from logits."""
         s, near_BG, logits_NV = self.sampler, torch.zeros_like(chosen_BG), predicted.logits_NV
-        chosen_C = chosen_BG[predicted.row_N, predicted.position_N].nonzero()[:, 0]
+        selected_BG = s.schedule.selected(ranking, chosen_BG, step)
+        chosen_C = (chosen_BG | selected_BG)[predicted.row_N, predicted.position_N].nonzero()[:, 0]
         index_C = (predicted.row_N[chosen_C], predicted.position_N[chosen_C])
         token_C = ranking.token_BG[index_C]
         unit_C = ulp(logits_NV[chosen_C, token_C], self.denoiser.dtype)
         if greedy(s):
             chunks = zip(*(x_C.split(chunk_size(logits_NV)) for x_C in (chosen_C, token_C)), strict=True)
-            lead_C = torch.cat([lead(logits_NV[chosen_c], token_c, mask_id) for chosen_c, token_c in chunks])
+            lead_C = torch.cat([lead(logits_NV[chosen_c], token_c, step.mask_id) for chosen_c, token_c in chunks])
             near_BG[index_C] = lead_C.abs() < unit_C
         if s.order.reads_tokens and s.order_temperature == 0:
             unit_BG = spread(unit_C, *index_C, near_BG, 0.0)
             keys = [ranking.tied_BG, *([ranking.raw_BG] if s.ties == "probability" else [])]
-            selected_BG = chosen_BG & ranking.open_BG
             near_BG |= selected_BG & selection_near_tie(keys, ranking.score_BG, selected_BG, unit_BG)[:, None]
         return near_BG
 

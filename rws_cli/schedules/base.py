@@ -61,16 +61,22 @@ class Schedule(Part):
         """Positions (B, G) to mask again before the step, or None."""
         return None
 
+    def steps_of(self, step: Step, most: int | None = None) -> Tensor:
+        """The steps of each row's block, (B,): `most`, None for `steps`. With tokens_per_step, a block with fixed tokens takes
+        fewer."""
+        most = most or self.steps
+        if not self.per_step:
+            return torch.full_like(step.index_B, most)
+        free_B = (step.masked_BG | step.committed_BG).sum(-1)
+        return (-(-free_B // self.per_step)).clamp(1, most)
+
     def count(self, step: Step) -> Tensor:
-        """The number of tokens that each row commits, (B,). With tokens_per_step, a block with fixed tokens takes fewer steps."""
+        """The number of tokens that each row commits, (B,)."""
         return self.quota(step, self.steps)
 
     def quota(self, step: Step, steps: int) -> Tensor:
-        """An equal share of each row's block for each of so many steps, (B,)."""
-        steps_B: Tensor | int = steps
-        if self.per_step:
-            free_B = (step.masked_BG | step.committed_BG).sum(-1)
-            steps_B = (-(-free_B // self.per_step)).clamp(1, steps)
+        """An equal share of each row's block for each of at most so many steps, (B,)."""
+        steps_B = self.steps_of(step, steps)
         return step.started_B // steps_B + (step.index_B < step.started_B % steps_B)
 
     def steps_for(self, masks: int) -> int:
@@ -114,6 +120,10 @@ class Schedule(Part):
     def choose(self, ranking: Ranking, step: Step) -> Tensor:
         """Positions (B, G) to commit. It must not write memory: it is also called with the scores at scale 1."""
         return best(ranking.score_BG, self.count(step))
+
+    def selected(self, ranking: Ranking, chosen_BG: Tensor, step: Step) -> Tensor:
+        """The open positions (B, G) that were selected because of their scores, after `choose`; for near ties."""
+        return chosen_BG & ranking.open_BG
 
     def branch(self, ranking: Ranking, step: Step) -> Branches:
         """The further canvases that `decide` compares; for schedules with lookahead. It may write memory."""

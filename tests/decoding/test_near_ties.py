@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support import FakeDenoiser, decode, make_sampler, new_canvas
+from support import FakeDenoiser, decode, make_sampler, new_canvas, part
 from torch import Tensor
 
 from rws_cli.analysis.summary import near_ties
@@ -40,6 +40,11 @@ class Rounded(FakeDenoiser):
         return found
 
 
+def log_p_of_best(z: list[float], mask_id: int) -> float:
+    best = max(v for t, v in enumerate(z) if t != mask_id)
+    return -math.log1p(math.fsum(math.exp(v - best) for t, v in enumerate(z) if t != z.index(best)))
+
+
 def slow(
     logits: Tensor, wanted_L: Sequence[bool], chosen: list[int], start: int, mask_id: int, dtype: torch.dtype
 ) -> list[bool]:
@@ -48,7 +53,7 @@ def slow(
     score, unit, tied = {}, {}, {}
     for place, z in zip(places, logits.double().tolist(), strict=True):
         best, second = sorted((v for t, v in enumerate(z) if t != mask_id), reverse=True)[:2]
-        score[place] = -math.log1p(math.fsum(math.exp(v - best) for t, v in enumerate(z) if t != z.index(best)))
+        score[place] = log_p_of_best(z, mask_id)
         exponent = math.floor(math.log2(abs(best)))
         unit[place] = torch.finfo(dtype).eps * 2.0**exponent
         tied[place] = best - second < unit[place]
@@ -80,6 +85,25 @@ def test_near_ties_are_those_of_a_slow_reference(
             assert [trace.near_tie[n] for n in entries] == expected
         found += trace.near_tie
     assert any(found) == (dtype == torch.bfloat16)
+
+
+def test_near_ties_where_committed_tokens_compete() -> None:
+    """P2 selects the positions that are no masks after a step; those with tokens are among the last selected."""
+    flagged = 0
+    for seed in range(8):
+        model = Rounded(torch.bfloat16, seed)
+        canvas = new_canvas([[1, 2, 3]], ["a"], 12, model.mask_id, 0, seed=0)
+        (trace,) = decode(model, canvas, make_sampler(12, steps=6, schedule=part("schedule", "p2")))
+        for step, (logits, wanted_BL) in enumerate(model.seen):
+            log_p = [log_p_of_best(z, model.mask_id) for z in logits.double().tolist()]
+            selected = sorted(range(12), key=lambda n: (-log_p[n], n))[: 12 - 12 * (5 - step) // 6]
+            wanted = wanted_BL[0].tolist()
+            near = slow(logits, wanted, selected, canvas.batch.start, model.mask_id, torch.bfloat16)
+            expected = dict(zip(selected, near, strict=True))
+            entries = [n for n, s in enumerate(trace.step) if s == step]
+            assert [trace.near_tie[n] for n in entries] == [expected[trace.position[n]] for n in entries]
+            flagged += sum(near)
+    assert flagged > 0
 
 
 @pytest.mark.parametrize("options", [{"order": "random"}, {"order": "left_to_right"}, {"order_temperature": 0.5}])
