@@ -179,9 +179,10 @@ def test_every_line_of_the_pareto_experiment_checks() -> None:
             tasks.add(config.benchmark.name)
             assert config.benchmark.limit == 7
             assert config.plot == "pareto"
-    assert seen <= set(choices("sampler"))
-    assert len(seen) > 20
-    assert tasks == {"sudoku", "arithmetic"}
+    others = {"autoregressive", "recorded_scale", "daedal"}  # for another model, a finished run, a length of its own
+    others |= {name for name in choices("sampler") if name.startswith(("sdar", "llada2", "fast_dllm"))}  # rules of others here
+    assert set(choices("sampler")) - seen == others - {"llada2_1"}
+    assert tasks == {"arithmetic"}
     assert len(folders) == len(lines)
 
 
