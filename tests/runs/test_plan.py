@@ -63,7 +63,7 @@ def test_the_plan_is_what_decoding_costs(
 def test_full_attention_passes_everything_at_each_step() -> None:
     sampler = make_sampler(16, block_length=8, tokens_per_step=3)
     assert planned(block_denoiser(None), sampler, "none") == [
-        Decoding(2, 6, 6 * (len(ids) + 16)) for ids in PROMPTS.values()
+        Decoding(2, 6, 6, 6 * (len(ids) + 16)) for ids in PROMPTS.values()
     ]
 
 
