@@ -146,7 +146,10 @@ def test_its_example_can_be_typed(group: str, name: str) -> None:
 
 def test_unknown_names_get_one_sentence(rws) -> None:
     for arguments, said in (
-        (("sampler", "rwz"), "sampler=rwz is not known: choose from autoregressive, best_of_n, .* did you mean rws"),
+        (
+            ("sampler", "rwz"),
+            "sampler=rwz is not known: choose from a_cfg, autoregressive, best_of_n, .* did you mean rws",
+        ),
         (("reward", "_classifier"), "reward=_classifier is not known: .*did you mean classifier"),
         (("samplers", "rws"), "samplers is not a group: .*did you mean sampler"),
     ):
