@@ -180,7 +180,9 @@ def test_every_line_of_the_pareto_experiment_checks() -> None:
             assert config.benchmark.limit == 7
             assert config.plot == "pareto"
     others = {"autoregressive", "recorded_scale", "daedal"}  # for another model, a finished run, a length of its own
-    others |= {name for name in choices("sampler") if name.startswith(("sdar", "llada2", "fast_dllm"))}  # rules of others here
+    others |= {
+        name for name in choices("sampler") if name.startswith(("sdar", "llada2", "fast_dllm"))
+    }  # rules of others here
     assert set(choices("sampler")) - seen == others - {"llada2_1"}
     assert tasks == {"arithmetic"}
     assert len(folders) == len(lines)
