@@ -222,8 +222,9 @@ def main(cases: list[str]) -> None:
         options[case] = dict(one.split("=") for one in overrides if one.partition("=")[0] in ours)
         settings = [f"sampler={name}", "benchmark=arithmetic", "sampler.gen_length=4", "sampler.block_length=2"]
         settings += [one for one in overrides if one.partition("=")[0] not in ours]
+        if not any(one.startswith("sampler.search.particles=") for one in overrides):
+            settings += ["sampler.search.particles=2"] if compose(*settings).sampler.search.particles > 1 else []
         search = compose(*settings).sampler.search
-        settings += ["sampler.search.particles=2"] if search.particles > 1 else []
         settings += (
             ["sampler.search.every=2"] if hasattr(search, "every") else []
         )  # else no step of the few would weigh
@@ -244,6 +245,7 @@ def main(cases: list[str]) -> None:
     install()  # after loading, and before autograd counts devices
     for case in cases:
         found[case] = {"cpu": tokens(case, 16), "searches": loaded[case][0].sampler.search.kind != "none"}
+        found[case]["lookahead"] = bool(loaded[case][0].sampler.schedule.lookahead)
         found[case]["gradients"] = any("gradients" in part.needs for part in loaded[case][0].sampler.parts.values())
     for case in cases:
         config, prepared, components = loaded[case]

@@ -50,7 +50,7 @@ class CanvasPredictor:
         """Called with the guided logits and scales of each step."""
 
     def forget(self, rows: list[int]) -> None:
-        """Forget the canvases of rows that begin another prompt."""
+        """Forget the canvases of rows."""
         for row in rows:
             self.canvases.pop(row, None)
 

@@ -41,6 +41,7 @@ class Lookahead(CanvasPredictor):
     def look(self, branches: Branches, ranking: Ranking, query: Query, step: Step) -> Ahead:
         """Predictions at the wanted positions of further canvases, from one pass."""
         d, batch = self.decoder, self.decoder.batch
+        self.forget(query.rows)  # what was computed for this step
         shape = branches.completion_BKG.shape
         wanted_BKG = branches.wanted_BKG & (batch.reach() & query.active_B[:, None])[:, None]
         wanted_QG = wanted_BKG.flatten(0, 1)
