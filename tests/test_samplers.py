@@ -41,7 +41,7 @@ several batches."""
     [
         pytest.param(name, (6, 1), marks=pytest.mark.slow)
         if name in LONG
-        else (name, (6, 1) if name in ("confidence", "rws", "threshold", "smc", "r3") else (6,))
+        else (name, (6, 1) if name in ("rws", "smc") else (6,))
         for name in SAMPLERS
     ],
 )

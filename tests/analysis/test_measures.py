@@ -326,7 +326,7 @@ def sweep(rws, small: list[str], tmp_path: Path) -> Path:
 def is_measure(name: str) -> bool:
     """Whether a column of a flat file is a measure or belongs to one."""
     return (
-        re.sub(r"(_difference)?(_low|_high|_published)?$", "", name).removesuffix("_against_best_of_n")
+        re.sub(r"(_difference)?(_low|_high|_published)?$", "", name).removesuffix("_against_confidence")
         in all_measures()
     )
 
@@ -360,7 +360,7 @@ def test_what_files_and_tables_show_is_in_the_registry(rws, sweep: Path) -> None
     assert columns[: len(about)] == about
     assert all(map(is_measure, columns[len(about) :]))
     assert rws("table", str(sweep)).exit_code == rws("pareto", str(sweep)).exit_code == 0
-    for name, words in (("table.csv", {"label"}), ("pareto.csv", {"task", "sampler", "settings"})):
+    for name, words in (("table.csv", {"label"}), ("pareto.csv", {"task", "family", "sampler", "settings"})):
         with (sweep / name).open() as file:
             assert {column for column in next(csv.reader(file)) if not is_measure(column)} == words
 

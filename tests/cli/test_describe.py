@@ -55,6 +55,10 @@ def shown(output: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+QUICK = ("sampler", "reward", "benchmark")
+"""Groups of which the test suite describes a few choices; the slow tests describe all of all groups."""
+
+
 def same(default: str, value: Any) -> bool:
     default = re.sub(r" \*$", "", default)
     without_source = re.sub(r" \([\w.:,]+\)$", "", default)
@@ -63,8 +67,11 @@ def same(default: str, value: Any) -> bool:
     return value in (default, without_source) or yaml.safe_load(without_source) == value
 
 
-@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    ("group", "few"),
+    [pytest.param(group, group in QUICK, marks=[] if group in QUICK else pytest.mark.slow) for group in GROUPS]
+    + [pytest.param(group, False, marks=pytest.mark.slow) for group in QUICK],
+)
 def test_every_choice_names_every_setting_once_with_its_default(
     rws, group: str, few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

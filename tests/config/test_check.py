@@ -35,6 +35,7 @@ def test_every_choice_composes_and_checks(group: str) -> None:
                 f"reward={name}": ["trust_remote_code=true", f"pins.{name}={'0' * 40}"]
                 for name in ("intern", "eurus", "qrm")
             },
+            "sampler=dawn": ["model.attention=eager"],
             "sampler=recorded_scale": ["sampler.guidance.run=outputs/sudoku/tiny-rws"],
             "benchmark=prompt": ["benchmark.text=hello"],
             "benchmark=lm_eval": ["benchmark.task=gsm8k", "benchmark.name=lm_eval"],
@@ -88,7 +89,7 @@ MISTAKES = [
     (["sampler.steps=10", "sampler.block_length=9"], "not a multiple of the 4 blocks"),
     (["sampler.tokens_per_step=10", "sampler.block_length=9"], "at most sampler.block_length=9"),
     (["sampler.order=confidense"], "did you mean confidence"),
-    (["sampler.guidance.kind=rwz"], "sampler.guidance.kind=rwz is not known: choose from constant_scale, credit, entrgi, none, recorded_scale, rws"),
+    (["sampler.guidance.kind=rwz"], "sampler.guidance.kind=rwz is not known: choose from a_cfg, constant_scale, credit, entrgi, none, recorded_scale, rws"),
     (["sampler.guidance.strength=-2"], "sampler.guidance.strength=-2.0 is out of range"),
     (["+sampler.guidance.strenght=2"], "sampler.guidance.strenght is not a setting here; did you mean sampler.guidance.strength"),
     (["+sampler.tempature=1"], "did you mean sampler.temperature"),

@@ -114,8 +114,7 @@ def slow_decode(prompt: list[int], kind: str, refresh: int | None, order: str) -
     return x[len(prompt) :]
 
 
-@pytest.mark.parametrize("order", ["confidence", "entropy", "left_to_right"])
-@pytest.mark.parametrize("refresh", [None, 2])
+@pytest.mark.parametrize(("order", "refresh"), [("confidence", None), ("entropy", 2), ("left_to_right", 2)])
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 def test_same_tokens_as_a_slow_cache(
     denoisers: dict[str, Denoiser], kind: str, refresh: int | None, order: str

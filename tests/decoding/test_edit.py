@@ -61,7 +61,7 @@ def completions(denoiser: Any, rows: int, cached: bool, **schedule: Any) -> list
 
 @pytest.mark.parametrize(
     ("rows", "cached"),
-    [pytest.param(1, False, marks=pytest.mark.slow), pytest.param(1, True, marks=pytest.mark.slow), (3, True)],
+    [pytest.param(1, False, marks=pytest.mark.slow), (3, True)],
 )
 @pytest.mark.parametrize(
     ("threshold", "edit_threshold", "most"), [(0.5, 0.0, 16), (0.3, 0.2, 16), (0.3, 0.0, 2), (0.9, 1.0, 16)]
