@@ -93,7 +93,7 @@ def test_drafted_steps_change_no_token(name: str) -> None:
         passes = [(s["cost"]["mdm_passes"], drafted[name]["cost"]["mdm_passes"]) for name, s in plain.items()]
         assert all(few <= many for many, few in passes)
         saved += sum(many - few for many, few in passes)
-    assert saved or config.sampler.schedule.remasks
+    assert saved or name not in ("confidence", "rws", "left_to_right", "margin", "fk")
 
 
 def test_the_bound_of_wino_counts_shadows() -> None:
