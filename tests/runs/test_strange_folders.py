@@ -218,7 +218,7 @@ def test_a_hundred_mutations_of_a_run_folder(runs: Path, llada_folder: Path, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(100))
 def test_mutations_by_every_command(seed: int, runs: Path, llada_folder: Path, tmp_path: Path) -> None:
     drawn = [["report", "RUN"], ["report", "RUN", "--png"]]  # of these a quarter, for figures take their time
     commands = [command for command in READERS if command not in drawn or seed % 4 == 0]
