@@ -31,19 +31,17 @@ def outcome(run: Path) -> dict[str, tuple]:
     return {s["id"]: tuple(s[key] for key in ("tokens", "order", "cost", "committed")) for s in samples_of(run)}
 
 
-LONG = ("best_of_n", "entrgi", "fk", "particle_gibbs", "hex", "tolerator")
-"""Samplers that only the slow tests decode. `test_contract.py` has all parts, and `test_tokens.py` most samplers, in
-several batches."""
+QUICK = {
+    "confidence": (6,), "dus": (6,), "threshold": (6,), "klass": (6,), "p2": (6,), "wino": (6,), "r3": (6,), "lopa": (6,),
+    "freedave": (6,), "rws": (6, 1), "a_cfg": (6,), "smc": (6, 1),
+}  # fmt: skip
+"""Samplers that the test suite decodes, and in which batches; the slow tests decode the others. `test_contract.py` has all
+parts in several batches."""
 
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [
-        pytest.param(name, (6, 1), marks=pytest.mark.slow)
-        if name in LONG
-        else (name, (6, 1) if name in ("rws", "smc") else (6,))
-        for name in SAMPLERS
-    ],
+    [pytest.param(name, QUICK.get(name, (6,)), marks=[] if name in QUICK else pytest.mark.slow) for name in SAMPLERS],
 )
 def test_a_sampler_runs_within_its_plan_and_whatever_the_batch(
     rws, tmp_path: Path, name: str, sizes: tuple[int, ...]
