@@ -61,8 +61,8 @@ paper-small: $(DEV) ## Small versions of the paper's experiments, with tables, i
 	@set -e; for name in $(PAPER); do $(BIN)/rws run +experiment=small/$$name output=outputs/paper-small/$$name; done
 	@echo; cat outputs/paper-small/*/multirun/latest/table.md
 
-pareto: $(READY) ## Curves of accuracy and reward against cost for all samplers (20 minutes)
-	$(BIN)/rws run +experiment=pareto
+pareto: $(DEV) ## Curves of accuracy and reward against cost for all samplers (half an hour)
+	$(BIN)/rws run +experiment=pareto hydra/launcher=parallel runtime.threads=1
 
 bench: $(READY) ## Compare speed with the published procedure, the passes alone and the hardware (30 minutes)
 	$(BIN)/python scripts/bench_speed.py
