@@ -68,12 +68,15 @@ def list_(
 
 def _print_choices(descriptions: dict[str, str], group: str, indent: str) -> None:
     """Print one line per choice; samplers by family."""
-    from rws_cli.config.families import FAMILIES, by_family
+    by_family, headings = {"": list(descriptions)}, {"": ""}
+    if group == "sampler":
+        from rws_cli.config import families
 
+        by_family, headings = families.by_family(list(descriptions)), families.FAMILIES
     width = max(map(len, descriptions), default=0)
-    for family, names in (by_family(list(descriptions)) if group == "sampler" else {"": list(descriptions)}).items():
+    for family, names in by_family.items():
         if family and names:
-            typer.secho(f"{indent}{family}: {FAMILIES[family]}", dim=True)
+            typer.secho(f"{indent}{family}: {headings[family]}", dim=True)
         for name in names:
             typer.echo(f"{indent}{'  ' if family else ''}{name:<{width}}  {descriptions[name]}")
 

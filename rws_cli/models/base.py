@@ -151,14 +151,12 @@ class Denoiser(PreparedModel):
         """Logits (B·L, V), float32, at all positions, and attention weights (B, query, key), float32: the mean over the heads of
         the last `layers` layers. Only with model.attention=eager, which returns weights (DAWN, arXiv 2602.06953)."""
         weights: list[Tensor] = []
-        modules = [layer.self_attn for layer in self.model.model.layers[-layers:]]
         hooks = [
-            m.register_forward_hook(lambda module, inputs, outputs: weights.append(outputs[1].float().mean(1)))
-            for m in modules
+            layer.self_attn.register_forward_hook(lambda module, inputs, out: weights.append(out[1].float().mean(1)))
+            for layer in self.model.model.layers[-layers:]
         ]
         try:
-            wanted_BL = torch.ones_like(attention_BL)
-            logits_NV = self.logits(tokens_BL, attention_BL, wanted_BL, attention_BL.numel())
+            logits_NV = self.logits(tokens_BL, attention_BL, torch.ones_like(attention_BL), attention_BL.numel())
         finally:
             for hook in hooks:
                 hook.remove()

@@ -19,9 +19,9 @@ class InfoGain(Schedule):
     """A step's quota is that of the base schedule, and so is its first action: the best positions. Further actions take as many
     positions, drawn without replacement by softmax(p / position_temperature), p the probability of a token that is drawn again
     for each action. One pass computes the canvas after each action. The action with the highest −weight·Σ H(its positions) −
-    mean H(masks of the completion that it leaves) is taken, H the entropy of a position. There is no lookahead where the
-    quota fills the block, and where tokens have a probability ≥ threshold: these are committed, at most the quota. A block
-    goes on until it has no masks."""
+    mean H(the masks that it leaves in the completion) is taken, where H is the entropy of a position. A step does not look ahead
+    where its quota fills the block, or where tokens have a probability ≥ threshold: it commits these, at most the quota. A
+    block goes on until it has no masks."""
 
     actions: int = setting("sets of positions that a step compares", 8, min=2)
     position_temperature: float = setting("temperature of the draws of positions", 0.1, above=0.0)
